@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Trains and prunes two networks on Fashion-MNIST through a running Sinter, with curl alone.
+#
+#   cargo run --release -- serve          # in another terminal
+#   examples/fashion_mnist.sh
+#
+# BASE      where Sinter listens                       http://127.0.0.1:8080
+# DATA      folder of the four IDX files               /usr/share/datasets/fashion-mnist
+#           (apt-get install dataset-fashion-mnist)
+# OUT       where results go                           ./fashion-out
+# EPOCHS, FINETUNE_EPOCHS, DEVICE                      6, 4, auto
+# SINTER_KEY  an API key, where the server wants one
+set -euo pipefail
+shopt -s inherit_errexit
+
+here=$(cd "$(dirname "$0")" && pwd)
+BASE=${BASE:-http://127.0.0.1:8080}
+DATA=${DATA:-/usr/share/datasets/fashion-mnist}
+OUT=${OUT:-./fashion-out}
+EPOCHS=${EPOCHS:-6}
+FINETUNE_EPOCHS=${FINETUNE_EPOCHS:-4}
+DEVICE=${DEVICE:-auto}
+
+# The key goes to curl through a file descriptor, not its arguments, which other users can list.
+call() {
+  local settings=""
+  if [ -n "${SINTER_KEY:-}" ]; then
+    settings="header = \"Authorization: Bearer ${SINTER_KEY}\""
+  fi
+  curl --config <(printf '%s\n' "$settings") --silent --show-error --fail-with-body "$@"
+}
+
+# field a.b.c: the value at that place of the JSON on standard input; nothing for null.
+field() {
+  python3 -c '
+import json, sys
+value = json.load(sys.stdin)
+for key in sys.argv[1].split("."):
+    value = value[key] if value is not None else None
+print("" if value is None else value)' "$1"
+}
+
+upload_model() { # NAME FILE: prints the id
+  call -X POST "$BASE/v1/models?name=$1" \
+    -H 'Content-Type: application/octet-stream' --data-binary "@$2" | field id
+}
+
+# follow NAME ID: waits for the end of a job and keeps its JSON.
+follow() {
+  local name=$1 id=$2 status
+  while true; do
+    call "$BASE/v1/jobs/$id" -H 'Prefer: wait=30' -o "$OUT/$name/job.json"
+    status=$(field status <"$OUT/$name/job.json")
+    case $status in
+      succeeded) echo "  $name: succeeded" >&2; return ;;
+      failed | canceled)
+        echo "  $name: $status" >&2
+        field error <"$OUT/$name/job.json" >&2
+        return 1 ;;
+      *) echo "  $name: $status $(python3 -c '
+import json, sys
+progress = json.load(sys.stdin).get("progress") or {}
+print("%.0f %% %s" % (100 * progress.get("fraction", 0), progress.get("phase", "")))' \
+        <"$OUT/$name/job.json")" >&2 ;;
+    esac
+  done
+}
+
+# run NAME BODY: submits a job, waits, downloads what it made and prints the new model's id.
+run() {
+  local name=$1 body=$2 id artifact
+  mkdir -p "$OUT/$name"
+  id=$(call -X POST "$BASE/v1/jobs" -H 'Content-Type: application/json' -d "$body" | field id)
+  follow "$name" "$id"
+  for artifact in model.onnx report.html report.json metrics.csv; do
+    call "$BASE/v1/jobs/$id/artifacts/$artifact" -o "$OUT/$name/$artifact"
+  done
+  field result.model <"$OUT/$name/job.json"
+}
+
+# job KIND NAME MODEL PARAMS: the body of a job.
+job() {
+  printf '{"kind": "%s", "name": "%s", "model": "%s", "dataset": "%s", "device": "%s", %s}' \
+    "$1" "$2" "$3" "$dataset" "$DEVICE" \
+    "\"data\": {\"batch_size\": 64}, \"tags\": {\"example\": \"fashion\"}, \"params\": $4"
+}
+
+mkdir -p "$OUT"
+echo "uploading Fashion-MNIST from $DATA" >&2
+dataset=$(call -X POST "$BASE/v1/datasets?name=fashion-mnist" \
+  -F "file=@$DATA/train-images-idx3-ubyte.gz" \
+  -F "file=@$DATA/train-labels-idx1-ubyte.gz" \
+  -F "file=@$DATA/t10k-images-idx3-ubyte.gz" \
+  -F "file=@$DATA/t10k-labels-idx1-ubyte.gz" | field id)
+
+finetune="{\"epochs\": $FINETUNE_EPOCHS, \"optimizer\": {\"name\": \"adamw\", \"learning_rate\": 0.001}}"
+for network in fashion_cnn fashion_resnet; do
+  echo "$network" >&2
+  fresh=$(upload_model "$network" "$here/models/$network.onnx")
+  trained=$(run "$network-trained" "$(job train "$network-trained" "$fresh" \
+    "{\"weights\": \"reinitialize\", \"epochs\": $EPOCHS,
+      \"optimizer\": {\"name\": \"adamw\", \"learning_rate\": 0.002, \"weight_decay\": 0.01},
+      \"schedule\": {\"name\": \"cosine\", \"warmup_fraction\": 0.05}}")")
+  run "$network-channels" "$(job prune "$network-channels" "$trained" \
+    "{\"granularity\": \"channel\", \"criterion\": \"magnitude\", \"scope\": \"global\",
+      \"target\": {\"macs_ratio\": 0.5}, \"schedule\": {\"steps\": 2},
+      \"finetune\": $finetune}")" >/dev/null
+  run "$network-weights" "$(job prune "$network-weights" "$trained" \
+    "{\"granularity\": \"weight\", \"criterion\": \"magnitude\", \"scope\": \"global\",
+      \"target\": {\"sparsity\": 0.9}, \"schedule\": {\"steps\": 4, \"curve\": \"cubic\"},
+      \"finetune\": $finetune}")" >/dev/null
+done
+
+python3 - "$OUT" <<'PYTHON'
+import json
+import pathlib
+import sys
+
+out = pathlib.Path(sys.argv[1])
+columns = ["model", "parameters", "nonzero", "MACs", "file, bytes", "deflated, bytes",
+           "p50, ms", "accuracy", "training, examples/s"]
+
+
+def row(name, job):
+    after, training = job["result"]["after"], job["result"].get("training") or {}
+    latency = after.get("latency_ms") or {}
+    accuracy = after["metrics"].get("accuracy")
+    speed = training.get("examples_per_second")
+    return [
+        name,
+        f"{after['parameters']:,}",
+        f"{after['nonzero_parameters']:,}",
+        f"{after['macs']:,}" if after["macs"] is not None else "",
+        f"{after['size_bytes']:,}",
+        f"{after['compressed_bytes']:,}",
+        f"{latency['p50']:.3f}" if latency else "",
+        f"{accuracy:.4f}" if accuracy is not None else "",
+        f"{speed:,.0f}" if speed else "",
+    ]
+
+
+print("| " + " | ".join(columns) + " |")
+print("| --- |" + " ---: |" * (len(columns) - 1))
+for network in ("fashion_cnn", "fashion_resnet"):
+    for kind in ("trained", "channels", "weights"):
+        name = f"{network}-{kind}"
+        job = json.loads((out / name / "job.json").read_text())
+        print("| " + " | ".join(row(name, job)) + " |")
+PYTHON
+echo "files are in $OUT" >&2

@@ -1,0 +1,215 @@
+//! `/v1/datasets`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, Request};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::UploadForm;
+use super::idempotent::{KeyInUse, Turn, turn};
+use super::models::ListQuery;
+use super::problem::{ApiError, Problems, upload_error};
+use super::request::{NoQuery, Paged, StrictQuery, located_json};
+use super::state::{App, Authorized};
+use super::upload::{Upload, UploadedFile, receive};
+use crate::spec::child::{Message, Order};
+use crate::spec::dataset::{ArrayInfo, DatasetFormat, Splits, TargetInfo};
+use crate::store::datasets::{Dataset, NewDataset};
+use crate::store::idempotency::{Answer, Keep};
+use crate::store::models::Deletion;
+use crate::worker::InspectionError;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_datasets, create_dataset))
+        .routes(routes!(get_dataset, delete_dataset))
+}
+
+/// A data set.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Dataset)]
+pub struct DatasetView {
+    #[schema(format = "uuid")]
+    pub id: String,
+    pub name: String,
+    pub format: DatasetFormat,
+    /// `sha256:` and the hex digest of the file; of several files, the digest over their sorted
+    /// lines `name digest`.
+    pub digest: String,
+    pub size_bytes: u64,
+    #[schema(format = "date-time")]
+    pub created_at: String,
+    pub tags: BTreeMap<String, String>,
+    pub splits: Splits,
+    pub inputs: Vec<ArrayInfo>,
+    pub target: Option<TargetInfo>,
+}
+
+impl From<&Dataset> for DatasetView {
+    fn from(dataset: &Dataset) -> Self {
+        let dataset = dataset.clone();
+        Self {
+            id: dataset.id,
+            name: dataset.name,
+            format: dataset.summary.format,
+            digest: format!("sha256:{}", dataset.digest),
+            size_bytes: dataset.size_bytes,
+            created_at: dataset.created_at,
+            tags: dataset.tags,
+            splits: dataset.summary.splits,
+            inputs: dataset.summary.inputs,
+            target: dataset.summary.target,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct CreateQuery {
+    /// Name of the data set, 1 to 200 bytes; may be a part of the form instead.
+    name: Option<String>,
+    /// Detected from the bytes when left out.
+    format: Option<DatasetFormat>,
+    /// Name of a table's target column; the last one when left out.
+    target: Option<String>,
+}
+
+/// Upload a data set.
+///
+/// The body is the file, or a form with a part `file` (repeated for files side by side), `name`
+/// and `tags` (a JSON object). It is parsed and checked before the answer.
+#[utoipa::path(
+    post, path = "/v1/datasets", operation_id = "createDataset", tag = "datasets",
+    params(CreateQuery, ("Idempotency-Key" = Option<String>, Header)),
+    request_body(content(
+        (Vec<u8> = "application/octet-stream"),
+        (UploadForm = "multipart/form-data")
+    )),
+    responses((status = 201, description = "Stored", body = DatasetView, headers(("Location" = String))), Problems)
+)]
+async fn create_dataset(
+    Authorized(app): Authorized,
+    StrictQuery(query): StrictQuery<CreateQuery>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let in_use = KeyInUse::take(&app, request.headers(), "POST /v1/datasets")?;
+    let upload = receive(&app, request, query.name.clone()).await?;
+    let key = match turn(in_use.as_ref(), &[&upload.contents()]).await? {
+        Turn::Replay(response) => return Ok(response),
+        Turn::Run(key) => key,
+    };
+    let new = inspect(&app, &upload, query).await?;
+    let keep = key.as_ref().map(|key| Keep {
+        key,
+        render: created,
+    });
+    let dataset = app.store.create_dataset(&new, keep).await?;
+    let answer = created(&dataset);
+    Ok(located_json(answer.status, &answer.location, answer.body))
+}
+
+async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDataset, ApiError> {
+    let order = Order::InspectDataset {
+        files: upload.input_files(),
+        format: query.format,
+        target: query.target,
+    };
+    let answer = app.inspector.inspect(&order).await.map_err(upload_error)?;
+    let Message::Dataset { summary } = answer else {
+        return Err(InspectionError::WrongAnswer.into());
+    };
+    let files = upload.files.iter();
+    Ok(NewDataset {
+        id: Uuid::now_v7().to_string(),
+        name: upload.name.clone(),
+        digest: digest_of_all(&upload.files),
+        files: files
+            .map(|file| (file.name.clone(), file.blob.clone()))
+            .collect(),
+        tags: upload.tags.clone(),
+        summary,
+    })
+}
+
+/// The digest of the only file, or over the sorted lines `name digest` of several.
+fn digest_of_all(files: &[UploadedFile]) -> String {
+    if let [only] = files {
+        return only.blob.digest.clone();
+    }
+    let mut lines: Vec<String> = files
+        .iter()
+        .map(|file| format!("{} {}\n", file.name, file.blob.digest))
+        .collect();
+    lines.sort();
+    hex::encode(Sha256::digest(lines.concat().as_bytes()))
+}
+
+fn created(dataset: &Dataset) -> Answer {
+    Answer {
+        status: 201,
+        location: format!("/v1/datasets/{}", dataset.id),
+        body: super::to_json(&DatasetView::from(dataset)),
+    }
+}
+
+/// List data sets, the newest first.
+#[utoipa::path(
+    get, path = "/v1/datasets", operation_id = "listDatasets", tag = "datasets",
+    params(ListQuery),
+    responses((status = 200, description = "A page", body = Paged<DatasetView>), Problems)
+)]
+async fn list_datasets(
+    Authorized(app): Authorized,
+    StrictQuery(query): StrictQuery<ListQuery>,
+) -> Result<Json<Paged<DatasetView>>, ApiError> {
+    let datasets = app.store.datasets(&query.page()?).await?;
+    Ok(Json(Paged::new(datasets, |dataset| {
+        DatasetView::from(&dataset)
+    })))
+}
+
+/// Get a data set.
+#[utoipa::path(
+    get, path = "/v1/datasets/{id}", operation_id = "getDataset", tag = "datasets",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "The data set", body = DatasetView), Problems)
+)]
+async fn get_dataset(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<Json<DatasetView>, ApiError> {
+    let dataset = app.store.dataset(&id).await?;
+    let dataset = dataset.ok_or_else(|| ApiError::not_found("dataset", &id))?;
+    Ok(Json(DatasetView::from(&dataset)))
+}
+
+/// Delete a data set that no unfinished job needs.
+#[utoipa::path(
+    delete, path = "/v1/datasets/{id}", operation_id = "deleteDataset", tag = "datasets",
+    params(("id" = String, Path)),
+    responses((status = 204, description = "It is gone"), Problems)
+)]
+async fn delete_dataset(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<StatusCode, ApiError> {
+    match app.store.delete_dataset(&id).await? {
+        Deletion::Deleted => Ok(StatusCode::NO_CONTENT),
+        Deletion::NotFound => Err(ApiError::not_found("dataset", &id)),
+        Deletion::InUse => {
+            let detail = "an unfinished job needs the data set; cancel the job or wait for its end";
+            Err(ApiError::new(409, "dataset_in_use", detail))
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `/v1/jobs/{id}/events`: what happened, as a list or as it happens.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio::time::sleep;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::jobs::{find_status, job_changed};
+use super::models::ListQuery;
+use super::problem::{ApiError, Problems};
+use super::request::{Paged, StrictQuery, write_cursor};
+use super::state::{App, Authorized};
+use crate::spec::child::Level;
+use crate::store::events::Event;
+use crate::store::{JobChange, StoreError};
+
+/// Events that are read from the database at once while they are followed.
+const FOLLOWED_AT_ONCE: u32 = 200;
+
+/// A follower looks for itself this often, should a change go unheard.
+const LOOK: Duration = Duration::from_secs(10);
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_job_events))
+}
+
+/// Something that happened in a job.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct EventView {
+    /// Grows from event to event.
+    pub id: i64,
+    #[schema(format = "date-time")]
+    pub at: String,
+    pub level: Level,
+    /// A snake_case word for programs, such as `job_started`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub message: String,
+    #[schema(value_type = Option<Object>)]
+    pub data: Value,
+}
+
+impl From<Event> for EventView {
+    fn from(event: Event) -> Self {
+        Self {
+            id: event.id,
+            at: event.at,
+            level: event.level,
+            kind: event.kind,
+            message: event.message,
+            data: event.data,
+        }
+    }
+}
+
+/// List or follow what happens in a job, the oldest first.
+///
+/// With `Accept: text/event-stream` the same rows come as they happen, after the one that
+/// `Last-Event-ID` names, until the job has ended.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/events", operation_id = "listJobEvents", tag = "jobs",
+    params(("id" = String, Path), ListQuery, ("Last-Event-ID" = Option<i64>, Header)),
+    responses(
+        (status = 200, description = "Events", content(
+            (Paged<EventView> = "application/json"),
+            (String = "text/event-stream")
+        )),
+        Problems
+    )
+)]
+async fn list_job_events(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    StrictQuery(query): StrictQuery<ListQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    find_status(&app, &id).await?;
+    let page = query.page()?;
+    let after = match &page.after {
+        Some(event) => Some(event.parse::<i64>().map_err(|_| invalid_cursor())?),
+        None => last_event_id(&headers)?,
+    };
+    if wants_stream(&headers) {
+        let events = follow(app, id, after.unwrap_or(0));
+        return Ok(Sse::new(events)
+            .keep_alive(KeepAlive::new())
+            .into_response());
+    }
+    let asked = page.limit + 1;
+    let mut rows = app.store.events(&id, after.unwrap_or(0), asked).await?;
+    let more = rows.len() > page.limit as usize;
+    rows.truncate(page.limit as usize);
+    let last = rows.last().filter(|_| more);
+    let next_cursor = last.map(|event| write_cursor(&event.id.to_string()));
+    let data = rows.into_iter().map(EventView::from).collect();
+    Ok(Json(Paged { data, next_cursor }).into_response())
+}
+
+fn invalid_cursor() -> ApiError {
+    let detail = "cursor must be a next_cursor from an answer of this list";
+    ApiError::new(400, "invalid_cursor", detail)
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
+    let Some(value) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    let id = value
+        .to_str()
+        .ok()
+        .and_then(|id| id.trim().parse::<i64>().ok());
+    id.map(Some).ok_or_else(|| {
+        let detail = "Last-Event-ID must be the id of an event";
+        ApiError::new(400, "invalid_last_event_id", detail)
+    })
+}
+
+fn wants_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("text/event-stream"))
+}
+
+struct Follower {
+    app: App,
+    job_id: String,
+    changes: broadcast::Receiver<JobChange>,
+    last: i64,
+    pending: VecDeque<Event>,
+}
+
+fn follow(
+    app: App,
+    job_id: String,
+    after: i64,
+) -> impl Stream<Item = Result<SentEvent, Infallible>> + use<> {
+    let follower = Follower {
+        changes: app.store.changes(),
+        app,
+        job_id,
+        last: after,
+        pending: VecDeque::new(),
+    };
+    stream::unfold(follower, |mut follower| async move {
+        let event = match follower.next().await {
+            Ok(event) => event?,
+            Err(error) => {
+                tracing::error!(%error, "a stream of events was cut");
+                return None;
+            }
+        };
+        Some((Ok::<_, Infallible>(sent(event)), follower))
+    })
+}
+
+impl Follower {
+    /// The next event, or `None` when the job has ended and all was said.
+    async fn next(&mut self) -> Result<Option<Event>, StoreError> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                self.last = event.id;
+                return Ok(Some(event));
+            }
+            // The status is read before the events: an end state is committed together with its
+            // event, so no event can follow one that was seen here.
+            let store = &self.app.store;
+            let status = store.job_status(&self.job_id).await?;
+            let rows = store
+                .events(&self.job_id, self.last, FOLLOWED_AT_ONCE)
+                .await?;
+            if !rows.is_empty() {
+                self.pending = rows.into();
+                continue;
+            }
+            if status.is_none_or(|status| status.has_ended()) {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = self.app.closing.cancelled() => return Ok(None),
+                () = sleep(LOOK) => {}
+                () = job_changed(&mut self.changes, &self.job_id) => {}
+            }
+        }
+    }
+}
+
+fn sent(event: Event) -> SentEvent {
+    let view = EventView::from(event);
+    SentEvent::default()
+        .id(view.id.to_string())
+        // Neither a field name nor a value may hold a line break.
+        .event(view.kind.replace(['\r', '\n'], " "))
+        .data(super::to_json(&view))
+}

@@ -1,0 +1,375 @@
+//! `/v1/jobs`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep_until};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::idempotent::{KeyInUse, Turn, turn};
+use super::problem::{ApiError, Problems};
+use super::request::{NoQuery, Paged, StrictQuery, json_body, located_json, page};
+use super::state::{App, Authorized};
+use super::submission::{Checked, check, plan};
+use crate::spec::child::Progress;
+use crate::spec::job::{JobKind, JobRequest};
+use crate::spec::problem::Problem;
+use crate::spec::result::{JobResult, PrunePlan};
+use crate::store::JobChange;
+use crate::store::idempotency::{Answer, Keep};
+use crate::store::jobs::{Cancellation, Job, JobDeletion, JobFilter, JobStatus, Retry, Submission};
+
+/// `Prefer: wait` waits no longer than this.
+const MAX_WAIT_SECONDS: u64 = 60;
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_jobs, create_job))
+        .routes(routes!(get_job, delete_job))
+        .routes(routes!(cancel_job))
+        .routes(routes!(retry_job))
+}
+
+/// A job.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Job)]
+pub struct JobView {
+    #[schema(format = "uuid")]
+    pub id: String,
+    pub kind: JobKind,
+    pub name: Option<String>,
+    pub status: JobStatus,
+    /// 0 before the first.
+    pub attempt: u32,
+    pub max_attempts: u32,
+    /// 1 for the job that runs next; `null` unless queued.
+    pub queue_position: Option<u64>,
+    pub progress: Option<Progress>,
+    #[schema(format = "date-time")]
+    pub created_at: String,
+    #[schema(format = "date-time")]
+    pub started_at: Option<String>,
+    #[schema(format = "date-time")]
+    pub finished_at: Option<String>,
+    #[schema(format = "date-time")]
+    pub last_heartbeat_at: Option<String>,
+    /// As accepted, defaults filled in.
+    pub request: JobRequest,
+    pub result: Option<JobResult>,
+    pub error: Option<Problem>,
+}
+
+impl From<&Job> for JobView {
+    fn from(job: &Job) -> Self {
+        let job = job.clone();
+        Self {
+            id: job.id,
+            kind: job.kind,
+            name: job.name,
+            status: job.status,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+            queue_position: job.queue_position,
+            progress: job.progress,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            last_heartbeat_at: job.last_heartbeat_at,
+            request: job.request,
+            result: job.result,
+            error: job.error,
+        }
+    }
+}
+
+/// What a job would do, without doing it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DryRun {
+    pub kind: JobKind,
+    pub plan: PrunePlan,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ListJobsQuery {
+    status: Option<JobStatus>,
+    kind: Option<JobKind>,
+    /// Id of the model that the jobs started from.
+    model: Option<String>,
+    /// `key` or `key:value`.
+    tag: Option<String>,
+    /// Rows of a page, 1 to 100.
+    #[param(default = 20, minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Queue a job, or see what it would do.
+///
+/// 202 means that the job is durable. With `dry_run` the answer is 200 and holds the plan and its
+/// cost; nothing is queued.
+#[utoipa::path(
+    post, path = "/v1/jobs", operation_id = "createJob", tag = "jobs",
+    params(("Idempotency-Key" = Option<String>, Header)),
+    request_body = JobRequest,
+    responses(
+        (status = 202, description = "Queued", body = JobView,
+            headers(("Location" = String))),
+        (status = 200, description = "The plan of a dry run", body = DryRun),
+        Problems
+    )
+)]
+async fn create_job(
+    Authorized(app): Authorized,
+    _query: NoQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let in_use = KeyInUse::take(&app, &headers, "POST /v1/jobs")?;
+    let (bytes, posted) = json_body::<JobRequest>(&headers, body).await?;
+    let key = match turn(in_use.as_ref(), &[&bytes]).await? {
+        Turn::Replay(response) => return Ok(response),
+        Turn::Run(key) => key,
+    };
+    let checked = check(&app, posted).await?;
+    if checked.request.dry_run {
+        let kind = checked.request.kind;
+        let plan = plan(&app, checked).await?;
+        return Ok(Json(DryRun { kind, plan }).into_response());
+    }
+    let Checked { request, .. } = checked;
+    let id = Uuid::now_v7().to_string();
+    let keep = key.as_ref().map(|key| Keep {
+        key,
+        render: accepted,
+    });
+    match app.store.submit_job(&id, &request, keep).await? {
+        Submission::Queued(job) => {
+            let answer = accepted(&job);
+            Ok(located_json(answer.status, &answer.location, answer.body))
+        }
+        Submission::ModelGone => Err(super::submission::missing("model", request.model)),
+        Submission::DatasetGone => {
+            let id = request.dataset.unwrap_or_default();
+            Err(super::submission::missing("dataset", id))
+        }
+    }
+}
+
+fn accepted(job: &Job) -> Answer {
+    Answer {
+        status: 202,
+        location: format!("/v1/jobs/{}", job.id),
+        body: super::to_json(&JobView::from(job)),
+    }
+}
+
+/// List jobs, the newest first.
+#[utoipa::path(
+    get, path = "/v1/jobs", operation_id = "listJobs", tag = "jobs",
+    params(ListJobsQuery),
+    responses((status = 200, description = "A page of jobs", body = Paged<JobView>), Problems)
+)]
+async fn list_jobs(
+    Authorized(app): Authorized,
+    StrictQuery(query): StrictQuery<ListJobsQuery>,
+) -> Result<Json<Paged<JobView>>, ApiError> {
+    let asked = page(query.limit, query.cursor.as_deref())?;
+    let filter = JobFilter {
+        status: query.status,
+        kind: query.kind,
+        model: query.model,
+        tag: query.tag,
+    };
+    let jobs = app.store.jobs(&filter, &asked).await?;
+    Ok(Json(Paged::new(jobs, |job| JobView::from(&job))))
+}
+
+/// Get a job; with `Prefer: wait=N`, wait up to N seconds for its end.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}", operation_id = "getJob", tag = "jobs",
+    params(("id" = String, Path), ("Prefer" = Option<String>, Header,
+        description = "`wait=30` waits up to 30 s for an end state, at most 60")),
+    responses((status = 200, description = "The job", body = JobView), Problems)
+)]
+async fn get_job(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Some(seconds) = preferred_wait(&headers) else {
+        return Ok(Json(JobView::from(&find(&app, &id).await?)).into_response());
+    };
+    let job = wait_for_end(&app, &id, Duration::from_secs(seconds)).await?;
+    let mut response = Json(JobView::from(&job)).into_response();
+    if let Ok(applied) = HeaderValue::from_str(&format!("wait={seconds}")) {
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
+    Ok(response)
+}
+
+/// `wait=N` out of `Prefer` (RFC 7240), at most [`MAX_WAIT_SECONDS`].
+fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']))
+        .find_map(|preference| {
+            let (name, value) = preference.split_once('=')?;
+            if !name.trim().eq_ignore_ascii_case("wait") {
+                return None;
+            }
+            value.trim().trim_matches('"').parse::<u64>().ok()
+        })
+        .map(|seconds| seconds.min(MAX_WAIT_SECONDS))
+}
+
+async fn wait_for_end(app: &App, id: &str, longest: Duration) -> Result<Job, ApiError> {
+    let deadline = Instant::now() + longest;
+    let mut changes = app.store.changes();
+    while !find_status(app, id).await?.has_ended() {
+        tokio::select! {
+            () = app.closing.cancelled() => break,
+            () = sleep_until(deadline) => break,
+            () = job_changed(&mut changes, id) => {}
+        }
+    }
+    find(app, id).await
+}
+
+/// Waits until something happens to this job, or may have happened unheard.
+pub async fn job_changed(changes: &mut broadcast::Receiver<JobChange>, id: &str) {
+    loop {
+        match changes.recv().await {
+            Ok(change) if change.job_id != id => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+        }
+    }
+}
+
+/// Stop a job.
+///
+/// A queued job is canceled at once, a running one within seconds. Asking again changes nothing.
+#[utoipa::path(
+    post, path = "/v1/jobs/{id}/cancel", operation_id = "cancelJob", tag = "jobs",
+    params(("id" = String, Path)),
+    responses((status = 202, description = "Canceled or canceling", body = JobView), Problems)
+)]
+async fn cancel_job(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<Response, ApiError> {
+    match app.store.cancel_job(&id).await? {
+        Cancellation::Accepted => accepted_view(&app, &id).await,
+        Cancellation::NotFound => Err(ApiError::not_found("job", &id)),
+        Cancellation::Ended(status) => {
+            let detail = format!("the job has {} already", status.as_str());
+            Err(ApiError::new(409, "job_already_ended", detail))
+        }
+    }
+}
+
+/// Queue a failed or canceled job again; it goes on from its last checkpoint.
+#[utoipa::path(
+    post, path = "/v1/jobs/{id}/retry", operation_id = "retryJob", tag = "jobs",
+    params(("id" = String, Path)),
+    responses((status = 202, description = "Queued again", body = JobView), Problems)
+)]
+async fn retry_job(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<Response, ApiError> {
+    match app.store.retry_job(&id).await? {
+        Retry::Queued => accepted_view(&app, &id).await,
+        Retry::NotFound => Err(ApiError::not_found("job", &id)),
+        Retry::NotRetryable(status) => {
+            let detail = format!(
+                "the job is {}; only a failed or canceled job can be retried",
+                status.as_str()
+            );
+            Err(ApiError::new(409, "job_not_retryable", detail))
+        }
+        Retry::InputGone(what) => {
+            let detail = format!("the {what} of the job was deleted");
+            Err(ApiError::new(409, &format!("{what}_not_found"), detail))
+        }
+    }
+}
+
+async fn accepted_view(app: &App, id: &str) -> Result<Response, ApiError> {
+    let answer = accepted(&find(app, id).await?);
+    Ok(located_json(answer.status, &answer.location, answer.body))
+}
+
+/// Delete an ended job and what only it holds. A model that it made stays.
+#[utoipa::path(
+    delete, path = "/v1/jobs/{id}", operation_id = "deleteJob", tag = "jobs",
+    params(("id" = String, Path)),
+    responses((status = 204, description = "It is gone"), Problems)
+)]
+async fn delete_job(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<StatusCode, ApiError> {
+    match app.store.delete_job(&id).await? {
+        JobDeletion::Deleted => Ok(StatusCode::NO_CONTENT),
+        JobDeletion::NotFound => Err(ApiError::not_found("job", &id)),
+        JobDeletion::NotEnded(status) => {
+            let detail = format!(
+                "the job is {}; cancel it or wait for its end",
+                status.as_str()
+            );
+            Err(ApiError::new(409, "job_not_ended", detail))
+        }
+    }
+}
+
+async fn find(app: &App, id: &str) -> Result<Job, ApiError> {
+    let job = app.store.job(id).await?;
+    job.ok_or_else(|| ApiError::not_found("job", id))
+}
+
+/// The status of a job that has to be there.
+pub async fn find_status(app: &App, id: &str) -> Result<JobStatus, ApiError> {
+    let status = app.store.job_status(id).await?;
+    status.ok_or_else(|| ApiError::not_found("job", id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_found_among_other_preferences_and_has_a_cap() {
+        let wait = |value: &'static str| {
+            let headers: HeaderMap = [(PREFER, HeaderValue::from_static(value))]
+                .into_iter()
+                .collect();
+            preferred_wait(&headers)
+        };
+        assert_eq!(wait("wait=30"), Some(30));
+        assert_eq!(wait("respond-async, Wait = \"5\"; x=1"), Some(5));
+        assert_eq!(wait("wait=3600"), Some(MAX_WAIT_SECONDS));
+        assert_eq!(wait("respond-async"), None);
+    }
+}

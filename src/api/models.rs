@@ -1,0 +1,292 @@
+//! `/v1/models`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, Request};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::UploadForm;
+use super::download::{Download, send_file};
+use super::idempotent::{KeyInUse, Turn, turn};
+use super::problem::{ApiError, Problems, upload_error};
+use super::request::{Listed, NoQuery, Paged, StrictQuery, located_json, page};
+use super::state::{App, Authorized};
+use super::upload::{Upload, receive};
+use crate::spec::child::{Message, Order};
+use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary};
+use crate::store::StoreError;
+use crate::store::blobs::digest_file;
+use crate::store::idempotency::{Answer, Keep};
+use crate::store::models::{Deletion, Model, NewModel};
+use crate::worker::InspectionError;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_models, create_model))
+        .routes(routes!(get_model, delete_model))
+        .routes(routes!(get_model_content))
+        .routes(routes!(get_model_layers))
+}
+
+/// A model.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Model)]
+pub struct ModelView {
+    #[schema(format = "uuid")]
+    pub id: String,
+    pub name: String,
+    pub format: ModelFormat,
+    /// `sha256:` and the hex digest of the file.
+    pub digest: String,
+    pub size_bytes: u64,
+    #[schema(format = "date-time")]
+    pub created_at: String,
+    /// The model that a job made this one from.
+    pub parent_id: Option<String>,
+    /// The job that made it.
+    pub job_id: Option<String>,
+    pub tags: BTreeMap<String, String>,
+    pub summary: ModelSummary,
+}
+
+impl From<&Model> for ModelView {
+    fn from(model: &Model) -> Self {
+        let model = model.clone();
+        Self {
+            id: model.id,
+            name: model.name,
+            format: model.format,
+            digest: format!("sha256:{}", model.digest),
+            size_bytes: model.size_bytes,
+            created_at: model.created_at,
+            parent_id: model.parent_id,
+            job_id: model.job_id,
+            tags: model.tags,
+            summary: model.summary,
+        }
+    }
+}
+
+/// How a list is paged.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// Rows of a page, 1 to 100.
+    #[param(default = 20, minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl ListQuery {
+    pub fn page(&self) -> Result<crate::store::PageRequest, ApiError> {
+        page(self.limit, self.cursor.as_deref())
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct CreateQuery {
+    /// Name of the model, 1 to 200 bytes; may be a part of the form instead.
+    name: Option<String>,
+}
+
+/// Upload a model.
+///
+/// The body is the file, or a form with a part `file` (repeated for external data), `name` and
+/// `tags` (a JSON object). ONNX, ONNX with external data, safetensors. It is parsed and checked
+/// before the answer.
+#[utoipa::path(
+    post, path = "/v1/models", operation_id = "createModel", tag = "models",
+    params(CreateQuery, ("Idempotency-Key" = Option<String>, Header)),
+    request_body(content(
+        (Vec<u8> = "application/octet-stream"),
+        (UploadForm = "multipart/form-data")
+    )),
+    responses((status = 201, description = "Stored", body = ModelView, headers(("Location" = String))), Problems)
+)]
+async fn create_model(
+    Authorized(app): Authorized,
+    StrictQuery(query): StrictQuery<CreateQuery>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let in_use = KeyInUse::take(&app, request.headers(), "POST /v1/models")?;
+    let upload = receive(&app, request, query.name).await?;
+    let key = match turn(in_use.as_ref(), &[&upload.contents()]).await? {
+        Turn::Replay(response) => return Ok(response),
+        Turn::Run(key) => key,
+    };
+    let new = inspect(&app, &upload).await?;
+    let keep = key.as_ref().map(|key| Keep {
+        key,
+        render: created,
+    });
+    let model = app.store.create_model(&new, keep).await?;
+    let answer = created(&model);
+    Ok(located_json(answer.status, &answer.location, answer.body))
+}
+
+async fn inspect(app: &App, upload: &Upload) -> Result<NewModel, ApiError> {
+    let staging = upload.folder.path().join("single");
+    tokio::fs::create_dir(&staging)
+        .await
+        .map_err(StoreError::file("make the folder", &staging))?;
+    let order = Order::InspectModel {
+        files: upload.input_files(),
+        staging,
+    };
+    let answer = app.inspector.inspect(&order).await.map_err(upload_error)?;
+    let Message::Model {
+        format,
+        summary,
+        file,
+    } = answer
+    else {
+        return Err(InspectionError::WrongAnswer.into());
+    };
+    let blob = match (file, upload.files.first()) {
+        (Some(path), _) => digest_file(&path).await?,
+        (None, Some(first)) => first.blob.clone(),
+        (None, None) => return Err(ApiError::Internal("an upload without a file".to_owned())),
+    };
+    Ok(NewModel {
+        id: Uuid::now_v7().to_string(),
+        name: upload.name.clone(),
+        format,
+        file: blob,
+        parent_id: None,
+        job_id: None,
+        tags: upload.tags.clone(),
+        summary,
+    })
+}
+
+fn created(model: &Model) -> Answer {
+    Answer {
+        status: 201,
+        location: format!("/v1/models/{}", model.id),
+        body: super::to_json(&ModelView::from(model)),
+    }
+}
+
+/// List models, the newest first.
+#[utoipa::path(
+    get, path = "/v1/models", operation_id = "listModels", tag = "models",
+    params(ListQuery),
+    responses((status = 200, description = "A page", body = Paged<ModelView>), Problems)
+)]
+async fn list_models(
+    Authorized(app): Authorized,
+    StrictQuery(query): StrictQuery<ListQuery>,
+) -> Result<Json<Paged<ModelView>>, ApiError> {
+    let models = app.store.models(&query.page()?).await?;
+    Ok(Json(Paged::new(models, |model| ModelView::from(&model))))
+}
+
+/// Get a model.
+#[utoipa::path(
+    get, path = "/v1/models/{id}", operation_id = "getModel", tag = "models",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "The model", body = ModelView), Problems)
+)]
+async fn get_model(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<Json<ModelView>, ApiError> {
+    Ok(Json(ModelView::from(&find(&app, &id).await?)))
+}
+
+/// Delete a model that no unfinished job needs.
+#[utoipa::path(
+    delete, path = "/v1/models/{id}", operation_id = "deleteModel", tag = "models",
+    params(("id" = String, Path)),
+    responses((status = 204, description = "It is gone"), Problems)
+)]
+async fn delete_model(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<StatusCode, ApiError> {
+    match app.store.delete_model(&id).await? {
+        Deletion::Deleted => Ok(StatusCode::NO_CONTENT),
+        Deletion::NotFound => Err(ApiError::not_found("model", &id)),
+        Deletion::InUse => {
+            let detail = "an unfinished job needs the model; cancel the job or wait for its end";
+            Err(ApiError::new(409, "model_in_use", detail))
+        }
+    }
+}
+
+/// Download the file of a model.
+#[utoipa::path(
+    get, path = "/v1/models/{id}/content", operation_id = "getModelContent", tag = "models",
+    params(("id" = String, Path), ("Range" = Option<String>, Header),
+        ("If-None-Match" = Option<String>, Header)),
+    responses(
+        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "A part of the file", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 304, description = "The client has it already"),
+        Problems
+    )
+)]
+async fn get_model_content(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let model = find(&app, &id).await?;
+    let extension = format!(".{}", model.format.as_str());
+    let stem = model.name.strip_suffix(&extension).unwrap_or(&model.name);
+    let download = Download {
+        file_name: format!("{stem}{extension}"),
+        digest: model.digest,
+        size_bytes: model.size_bytes,
+        media_type: "application/octet-stream".to_owned(),
+    };
+    send_file(&app, &headers, &download).await
+}
+
+/// Describe the layers of a model: what they hold and cost, and what can be pruned together.
+#[utoipa::path(
+    get, path = "/v1/models/{id}/layers", operation_id = "getModelLayers", tag = "models",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "The layers", body = Listed<LayerInfo>), Problems)
+)]
+async fn get_model_layers(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<Response, ApiError> {
+    let model = find(&app, &id).await?;
+    if model.summary.opset.is_none() {
+        let detail = "the file holds weights without a graph, so it has no layers to describe";
+        return Err(ApiError::new(422, "model_has_no_graph", detail));
+    }
+    if let Some(data) = app.store.kept_layers(&id).await? {
+        return Ok(Json(Listed { data }).into_response());
+    }
+    let order = Order::Layers {
+        model: app.store.blobs().path(&model.digest),
+    };
+    let Message::Layers { layers } = app.inspector.inspect(&order).await? else {
+        return Err(InspectionError::WrongAnswer.into());
+    };
+    app.store.keep_layers(&id, &layers).await?;
+    Ok(Json(Listed { data: layers }).into_response())
+}
+
+async fn find(app: &App, id: &str) -> Result<Model, ApiError> {
+    let model = app.store.model(id).await?;
+    model.ok_or_else(|| ApiError::not_found("model", id))
+}

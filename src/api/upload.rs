@@ -1,0 +1,318 @@
+//! Uploads: streamed to a staging folder and hashed on the way, never held in memory.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use axum::body::Bytes;
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{FromRequest as _, Multipart, Request};
+use axum::http::header;
+use futures_util::{Stream, StreamExt as _};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncWriteExt as _, BufWriter};
+
+use super::problem::ApiError;
+use super::request::{broken_body, media_type, too_large};
+use super::state::App;
+use crate::spec::child::InputFile;
+use crate::spec::job::tag_faults;
+use crate::spec::problem::{Faults, Problem, parse_slice};
+use crate::store::{StagedBlob, StagingFolder, StoreError};
+
+/// Parts of a form that are no file are at most this long.
+const MAX_TEXT_BYTES: usize = 64 << 10;
+
+/// Boundaries and part headers of a form may have so many bytes beside the files.
+const FORM_OVERHEAD_BYTES: u64 = 1 << 20;
+
+/// Files are gathered to pieces of this size before they are written.
+const WRITE_BUFFER_BYTES: usize = 1 << 20;
+
+/// Names of models and data sets are at most this long.
+const MAX_NAME_BYTES: usize = 200;
+
+/// A received file.
+#[derive(Debug, Clone)]
+pub struct UploadedFile {
+    /// A file name, or a relative path that stays inside its folder.
+    pub name: String,
+    pub blob: StagedBlob,
+}
+
+/// Everything that came with an upload.
+#[derive(Debug)]
+pub struct Upload {
+    pub name: String,
+    pub tags: BTreeMap<String, String>,
+    /// At least one.
+    pub files: Vec<UploadedFile>,
+    /// Holds the files; they go with it unless they were moved.
+    pub folder: StagingFolder,
+    /// The query string as sent.
+    query: String,
+}
+
+impl Upload {
+    /// The files as a child process is told of them.
+    pub fn input_files(&self) -> Vec<InputFile> {
+        self.files
+            .iter()
+            .map(|file| InputFile {
+                name: file.name.clone(),
+                path: file.blob.path.clone(),
+            })
+            .collect()
+    }
+
+    /// Everything that the upload says, for its fingerprint.
+    pub fn contents(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Contents<'a> {
+            query: &'a str,
+            name: &'a str,
+            tags: &'a BTreeMap<String, String>,
+            files: Vec<(&'a str, &'a str)>,
+        }
+        let files = self.files.iter();
+        let contents = Contents {
+            query: &self.query,
+            name: &self.name,
+            tags: &self.tags,
+            files: files
+                .map(|file| (file.name.as_str(), file.blob.digest.as_str()))
+                .collect(),
+        };
+        serde_json::to_vec(&contents).expect("contents are plain data with string keys")
+    }
+}
+
+/// Receives the body of a request: one file as it is, or a form. `name` is from the query and
+/// wins over a part of the form.
+pub async fn receive(
+    app: &App,
+    request: Request,
+    name: Option<String>,
+) -> Result<Upload, ApiError> {
+    let limit = app.settings.max_upload_bytes;
+    let is_form = media_type(request.headers()) == "multipart/form-data";
+    let overhead = if is_form { FORM_OVERHEAD_BYTES } else { 0 };
+    if announced_length(&request).is_some_and(|length| length > limit.saturating_add(overhead)) {
+        return Err(too_large(limit));
+    }
+    let mut receiver = Receiver {
+        app,
+        folder: app.store.staging_folder()?,
+        received: 0,
+        name,
+        tags: BTreeMap::new(),
+        files: Vec::new(),
+    };
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    if is_form {
+        receiver.form(request).await?;
+    } else {
+        let file_name = receiver.name.as_deref().map_or_else(
+            || "upload".to_owned(),
+            |name| name.replace(['/', '\\', '\0'], "_"),
+        );
+        let chunks = request.into_body().into_data_stream();
+        receiver
+            .file(file_name, chunks, |_: &axum::Error| broken_body())
+            .await?;
+    }
+    receiver.finish(query)
+}
+
+fn announced_length(request: &Request) -> Option<u64> {
+    let value = request.headers().get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+struct Receiver<'a> {
+    app: &'a App,
+    folder: StagingFolder,
+    /// Bytes of all files together.
+    received: u64,
+    name: Option<String>,
+    tags: BTreeMap<String, String>,
+    files: Vec<UploadedFile>,
+}
+
+impl Receiver<'_> {
+    async fn form(&mut self, request: Request) -> Result<(), ApiError> {
+        let mut form = Multipart::from_request(request, &())
+            .await
+            .map_err(|error| ApiError::new(400, "malformed_multipart", error.body_text()))?;
+        while let Some(part) = form
+            .next_field()
+            .await
+            .map_err(|error| form_error(&error))?
+        {
+            let part_name = part.name().map(str::to_owned);
+            match part_name.as_deref() {
+                Some("file") => {
+                    let file_name = safe_name(part.file_name().unwrap_or("upload"))?;
+                    if self.files.iter().any(|file| file.name == file_name) {
+                        let detail = format!("two files are called `{file_name}`");
+                        return Err(ApiError::fault("invalid_file_name", "/file", detail));
+                    }
+                    self.file(file_name, part, form_error).await?;
+                }
+                Some("name") => {
+                    let bytes = text_part(part).await?;
+                    let text = String::from_utf8(bytes).map_err(|_| invalid_name())?;
+                    self.name.get_or_insert(text);
+                }
+                Some("tags") => self.tags = read_tags(&text_part(part).await?)?,
+                other => {
+                    let detail = format!(
+                        "the form has a part `{}`; `file`, `name` and `tags` are known",
+                        other.unwrap_or_default()
+                    );
+                    return Err(ApiError::new(422, "unknown_part", detail));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn file<E>(
+        &mut self,
+        name: String,
+        chunks: impl Stream<Item = Result<Bytes, E>>,
+        explain: impl Fn(&E) -> ApiError,
+    ) -> Result<(), ApiError> {
+        let limit = self.app.settings.max_upload_bytes;
+        let path = self.folder.path().join(format!("{}", self.files.len()));
+        let file = tokio::fs::File::create(&path)
+            .await
+            .map_err(StoreError::file("make", &path))?;
+        let mut writer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
+        let mut hasher = Sha256::new();
+        let mut size_bytes = 0;
+        tokio::pin!(chunks);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| explain(&error))?;
+            let length = chunk.len() as u64;
+            size_bytes += length;
+            self.received += length;
+            self.app.telemetry.bytes_uploaded(length);
+            if self.received > limit {
+                return Err(too_large(limit));
+            }
+            hasher.update(&chunk);
+            writer
+                .write_all(&chunk)
+                .await
+                .map_err(|error| StoreError::file("write", &path)(error))?;
+        }
+        writer
+            .flush()
+            .await
+            .map_err(StoreError::file("write", &path))?;
+        if size_bytes == 0 {
+            let detail = format!("the file `{name}` is empty; send its bytes as the body");
+            return Err(ApiError::new(422, "empty_upload", detail));
+        }
+        self.files.push(UploadedFile {
+            name,
+            blob: StagedBlob {
+                path,
+                digest: hex::encode(hasher.finalize()),
+                size_bytes,
+            },
+        });
+        Ok(())
+    }
+
+    fn finish(self, query: String) -> Result<Upload, ApiError> {
+        if self.files.is_empty() {
+            let detail = "the form has no part `file`";
+            return Err(ApiError::new(422, "empty_upload", detail));
+        }
+        let name = self.name.ok_or_else(|| {
+            let detail = "give it a name with the query parameter `name`, as in `?name=lenet`";
+            ApiError::new(400, "name_required", detail)
+        })?;
+        if !(1..=MAX_NAME_BYTES).contains(&name.len()) || name.chars().any(char::is_control) {
+            return Err(invalid_name());
+        }
+        Ok(Upload {
+            name,
+            tags: self.tags,
+            files: self.files,
+            folder: self.folder,
+            query,
+        })
+    }
+}
+
+fn invalid_name() -> ApiError {
+    let detail = format!("must have 1 to {MAX_NAME_BYTES} bytes of UTF-8, no control characters");
+    ApiError::fault("invalid_name", "/name", detail)
+}
+
+async fn text_part(mut part: Field<'_>) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = part.chunk().await.map_err(|error| form_error(&error))? {
+        if bytes.len() + chunk.len() > MAX_TEXT_BYTES {
+            return Err(too_large(MAX_TEXT_BYTES as u64));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn form_error(error: &MultipartError) -> ApiError {
+    ApiError::new(400, "malformed_multipart", error.body_text())
+}
+
+fn read_tags(bytes: &[u8]) -> Result<BTreeMap<String, String>, ApiError> {
+    let tags: BTreeMap<String, String> = match parse_slice(bytes) {
+        Ok(Ok(tags)) => tags,
+        Ok(Err(fault)) => return Err(Problem::invalid(vec![fault.under("/tags")]).into()),
+        Err(error) => {
+            let detail = format!("the part `tags` is not JSON: {error}");
+            return Err(ApiError::new(400, "malformed_json", detail));
+        }
+    };
+    let mut faults = Faults::default();
+    tag_faults(&tags, &mut faults);
+    if faults.0.is_empty() {
+        Ok(tags)
+    } else {
+        Err(Problem::invalid(faults.0).into())
+    }
+}
+
+/// A relative path that stays inside its folder; external data is found by it.
+fn safe_name(name: &str) -> Result<String, ApiError> {
+    let inside = Path::new(name)
+        .components()
+        .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
+    let fit = inside
+        && (1..=1024).contains(&name.len())
+        && !name
+            .chars()
+            .any(|character| character.is_control() || character == '\\');
+    if fit {
+        Ok(name.strip_prefix("./").unwrap_or(name).to_owned())
+    } else {
+        let detail = "a file name is relative, without `..`, backslashes and control characters";
+        Err(ApiError::fault("invalid_file_name", "/file", detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_may_have_folders_but_not_leave_theirs() {
+        assert_eq!(safe_name("./a/b.data").unwrap(), "a/b.data");
+        for name in ["../a", "a/../../b", "/etc/passwd", "a\\b", ""] {
+            assert!(safe_name(name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Data sets: reading the files that users have, splitting, preparing and batching.
+
+mod arrays;
+mod batch;
+mod idx;
+mod named;
+mod read;
+mod table;
+
+pub use arrays::{Array, Dataset, Elements, Split};
+pub use batch::{Batch, Prepared, Role};
+pub use read::read;
+
+/// Why files are no usable data set.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    #[error("the file can't be read: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("{what} is not supported yet")]
+    NotSupported { what: String },
+    #[error("`{x}` has {x_count} examples and `{y}` has {y_count}")]
+    UnequalCounts {
+        x: String,
+        x_count: usize,
+        y: String,
+        y_count: usize,
+    },
+    #[error("the {0} split is empty")]
+    EmptySplit(&'static str),
+    #[error("`{array}` holds {value} in example {example}; inputs and targets must be finite")]
+    NotFinite {
+        array: String,
+        value: f32,
+        example: usize,
+    },
+    #[error(
+        "`{array}` holds the label {label} in example {example}; labels are integers from 0 on"
+    )]
+    LabelOutOfRange {
+        array: String,
+        label: i64,
+        example: usize,
+    },
+    #[error("the train split has `{0}`, the test split has another shape or lacks it")]
+    SplitsDiffer(String),
+    #[error("`{name}` claims more than {limit} bytes once unpacked")]
+    TooLarge { name: String, limit: u64 },
+}

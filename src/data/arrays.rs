@@ -1,0 +1,208 @@
+//! A data set in memory, in the types in which it is stored.
+
+use super::DataError;
+use crate::spec::dataset::{ArrayInfo, DatasetFormat, DatasetSummary, Splits, TargetInfo};
+
+/// Highest number of classes that labels may mean; a larger one is a wrong column.
+const MOST_CLASSES: i64 = 1_000_000;
+
+/// The numbers of an array, example after example.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Elements {
+    U8(Vec<u8>),
+    F32(Vec<f32>),
+    I64(Vec<i64>),
+}
+
+impl Elements {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(values) => values.len(),
+            Self::F32(values) => values.len(),
+            Self::I64(values) => values.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn get_f32(&self, index: usize) -> f32 {
+        match self {
+            Self::U8(values) => values[index].into(),
+            Self::F32(values) => values[index],
+            Self::I64(values) => values[index] as f32,
+        }
+    }
+
+    pub fn get_i64(&self, index: usize) -> i64 {
+        match self {
+            Self::U8(values) => values[index].into(),
+            Self::F32(values) => values[index] as i64,
+            Self::I64(values) => values[index],
+        }
+    }
+}
+
+/// One array; the first axis, the examples, is not part of `shape`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    pub name: String,
+    /// As it is stored, in NumPy's words.
+    pub dtype: String,
+    pub shape: Vec<usize>,
+    pub elements: Elements,
+}
+
+impl Array {
+    /// Elements of one example.
+    pub fn stride(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Number of examples.
+    pub fn count(&self) -> usize {
+        match self.stride() {
+            0 => 0,
+            stride => self.elements.len() / stride,
+        }
+    }
+}
+
+/// Examples that belong together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Split {
+    pub inputs: Vec<Array>,
+    pub target: Option<Array>,
+}
+
+impl Split {
+    pub fn count(&self) -> usize {
+        self.inputs.first().map_or(0, Array::count)
+    }
+
+    fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.inputs.iter().chain(&self.target)
+    }
+}
+
+/// A whole data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    pub format: DatasetFormat,
+    pub train: Split,
+    /// The files' own test split, where they have one.
+    pub test: Option<Split>,
+}
+
+impl Dataset {
+    /// Checks what no job could work with: unequal counts, empty splits, NaN, labels that are no
+    /// labels.
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let splits = [("train", Some(&self.train)), ("test", self.test.as_ref())];
+        for (name, split) in splits {
+            let Some(split) = split else { continue };
+            let Some(first) = split.inputs.first() else {
+                return Err(DataError::EmptySplit(name));
+            };
+            if split.count() == 0 {
+                return Err(DataError::EmptySplit(name));
+            }
+            for array in split.arrays() {
+                if array.count() != first.count() {
+                    return Err(DataError::UnequalCounts {
+                        x: first.name.clone(),
+                        x_count: first.count(),
+                        y: array.name.clone(),
+                        y_count: array.count(),
+                    });
+                }
+                check_finite(array)?;
+            }
+            if let Some(target) = &split.target {
+                check_labels(target)?;
+            }
+        }
+        if let Some(test) = &self.test {
+            for array in self.train.arrays() {
+                let same = test
+                    .arrays()
+                    .any(|other| other.name == array.name && other.shape == array.shape);
+                if !same {
+                    return Err(DataError::SplitsDiffer(array.name.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the service tells about the data set.
+    pub fn summarize(&self) -> DatasetSummary {
+        let sizes = |array: &Array| array.shape.iter().map(|&size| size as u64).collect();
+        let classes = |array: &Array| {
+            let labels = |split: &Split| {
+                let target = split.target.as_ref()?;
+                (0..target.elements.len())
+                    .map(|index| target.elements.get_i64(index))
+                    .max()
+            };
+            let highest = labels(&self.train).max(self.test.as_ref().and_then(labels));
+            let is_label = array.shape.is_empty() && !array.dtype.starts_with("float");
+            highest.filter(|_| is_label).map(|label| label as u64 + 1)
+        };
+        DatasetSummary {
+            format: self.format,
+            splits: Splits {
+                train: self.train.count() as u64,
+                test: self.test.as_ref().map_or(0, Split::count) as u64,
+            },
+            inputs: self
+                .train
+                .inputs
+                .iter()
+                .map(|array| ArrayInfo {
+                    name: array.name.clone(),
+                    dtype: array.dtype.clone(),
+                    shape: sizes(array),
+                })
+                .collect(),
+            target: self.train.target.as_ref().map(|array| TargetInfo {
+                name: array.name.clone(),
+                dtype: array.dtype.clone(),
+                shape: sizes(array),
+                classes: classes(array),
+            }),
+        }
+    }
+}
+
+fn check_finite(array: &Array) -> Result<(), DataError> {
+    let Elements::F32(values) = &array.elements else {
+        return Ok(());
+    };
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(DataError::NotFinite {
+            array: array.name.clone(),
+            value: values[index],
+            example: index / array.stride().max(1),
+        }),
+    }
+}
+
+fn check_labels(target: &Array) -> Result<(), DataError> {
+    if target.dtype.starts_with("float") || !target.shape.is_empty() {
+        return Ok(());
+    }
+    let wrong = (0..target.elements.len())
+        .map(|index| (index, target.elements.get_i64(index)))
+        .find(|(_, label)| !(0..MOST_CLASSES).contains(label));
+    match wrong {
+        None => Ok(()),
+        Some((example, label)) => Err(DataError::LabelOutOfRange {
+            array: target.name.clone(),
+            label,
+            example,
+        }),
+    }
+}

@@ -1,0 +1,225 @@
+//! Splits of a job and its batches, ready to be fed.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+
+use super::{Array, Dataset, Elements, Split};
+use crate::spec::fit::{InferredData, InferredInput};
+
+/// The split between what trains, what selects and what judges follows from this alone, so that
+/// all jobs on a data set are judged on the same examples.
+const SPLIT_SEED: u64 = 0x5131;
+
+/// Which examples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Train,
+    Validation,
+    Test,
+}
+
+/// A data set prepared for one job.
+pub struct Prepared {
+    pub about: InferredData,
+    dataset: Dataset,
+    train: Vec<u32>,
+    validation: Vec<u32>,
+    /// Indices into the test split, or into the train split where the data set has no other.
+    test: Vec<u32>,
+}
+
+/// Some examples as the model takes them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    pub count: usize,
+    /// In the order of the model's inputs: elements of shape `[count, …]`.
+    pub inputs: Vec<Vec<f32>>,
+    /// Labels, for classification.
+    pub labels: Vec<usize>,
+    /// Values `[count, outputs]`, for the other tasks.
+    pub values: Vec<f32>,
+}
+
+impl Prepared {
+    /// Sets the splits aside as `about.splits` says.
+    pub fn new(dataset: Dataset, about: InferredData) -> Self {
+        let mut order: Vec<u32> = (0..dataset.train.count() as u32).collect();
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(SPLIT_SEED);
+        order.shuffle(&mut random);
+        let mut rest = order.as_slice();
+        let mut take = |count: u64| {
+            let (taken, left) = rest.split_at((count as usize).min(rest.len()));
+            rest = left;
+            taken.to_vec()
+        };
+        let test = match &dataset.test {
+            Some(test) => (0..(about.splits.test as u32).min(test.count() as u32)).collect(),
+            None => take(about.splits.test),
+        };
+        let validation = take(about.splits.validation);
+        let train = take(about.splits.train);
+        Self {
+            about,
+            dataset,
+            train,
+            validation,
+            test,
+        }
+    }
+
+    fn role(&self, role: Role) -> (&[u32], &Split) {
+        match role {
+            Role::Train => (&self.train, &self.dataset.train),
+            Role::Validation => (&self.validation, &self.dataset.train),
+            Role::Test => (
+                &self.test,
+                self.dataset.test.as_ref().unwrap_or(&self.dataset.train),
+            ),
+        }
+    }
+
+    pub fn count(&self, role: Role) -> usize {
+        self.role(role).0.len()
+    }
+
+    /// Batches of an epoch. A batch with a single example has no variance to normalise by, and a
+    /// fixed batch size bears no other, so a last batch that is short is left out of training;
+    /// each epoch leaves out others.
+    pub fn train_batches(&self) -> usize {
+        let size = self.about.batch_size as usize;
+        (self.train.len() / size).max(1)
+    }
+
+    /// The examples of one training batch. The order of an epoch follows from `seed` and `epoch`.
+    pub fn train_order(&self, seed: u64, epoch: u32) -> Vec<u32> {
+        let mut order = self.train.clone();
+        let mixed = seed ^ (u64::from(epoch) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(mixed));
+        order
+    }
+
+    /// Batch `index` of an epoch in the order `order`.
+    pub fn train_batch(&self, order: &[u32], index: usize) -> Batch {
+        let size = self.about.batch_size as usize;
+        let start = index * size;
+        let end = (start + size).min(order.len());
+        self.gather(&self.dataset.train, &order[start..end])
+    }
+
+    /// All examples of a split in batches of `size`, in a fixed order, the last one shorter.
+    pub fn batches(&self, role: Role, size: usize) -> impl Iterator<Item = Batch> + '_ {
+        let (indices, split) = self.role(role);
+        indices
+            .chunks(size.max(1))
+            .map(move |chunk| self.gather(split, chunk))
+    }
+
+    /// The first `count` examples of a split as one batch, repeated where it has fewer.
+    pub fn sample(&self, role: Role, count: usize) -> Batch {
+        let (indices, split) = self.role(role);
+        let chosen: Vec<u32> = indices.iter().copied().cycle().take(count).collect();
+        self.gather(split, &chosen)
+    }
+
+    fn gather(&self, split: &Split, indices: &[u32]) -> Batch {
+        let inputs = self
+            .about
+            .inputs
+            .iter()
+            .filter_map(|input| {
+                let array = split
+                    .inputs
+                    .iter()
+                    .find(|array| array.name == input.array)?;
+                Some(gather_input(input, array, indices))
+            })
+            .collect();
+        let mut batch = Batch {
+            count: indices.len(),
+            inputs,
+            labels: Vec::new(),
+            values: Vec::new(),
+        };
+        let Some(target) = &split.target else {
+            return batch;
+        };
+        if self.about.task == crate::spec::job::Task::Classification {
+            batch.labels = indices
+                .iter()
+                .map(|&index| target.elements.get_i64(index as usize).max(0) as usize)
+                .collect();
+        } else {
+            let stride = target.stride();
+            batch.values = indices
+                .iter()
+                .flat_map(|&index| {
+                    let start = index as usize * stride;
+                    (start..start + stride).map(|place| target.elements.get_f32(place))
+                })
+                .collect();
+        }
+        batch
+    }
+}
+
+/// `(stored · scale − mean) ÷ std`, channels turned to the front where the model wants them there.
+fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f32> {
+    let stride = array.stride();
+    let channels = match input.shape.as_slice() {
+        [channels, _, ..] => *channels as usize,
+        _ => 1,
+    };
+    let area = stride / channels.max(1);
+    let affine: Vec<(f32, f32)> = (0..channels)
+        .map(|channel| {
+            let of = |values: &[f64]| values[if values.len() == 1 { 0 } else { channel }];
+            let (mean, std) = (of(&input.mean), of(&input.std));
+            ((input.scale / std) as f32, (-mean / std) as f32)
+        })
+        .collect();
+    let mut out = Vec::with_capacity(indices.len() * stride);
+    for &index in indices {
+        let start = index as usize * stride;
+        for (channel, &(factor, offset)) in affine.iter().enumerate() {
+            let place = |position: usize| match input.transposed {
+                true => start + position * channels + channel,
+                false => start + channel * area + position,
+            };
+            match &array.elements {
+                Elements::U8(values) => out.extend(
+                    (0..area).map(|position| f32::from(values[place(position)]) * factor + offset),
+                ),
+                elements => out.extend(
+                    (0..area).map(|position| elements.get_f32(place(position)) * factor + offset),
+                ),
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_last_examples_are_turned_and_normalised_by_channel() {
+        let input = InferredInput {
+            input: "input".to_owned(),
+            array: "x".to_owned(),
+            transposed: true,
+            shape: vec![2, 1, 2],
+            scale: 0.5,
+            mean: vec![0.0, 1.0],
+            std: vec![1.0, 2.0],
+        };
+        let array = Array {
+            name: "x".to_owned(),
+            dtype: "uint8".to_owned(),
+            shape: vec![1, 2, 2],
+            elements: Elements::U8(vec![2, 4, 6, 8]),
+        };
+        // Channel 0 holds 2 and 6, channel 1 holds 4 and 8.
+        assert_eq!(gather_input(&input, &array, &[0]), [1.0, 3.0, 0.5, 1.5]);
+    }
+}

@@ -1,0 +1,148 @@
+//! MNIST's IDX files: a magic number, sizes, and the numbers, all big-endian.
+
+use std::io::Read;
+
+use super::{Array, DataError, Dataset, Elements, Split};
+use crate::spec::dataset::DatasetFormat;
+
+/// Whether the first bytes are those of an IDX file.
+pub(super) fn is_idx(head: &[u8]) -> bool {
+    matches!(
+        head,
+        [0, 0, 0x08 | 0x09 | 0x0b | 0x0c | 0x0d | 0x0e, 1..=8, ..]
+    )
+}
+
+/// Reads one file; the claimed sizes are checked against what is there as it is read.
+pub(super) fn read_array(name: &str, mut reader: impl Read) -> Result<Array, DataError> {
+    let broken = |what: &str| DataError::Unreadable(format!("the IDX file `{name}` {what}"));
+    let mut magic = [0; 4];
+    reader
+        .read_exact(&mut magic)
+        .map_err(|_| broken("is truncated"))?;
+    if !is_idx(&magic) {
+        return Err(broken("does not begin with an IDX magic number"));
+    }
+    let mut sizes = Vec::new();
+    for _ in 0..magic[3] {
+        let mut size = [0; 4];
+        reader
+            .read_exact(&mut size)
+            .map_err(|_| broken("is truncated"))?;
+        sizes.push(u32::from_be_bytes(size) as usize);
+    }
+    let width = match magic[2] {
+        0x08 | 0x09 => 1,
+        0x0b => 2,
+        0x0e => 8,
+        _ => 4,
+    };
+    let bytes = sizes
+        .iter()
+        .try_fold(width, |product: usize, &size| product.checked_mul(size))
+        .filter(|&bytes| (bytes as u64) <= super::read::MOST_BYTES)
+        .ok_or_else(|| broken("claims more data than any memory holds"))?;
+    let mut raw = Vec::new();
+    reader.take(bytes as u64 + 1).read_to_end(&mut raw)?;
+    if raw.len() != bytes {
+        return Err(broken(&format!(
+            "claims {bytes} bytes of data and has {}",
+            if raw.len() > bytes {
+                "more".to_owned()
+            } else {
+                raw.len().to_string()
+            }
+        )));
+    }
+    let (dtype, elements) = match magic[2] {
+        0x08 => ("uint8", Elements::U8(raw)),
+        0x09 => {
+            let values = raw.iter().map(|&byte| i64::from(byte as i8)).collect();
+            ("int8", Elements::I64(values))
+        }
+        0x0b => ("int16", ints(&raw, |b| i16::from_be_bytes(b).into())),
+        0x0c => ("int32", ints(&raw, |b| i32::from_be_bytes(b).into())),
+        0x0d => ("float32", floats(&raw, f32::from_be_bytes)),
+        _ => ("float64", floats(&raw, |b| f64::from_be_bytes(b) as f32)),
+    };
+    Ok(Array {
+        name: name.to_owned(),
+        dtype: dtype.to_owned(),
+        shape: sizes[1..].to_vec(),
+        elements,
+    })
+}
+
+fn ints<const N: usize>(raw: &[u8], decode: impl Fn([u8; N]) -> i64) -> Elements {
+    Elements::I64(raw.as_chunks::<N>().0.iter().map(|&c| decode(c)).collect())
+}
+
+fn floats<const N: usize>(raw: &[u8], decode: impl Fn([u8; N]) -> f32) -> Elements {
+    Elements::F32(raw.as_chunks::<N>().0.iter().map(|&c| decode(c)).collect())
+}
+
+/// Sorts the files into splits: one axis is a file of labels, `t10k` or `test` in the name is the
+/// test split.
+pub(super) fn from_files(arrays: Vec<Array>) -> Result<Dataset, DataError> {
+    let names: Vec<String> = arrays.iter().map(|array| array.name.clone()).collect();
+    let mut parts: [Option<Array>; 4] = Default::default();
+    for mut array in arrays {
+        let lower = array.name.to_lowercase();
+        let in_test = lower.contains("t10k") || lower.contains("test");
+        let is_target = array.shape.is_empty();
+        array.name = if is_target { "y" } else { "x" }.to_owned();
+        let place = &mut parts[usize::from(in_test) * 2 + usize::from(is_target)];
+        if place.replace(array).is_some() {
+            return Err(DataError::Unreadable(format!(
+                "two of the IDX files {names:?} hold the same part; name them like MNIST's: \
+                 train-images, train-labels, t10k-images, t10k-labels"
+            )));
+        }
+    }
+    let [train_x, train_y, test_x, test_y] = parts;
+    let missing = || {
+        DataError::Unreadable(format!(
+            "the IDX files {names:?} hold no train images; name them like MNIST's: train-images, \
+             train-labels, t10k-images, t10k-labels"
+        ))
+    };
+    let test = match (test_x, test_y) {
+        (Some(x), target) => Some(Split {
+            inputs: vec![x],
+            target,
+        }),
+        (None, Some(_)) => {
+            return Err(DataError::Unreadable(
+                "the test split has labels and no images".to_owned(),
+            ));
+        }
+        (None, None) => None,
+    };
+    Ok(Dataset {
+        format: DatasetFormat::Idx,
+        train: Split {
+            inputs: vec![train_x.ok_or_else(missing)?],
+            target: train_y,
+        },
+        test,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_claims_more_than_it_holds_is_refused() {
+        let file = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3];
+        let error = read_array("train-images", &file[..]).unwrap_err();
+        assert!(error.to_string().contains("claims 8 bytes"), "{error}");
+    }
+
+    #[test]
+    fn big_endian_numbers_are_read() {
+        let file = [0, 0, 0x0b, 1, 0, 0, 0, 2, 0x01, 0x00, 0xff, 0xff];
+        let array = read_array("labels", &file[..]).unwrap();
+        assert_eq!(array.elements, Elements::I64(vec![256, -1]));
+    }
+}

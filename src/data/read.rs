@@ -1,0 +1,358 @@
+//! Telling formats apart by their bytes, and unpacking archives with a limit.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use npyz::{DType, NpyFile, Order, TypeChar};
+
+use super::idx;
+use super::named::from_arrays;
+use super::table::{read_csv, read_parquet};
+use super::{Array, DataError, Dataset, Elements};
+use crate::spec::child::InputFile;
+use crate::spec::dataset::DatasetFormat;
+
+/// Most bytes that one array may unpack to: 16 GiB.
+pub(super) const MOST_BYTES: u64 = 16 << 30;
+
+/// Most bytes that all arrays of one archive may unpack to.
+const MOST_BYTES_IN_ALL: u64 = 2 * MOST_BYTES;
+
+/// Reads and checks a data set. `format` overrules what the bytes say; `target` names a table's
+/// column.
+pub fn read(
+    files: &[InputFile],
+    format: Option<DatasetFormat>,
+    target: Option<&str>,
+) -> Result<Dataset, DataError> {
+    let dataset = read_unchecked(files, format, target)?;
+    dataset.check()?;
+    Ok(dataset)
+}
+
+fn read_unchecked(
+    files: &[InputFile],
+    format: Option<DatasetFormat>,
+    target: Option<&str>,
+) -> Result<Dataset, DataError> {
+    let [file] = files else {
+        let arrays = files
+            .iter()
+            .map(|file| idx_entry(&file.name, File::open(&file.path)?))
+            .collect::<Result<Vec<_>, _>>()?;
+        return idx::from_files(arrays);
+    };
+    let path = &file.path;
+    let mut head = [0; 512];
+    let length = BufReader::new(File::open(path)?)
+        .take(512)
+        .read(&mut head)?;
+    let head = &head[..length];
+    if head.is_empty() {
+        return Err(DataError::Unreadable("the file is empty".to_owned()));
+    }
+    let zip = head.starts_with(b"PK");
+    let found = match format {
+        Some(format) => format,
+        None if zip => {
+            let names = zip_names(path)?;
+            if names.iter().any(|name| name.ends_with(".npy")) {
+                DatasetFormat::Npz
+            } else {
+                refuse_media(&names)?;
+                DatasetFormat::Idx
+            }
+        }
+        None if head.starts_with(b"PAR1") => DatasetFormat::Parquet,
+        None if head.starts_with(&[0x1f, 0x8b]) || is_tar(head) || idx::is_idx(head) => {
+            DatasetFormat::Idx
+        }
+        None if head.len() > 8 && head[8] == b'{' => DatasetFormat::Safetensors,
+        None if std::str::from_utf8(head).is_ok_and(|text| text.contains([',', '\n'])) => {
+            DatasetFormat::Csv
+        }
+        None => {
+            return Err(DataError::Unreadable(
+                "the bytes are of no known format; npz, IDX files (side by side, in a zip or in \
+                 a tar), csv, parquet and safetensors are read"
+                    .to_owned(),
+            ));
+        }
+    };
+    match found {
+        DatasetFormat::Npz => from_arrays(found, npz_arrays(path)?),
+        DatasetFormat::Csv => read_csv(path, target),
+        DatasetFormat::Parquet => read_parquet(path, target),
+        DatasetFormat::Safetensors => from_arrays(found, safetensors_arrays(path)?),
+        DatasetFormat::Idx if zip => idx::from_files(idx_zip(path)?),
+        DatasetFormat::Idx => idx::from_files(idx_tar_or_file(&file.name, path, head)?),
+    }
+}
+
+fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
+}
+
+/// Images, sounds and texts as files come later; say so instead of failing on their bytes.
+fn refuse_media(names: &[String]) -> Result<(), DataError> {
+    let media = [
+        ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".wav", ".flac", ".mp3", ".ogg", ".txt",
+    ];
+    let is_media = |name: &String| media.iter().any(|end| name.to_lowercase().ends_with(end));
+    match names.iter().find(|name| is_media(name)) {
+        None => Ok(()),
+        Some(name) => Err(DataError::NotSupported {
+            what: format!(
+                "an archive of image, sound or text files (`{name}`); pack the examples as an \
+                 .npz with `x` and `y`"
+            ),
+        }),
+    }
+}
+
+fn zip_error(error: zip::result::ZipError) -> DataError {
+    DataError::Unreadable(format!("the zip archive: {error}"))
+}
+
+fn open_zip(path: &Path) -> Result<zip::ZipArchive<BufReader<File>>, DataError> {
+    zip::ZipArchive::new(BufReader::new(File::open(path)?)).map_err(zip_error)
+}
+
+fn zip_names(path: &Path) -> Result<Vec<String>, DataError> {
+    let archive = open_zip(path)?;
+    archive
+        .file_names()
+        .map(|name| Ok(name.map_err(zip_error)?.into_owned()))
+        .collect()
+}
+
+fn npz_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
+    let mut archive = open_zip(path)?;
+    let mut arrays = Vec::new();
+    let mut total = 0;
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).map_err(zip_error)?;
+        let name = entry.name().map_err(zip_error)?.into_owned();
+        let Some(array) = name.strip_suffix(".npy") else {
+            continue;
+        };
+        let array = npy_array(array, entry)?;
+        total += array.elements.len() as u64;
+        if total > MOST_BYTES_IN_ALL {
+            return Err(DataError::TooLarge {
+                name,
+                limit: MOST_BYTES_IN_ALL,
+            });
+        }
+        arrays.push(array);
+    }
+    arrays.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(arrays)
+}
+
+fn npy_array(name: &str, reader: impl Read) -> Result<Array, DataError> {
+    let broken = |what: String| DataError::Unreadable(format!("the array `{name}` {what}"));
+    let file = NpyFile::new(reader).map_err(|error| broken(format!("has no header: {error}")))?;
+    let header = file.header();
+    let shape: Vec<usize> = header.shape().iter().map(|&size| size as usize).collect();
+    if shape.is_empty() {
+        return Err(broken(
+            "is a scalar; it needs an axis of examples".to_owned(),
+        ));
+    }
+    if header.order() == Order::Fortran && shape.len() > 1 {
+        return Err(broken(
+            "is stored in Fortran order; save np.ascontiguousarray of it".to_owned(),
+        ));
+    }
+    let DType::Plain(kind) = header.dtype() else {
+        return Err(broken("has a structured type".to_owned()));
+    };
+    let width = kind.size_field();
+    let claimed = shape
+        .iter()
+        .try_fold(width as usize, |product, &size| product.checked_mul(size));
+    if claimed.is_none_or(|bytes| bytes as u64 > MOST_BYTES) {
+        return Err(DataError::TooLarge {
+            name: name.to_owned(),
+            limit: MOST_BYTES,
+        });
+    }
+    let count = shape.iter().product::<usize>();
+    // Elements are read one by one, so memory grows with the data that is really there.
+    macro_rules! elements {
+        ($stored:ty, $variant:ident, $convert:expr) => {{
+            let mut values = Vec::new();
+            let reader = file
+                .data::<$stored>()
+                .map_err(|error| broken(format!("can't be read: {error}")))?;
+            for value in reader {
+                let value = value.map_err(|error| broken(format!("is truncated: {error}")))?;
+                values.push($convert(value));
+            }
+            Elements::$variant(values)
+        }};
+    }
+    let (dtype, elements) = match (kind.type_char(), width) {
+        (TypeChar::Uint, 1) => ("uint8", elements!(u8, U8, |v| v)),
+        (TypeChar::Uint, 2) => ("uint16", elements!(u16, I64, i64::from)),
+        (TypeChar::Uint, 4) => ("uint32", elements!(u32, I64, i64::from)),
+        (TypeChar::Uint, 8) => ("uint64", elements!(u64, I64, |v| v as i64)),
+        (TypeChar::Int, 1) => ("int8", elements!(i8, I64, i64::from)),
+        (TypeChar::Int, 2) => ("int16", elements!(i16, I64, i64::from)),
+        (TypeChar::Int, 4) => ("int32", elements!(i32, I64, i64::from)),
+        (TypeChar::Int, 8) => ("int64", elements!(i64, I64, |v| v)),
+        (TypeChar::Float, 4) => ("float32", elements!(f32, F32, |v| v)),
+        (TypeChar::Float, 8) => ("float64", elements!(f64, F32, |v| v as f32)),
+        (TypeChar::Bool, _) => ("bool", elements!(bool, U8, u8::from)),
+        _ => {
+            return Err(DataError::NotSupported {
+                what: format!("the type {} of the array `{name}`", kind),
+            });
+        }
+    };
+    if elements.len() != count {
+        return Err(broken(format!(
+            "claims {count} numbers and has {}",
+            elements.len()
+        )));
+    }
+    Ok(Array {
+        name: name.to_owned(),
+        dtype: dtype.to_owned(),
+        shape: shape[1..].to_vec(),
+        elements,
+    })
+}
+
+fn safetensors_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
+    use safetensors::{Dtype, SafeTensors};
+    let bytes = std::fs::read(path)?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| DataError::Unreadable(format!("the safetensors file: {error}")))?;
+    fn each<const N: usize, T>(raw: &[u8], decode: impl Fn([u8; N]) -> T) -> Vec<T> {
+        raw.as_chunks::<N>().0.iter().map(|&c| decode(c)).collect()
+    }
+    let mut arrays = Vec::new();
+    for (name, view) in file.iter() {
+        let raw = view.data();
+        let (dtype, elements) = match view.dtype() {
+            Dtype::U8 => ("uint8", Elements::U8(raw.to_vec())),
+            Dtype::BOOL => ("bool", Elements::U8(raw.to_vec())),
+            Dtype::I8 => (
+                "int8",
+                Elements::I64(each(raw, |b| i8::from_le_bytes(b).into())),
+            ),
+            Dtype::I16 => (
+                "int16",
+                Elements::I64(each(raw, |b| i16::from_le_bytes(b).into())),
+            ),
+            Dtype::I32 => (
+                "int32",
+                Elements::I64(each(raw, |b| i32::from_le_bytes(b).into())),
+            ),
+            Dtype::I64 => ("int64", Elements::I64(each(raw, i64::from_le_bytes))),
+            Dtype::F32 => ("float32", Elements::F32(each(raw, f32::from_le_bytes))),
+            Dtype::F64 => (
+                "float64",
+                Elements::F32(each(raw, |b| f64::from_le_bytes(b) as f32)),
+            ),
+            other => {
+                return Err(DataError::NotSupported {
+                    what: format!("the type {other:?} of the tensor `{name}`"),
+                });
+            }
+        };
+        let [_, shape @ ..] = view.shape() else {
+            return Err(DataError::Unreadable(format!(
+                "the tensor `{name}` is a scalar; it needs an axis of examples"
+            )));
+        };
+        arrays.push(Array {
+            name: name.to_owned(),
+            dtype: dtype.to_owned(),
+            shape: shape.to_vec(),
+            elements,
+        });
+    }
+    arrays.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(arrays)
+}
+
+/// One IDX file, plain or gzipped.
+fn idx_entry(name: &str, mut reader: impl Read) -> Result<Array, DataError> {
+    let mut head = [0; 2];
+    let found = reader.read(&mut head)?;
+    let whole = head[..found].chain(reader);
+    if head == [0x1f, 0x8b] {
+        return idx::read_array(name, flate2::read::MultiGzDecoder::new(whole));
+    }
+    idx::read_array(name, BufReader::new(whole))
+}
+
+fn wanted(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    !name.ends_with('/') && !file.starts_with('.') && !name.starts_with("__MACOSX")
+}
+
+fn idx_zip(path: &Path) -> Result<Vec<Array>, DataError> {
+    let mut archive = open_zip(path)?;
+    let mut arrays = Vec::new();
+    for index in 0..archive.len() {
+        let entry = archive.by_index(index).map_err(zip_error)?;
+        let name = entry.name().map_err(zip_error)?.into_owned();
+        if wanted(&name) {
+            arrays.push(idx_entry(&name, entry)?);
+        }
+    }
+    Ok(arrays)
+}
+
+fn idx_tar_or_file(name: &str, path: &Path, head: &[u8]) -> Result<Vec<Array>, DataError> {
+    if idx::is_idx(head) {
+        return Ok(vec![idx_entry(name, File::open(path)?)?]);
+    }
+    if is_tar(head) {
+        return idx_tar(File::open(path)?);
+    }
+    let mut inner = [0; 512];
+    let mut decoder = flate2::read::MultiGzDecoder::new(File::open(path)?);
+    let mut length = 0;
+    while length < inner.len() {
+        match decoder.read(&mut inner[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) => {
+                return Err(DataError::Unreadable(format!("the gzip file: {error}")));
+            }
+        }
+    }
+    if is_tar(&inner[..length]) {
+        return idx_tar(flate2::read::MultiGzDecoder::new(File::open(path)?));
+    }
+    Ok(vec![idx_entry(name, File::open(path)?)?])
+}
+
+fn idx_tar(reader: impl Read) -> Result<Vec<Array>, DataError> {
+    let unreadable =
+        |error: std::io::Error| DataError::Unreadable(format!("the tar archive: {error}"));
+    let mut archive = tar::Archive::new(reader);
+    let mut arrays = Vec::new();
+    for entry in archive.entries().map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = entry
+            .path()
+            .map_err(unreadable)?
+            .to_string_lossy()
+            .into_owned();
+        refuse_media(std::slice::from_ref(&name))?;
+        if wanted(&name) {
+            arrays.push(idx_entry(&name, entry)?);
+        }
+    }
+    Ok(arrays)
+}

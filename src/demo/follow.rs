@@ -1,0 +1,162 @@
+//! Live progress of the demo's jobs.
+
+use std::thread;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use uuid::Uuid;
+
+use super::DemoError;
+use super::client::{Client, JobView};
+use super::server::Server;
+
+const POLL_EVERY: Duration = Duration::from_millis(200);
+
+/// Thousandths of a job, the bars' unit.
+const WHOLE: u64 = 1000;
+
+/// Polls the jobs until all have ended, and shows a bar for each; without a terminal, a line
+/// whenever a job reaches another phase.
+pub(super) fn follow(
+    client: &Client,
+    server: &Server,
+    jobs: &[(&'static str, Uuid)],
+) -> Result<Vec<(&'static str, JobView)>, DemoError> {
+    let bars = MultiProgress::new();
+    let style = ProgressStyle::with_template("{prefix:24} [{bar:28}] {percent:>3} % {msg}")
+        .expect("the template is valid")
+        .progress_chars("=> ");
+    let mut rows: Vec<Row> = jobs
+        .iter()
+        .map(|(name, _)| Row {
+            bar: bars.add(
+                ProgressBar::new(WHOLE)
+                    .with_style(style.clone())
+                    .with_prefix(*name),
+            ),
+            said: String::new(),
+            last: None,
+        })
+        .collect();
+    let plain = bars.is_hidden();
+    loop {
+        for ((name, id), row) in jobs.iter().zip(&mut rows) {
+            if row.last.as_ref().is_some_and(JobView::ended) {
+                continue;
+            }
+            let job = match client.job(*id) {
+                Ok(job) => job,
+                Err(error) => {
+                    // A service that died explains the failed call better than the call does.
+                    server.check()?;
+                    return Err(error);
+                }
+            };
+            row.show(name, job, plain);
+        }
+        if let Some(ended) = all_ended(jobs, &rows) {
+            return Ok(ended);
+        }
+        thread::sleep(POLL_EVERY);
+    }
+}
+
+struct Row {
+    bar: ProgressBar,
+    /// The last line printed without a terminal.
+    said: String,
+    last: Option<JobView>,
+}
+
+impl Row {
+    fn show(&mut self, name: &str, job: JobView, plain: bool) {
+        let fraction = job.progress.as_ref().map_or(0.0, |p| p.fraction);
+        self.bar
+            .set_position((fraction.clamp(0.0, 1.0) * WHOLE as f64) as u64);
+        if job.succeeded() {
+            self.bar.set_position(WHOLE);
+            self.bar.finish_with_message("succeeded");
+        } else if job.ended() {
+            self.bar.abandon_with_message(job.status.clone());
+        } else {
+            self.bar.set_message(message(&job));
+        }
+        let stage = stage(&job);
+        if plain && stage != self.said {
+            println!("{name}: {stage}");
+            self.said = stage;
+        }
+        self.last = Some(job);
+    }
+}
+
+fn all_ended(jobs: &[(&'static str, Uuid)], rows: &[Row]) -> Option<Vec<(&'static str, JobView)>> {
+    jobs.iter()
+        .zip(rows)
+        .map(|((name, _), row)| {
+            let job = row.last.as_ref().filter(|job| job.ended())?;
+            Some((*name, job.clone()))
+        })
+        .collect()
+}
+
+/// What a job is at, without numbers.
+fn stage(job: &JobView) -> String {
+    match &job.progress {
+        Some(progress) if job.status == "running" && !progress.phase.is_empty() => {
+            format!("running, {}", progress.phase)
+        }
+        _ => job.status.clone(),
+    }
+}
+
+/// What a job is at, with numbers.
+fn message(job: &JobView) -> String {
+    if job.status == "queued" {
+        return match job.queue_position {
+            Some(position) => format!("queued, place {position}"),
+            None => "queued".to_owned(),
+        };
+    }
+    let mut text = stage(job);
+    let Some(progress) = &job.progress else {
+        return text;
+    };
+    if let (Some(epoch), Some(epochs)) = (progress.epoch, progress.epochs) {
+        text.push_str(&format!(", epoch {epoch} of {epochs}"));
+    }
+    if let Some(eta) = progress.eta_seconds {
+        text.push_str(&format!(", {eta:.0} s left"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn job(extra: serde_json::Value) -> JobView {
+        let mut value = json!({"id": Uuid::nil()});
+        let fields = extra.as_object().unwrap().clone();
+        value.as_object_mut().unwrap().extend(fields);
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_running_job_tells_its_phase_epoch_and_time_left() {
+        let running = job(json!({"status": "running", "progress": {"fraction": 0.4,
+            "phase": "finetune", "step": 1, "steps": 2, "epoch": 2, "epochs": 5,
+            "eta_seconds": 12.4}}));
+        assert_eq!(
+            message(&running),
+            "running, finetune, epoch 2 of 5, 12 s left"
+        );
+    }
+
+    #[test]
+    fn a_queued_job_tells_its_place() {
+        let queued = job(json!({"status": "queued", "queue_position": 3}));
+        assert_eq!(message(&queued), "queued, place 3");
+    }
+}

@@ -1,0 +1,139 @@
+//! The demo's table of figures.
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
+use super::client::JobView;
+use crate::spec::result::Measurement;
+
+/// One row for the model as uploaded and one for each job that made a model.
+pub(super) fn render(ended: &[(&'static str, JobView)]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL);
+    table.set_header(
+        [
+            "model",
+            "parameters",
+            "nonzero",
+            "MACs",
+            "file, bytes",
+            "deflated, bytes",
+            "p50, ms",
+            "accuracy",
+        ]
+        .map(Cell::new),
+    );
+    let results = || {
+        ended
+            .iter()
+            .filter_map(|(name, job)| job.result.as_ref().map(|result| (*name, result)))
+    };
+    if let Some((_, first)) = results().next() {
+        table.add_row(cells("as uploaded", &first.before, None));
+    }
+    for (name, result) in results() {
+        if let Some(after) = &result.after {
+            table.add_row(cells(name, after, Some(&result.before)));
+        }
+    }
+    table.to_string()
+}
+
+/// A row; with the figures `before`, each count carries its ratio to them.
+fn cells(name: &str, figures: &Measurement, before: Option<&Measurement>) -> Vec<Cell> {
+    let count = |of: fn(&Measurement) -> Option<u64>| match of(figures) {
+        None => "unknown".to_owned(),
+        Some(value) => match before.and_then(of) {
+            None => grouped(value),
+            Some(old) => format!("{} ({})", grouped(value), ratio(value, old)),
+        },
+    };
+    let latency = match (&figures.latency_ms, before.map(|b| &b.latency_ms)) {
+        (None, _) => "–".to_owned(),
+        (Some(now), Some(Some(old))) if now.p50 > 0.0 => {
+            format!("{:.3} ({:.2}× as fast)", now.p50, old.p50 / now.p50)
+        }
+        (Some(now), _) => format!("{:.3}", now.p50),
+    };
+    let accuracy = match (
+        figures.metrics.get("accuracy"),
+        before.and_then(|b| b.metrics.get("accuracy")),
+    ) {
+        (None, _) => "–".to_owned(),
+        (Some(now), None) => format!("{now:.4}"),
+        (Some(now), Some(old)) => format!("{now:.4} ({:+.4})", now - old),
+    };
+    let numbers = [
+        count(|m| Some(m.parameters)),
+        count(|m| Some(m.nonzero_parameters)),
+        count(|m| m.macs),
+        count(|m| Some(m.size_bytes)),
+        count(|m| Some(m.compressed_bytes)),
+        latency,
+        accuracy,
+    ];
+    std::iter::once(Cell::new(name))
+        .chain(
+            numbers
+                .into_iter()
+                .map(|text| Cell::new(text).set_alignment(CellAlignment::Right)),
+        )
+        .collect()
+}
+
+fn ratio(value: u64, old: u64) -> String {
+    if old == 0 {
+        return "–".to_owned();
+    }
+    format!("{:.2}×", value as f64 / old as f64)
+}
+
+/// 1234567 as `1,234,567`.
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn counts_carry_their_ratio_and_accuracy_its_difference() {
+        let measurement = |macs: u64, accuracy: f64, p50: f64| {
+            json!({"parameters": 2000, "nonzero_parameters": 2000, "macs": macs,
+                "size_bytes": 8000, "compressed_bytes": 7000,
+                "latency_ms": {"batch_size": 1, "p50": p50, "p90": p50},
+                "metrics": {"accuracy": accuracy}})
+        };
+        let job: JobView = serde_json::from_value(json!({
+            "id": "00000000-0000-0000-0000-000000000000",
+            "status": "succeeded",
+            "result": {
+                "model": null,
+                "before": measurement(600_000, 0.99, 0.4),
+                "after": measurement(300_000, 0.98, 0.2),
+                "environment": {"version": "0", "device": "cpu", "seed": 0, "data": null},
+            },
+        }))
+        .unwrap();
+        let text = render(&[("smaller", job)]);
+        assert!(text.contains("300,000 (0.50×)"), "{text}");
+        assert!(text.contains("0.9800 (-0.0100)"), "{text}");
+        assert!(text.contains("0.200 (2.00× as fast)"), "{text}");
+    }
+}

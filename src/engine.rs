@@ -1,0 +1,18 @@
+//! The child process: reads an order, carries it out, says how it goes.
+//!
+//! A pure function of its order: the same job, files and seed give the same `model.onnx`, byte for
+//! byte, whether the work was interrupted or not.
+
+mod child;
+mod data_fit;
+mod inspect;
+mod job;
+mod journal;
+mod measure;
+mod problem;
+mod prune_step;
+pub mod report;
+mod train_step;
+mod voice;
+
+pub use child::child_main;

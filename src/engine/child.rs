@@ -1,0 +1,101 @@
+//! The child's standard streams.
+
+use std::io::BufRead;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::voice::Voice;
+use super::{inspect, job};
+use crate::spec::Problem;
+use crate::spec::child::{Command, Message, Order};
+
+/// Why an order ends without a result.
+pub(super) enum Ended {
+    Failed(Problem),
+    /// The state is kept; the same order later goes on from there.
+    Drained,
+}
+
+impl<E: Into<Problem>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Runs `sinter job`: one order from standard input, messages to standard output.
+pub fn child_main() -> ExitCode {
+    let mut line = String::new();
+    if std::io::stdin().lock().read_line(&mut line).is_err() || line.is_empty() {
+        eprintln!("sinter job is started by `sinter serve`, which writes an order to its input");
+        return ExitCode::from(2);
+    }
+    let drain = Arc::new(AtomicBool::new(false));
+    let listener = Arc::clone(&drain);
+    std::thread::spawn(move || listen(&listener));
+    let voice = Voice::new(drain);
+    let order: Order = match serde_json::from_str(&line) {
+        Ok(order) => order,
+        Err(error) => {
+            eprintln!("the order can't be read: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let speaker = voice.clone();
+    let outcome =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| carry_out(order, &speaker)));
+    let closing = match outcome {
+        Ok(Ok(message)) => message,
+        Ok(Err(Ended::Drained)) => Message::Drained,
+        Ok(Err(Ended::Failed(problem))) => Message::Failed { problem },
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no text");
+            Message::Failed {
+                problem: Problem::new(
+                    500,
+                    "engine_panicked",
+                    format!("a defect in Sinter's engine: {text}"),
+                ),
+            }
+        }
+    };
+    voice.say(&closing);
+    ExitCode::SUCCESS
+}
+
+/// Hears commands; the end of the pipe means that the service is gone.
+fn listen(drain: &AtomicBool) {
+    for line in std::io::stdin().lock().lines() {
+        match line.map(|line| serde_json::from_str(&line)) {
+            Ok(Ok(Command::Drain)) => drain.store(true, Ordering::Relaxed),
+            Ok(Err(error)) => eprintln!("an unknown command: {error}"),
+            Err(_) => break,
+        }
+    }
+    std::process::exit(3);
+}
+
+fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
+    match order {
+        Order::InspectModel { files, staging } => inspect::model(&files, &staging),
+        Order::InspectDataset {
+            files,
+            format,
+            target,
+        } => inspect::dataset(&files, format, target.as_deref()),
+        Order::Layers { model } => inspect::layers(&model),
+        Order::Devices => Ok(Message::Devices {
+            devices: crate::exec::list_devices(),
+        }),
+        Order::Plan { inputs } => job::plan(*inputs, voice),
+        Order::Run {
+            inputs,
+            staging,
+            checkpoint,
+        } => job::run(*inputs, &staging, &checkpoint, voice),
+    }
+}

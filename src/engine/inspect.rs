@@ -1,0 +1,167 @@
+//! Looking at uploads and models.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::child::Ended;
+use crate::data;
+use crate::exec::{CompileError, Program};
+use crate::graph::{self, Graph, InferError, feeds_for_batch};
+use crate::onnx;
+use crate::spec::Problem;
+use crate::spec::child::{InputFile, Message};
+use crate::spec::dataset::DatasetFormat;
+use crate::spec::model::{ModelFormat, ModelSummary};
+
+/// Parses and checks an uploaded model.
+pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ended> {
+    let main = main_file(files)?;
+    if is_safetensors(&main.path)? {
+        return Ok(Message::Model {
+            format: ModelFormat::Safetensors,
+            summary: safetensors_summary(&main.path)?,
+            file: None,
+        });
+    }
+    let mut model = onnx::read_model(&main.path)?;
+    let beside: HashMap<String, PathBuf> = files
+        .iter()
+        .map(|file| (file.name.clone(), file.path.clone()))
+        .collect();
+    let mut file = None;
+    if onnx::embed_external_data(&mut model, &beside)? {
+        let path = staging.join("model.onnx");
+        std::fs::write(&path, prost::Message::encode_to_vec(&model))?;
+        file = Some(path);
+    } else if files.len() > 1 {
+        return Err(Ended::Failed(Problem::new(
+            422,
+            "invalid_model",
+            "several files were uploaded, but the model has no external data; upload the model \
+             alone",
+        )));
+    }
+    let graph = Graph::load(model)?;
+    Ok(Message::Model {
+        format: ModelFormat::Onnx,
+        summary: summarize(&graph),
+        file,
+    })
+}
+
+/// The summary, with what only compiling tells.
+pub(super) fn summarize(graph: &Graph) -> ModelSummary {
+    let mut summary = graph::summarize(graph);
+    if !graph.unsupported.is_empty() {
+        return summary;
+    }
+    let compiled = feeds_for_batch(graph, 2)
+        .map_err(CompileError::from)
+        .and_then(|feeds| {
+            let wanted: Vec<&str> = graph.outputs.iter().map(|output| output.label()).collect();
+            Program::compile(graph, &feeds, &wanted)
+        });
+    match compiled {
+        Ok(_) => {}
+        // Sizes that only the data tells are no fault of the graph.
+        Err(CompileError::Infer(InferError::OpenAxis { .. })) => {}
+        Err(error) => {
+            summary.trainable = false;
+            summary.unsupported_operators.push(match error {
+                CompileError::Node { operator, .. }
+                | CompileError::Infer(
+                    InferError::Rule { operator, .. } | InferError::Unsupported { operator, .. },
+                ) => operator,
+                other => other.to_string(),
+            });
+        }
+    }
+    summary
+}
+
+/// The model among the files: the only one, or the only one that ends in `.onnx`.
+fn main_file(files: &[InputFile]) -> Result<&InputFile, Ended> {
+    let refuse = |text: &str| Ended::Failed(Problem::new(422, "invalid_model", text));
+    if let [only] = files {
+        return Ok(only);
+    }
+    let mut named = files.iter().filter(|file| file.name.ends_with(".onnx"));
+    match (named.next(), named.next()) {
+        (Some(main), None) => Ok(main),
+        (None, _) => Err(refuse("none of the files ends in .onnx")),
+        _ => Err(refuse(
+            "more than one of the files ends in .onnx; upload one model at a time",
+        )),
+    }
+}
+
+/// A safetensors file begins with the length of a JSON header and its opening brace.
+fn is_safetensors(path: &Path) -> Result<bool, Ended> {
+    let mut head = [0; 9];
+    let mut file = std::fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    if file.read_exact(&mut head).is_err() {
+        return Ok(false);
+    }
+    let length = u64::from_le_bytes(head[..8].try_into().expect("eight bytes"));
+    Ok(head[8] == b'{' && length < size)
+}
+
+fn safetensors_summary(path: &Path) -> Result<ModelSummary, Ended> {
+    let bytes = std::fs::read(path)?;
+    let refuse = |error: safetensors::SafeTensorError| {
+        Ended::Failed(Problem::new(
+            422,
+            "invalid_model",
+            format!("the safetensors file: {error}"),
+        ))
+    };
+    let file = safetensors::SafeTensors::deserialize(&bytes).map_err(refuse)?;
+    let (mut parameters, mut nonzero) = (0u64, 0u64);
+    for (_, view) in file.iter() {
+        let count: usize = view.shape().iter().product();
+        let width = view.data().len() / count.max(1);
+        parameters += count as u64;
+        nonzero += view
+            .data()
+            .chunks(width.max(1))
+            .filter(|element| element.iter().any(|&byte| byte != 0))
+            .count() as u64;
+    }
+    Ok(ModelSummary {
+        opset: None,
+        producer: String::new(),
+        parameters,
+        nonzero_parameters: nonzero,
+        macs: None,
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        operators: BTreeMap::new(),
+        trainable: false,
+        unsupported_operators: Vec::new(),
+    })
+}
+
+/// Parses and checks an uploaded data set.
+pub(super) fn dataset(
+    files: &[InputFile],
+    format: Option<DatasetFormat>,
+    target: Option<&str>,
+) -> Result<Message, Ended> {
+    let dataset = data::read(files, format, target)?;
+    Ok(Message::Dataset {
+        summary: dataset.summarize(),
+    })
+}
+
+/// Describes the layers of a stored model.
+pub(super) fn layers(model: &Path) -> Result<Message, Ended> {
+    if is_safetensors(model)? {
+        return Ok(Message::Layers { layers: Vec::new() });
+    }
+    let graph = Graph::load(onnx::read_model(model)?)?;
+    Ok(Message::Layers {
+        layers: graph::layers(&graph),
+    })
+}

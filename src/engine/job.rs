@@ -1,0 +1,284 @@
+//! A whole job: measure, work, measure again, write the artifacts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::child::Ended;
+use super::data_fit::prepare;
+use super::inspect::summarize;
+use super::journal::{Journal, load_graph};
+use super::measure::{change, measure};
+use super::prune_step::plan as plan_pruning;
+use super::report;
+use super::train_step::planned_steps;
+use super::voice::Voice;
+use crate::data::Prepared;
+use crate::exec::Device;
+use crate::graph::Graph;
+use crate::spec::Problem;
+use crate::spec::child::{JobInputs, Message, Progress, StagedFile};
+use crate::spec::evaluate::MetricName;
+use crate::spec::job::{JobKind, Params};
+use crate::spec::result::{
+    Environment, JobResult, Measurement, PruneOutcome, StepResult, Training,
+};
+use crate::train::measure_latencies;
+
+/// What the stages of a job share.
+pub(super) struct Job<'a> {
+    pub voice: &'a Voice,
+    pub journal: Journal,
+    pub device: Device,
+    pub data: Option<Prepared>,
+    pub seed: u64,
+    pub planned_steps: u64,
+    example_shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl Job<'_> {
+    /// Says that a phase begins.
+    pub fn phase(&self, phase: &str) {
+        let (steps, ..) = self.journal.training();
+        let fraction = match phase {
+            "measure" | "report" => 0.95,
+            _ => 0.95 * steps as f64 / self.planned_steps.max(1) as f64,
+        };
+        let progress = Progress {
+            fraction: fraction.min(0.95),
+            phase: phase.to_owned(),
+            ..Progress::default()
+        };
+        self.voice.progress(progress, true);
+    }
+
+    /// Between stages: keeps what is done and ends, if that is wanted.
+    pub fn check_drain(&mut self) -> Result<(), Ended> {
+        if !self.voice.drain_requested() {
+            return Ok(());
+        }
+        self.journal.save()?;
+        Err(Ended::Drained)
+    }
+
+    /// A recalled graph with what the data tells about its inputs; `instead` where a later stage
+    /// has its own, so that this one's is not needed.
+    pub fn pinned(&self, recalled: Option<Graph>, instead: Graph) -> Graph {
+        match recalled {
+            None => instead,
+            Some(mut graph) => {
+                graph.example_shapes = self.example_shapes.clone();
+                graph
+            }
+        }
+    }
+
+    fn measured(
+        &mut self,
+        key: &str,
+        graph: &Graph,
+        file: &[u8],
+        metrics: &[MetricName],
+    ) -> Result<Measurement, Ended> {
+        if let Some((_, found)) = self.journal.recall(key) {
+            return Ok(found);
+        }
+        self.phase("evaluate");
+        let found = measure(graph, file, &self.device, self.data.as_ref(), metrics)?;
+        self.journal.record(key, &found, graph)?;
+        self.check_drain()?;
+        Ok(found)
+    }
+
+    fn step(
+        &mut self,
+        key: &str,
+        graph: Graph,
+        params: &Params,
+    ) -> Result<(Graph, Option<PruneOutcome>), Ended> {
+        Ok(match params {
+            Params::Train(train) => {
+                let key = format!("{key}/train");
+                let graph = self.train(&key, "train", graph, train, &BTreeMap::new())?;
+                (graph, None)
+            }
+            Params::Prune(prune) => {
+                let (graph, outcome) = self.prune(key, graph, prune)?;
+                (graph, Some(outcome))
+            }
+            Params::Evaluate(_) | Params::Pipeline(_) => (graph, None),
+        })
+    }
+}
+
+fn load(inputs: &JobInputs) -> Result<(Graph, Params), Problem> {
+    let (_, params) = inputs.request.clone().validate()?;
+    let graph = load_graph(&inputs.model)?;
+    if let Some(operator) = graph.unsupported.first() {
+        return Err(Problem::new(
+            422,
+            "unsupported_operator",
+            format!("the model uses `{operator}`, which this version can't run"),
+        ));
+    }
+    Ok((graph, params))
+}
+
+/// Answers a dry run.
+pub(super) fn plan(inputs: JobInputs, _voice: &Voice) -> Result<Message, Ended> {
+    let (mut graph, params) = load(&inputs)?;
+    if let Some(dataset) = &inputs.dataset {
+        prepare(&mut graph, dataset, &inputs, &params)?;
+    }
+    match params {
+        Params::Prune(prune) => Ok(Message::Plan {
+            plan: Box::new(plan_pruning(&graph, &prune, inputs.request.seed)?),
+        }),
+        _ => Err(Ended::Failed(Problem::not_supported(
+            "/dry_run",
+            "a dry run of this kind",
+        ))),
+    }
+}
+
+/// Runs a job; finished files go to `staging`.
+pub(super) fn run(
+    inputs: JobInputs,
+    staging: &Path,
+    checkpoint: &Path,
+    voice: &Voice,
+) -> Result<Message, Ended> {
+    let (mut graph, params) = load(&inputs)?;
+    let device = Device::open(&inputs.request.device)?;
+    let data = match &inputs.dataset {
+        None => None,
+        Some(dataset) => Some(prepare(&mut graph, dataset, &inputs, &params)?),
+    };
+    let batches = data.as_ref().map_or(0, Prepared::train_batches);
+    let journal = Journal::open(checkpoint);
+    if journal.is_resumed() {
+        voice.info("resumed", "going on from the last checkpoint".to_owned());
+    }
+    let mut job = Job {
+        voice,
+        journal,
+        device,
+        data,
+        seed: inputs.request.seed,
+        planned_steps: planned_steps(&params, batches),
+        example_shapes: graph.example_shapes.clone(),
+    };
+    let original = graph.clone();
+    let original_file = std::fs::read(&inputs.model)?;
+    let metrics = match &params {
+        Params::Evaluate(evaluate) => evaluate.metrics.clone(),
+        _ => Vec::new(),
+    };
+    let mut before = job.measured("before", &graph, &original_file, &metrics)?;
+    let mut steps = Vec::new();
+    let mut outcome = None;
+    match &params {
+        Params::Pipeline(parts) => {
+            for (index, part) in parts.iter().enumerate() {
+                let key = format!("step{index}");
+                let (next, prune) = job.step(&key, graph, part)?;
+                graph = next;
+                let metrics = match part {
+                    Params::Evaluate(evaluate) => evaluate.metrics.clone(),
+                    _ => Vec::new(),
+                };
+                let file = graph.to_bytes();
+                let after = job.measured(&format!("{key}/after"), &graph, &file, &metrics)?;
+                steps.push(StepResult {
+                    kind: part.kind(),
+                    after,
+                    prune,
+                });
+            }
+        }
+        single => (graph, outcome) = job.step("step", graph, single)?,
+    }
+    let makes_model = params.kind() != JobKind::Evaluate;
+    let file = match makes_model {
+        true => graph.to_bytes(),
+        false => original_file,
+    };
+    let mut after = None;
+    job.phase("measure");
+    if makes_model {
+        let mut measured = measure(&graph, &file, &job.device, job.data.as_ref(), &[])?;
+        let mut latencies =
+            measure_latencies(&[&original, &graph], &job.device, job.data.as_ref())?.into_iter();
+        before.latency_ms = latencies.next();
+        measured.latency_ms = latencies.next();
+        after = Some(measured);
+    } else {
+        before.latency_ms = measure_latencies(&[&original], &job.device, job.data.as_ref())?.pop();
+    }
+    let (steps_made, examples, seconds) = job.journal.training();
+    let result = JobResult {
+        model: None,
+        change: after.as_ref().map(|after| change(&before, after)),
+        before,
+        after,
+        training: (steps_made > 0).then(|| Training {
+            examples_per_second: examples as f64 / seconds.max(1e-9),
+            seconds,
+        }),
+        prune: outcome,
+        steps,
+        environment: Environment {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: job.device.name.clone(),
+            seed: job.seed,
+            data: job.data.as_ref().map(|data| data.about.clone()),
+        },
+    };
+    job.phase("report");
+    let artifacts = write_artifacts(&inputs, &result, &job.journal, &file, staging)?;
+    Ok(Message::Done {
+        result: Box::new(result),
+        artifacts,
+        new_model: makes_model.then(|| Box::new(summarize(&graph))),
+    })
+}
+
+fn write_artifacts(
+    inputs: &JobInputs,
+    result: &JobResult,
+    journal: &Journal,
+    model: &[u8],
+    staging: &Path,
+) -> Result<Vec<StagedFile>, Problem> {
+    let request = &inputs.request;
+    let curves = journal.curves();
+    let json = serde_json::json!({
+        "job": inputs.job, "request": request, "result": result, "curves": curves,
+    });
+    let json = serde_json::to_string_pretty(&json).expect("reports are plain data");
+    let files: [(&str, &str, Vec<u8>); 4] = [
+        ("model.onnx", "application/octet-stream", model.to_vec()),
+        ("report.json", "application/json", json.into_bytes()),
+        (
+            "report.html",
+            "text/html; charset=utf-8",
+            report::render_html(request, result, curves).into_bytes(),
+        ),
+        (
+            "metrics.csv",
+            "text/csv; charset=utf-8",
+            report::metrics_csv(curves).into_bytes(),
+        ),
+    ];
+    files
+        .into_iter()
+        .map(|(name, media_type, bytes)| {
+            let path = staging.join(name);
+            std::fs::write(&path, bytes)?;
+            Ok(StagedFile {
+                name: name.to_owned(),
+                media_type: media_type.to_owned(),
+                path,
+            })
+        })
+        .collect()
+}

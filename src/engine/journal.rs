@@ -1,0 +1,255 @@
+//! What a job has done so far, kept so that a later attempt goes on from there.
+//!
+//! A job is a chain of named stages. The journal keeps what each finished stage found, the graph
+//! that the last one left, and the state of a training that is under way. One file, replaced as a
+//! whole by renaming, so a kill leaves the old one or the new one.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use safetensors::tensor::{Dtype, View};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::graph::Graph;
+use crate::onnx;
+use crate::spec::Problem;
+use crate::train::TrainState;
+
+const FILE: &str = "journal.safetensors";
+
+/// Curves by metric name.
+pub(super) type Curves = BTreeMap<String, Vec<(u64, f64)>>;
+
+/// The part of the journal that is text.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Records {
+    /// Finished stages in order, with what they found.
+    stages: Vec<(String, serde_json::Value)>,
+    /// The training that is under way.
+    training: Option<(String, TrainState)>,
+    curves: Curves,
+    /// Training steps of finished stages.
+    steps: u64,
+    examples: u64,
+    seconds: f64,
+}
+
+pub(super) struct Journal {
+    folder: PathBuf,
+    records: Records,
+    /// ONNX file of the graph that the last finished stage left.
+    graph: Option<Vec<u8>>,
+    saved_at: Instant,
+    interval: Duration,
+}
+
+impl Journal {
+    /// Opens the journal in `folder`; a file that can't be read counts as none, since every stage
+    /// can be done again.
+    pub fn open(folder: &Path) -> Self {
+        let seconds = std::env::var("SINTER_CHECKPOINT_SECONDS")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(30.0);
+        let mut journal = Self {
+            folder: folder.to_owned(),
+            records: Records::default(),
+            graph: None,
+            saved_at: Instant::now(),
+            interval: Duration::from_secs_f64(f64::clamp(seconds, 0.0, 86_400.0)),
+        };
+        if let Some((records, graph)) = read(&folder.join(FILE)) {
+            journal.records = records;
+            journal.graph = graph;
+        }
+        journal
+    }
+
+    /// Whether an earlier attempt left something.
+    pub fn is_resumed(&self) -> bool {
+        !self.records.stages.is_empty() || self.records.training.is_some()
+    }
+
+    /// What the stage `key` found in an earlier attempt. The graph is there only if it was the
+    /// last finished stage: the graphs between are not needed any more.
+    pub fn recall<T: DeserializeOwned>(&self, key: &str) -> Option<(Option<Graph>, T)> {
+        let position = self
+            .records
+            .stages
+            .iter()
+            .position(|(name, _)| name == key)?;
+        let value = serde_json::from_value(self.records.stages[position].1.clone()).ok()?;
+        let is_last = position + 1 == self.records.stages.len();
+        let graph = match (&self.graph, is_last) {
+            (Some(bytes), true) => {
+                let model = prost::Message::decode(bytes.as_slice()).ok()?;
+                Some(Graph::load(model).ok()?)
+            }
+            _ => None,
+        };
+        Some((graph, value))
+    }
+
+    /// Notes that the stage `key` is finished, what it found and the graph that it left.
+    pub fn record<T: Serialize>(
+        &mut self,
+        key: &str,
+        found: &T,
+        graph: &Graph,
+    ) -> Result<(), Problem> {
+        let value = serde_json::to_value(found).expect("what a stage finds is plain data");
+        self.records.stages.push((key.to_owned(), value));
+        self.records.training = None;
+        self.graph = Some(graph.to_bytes());
+        if self.is_due() {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    pub fn is_due(&self) -> bool {
+        self.saved_at.elapsed() >= self.interval
+    }
+
+    /// The state of the training `key`, if an earlier attempt was in the middle of it.
+    pub fn take_training(&mut self, key: &str) -> Option<TrainState> {
+        match self.records.training.take() {
+            Some((name, state)) if name == key => Some(state),
+            _ => None,
+        }
+    }
+
+    /// Keeps the state of the training `key`, now.
+    pub fn save_training(&mut self, key: &str, state: TrainState) -> Result<(), Problem> {
+        self.records.training = Some((key.to_owned(), state));
+        self.save()
+    }
+
+    pub fn add_point(&mut self, name: &str, step: u64, value: f64) {
+        let curve = self.records.curves.entry(name.to_owned()).or_default();
+        match curve.last_mut() {
+            // Points after the checkpoint are said again by the next attempt.
+            Some(last) if last.0 >= step => {
+                curve.retain(|&(earlier, _)| earlier < step);
+                curve.push((step, value));
+            }
+            _ => curve.push((step, value)),
+        }
+    }
+
+    pub fn curves(&self) -> &Curves {
+        &self.records.curves
+    }
+
+    pub fn add_training(&mut self, steps: u64, examples: u64, seconds: f64) {
+        self.records.steps += steps;
+        self.records.examples += examples;
+        self.records.seconds += seconds;
+    }
+
+    /// Steps, examples and seconds of all finished training.
+    pub fn training(&self) -> (u64, u64, f64) {
+        (
+            self.records.steps,
+            self.records.examples,
+            self.records.seconds,
+        )
+    }
+
+    /// Writes everything down, durably.
+    pub fn save(&mut self) -> Result<(), Problem> {
+        std::fs::create_dir_all(&self.folder)?;
+        let text = serde_json::to_string(&self.records).expect("records are plain data");
+        let metadata = HashMap::from([("records".to_owned(), text)]);
+        let mut tensors: Vec<(String, Stored)> = Vec::new();
+        if let Some(bytes) = &self.graph {
+            tensors.push((
+                "graph".to_owned(),
+                Stored {
+                    dtype: Dtype::U8,
+                    shape: vec![bytes.len()],
+                    bytes: Cow::Borrowed(bytes),
+                },
+            ));
+        }
+        if let Some((_, state)) = &self.records.training {
+            for (name, (shape, elements)) in &state.tensors {
+                let bytes = elements.iter().flat_map(|value| value.to_le_bytes());
+                tensors.push((
+                    format!("training/{name}"),
+                    Stored {
+                        dtype: Dtype::F32,
+                        shape: shape.clone(),
+                        bytes: Cow::Owned(bytes.collect()),
+                    },
+                ));
+            }
+        }
+        let bytes = safetensors::serialize(tensors, Some(metadata))
+            .map_err(|error| Problem::new(500, "storage_failed", error.to_string()))?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        file.write_all(&bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(self.folder.join(FILE))
+            .map_err(|error| Problem::from(error.error))?;
+        std::fs::File::open(&self.folder)?.sync_all()?;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+}
+
+struct Stored<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn read(path: &Path) -> Option<(Records, Option<Vec<u8>>)> {
+    let bytes = std::fs::read(path).ok()?;
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).ok()?;
+    let text = metadata.metadata().as_ref()?.get("records")?;
+    let mut records: Records = serde_json::from_str(text).ok()?;
+    let file = safetensors::SafeTensors::deserialize(&bytes).ok()?;
+    let mut graph = None;
+    for (name, view) in file.iter() {
+        if name == "graph" {
+            graph = Some(view.data().to_vec());
+        } else if let (Some(key), Some((_, state))) =
+            (name.strip_prefix("training/"), &mut records.training)
+        {
+            let elements = view.data().as_chunks::<4>().0;
+            let elements = elements.iter().map(|&chunk| f32::from_le_bytes(chunk));
+            state
+                .tensors
+                .insert(key.to_owned(), (view.shape().to_vec(), elements.collect()));
+        }
+    }
+    Some((records, graph))
+}
+
+/// Reads a model file into a graph.
+pub(super) fn load_graph(path: &Path) -> Result<Graph, Problem> {
+    Ok(Graph::load(onnx::read_model(path)?)?)
+}

@@ -1,0 +1,96 @@
+//! The one place where the engine's errors become problems that a user sees.
+
+use crate::data::DataError;
+use crate::exec::{CompileError, DeviceError};
+use crate::graph::{InferError, LoadError};
+use crate::onnx::ReadError;
+use crate::prune::PruneError;
+use crate::spec::Problem;
+use crate::train::TrainError;
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        let code = match &error {
+            ReadError::Io(_) => return Self::new(500, "storage_failed", error.to_string()),
+            ReadError::MissingExternalFile { .. } => "external_data_missing",
+            ReadError::ExternalFileOutside { .. } => "external_data_outside",
+            ReadError::TooLarge => "model_too_large",
+            _ => "invalid_model",
+        };
+        Self::new(422, code, error.to_string())
+    }
+}
+
+impl From<LoadError> for Problem {
+    fn from(error: LoadError) -> Self {
+        let code = match &error {
+            LoadError::UnknownOperator { .. } | LoadError::UnknownDomain { .. } => {
+                "unknown_operator"
+            }
+            _ => "invalid_model",
+        };
+        Self::new(422, code, error.to_string())
+    }
+}
+
+impl From<InferError> for Problem {
+    fn from(error: InferError) -> Self {
+        let code = match &error {
+            InferError::Unsupported { .. } => "unsupported_operator",
+            _ => "invalid_model",
+        };
+        Self::new(422, code, error.to_string())
+    }
+}
+
+impl From<CompileError> for Problem {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Infer(error) => error.into(),
+            other => Self::new(422, "unsupported_operator", other.to_string()),
+        }
+    }
+}
+
+impl From<DataError> for Problem {
+    fn from(error: DataError) -> Self {
+        let code = match &error {
+            DataError::Io(_) => return Self::new(500, "storage_failed", error.to_string()),
+            DataError::NotSupported { .. } => "not_supported",
+            _ => "invalid_dataset",
+        };
+        Self::new(422, code, error.to_string())
+    }
+}
+
+impl From<DeviceError> for Problem {
+    fn from(error: DeviceError) -> Self {
+        Self::new(422, "device_unavailable", error.to_string())
+    }
+}
+
+impl From<PruneError> for Problem {
+    fn from(error: PruneError) -> Self {
+        let code = match error {
+            PruneError::Infer(error) => return error.into(),
+            PruneError::Cut(_) => "cut_failed",
+            PruneError::Unreachable { .. } => "target_unreachable",
+            PruneError::NothingPrunable(_) => "nothing_prunable",
+        };
+        Self::new(422, code, error.to_string())
+    }
+}
+
+/// Everything but the wish to stop, which is no problem.
+pub(super) fn of_training(error: TrainError) -> Problem {
+    match error {
+        TrainError::Compile(error) => error.into(),
+        other => Problem::new(422, "training_diverged", other.to_string()),
+    }
+}
+
+impl From<std::io::Error> for Problem {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(500, "storage_failed", error.to_string())
+    }
+}

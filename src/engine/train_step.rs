@@ -1,0 +1,174 @@
+//! Training as a stage of a job.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::child::Ended;
+use super::job::Job;
+use super::journal::Journal;
+use super::problem::of_training;
+use super::voice::Voice;
+use crate::graph::Graph;
+use crate::spec::Problem;
+use crate::spec::child::{Message, Progress};
+use crate::spec::job::Params;
+use crate::spec::train::{StartWeights, TrainParams};
+use crate::train::{Loss, Observer, TrainError, TrainState, Trainer, reinitialize};
+
+impl Job<'_> {
+    /// Trains `graph` as the stage `key`, or goes on with it, or recalls its end.
+    pub(super) fn train(
+        &mut self,
+        key: &str,
+        phase: &str,
+        mut graph: Graph,
+        params: &TrainParams,
+        masks: &BTreeMap<String, Vec<f32>>,
+    ) -> Result<Graph, Ended> {
+        if let Some((kept, ())) = self.journal.recall(key) {
+            return Ok(self.pinned(kept, graph));
+        }
+        let data = self
+            .data
+            .as_ref()
+            .ok_or_else(|| Problem::new(422, "dataset_missing", "training needs a data set"))?;
+        if params.weights == StartWeights::Reinitialize {
+            reinitialize(&mut graph, self.seed);
+        }
+        let resume = self.journal.take_training(key);
+        let (steps_before, ..) = self.journal.training();
+        let loss = Loss {
+            label_smoothing: params.label_smoothing,
+            name: params
+                .loss
+                .unwrap_or_else(|| Loss::of_task(data.about.task).name),
+        };
+        match &resume {
+            None => self.voice.info(
+                "training_started",
+                format!(
+                    "training for {} epochs of {} batches",
+                    params.epochs,
+                    data.train_batches()
+                ),
+            ),
+            Some(state) => self.voice.info(
+                "training_resumed",
+                format!("going on at step {} of the training", state.step),
+            ),
+        }
+        let trainer = Trainer {
+            graph: &graph,
+            device: &self.device,
+            data,
+            params,
+            loss,
+            seed: self.seed,
+            steps_before,
+            masks,
+        };
+        let mut watch = Watch {
+            voice: self.voice,
+            journal: &mut self.journal,
+            key,
+            phase,
+            steps_before,
+            planned: self.planned_steps,
+            begun: Instant::now(),
+            first_step: resume.as_ref().map_or(0, |state| state.step),
+        };
+        match trainer.run(resume, &mut watch) {
+            Ok(trained) => {
+                self.journal
+                    .add_training(trained.steps, trained.examples, trained.seconds);
+                self.journal.record(key, &(), &trained.graph)?;
+                self.check_drain()?;
+                Ok(trained.graph)
+            }
+            Err(TrainError::Drained(state)) => {
+                self.journal.save_training(key, *state)?;
+                Err(Ended::Drained)
+            }
+            Err(error) => Err(Ended::Failed(of_training(error))),
+        }
+    }
+}
+
+/// All training steps that a job will make, for its progress.
+pub(super) fn planned_steps(params: &Params, batches: usize) -> u64 {
+    let of = |train: &TrainParams| u64::from(train.epochs) * batches as u64;
+    match params {
+        Params::Train(train) => of(train),
+        Params::Prune(prune) => prune.finetune.as_ref().map_or(0, of),
+        Params::Evaluate(_) => 0,
+        Params::Pipeline(steps) => steps.iter().map(|step| planned_steps(step, batches)).sum(),
+    }
+}
+
+/// Passes on what happens in a training.
+struct Watch<'a> {
+    voice: &'a Voice,
+    journal: &'a mut Journal,
+    key: &'a str,
+    phase: &'a str,
+    steps_before: u64,
+    planned: u64,
+    begun: Instant,
+    /// Step at which this process took the training up.
+    first_step: u64,
+}
+
+impl Observer for Watch<'_> {
+    fn metric(&mut self, name: &str, step: u64, value: f64) {
+        self.journal.add_point(name, step, value);
+        self.voice.say(&Message::Metric {
+            name: name.to_owned(),
+            step,
+            value,
+        });
+    }
+
+    fn trained(&mut self, step: u64, steps: u64, epoch: u32, epochs: u32) {
+        let done = self.steps_before + step;
+        let made_here = step.saturating_sub(self.first_step).max(1);
+        let pace = self.begun.elapsed().as_secs_f64() / made_here as f64;
+        let left = self.planned.saturating_sub(done);
+        // The last twentieth is for measuring and the report.
+        let fraction = 0.95 * done as f64 / self.planned.max(1) as f64;
+        self.voice.progress(
+            Progress {
+                fraction: fraction.min(0.95),
+                phase: self.phase.to_owned(),
+                step: Some(step),
+                steps: Some(steps),
+                epoch: Some(epoch),
+                epochs: Some(epochs),
+                eta_seconds: Some((pace * left as f64 * 10.0).round() / 10.0),
+            },
+            step == 1 || step == steps,
+        );
+    }
+
+    fn drain_requested(&self) -> bool {
+        self.voice.drain_requested()
+    }
+
+    fn offer_checkpoint(&mut self, state: &dyn Fn() -> TrainState) {
+        if !self.journal.is_due() {
+            return;
+        }
+        match self.journal.save_training(self.key, state()) {
+            Ok(()) => self.voice.info(
+                "checkpoint_written",
+                "the state of the training is kept".to_owned(),
+            ),
+            // The training is worth more than its checkpoint.
+            Err(problem) => self.voice.event(
+                crate::spec::child::Level::Warning,
+                "checkpoint_failed",
+                problem.detail,
+                serde_json::Value::Null,
+            ),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! A graph made runnable on Burn.
+//!
+//! Shapes and shape arithmetic are settled when a [`Program`] is compiled for one set of input
+//! shapes; what is left runs as a list of steps over rank-free device values, with gradients where
+//! the device records them. One code path serves every device.
+
+mod device;
+mod ops;
+mod program;
+pub mod value;
+
+pub use device::{Device, DeviceError, list_devices};
+pub use program::{CompileError, Mode, Outcome, Parameters, Program, Statistics, upload};
+pub use value::Value;

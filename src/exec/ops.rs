@@ -1,0 +1,9 @@
+//! What single steps compute, one file a family.
+
+pub(super) mod elementwise;
+pub(super) mod linear;
+pub(super) mod normalization;
+pub(super) mod reduce;
+pub(super) mod resize;
+pub(super) mod shape;
+pub(super) mod window;

@@ -1,0 +1,201 @@
+//! A model as data: nodes, weights, shapes, cost, and edits that can be looked at before they
+//! are applied.
+
+mod cost;
+pub mod coupling;
+mod cut;
+mod host;
+mod infer;
+mod load;
+mod operator;
+pub(crate) mod params;
+mod standard_operators;
+mod summary;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use cost::{Cost, NodeCost, cost};
+pub use cut::{Cut, CutError};
+pub use infer::{InferError, Known, Shapes, feeds_for_batch, infer};
+pub(crate) use infer::{known_inputs, softmax_axis};
+pub use load::LoadError;
+pub use operator::{Family, family};
+pub(crate) use params::{Slicing, Window, normalize_axis};
+pub(crate) use summary::cost_of_one;
+pub use summary::{layers, summarize};
+
+use crate::onnx::Tensor;
+use crate::onnx::proto::{ModelProto, NodeProto, ValueInfoProto};
+
+/// A model's graph.
+///
+/// Nodes stand in topological order, every value has one producer, and every `Constant` node has
+/// become an initializer. What Sinter does not look at (metadata, doc strings, functions) stays in
+/// `frame` and is written back.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    pub nodes: Vec<NodeProto>,
+    pub initializers: BTreeMap<String, Tensor>,
+    /// Inputs that a caller feeds; initializers are not among them.
+    pub inputs: Vec<ValueInfoProto>,
+    pub outputs: Vec<ValueInfoProto>,
+    /// Version of the `ai.onnx` operator set.
+    pub opset: i64,
+    /// Operators and features that Sinter can't run, sorted.
+    pub unsupported: BTreeSet<String>,
+    /// By input: the shape of one example, where data tells what the file leaves open.
+    pub example_shapes: BTreeMap<String, Vec<usize>>,
+    frame: ModelProto,
+    /// Names of initializers that the file also lists as inputs, with their declaration.
+    listed_initializers: Vec<ValueInfoProto>,
+}
+
+impl Graph {
+    /// Checks a model and takes it apart.
+    pub fn load(model: ModelProto) -> Result<Self, LoadError> {
+        load::load(model)
+    }
+
+    /// The model with the graph as it is now; names, metadata, operator sets, and the dynamic
+    /// axes of inputs and outputs are those of the file that was loaded.
+    pub fn to_model(&self) -> ModelProto {
+        let mut model = self.frame.clone();
+        // Initializers that are no inputs exist since IR version 4.
+        model.ir_version = Some(model.ir_version.unwrap_or(4).max(4));
+        let graph = model.graph.get_or_insert_default();
+        graph.node = self.nodes.clone();
+        graph.initializer = self
+            .initializers
+            .iter()
+            .map(|(name, tensor)| tensor.encode(name))
+            .collect();
+        graph.input = self.inputs.clone();
+        graph.input.extend(
+            self.listed_initializers
+                .iter()
+                .cloned()
+                .filter_map(|mut declared| {
+                    let tensor = self.initializers.get(declared.label())?;
+                    let shape = declared
+                        .r#type
+                        .as_mut()?
+                        .tensor_type
+                        .as_mut()?
+                        .shape
+                        .as_mut()?;
+                    for (dim, &size) in shape.dim.iter_mut().zip(&tensor.dims) {
+                        dim.dim_value = Some(size as i64);
+                        dim.dim_param = None;
+                    }
+                    Some(declared)
+                }),
+        );
+        graph.output = self.outputs.clone();
+        model
+    }
+
+    /// The ONNX file of [`Graph::to_model`]; the same graph gives the same bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        prost::Message::encode_to_vec(&self.to_model())
+    }
+
+    /// Forgets the recorded shapes of values inside the graph, which an edit has made wrong.
+    fn forget_recorded_shapes(&mut self) {
+        self.frame.graph.get_or_insert_default().value_info.clear();
+    }
+
+    /// The file's own declarations of values inside the graph.
+    fn producer(&self) -> String {
+        let name = self.frame.producer_name.as_deref().unwrap_or_default();
+        let version = self.frame.producer_version.as_deref().unwrap_or_default();
+        format!("{name} {version}").trim().to_owned()
+    }
+
+    /// Index of the node that makes each value.
+    pub fn producers(&self) -> BTreeMap<&str, usize> {
+        let mut map = BTreeMap::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for output in node.output.iter().filter(|name| !name.is_empty()) {
+                map.insert(output.as_str(), index);
+            }
+        }
+        map
+    }
+
+    /// Names of the initializers that training changes: floats in a weight's place (operands of
+    /// convolutions and matrix products, biases, normalisation scales, slopes, and elementwise
+    /// operands of more than one element). Running statistics and scalars are none.
+    pub fn trainable(&self) -> BTreeSet<&str> {
+        self.initializers_in(&|node, index, tensor| match family(node) {
+            Some(Family::Conv | Family::ConvTranspose | Family::Gemm | Family::MatMul) => true,
+            Some(Family::BatchNormalization) => matches!(index, 1 | 2),
+            Some(Family::PRelu) => index == 1,
+            Some(Family::Binary | Family::Variadic) => tensor.elements() > 1,
+            _ => false,
+        })
+    }
+
+    /// Names of running means and variances of batch normalisation.
+    pub fn running_statistics(&self) -> BTreeSet<&str> {
+        self.initializers_in(&|node, index, _| {
+            family(node) == Some(Family::BatchNormalization) && matches!(index, 3 | 4)
+        })
+    }
+
+    /// Weights that pruning may set to zero one by one, or whose slices are channels: the kernels
+    /// of convolutions and matrix products, with the index of the node that uses them first.
+    pub fn kernels(&self) -> BTreeMap<&str, usize> {
+        let mut kernels = BTreeMap::new();
+        for (node_index, node) in self.nodes.iter().enumerate() {
+            for (index, name) in node.input.iter().enumerate() {
+                let place = match family(node) {
+                    Some(Family::Conv | Family::ConvTranspose) => index == 1,
+                    Some(Family::Gemm | Family::MatMul) => index < 2,
+                    _ => false,
+                };
+                if place
+                    && let Some(tensor) = self.initializers.get(name)
+                    && tensor.floats().is_some()
+                    && tensor.dims.len() >= 2
+                {
+                    kernels.entry(name.as_str()).or_insert(node_index);
+                }
+            }
+        }
+        kernels
+    }
+
+    fn initializers_in(
+        &self,
+        place: &dyn Fn(&NodeProto, usize, &Tensor) -> bool,
+    ) -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        for node in &self.nodes {
+            for (index, name) in node.input.iter().enumerate() {
+                if let Some(tensor) = self.initializers.get(name)
+                    && tensor.floats().is_some()
+                    && place(node, index, tensor)
+                {
+                    found.insert(name.as_str());
+                }
+            }
+        }
+        found
+    }
+
+    /// The output that the loss and the metrics look at, before a closing Softmax, LogSoftmax or
+    /// Sigmoid if there is one: `(value, operator that was left out)`.
+    pub fn logits(&self) -> Option<(&str, Option<&str>)> {
+        let output = self.outputs.first()?.label();
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| node.output.first().map(String::as_str) == Some(output))?;
+        match node.operator() {
+            "Softmax" | "LogSoftmax" | "Sigmoid" => {
+                Some((node.input_at(0)?, Some(node.operator())))
+            }
+            _ => Some((output, None)),
+        }
+    }
+}

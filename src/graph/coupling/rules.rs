@@ -1,0 +1,596 @@
+//! One rule for each operator family: which channels of its inputs, weights and outputs are the
+//! same.
+
+use super::{Axis, Fix, Follower};
+use crate::graph::infer::known_inputs;
+use crate::graph::params::{self, normalize_axis};
+use crate::graph::{Family, family, infer};
+use crate::onnx::proto::NodeProto;
+
+impl<'a> Follower<'a> {
+    pub(super) fn follow(&mut self, index: usize) {
+        let graph = self.graph;
+        let node = &graph.nodes[index];
+        // A value known beforehand is shape arithmetic or a constant and has no channels.
+        if node.output.iter().all(|name| {
+            self.shapes
+                .get(name)
+                .is_some_and(|known| known.value.is_some())
+        }) {
+            return;
+        }
+        let Some(family) = family(node) else {
+            self.give_up(node);
+            return;
+        };
+        let done = match family {
+            Family::Conv => self.conv(index, node),
+            Family::ConvTranspose => self.conv_transpose(index, node),
+            Family::Gemm => self.gemm(node),
+            Family::MatMul => self.matmul(node),
+            Family::BatchNormalization => self.batch_normalization(node),
+            Family::Pool | Family::GlobalPool => self.pool(node),
+            Family::Unary | Family::Clip | Family::Cast | Family::Dropout => self.pass(node),
+            Family::Binary | Family::Variadic | Family::PRelu => self.elementwise(node),
+            Family::Softmax => self.softmax(node),
+            Family::Reduce => self.reduce(node),
+            Family::Concat => self.concat(node),
+            Family::Split => self.split(index, node),
+            Family::Slice => self.slice(node),
+            Family::Reshape | Family::Flatten | Family::Squeeze | Family::Unsqueeze => {
+                self.reshape(index, node)
+            }
+            Family::Transpose => self.transpose(node),
+            Family::Expand => self.expand(node),
+            Family::Pad => self.pad(node),
+            Family::Resize => self.resize(index, node),
+            Family::Gather => self.gather(node),
+            Family::SpaceDepth | Family::Host => None,
+        };
+        match done {
+            Some(outputs) => {
+                for (name, axes) in node.output.iter().zip(outputs) {
+                    self.set(name, axes);
+                }
+            }
+            None => self.give_up(node),
+        }
+    }
+
+    /// Freezes every channel that meets `node`.
+    fn give_up(&mut self, node: &NodeProto) {
+        let reason = format!(
+            "meets `{}` ({}), through which channels can't be followed",
+            node.label(),
+            node.operator()
+        );
+        for name in node.input.iter().filter(|name| !name.is_empty()) {
+            for axis in self.axes_of(name) {
+                self.freeze_axis(&axis, &reason);
+            }
+        }
+    }
+
+    fn conv(&mut self, index: usize, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let (x, w) = (node.input_at(0)?, node.input_at(1)?);
+        let kernel = self.dims_of(w);
+        if !self.graph.initializers.contains_key(w) {
+            return None;
+        }
+        let group = node.int("group").unwrap_or(1).max(1) as usize;
+        let input = self.axes_of(x).get(1)?.clone();
+        let output = self.weight_axis(w, 0);
+        let reason = format!("is the data that `{}` reads", node.label());
+        let per_group = kernel[1];
+        if group == 1 {
+            let own = self.weight_axis(w, 1);
+            self.unite_axes(&input, &own, &reason);
+        } else if per_group == 1 {
+            // Depthwise: an input channel and the output channels made from it go together.
+            let multiplier = kernel[0] / group;
+            match (&input, &output) {
+                (Some(input), Some(output)) => {
+                    for (channel, &atom) in output.iter().enumerate() {
+                        self.unite(atom, input[channel / multiplier]);
+                    }
+                    self.fixes.push(Fix::GroupCount {
+                        node: index,
+                        axis: input.clone(),
+                    });
+                }
+                _ => {
+                    self.freeze_axis(&input, &reason);
+                    self.freeze_axis(&output, &reason);
+                }
+            }
+        } else {
+            // Every group keeps the same number: the channels at one position in all groups.
+            let own = self.weight_axis(w, 1);
+            self.unite_positions(&input, per_group);
+            let positions = input.as_ref().map(|atoms| atoms[..per_group].to_vec());
+            self.unite_axes(&positions, &own, &reason);
+            self.unite_positions(&output, kernel[0] / group);
+        }
+        if let Some(bias) = node.input_at(2) {
+            let own = self.weight_axis(bias, 0);
+            self.unite_axes(&output, &own, "shares a bias that is no weight");
+        }
+        let mut axes = vec![None; kernel.len()];
+        axes[1] = output;
+        Some(vec![axes])
+    }
+
+    fn unite_positions(&mut self, axis: &Axis, per_group: usize) {
+        if let Some(atoms) = axis {
+            for (index, &atom) in atoms.iter().enumerate() {
+                self.unite(atom, atoms[index % per_group]);
+            }
+        }
+    }
+
+    fn conv_transpose(&mut self, index: usize, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let (x, w) = (node.input_at(0)?, node.input_at(1)?);
+        self.graph.initializers.get(w)?;
+        let kernel = self.dims_of(w);
+        let group = node.int("group").unwrap_or(1).max(1) as usize;
+        let input = self.axes_of(x).get(1)?.clone();
+        let own = self.weight_axis(w, 0);
+        let reason = format!("is the data that `{}` reads", node.label());
+        let output = if group == 1 {
+            self.unite_axes(&input, &own, &reason);
+            self.weight_axis(w, 1)
+        } else if group == kernel[0] && kernel[1] == 1 {
+            let united = self.unite_axes(&input, &own, &reason);
+            if let Some(axis) = &united {
+                self.fixes.push(Fix::GroupCount {
+                    node: index,
+                    axis: axis.clone(),
+                });
+            }
+            own
+        } else {
+            return None;
+        };
+        if let Some(bias) = node.input_at(2) {
+            let own = self.weight_axis(bias, 0);
+            self.unite_axes(&output, &own, "shares a bias that is no weight");
+        }
+        let mut axes = vec![None; kernel.len()];
+        axes[1] = output;
+        Some(vec![axes])
+    }
+
+    fn gemm(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let turned = |name: &str| node.int(name).unwrap_or(0) == 1;
+        let mut a = self.axes_of(node.input_at(0)?);
+        let mut b = self.axes_of(node.input_at(1)?);
+        if turned("transA") {
+            a.swap(0, 1);
+        }
+        if turned("transB") {
+            b.swap(0, 1);
+        }
+        let reason = format!("is the data that `{}` reads", node.label());
+        self.unite_axes(&a[1], &b[0], &reason);
+        let mut out = vec![a[0].clone(), b[1].clone()];
+        if let Some(c) = node.input_at(2) {
+            let result = node.output.first()?;
+            let operands = vec![
+                (self.dims_of(result), out.clone()),
+                (self.dims_of(c), self.axes_of(c)),
+            ];
+            out = self.broadcast(&operands, node);
+        }
+        Some(vec![out])
+    }
+
+    fn matmul(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let a = self.axes_of(node.input_at(0)?);
+        let b = self.axes_of(node.input_at(1)?);
+        if a.len() < 2 || b.len() < 2 {
+            return None;
+        }
+        let reason = format!("is the data that `{}` reads", node.label());
+        self.unite_axes(&a[a.len() - 1], &b[b.len() - 2], &reason);
+        let (a_dims, b_dims) = (
+            self.dims_of(node.input_at(0)?),
+            self.dims_of(node.input_at(1)?),
+        );
+        let batch = |dims: &[usize], axes: &[Axis]| {
+            let rank = axes.len() - 2;
+            (dims[..rank].to_vec(), axes[..rank].to_vec())
+        };
+        let mut out = self.broadcast(&[batch(&a_dims, &a), batch(&b_dims, &b)], node);
+        out.push(a[a.len() - 2].clone());
+        out.push(b[b.len() - 1].clone());
+        Some(vec![out])
+    }
+
+    fn batch_normalization(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let mut axes = self.axes_of(node.input_at(0)?);
+        for input in 1..5 {
+            let own = self.weight_axis(node.input_at(input)?, 0);
+            let reason = format!("is normalised by `{}`", node.label());
+            axes[1] = self.unite_axes(&axes[1].clone(), &own, &reason);
+        }
+        Some(vec![axes])
+    }
+
+    fn pool(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let mut axes = self.axes_of(node.input_at(0)?);
+        for axis in axes.iter_mut().skip(2) {
+            let reason = format!("lies on a spatial axis of `{}`", node.label());
+            self.freeze_axis(axis, &reason);
+            *axis = None;
+        }
+        Some(vec![axes])
+    }
+
+    fn pass(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let axes = self.axes_of(node.input_at(0)?);
+        Some(vec![axes; node.output.len()])
+    }
+
+    fn elementwise(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let operands: Vec<_> = node
+            .input
+            .iter()
+            .map(|name| (self.dims_of(name), self.axes_of(name)))
+            .collect();
+        Some(vec![self.broadcast(&operands, node)])
+    }
+
+    /// Axes of an elementwise result; operands of size 1 along an axis take no part in it.
+    fn broadcast(&mut self, operands: &[(Vec<usize>, Vec<Axis>)], node: &NodeProto) -> Vec<Axis> {
+        let rank = operands
+            .iter()
+            .map(|(dims, _)| dims.len())
+            .max()
+            .unwrap_or(0);
+        let reason = format!(
+            "is combined with data by `{}` ({})",
+            node.label(),
+            node.operator()
+        );
+        (0..rank)
+            .map(|axis| {
+                let mut result: Option<Axis> = None;
+                for (dims, axes) in operands {
+                    let Some(own) = (axis + dims.len()).checked_sub(rank) else {
+                        continue;
+                    };
+                    if dims[own] == 1 {
+                        continue;
+                    }
+                    result = Some(match result {
+                        None => axes[own].clone(),
+                        Some(before) => self.unite_axes(&before, &axes[own], &reason),
+                    });
+                }
+                result.flatten()
+            })
+            .collect()
+    }
+
+    fn softmax(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let mut axes = self.axes_of(node.input_at(0)?);
+        let first = normalize_axis(infer::softmax_axis(node, self.graph.opset), axes.len()).ok()?;
+        // Before opset 13 all axes from the named one on were normalised together.
+        let last = if self.graph.opset < 13 {
+            axes.len()
+        } else {
+            first + 1
+        };
+        for axis in &mut axes[first..last] {
+            let reason = format!("is normalised against the others by `{}`", node.label());
+            self.freeze_axis(axis, &reason);
+            *axis = None;
+        }
+        Some(vec![axes])
+    }
+
+    fn reduce(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let shapes = self.shapes;
+        let inputs = known_inputs(node, shapes);
+        let reduction = params::reduction(node, &inputs).ok()?;
+        let axes = self.axes_of(node.input_at(0)?);
+        // A sum over channels loses a removed channel's share and nothing else.
+        let sums = matches!(
+            node.operator(),
+            "ReduceSum" | "ReduceL1" | "ReduceL2" | "ReduceSumSquare"
+        );
+        let mut out = Vec::new();
+        for (index, axis) in axes.into_iter().enumerate() {
+            if !reduction.axes.contains(&index) {
+                out.push(axis);
+                continue;
+            }
+            if !sums {
+                let reason = format!("is reduced by `{}` ({})", node.label(), node.operator());
+                self.freeze_axis(&axis, &reason);
+            }
+            if reduction.keep_dims {
+                out.push(None);
+            }
+        }
+        Some(vec![out])
+    }
+
+    fn concat(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let rank = self.dims_of(node.input_at(0)?).len();
+        let join = normalize_axis(node.int("axis").unwrap_or(1), rank).ok()?;
+        let mut out: Option<Vec<Axis>> = None;
+        let mut joined = Vec::new();
+        for name in &node.input {
+            let axes = self.axes_of(name);
+            let size = self.dims_of(name)[join];
+            match &axes[join] {
+                Some(atoms) => joined.extend_from_slice(atoms),
+                None => {
+                    let fixed = self.fresh(size);
+                    self.freeze_axis(&Some(fixed.clone()), "is joined with data");
+                    joined.extend(fixed);
+                }
+            }
+            out = Some(match out {
+                None => axes,
+                Some(before) => (0..rank)
+                    .map(|axis| match axis == join {
+                        true => None,
+                        false => self.unite_axes(&before[axis], &axes[axis], "is joined with data"),
+                    })
+                    .collect(),
+            });
+        }
+        let mut out = out?;
+        out[join] = Some(joined);
+        Some(vec![out])
+    }
+
+    fn split(&mut self, index: usize, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let shapes = self.shapes;
+        let (axis, sizes) = params::splits(node, &known_inputs(node, shapes)).ok()?;
+        let axes = self.axes_of(node.input_at(0)?);
+        let mut start = 0;
+        let mut parts = Vec::new();
+        let mut outputs = Vec::new();
+        for size in sizes {
+            let mut own = axes.clone();
+            own[axis] = axes[axis]
+                .as_ref()
+                .map(|atoms| atoms[start..start + size].to_vec());
+            start += size;
+            parts.extend(own[axis].clone());
+            outputs.push(own);
+        }
+        if axes[axis].is_some() {
+            self.fixes.push(Fix::SplitSizes { node: index, parts });
+        }
+        Some(outputs)
+    }
+
+    fn slice(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let shapes = self.shapes;
+        let slicing = params::slicing(node, self.graph.opset, &known_inputs(node, shapes)).ok()?;
+        let dims = self.dims_of(node.input_at(0)?);
+        let mut axes = self.axes_of(node.input_at(0)?);
+        for (index, &(start, step, count)) in slicing.ranges.iter().enumerate() {
+            if (start, step, count) != (0, 1, dims[index]) {
+                let reason = format!("is sliced by `{}`", node.label());
+                self.freeze_axis(&axes[index], &reason);
+                axes[index] = None;
+            }
+        }
+        Some(vec![axes])
+    }
+
+    fn transpose(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let axes = self.axes_of(node.input_at(0)?);
+        let order = params::permutation(node, axes.len()).ok()?;
+        Some(vec![order.iter().map(|&axis| axes[axis].clone()).collect()])
+    }
+
+    fn expand(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let x = node.input_at(0)?;
+        let (dims, axes) = (self.dims_of(x), self.axes_of(x));
+        let wanted = self.shapes.get(node.input_at(1)?)?.ints()?;
+        let out = self.dims_of(node.output.first()?);
+        let mut result = vec![None; out.len()];
+        for (axis, own) in axes.iter().enumerate() {
+            let place = out.len() - dims.len() + axis;
+            let asked = (place + wanted.len())
+                .checked_sub(out.len())
+                .map(|i| wanted[i]);
+            if asked.is_some_and(|size| size != 1) {
+                let reason = format!("is expanded to a fixed size by `{}`", node.label());
+                self.freeze_axis(own, &reason);
+            } else {
+                result[place] = own.clone();
+            }
+        }
+        Some(vec![result])
+    }
+
+    fn pad(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let shapes = self.shapes;
+        let pads = params::pads(node, &known_inputs(node, shapes)).ok()?;
+        let mut axes = self.axes_of(node.input_at(0)?);
+        for (axis, pad) in pads.into_iter().enumerate() {
+            if pad != (0, 0) {
+                let reason = format!("is padded by `{}`", node.label());
+                self.freeze_axis(&axes[axis], &reason);
+                axes[axis] = None;
+            }
+        }
+        Some(vec![axes])
+    }
+
+    fn resize(&mut self, index: usize, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let dims = self.dims_of(node.input_at(0)?);
+        let out = self.dims_of(node.output.first()?);
+        let mut axes = self.axes_of(node.input_at(0)?);
+        let sizes = node
+            .input_at(3)
+            .filter(|name| self.graph.initializers.contains_key(*name));
+        for axis in 0..axes.len() {
+            if dims[axis] != out[axis] {
+                let reason = format!("is resized by `{}`", node.label());
+                self.freeze_axis(&axes[axis], &reason);
+                axes[axis] = None;
+            } else if let (Some(_), Some(atoms)) = (sizes, &axes[axis]) {
+                self.fixes.push(Fix::Constant {
+                    node: index,
+                    input: 3,
+                    index: axis,
+                    axis: atoms.clone(),
+                });
+            }
+        }
+        Some(vec![axes])
+    }
+
+    fn gather(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let axes = self.axes_of(node.input_at(0)?);
+        let axis = normalize_axis(node.int("axis").unwrap_or(0), axes.len()).ok()?;
+        let reason = format!("is picked by index in `{}`", node.label());
+        self.freeze_axis(&axes[axis], &reason);
+        let indices = self.dims_of(node.input_at(1)?).len();
+        let mut out = axes[..axis].to_vec();
+        out.extend(vec![None; indices]);
+        out.extend_from_slice(&axes[axis + 1..]);
+        Some(vec![out])
+    }
+
+    fn reshape(&mut self, index: usize, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let x = node.input_at(0)?;
+        let (from, axes) = (self.dims_of(x), self.axes_of(x));
+        let to = self.dims_of(node.output.first()?);
+        let mut out: Vec<Axis> = vec![None; to.len()];
+        let reason = format!("is rearranged by `{}` ({})", node.label(), node.operator());
+        for (sources, targets) in blocks(&from, &to) {
+            let carrying: Vec<usize> = sources
+                .iter()
+                .copied()
+                .filter(|&axis| axes[axis].is_some())
+                .collect();
+            match (carrying.as_slice(), targets.as_slice()) {
+                ([], _) => {}
+                // Merged axes: each channel is repeated for every index of the others.
+                (&[axis], &[target]) => {
+                    let inner: usize = sources
+                        .iter()
+                        .filter(|&&other| other > axis)
+                        .map(|&other| from[other])
+                        .product();
+                    let atoms = axes[axis].as_ref()?;
+                    out[target] = Some(
+                        (0..to[target])
+                            .map(|flat| atoms[flat / inner % from[axis]])
+                            .collect(),
+                    );
+                }
+                // One axis split: whole blocks of it stay together.
+                (&[axis], _) if sources.len() == 1 => {
+                    let first = targets[0];
+                    let block = from[axis] / to[first];
+                    let atoms = axes[axis].clone()?;
+                    for (position, &atom) in atoms.iter().enumerate() {
+                        self.unite(atom, atoms[position / block * block]);
+                    }
+                    out[first] = Some(atoms.iter().copied().step_by(block).collect());
+                }
+                _ => {
+                    for axis in carrying {
+                        self.freeze_axis(&axes[axis], &reason);
+                    }
+                }
+            }
+        }
+        if node.operator() == "Reshape" {
+            self.follow_target_shape(index, node, &mut out);
+        }
+        Some(vec![out])
+    }
+
+    /// A Reshape to fixed sizes must change with the channels it counts.
+    fn follow_target_shape(&mut self, index: usize, node: &NodeProto, out: &mut [Axis]) {
+        let Some(shape) = node.input_at(1) else {
+            return;
+        };
+        let constant = self.graph.initializers.contains_key(shape);
+        let wanted = self.shapes.get(shape).and_then(|known| known.ints());
+        for (axis, own) in out.iter_mut().enumerate() {
+            let Some(atoms) = own.clone() else {
+                continue;
+            };
+            match wanted.as_ref().and_then(|wanted| wanted.get(axis)) {
+                Some(-1) => {}
+                Some(0) if node.int("allowzero").unwrap_or(0) == 0 => {}
+                Some(_) if constant => self.fixes.push(Fix::Constant {
+                    node: index,
+                    input: 1,
+                    index: axis,
+                    axis: atoms,
+                }),
+                _ => {
+                    let reason = format!("has its size computed for `{}`", node.label());
+                    self.freeze_axis(own, &reason);
+                    *own = None;
+                }
+            }
+        }
+    }
+}
+
+/// Pairs the axes of two shapes of equally many elements into the smallest blocks whose products
+/// agree. Axes of size 1 take part in none.
+fn blocks(from: &[usize], to: &[usize]) -> Vec<(Vec<usize>, Vec<usize>)> {
+    let mut sources = (0..from.len()).filter(|&axis| from[axis] != 1).peekable();
+    let mut targets = (0..to.len()).filter(|&axis| to[axis] != 1).peekable();
+    let mut found = Vec::new();
+    while let (Some(source), Some(target)) = (sources.next(), targets.next()) {
+        let (mut left, mut right) = (vec![source], vec![target]);
+        let (mut a, mut b) = (from[source], to[target]);
+        while a != b {
+            let next = if a < b {
+                sources.next()
+            } else {
+                targets.next()
+            };
+            match next {
+                Some(axis) if a < b => {
+                    a *= from[axis];
+                    left.push(axis);
+                }
+                Some(axis) => {
+                    b *= to[axis];
+                    right.push(axis);
+                }
+                None => break,
+            }
+        }
+        found.push((left, right));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::blocks;
+
+    #[test]
+    fn a_flattened_map_is_one_block_and_the_batch_another() {
+        assert_eq!(
+            blocks(&[2, 8, 3, 3], &[2, 72]),
+            [(vec![0], vec![0]), (vec![1, 2, 3], vec![1])]
+        );
+    }
+
+    #[test]
+    fn axes_of_one_take_part_in_no_block() {
+        assert_eq!(
+            blocks(&[2, 8, 1, 1], &[2, 8]),
+            [(vec![0], vec![0]), (vec![1], vec![1])]
+        );
+    }
+}

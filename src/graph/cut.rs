@@ -1,0 +1,176 @@
+//! Removing channels, as a value that can be looked at before it is applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::coupling::{Couplings, Fix};
+use super::infer::InferError;
+use super::{Graph, feeds_for_batch, infer};
+use crate::onnx::Tensor;
+use crate::onnx::proto::AttributeProto;
+use crate::onnx::proto::attribute_type;
+
+/// Why a cut can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CutError {
+    #[error("the graph without the channels makes no sense: {0}")]
+    Shapes(#[from] InferError),
+    #[error("the constant `{0}` that counts channels is used elsewhere in another way")]
+    Constant(String),
+}
+
+/// Channels to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// By weight and axis, the indices that stay.
+    pub kept: BTreeMap<(String, usize), Vec<usize>>,
+    /// `group` attributes by node.
+    group_counts: BTreeMap<usize, i64>,
+    /// Elements of constants by node and input.
+    constants: BTreeMap<(usize, usize), Vec<(usize, i64)>>,
+    /// Sizes of a Split's parts by node.
+    split_sizes: BTreeMap<usize, Vec<i64>>,
+}
+
+impl Cut {
+    /// The cut that removes these `(group, unit)` pairs of `couplings`.
+    pub fn new(couplings: &Couplings, units: &BTreeSet<(usize, usize)>) -> Self {
+        let gone = couplings.removed_atoms(units);
+        let stays = |atom: &u32| !gone[*atom as usize];
+        let count = |axis: &[u32]| axis.iter().filter(|atom| stays(atom)).count() as i64;
+        let mut cut = Self {
+            kept: BTreeMap::new(),
+            group_counts: BTreeMap::new(),
+            constants: BTreeMap::new(),
+            split_sizes: BTreeMap::new(),
+        };
+        for (key, atoms) in couplings.axes() {
+            let kept: Vec<usize> = (0..atoms.len()).filter(|&i| stays(&atoms[i])).collect();
+            if kept.len() < atoms.len() {
+                cut.kept.insert(key.clone(), kept);
+            }
+        }
+        for fix in couplings.fixes() {
+            match fix {
+                Fix::GroupCount { node, axis } => {
+                    cut.group_counts.insert(*node, count(axis));
+                }
+                Fix::Constant {
+                    node,
+                    input,
+                    index,
+                    axis,
+                } => cut
+                    .constants
+                    .entry((*node, *input))
+                    .or_default()
+                    .push((*index, count(axis))),
+                Fix::SplitSizes { node, parts } => {
+                    cut.split_sizes
+                        .insert(*node, parts.iter().map(|part| count(part)).collect());
+                }
+            }
+        }
+        cut
+    }
+
+    /// The graph without the channels. Its shapes are inferred anew to prove that it fits
+    /// together.
+    pub fn apply(&self, graph: &Graph) -> Result<Graph, CutError> {
+        let mut result = graph.clone();
+        for ((name, axis), kept) in &self.kept {
+            if let Some(tensor) = result.initializers.get_mut(name) {
+                *tensor = tensor.select(*axis, kept);
+            }
+        }
+        for (&node, &count) in &self.group_counts {
+            result.nodes[node].set_int("group", count);
+        }
+        for (&(node, input), elements) in &self.constants {
+            // A constant of its own, since another node may read the old numbers.
+            let old = result.nodes[node].input[input].clone();
+            let Some(mut values) = result
+                .initializers
+                .get(&old)
+                .and_then(|tensor| tensor.ints().map(<[i64]>::to_vec))
+            else {
+                return Err(CutError::Constant(old));
+            };
+            for &(index, size) in elements {
+                values[index] = size;
+            }
+            let name = result.unused_name(&format!("{old}_pruned"));
+            let tensor = Tensor::int(vec![values.len()], values);
+            result.initializers.insert(name.clone(), tensor);
+            result.nodes[node].input[input] = name;
+        }
+        for (&node, sizes) in &self.split_sizes {
+            result.set_split_sizes(node, sizes);
+        }
+        result.drop_unused_initializers();
+        result.forget_recorded_shapes();
+        infer(&result, &feeds_for_batch(&result, 2)?)?;
+        Ok(result)
+    }
+}
+
+impl Graph {
+    fn set_split_sizes(&mut self, node: usize, sizes: &[i64]) {
+        if self.opset < 13 {
+            let attributes = &mut self.nodes[node].attribute;
+            attributes.retain(|attribute| attribute.name.as_deref() != Some("split"));
+            attributes.push(AttributeProto {
+                name: Some("split".to_owned()),
+                r#type: Some(attribute_type::INTS),
+                ints: sizes.to_vec(),
+                ..AttributeProto::default()
+            });
+            return;
+        }
+        let name = self.unused_name(&format!("{}_split", self.nodes[node].output[0]));
+        self.initializers
+            .insert(name.clone(), Tensor::int(vec![sizes.len()], sizes.to_vec()));
+        let target = &mut self.nodes[node];
+        target.input.truncate(1);
+        target.input.push(name);
+        target
+            .attribute
+            .retain(|attribute| attribute.name.as_deref() != Some("num_outputs"));
+    }
+
+    /// `wanted`, with a number behind it where the name is taken.
+    fn unused_name(&self, wanted: &str) -> String {
+        let taken = |name: &str| {
+            self.initializers.contains_key(name)
+                || self
+                    .nodes
+                    .iter()
+                    .any(|n| n.output.iter().any(|o| o == name))
+                || self.inputs.iter().any(|input| input.label() == name)
+        };
+        if !taken(wanted) {
+            return wanted.to_owned();
+        }
+        (1..)
+            .map(|number| format!("{wanted}_{number}"))
+            .find(|name| !taken(name))
+            .expect("there are more numbers than names")
+    }
+
+    fn drop_unused_initializers(&mut self) {
+        let used: BTreeSet<&str> = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.input.iter().map(String::as_str))
+            .chain(self.outputs.iter().map(|output| output.label()))
+            .collect();
+        let unused: Vec<String> = self
+            .initializers
+            .keys()
+            .filter(|name| !used.contains(name.as_str()))
+            .cloned()
+            .collect();
+        for name in unused {
+            self.initializers.remove(&name);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Pruning: importance, selection and schedule, each apart from the others.
+//!
+//! Importance is a number for each unit or weight ([`importance`]), selection takes the least
+//! important ones until the graph's real cost meets the target ([`channel`], [`weight`]), and the
+//! schedule says how much of the way each step goes ([`schedule`]).
+
+pub mod channel;
+pub mod importance;
+pub mod schedule;
+pub mod weight;
+
+use std::collections::BTreeMap;
+
+use crate::graph::coupling::Couplings;
+use crate::graph::{CutError, Graph, InferError};
+use crate::spec::prune::Target;
+use crate::spec::result::Blocked;
+
+/// Why a pruning can't be done.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    #[error(transparent)]
+    Cut(#[from] CutError),
+    #[error(
+        "{target} of {asked} can't be reached: with everything removed that may go it is {nearest:.4}{hint}"
+    )]
+    Unreachable {
+        target: String,
+        asked: f64,
+        nearest: f64,
+        hint: String,
+    },
+    #[error("nothing can be pruned: {0}")]
+    NothingPrunable(String),
+}
+
+/// Node names that a request leaves alone.
+pub struct Exclusion(globset::GlobSet);
+
+impl Exclusion {
+    /// From validated patterns; one that does not parse matches nothing.
+    pub fn new(patterns: &[String]) -> Self {
+        let mut set = globset::GlobSetBuilder::new();
+        for pattern in patterns {
+            if let Ok(glob) = globset::Glob::new(pattern) {
+                set.add(glob);
+            }
+        }
+        Self(set.build().unwrap_or_else(|_| globset::GlobSet::empty()))
+    }
+
+    pub fn covers(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
+}
+
+/// Which channels can't go, in words, in the order of the graph.
+pub fn blocked(graph: &Graph, couplings: &Couplings) -> Vec<Blocked> {
+    couplings
+        .blocked
+        .iter()
+        .map(|(&node, reason)| Blocked {
+            layer: graph.nodes[node].label().to_owned(),
+            reason: reason.clone(),
+        })
+        .collect()
+}
+
+/// The given targets by name.
+pub fn asked(target: &Target) -> BTreeMap<String, f64> {
+    target
+        .given()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}

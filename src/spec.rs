@@ -1,0 +1,19 @@
+//! The one language that the service half and the engine half share.
+//!
+//! Plain serde types with validation and OpenAPI schemas: what a job asks for, what a child
+//! process is ordered to do and says while it does it, and what comes out. No I/O, no tensors,
+//! no SQL, no HTTP.
+
+pub mod child;
+pub mod dataset;
+pub mod evaluate;
+pub mod fit;
+pub mod job;
+pub mod model;
+pub mod pipeline;
+pub mod problem;
+pub mod prune;
+pub mod result;
+pub mod train;
+
+pub use problem::{FieldError, Problem};

@@ -1,0 +1,197 @@
+//! What goes over the pipes between the service and its child process `sinter job`.
+//!
+//! The service writes one [`Order`] as a line of JSON to the child's standard input and keeps the
+//! pipe open; a later [`Command`] line asks for something, and the end of the pipe (the service is
+//! gone) ends the child. The child writes [`Message`] lines to its standard output, the last of
+//! which is one of the closing ones ([`Message::is_closing`]), and logs to standard error. A child
+//! that ends without a closing message has died, whatever its exit code.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::dataset::{DatasetFormat, DatasetSummary};
+use super::job::JobRequest;
+use super::model::{LayerInfo, ModelFormat, ModelSummary};
+use super::problem::Problem;
+use super::result::{JobResult, PrunePlan};
+
+/// A file that was uploaded: under which name, and where its bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFile {
+    /// As the uploader named it; a plain file name or a relative path.
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// What the child is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// Parse and check an uploaded model. Closes with [`Message::Model`].
+    InspectModel {
+        files: Vec<InputFile>,
+        /// Where a single-file copy goes when the upload has external data.
+        staging: PathBuf,
+    },
+    /// Parse and check an uploaded data set. Closes with [`Message::Dataset`].
+    InspectDataset {
+        files: Vec<InputFile>,
+        /// As the uploader says; detected from the bytes when `None`.
+        format: Option<DatasetFormat>,
+        /// Name of the target column of a table; the last one when `None`.
+        target: Option<String>,
+    },
+    /// Describe the layers of a model. Closes with [`Message::Layers`].
+    Layers { model: PathBuf },
+    /// List the compute devices. Closes with [`Message::Devices`].
+    Devices,
+    /// Plan a pruning without training. Closes with [`Message::Plan`].
+    Plan { inputs: Box<JobInputs> },
+    /// Run a job. Closes with [`Message::Done`], or [`Message::Drained`] after
+    /// [`Command::Drain`].
+    Run {
+        inputs: Box<JobInputs>,
+        /// Finished files go here; it is empty at the start.
+        staging: PathBuf,
+        /// Checkpoints go here; what an earlier attempt left is resumed from.
+        checkpoint: PathBuf,
+    },
+}
+
+/// All that a job reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobInputs {
+    pub job: Uuid,
+    pub request: JobRequest,
+    pub model: PathBuf,
+    pub dataset: Option<DatasetInput>,
+}
+
+/// An uploaded data set and what its inspection found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DatasetInput {
+    pub files: Vec<InputFile>,
+    pub summary: DatasetSummary,
+}
+
+/// What the service may ask while the child works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Write a checkpoint as soon as possible, say [`Message::Drained`] and end.
+    Drain,
+}
+
+/// How loud an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    Info,
+    Warning,
+    Error,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Progress {
+    /// 0 to 1 over the whole job.
+    pub fraction: f64,
+    /// `load`, `evaluate`, `prune`, `recalibrate`, `finetune`, `train`, `measure`, `report`.
+    pub phase: String,
+    pub step: Option<u64>,
+    pub steps: Option<u64>,
+    pub epoch: Option<u32>,
+    pub epochs: Option<u32>,
+    pub eta_seconds: Option<f64>,
+}
+
+/// A finished file in the staging folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedFile {
+    /// As the artifact is called.
+    pub name: String,
+    pub media_type: String,
+    pub path: PathBuf,
+}
+
+/// A compute device that jobs can ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DeviceInfo {
+    /// `cpu`, `wgpu`, `wgpu:1`, …
+    pub name: String,
+    /// The processor's or adapter's own name.
+    pub adapter: String,
+    /// `cpu`, `discrete_gpu`, `integrated_gpu`, `virtual_gpu` or `other`; a software adapter is
+    /// a `cpu`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `flex`, `vulkan`, `metal`, `dx12`, …
+    pub backend: String,
+    /// Whether `auto` may choose it.
+    pub auto: bool,
+}
+
+/// What the child says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum Message {
+    /// Something a person following the job wants to know.
+    Event {
+        level: Level,
+        /// snake_case word for programs, for instance `checkpoint_written`.
+        #[serde(rename = "type")]
+        kind: String,
+        text: String,
+        #[serde(default)]
+        data: serde_json::Value,
+    },
+    Progress(Progress),
+    /// A point of a curve. A resumed job says points again; `(name, step)` identifies one.
+    Metric {
+        name: String,
+        step: u64,
+        value: f64,
+    },
+    Model {
+        format: ModelFormat,
+        summary: ModelSummary,
+        /// The single-file copy, when one was made; else the first uploaded file is the model.
+        file: Option<PathBuf>,
+    },
+    Dataset {
+        summary: DatasetSummary,
+    },
+    Layers {
+        layers: Vec<LayerInfo>,
+    },
+    Devices {
+        devices: Vec<DeviceInfo>,
+    },
+    Plan {
+        plan: Box<PrunePlan>,
+    },
+    Done {
+        /// `model` is filled in by the service.
+        result: Box<JobResult>,
+        artifacts: Vec<StagedFile>,
+        /// Summary of the artifact `model.onnx`, when the job made a new model.
+        new_model: Option<Box<ModelSummary>>,
+    },
+    Drained,
+    /// The order can't be carried out, now or at another try.
+    Failed {
+        problem: Problem,
+    },
+}
+
+impl Message {
+    /// Whether nothing follows this message.
+    pub fn is_closing(&self) -> bool {
+        !matches!(
+            self,
+            Self::Event { .. } | Self::Progress(_) | Self::Metric { .. }
+        )
+    }
+}

@@ -1,0 +1,434 @@
+//! What a user asks for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::evaluate::EvaluateParams;
+use super::pipeline::PipelineParams;
+use super::problem::{Faults, FieldError, Problem, parse};
+use super::prune::PruneParams;
+use super::train::TrainParams;
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    Train,
+    Evaluate,
+    Prune,
+    Distill,
+    Search,
+    Pipeline,
+}
+
+impl JobKind {
+    /// The name as JSON and the database have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+            Self::Prune => "prune",
+            Self::Distill => "distill",
+            Self::Search => "search",
+            Self::Pipeline => "pipeline",
+        }
+    }
+}
+
+/// What the model is for; tells the loss, the metrics and the form of the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// One label out of many.
+    Classification,
+    /// A 0/1 target for each output.
+    Multilabel,
+    Regression,
+    LanguageModeling,
+    Embedding,
+}
+
+/// The order of an image's axes in the data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    Nchw,
+    Nhwc,
+}
+
+/// How the stored numbers become the model's input: `(stored · scale − mean) ÷ std`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preprocess {
+    /// 1/255 for uint8 images and 1 otherwise when `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// One for all channels or one for each; 0 when `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f64>>,
+    /// One for all channels or one for each; 1 when `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f64>>,
+    /// Of the stored examples; found by comparing shapes when `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+}
+
+/// How a data set is split, batched and prepared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataOptions {
+    pub batch_size: u32,
+    /// Share of the train split set aside to select on, 0 to below 1.
+    pub validation_fraction: f64,
+    /// Share set aside as the test split where the data set has none of its own.
+    pub test_fraction: f64,
+    /// Use at most so many examples of each split; all when `null`.
+    pub limit: Option<u64>,
+    pub preprocess: Preprocess,
+}
+
+impl Default for DataOptions {
+    fn default() -> Self {
+        Self {
+            batch_size: 64,
+            validation_fraction: 0.1,
+            test_fraction: 0.1,
+            limit: None,
+            preprocess: Preprocess::default(),
+        }
+    }
+}
+
+impl DataOptions {
+    fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        faults.require(
+            (1..=65_536).contains(&self.batch_size),
+            "/batch_size",
+            "must be from 1 to 65536",
+        );
+        for (pointer, fraction) in [
+            ("/validation_fraction", self.validation_fraction),
+            ("/test_fraction", self.test_fraction),
+        ] {
+            faults.require(
+                (0.0..1.0).contains(&fraction),
+                pointer,
+                "must be from 0 to below 1",
+            );
+        }
+        faults.require(
+            self.validation_fraction + self.test_fraction < 1.0,
+            "/validation_fraction",
+            "leaves nothing to train on together with test_fraction",
+        );
+        faults.require(self.limit != Some(0), "/limit", "must be at least 1");
+        if let Some(std) = &self.preprocess.std {
+            faults.require(
+                std.iter().all(|value| *value > 0.0),
+                "/preprocess/std",
+                "must be above 0",
+            );
+        }
+        if let Some(scale) = self.preprocess.scale {
+            faults.require(
+                scale.is_finite() && scale != 0.0,
+                "/preprocess/scale",
+                "must not be 0",
+            );
+        }
+        faults
+    }
+}
+
+/// A job as it is posted, and as it is kept: defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobRequest {
+    pub kind: JobKind,
+    pub model: Uuid,
+    #[serde(default)]
+    pub dataset: Option<Uuid>,
+    #[serde(default)]
+    pub name: Option<String>,
+    /// By kind: `TrainParams`, `EvaluateParams`, `PruneParams` or `PipelineParams`.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub params: serde_json::Value,
+    #[serde(default)]
+    pub data: DataOptions,
+    /// Inferred from the target when `null`.
+    #[serde(default)]
+    pub task: Option<Task>,
+    /// `auto`, `cpu`, or a name from `GET /v1/devices`.
+    #[serde(default = "default_device")]
+    pub device: String,
+    #[serde(default)]
+    pub seed: u64,
+    /// Higher runs first, −1000 to 1000.
+    #[serde(default)]
+    pub priority: i32,
+    #[serde(default = "default_max_attempts")]
+    pub max_attempts: u32,
+    #[serde(default = "default_timeout_seconds")]
+    pub timeout_seconds: u64,
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Not supported yet; refused unless `null`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub webhook: Option<serde_json::Value>,
+    /// Answer with the plan and its cost instead of queueing the job; `prune` only.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+fn default_device() -> String {
+    "auto".to_owned()
+}
+
+fn default_max_attempts() -> u32 {
+    3
+}
+
+fn default_timeout_seconds() -> u64 {
+    86_400
+}
+
+/// The parameters of a job, read by its kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Params {
+    Train(TrainParams),
+    Evaluate(EvaluateParams),
+    Prune(PruneParams),
+    Pipeline(Vec<Params>),
+}
+
+impl Params {
+    /// Reads and validates `params` for `kind`; pointers are from the job (`/params/…`).
+    pub fn parse(kind: JobKind, params: serde_json::Value) -> Result<Self, Problem> {
+        let params = match params {
+            serde_json::Value::Null => serde_json::json!({}),
+            given => given,
+        };
+        let shape = |fault: FieldError| Problem::invalid(vec![fault.under("/params")]);
+        let (parsed, faults) = match kind {
+            JobKind::Train => {
+                let train: TrainParams = parse(params).map_err(shape)?;
+                let faults = train.faults();
+                (Self::Train(train), faults)
+            }
+            JobKind::Evaluate => {
+                let evaluate: EvaluateParams = parse(params).map_err(shape)?;
+                let faults = evaluate.faults();
+                (Self::Evaluate(evaluate), faults)
+            }
+            JobKind::Prune => {
+                let prune: PruneParams = parse(params).map_err(shape)?;
+                let faults = prune.faults();
+                (Self::Prune(prune), faults)
+            }
+            JobKind::Pipeline => {
+                let pipeline = PipelineParams::read(params).map_err(shape)?;
+                let steps = pipeline.steps().map_err(|problem| {
+                    let moved = problem.errors.into_iter().map(|f| f.under("/params"));
+                    Problem {
+                        code: problem.code,
+                        ..Problem::invalid(moved.collect())
+                    }
+                })?;
+                (Self::Pipeline(steps), Faults::default())
+            }
+            JobKind::Distill | JobKind::Search => {
+                return Err(Problem {
+                    code: "kind_not_supported".to_owned(),
+                    ..Problem::not_supported("/kind", &format!("the kind `{}`", kind.as_str()))
+                });
+            }
+        };
+        if faults.0.is_empty() {
+            Ok(parsed)
+        } else {
+            let mut all = Faults::default();
+            all.extend_under("/params", faults);
+            Err(Problem::invalid(all.0))
+        }
+    }
+
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Self::Train(_) => JobKind::Train,
+            Self::Evaluate(_) => JobKind::Evaluate,
+            Self::Prune(_) => JobKind::Prune,
+            Self::Pipeline(_) => JobKind::Pipeline,
+        }
+    }
+
+    /// The parameters as JSON with the defaults filled in.
+    pub fn to_json(&self) -> serde_json::Value {
+        let json = match self {
+            Self::Train(params) => serde_json::to_value(params),
+            Self::Evaluate(params) => serde_json::to_value(params),
+            Self::Prune(params) => serde_json::to_value(params),
+            Self::Pipeline(steps) => {
+                let steps: Vec<_> = steps
+                    .iter()
+                    .map(|step| serde_json::json!({"kind": step.kind(), "params": step.to_json()}))
+                    .collect();
+                Ok(serde_json::json!({ "steps": steps }))
+            }
+        };
+        json.expect("parameters are plain data with string keys")
+    }
+
+    /// Whether the job can't run without a data set.
+    pub fn needs_data(&self) -> bool {
+        match self {
+            Self::Train(_) | Self::Evaluate(_) => true,
+            Self::Prune(prune) => prune.finetune.is_some(),
+            Self::Pipeline(steps) => steps.iter().any(Self::needs_data),
+        }
+    }
+
+    /// Whether gradients are needed.
+    pub fn needs_gradients(&self) -> bool {
+        match self {
+            Self::Train(_) => true,
+            Self::Evaluate(_) => false,
+            Self::Prune(prune) => prune.finetune.is_some(),
+            Self::Pipeline(steps) => steps.iter().any(Self::needs_gradients),
+        }
+    }
+}
+
+impl JobRequest {
+    /// Checks everything that can be told from the request alone and returns the request with
+    /// the defaults of its parameters filled in, beside the parameters as read.
+    pub fn validate(mut self) -> Result<(Self, Params), Problem> {
+        let params = Params::parse(self.kind, self.params.take())?;
+        let mut faults = Faults::default();
+        faults.extend_under("/data", self.data.faults());
+        faults.require(
+            !params.needs_data() || self.dataset.is_some() || self.dry_run,
+            "/dataset",
+            "this job trains or measures, so it needs a data set",
+        );
+        faults.require(
+            self.name.as_ref().is_none_or(|name| name.len() <= 200),
+            "/name",
+            "must have at most 200 bytes",
+        );
+        faults.require(
+            (-1000..=1000).contains(&self.priority),
+            "/priority",
+            "must be from -1000 to 1000",
+        );
+        faults.require(
+            (1..=100).contains(&self.max_attempts),
+            "/max_attempts",
+            "must be from 1 to 100",
+        );
+        faults.require(
+            (1..=31_536_000).contains(&self.timeout_seconds),
+            "/timeout_seconds",
+            "must be from 1 to 31536000",
+        );
+        faults.require(
+            i64::try_from(self.seed).is_ok(),
+            "/seed",
+            "must be below 2^63",
+        );
+        tag_faults(&self.tags, &mut faults);
+        faults.require(
+            self.webhook.is_none(),
+            "/webhook",
+            "webhooks are not supported yet; remove it and poll or follow the events",
+        );
+        faults.require(
+            !matches!(
+                self.task,
+                Some(Task::LanguageModeling) | Some(Task::Embedding)
+            ),
+            "/task",
+            "only classification, multilabel and regression are supported yet",
+        );
+        faults.require(
+            !self.dry_run || self.kind == JobKind::Prune,
+            "/dry_run",
+            "applies to the kind `prune`",
+        );
+        if !faults.0.is_empty() {
+            return Err(Problem::invalid(faults.0));
+        }
+        self.params = params.to_json();
+        Ok((self, params))
+    }
+}
+
+/// Tags are at most 50, keys 1 to 64 bytes, values at most 500.
+pub fn tag_faults(tags: &BTreeMap<String, String>, faults: &mut Faults) {
+    faults.require(tags.len() <= 50, "/tags", "must be at most 50");
+    for (key, value) in tags {
+        faults.require(
+            (1..=64).contains(&key.len()) && value.len() <= 500,
+            "/tags",
+            format!("`{key}`: a key has 1 to 64 bytes, a value at most 500"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn request(extra: serde_json::Value) -> JobRequest {
+        let mut body = json!({"kind": "prune", "model": Uuid::nil(), "dataset": Uuid::nil()});
+        body.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        parse(body).unwrap()
+    }
+
+    fn pointers(problem: Problem) -> Vec<String> {
+        problem.errors.into_iter().map(|f| f.pointer).collect()
+    }
+
+    #[test]
+    fn defaults_are_filled_into_the_kept_request() {
+        let (kept, _) = request(json!({"params": {"target": {"macs_ratio": 0.5}}}))
+            .validate()
+            .unwrap();
+        assert_eq!(kept.params["criterion"], "magnitude");
+        assert_eq!(kept.params["schedule"]["steps"], 1);
+    }
+
+    #[test]
+    fn a_fault_in_a_pipeline_step_is_pointed_at_from_the_job() {
+        let mut posted = request(json!({"params": {"steps": [
+            {"kind": "prune", "params": {"target": {"sparsity": 1.5}}}]}}));
+        posted.kind = JobKind::Pipeline;
+        let found = pointers(posted.validate().unwrap_err());
+        assert!(found.contains(&"/params/steps/0/params/target/sparsity".to_owned()));
+    }
+
+    #[test]
+    fn kinds_that_do_not_exist_yet_are_refused_by_name() {
+        let mut posted = request(json!({}));
+        posted.kind = JobKind::Distill;
+        let problem = posted.validate().unwrap_err();
+        assert_eq!(problem.code, "kind_not_supported");
+        assert!(problem.detail.contains("distill"));
+    }
+
+    #[test]
+    fn a_webhook_is_refused_instead_of_ignored() {
+        let posted = request(json!({"params": {"target": {"macs_ratio": 0.5}},
+            "webhook": {"url": "https://example.com"}}));
+        assert_eq!(pointers(posted.validate().unwrap_err()), ["/webhook"]);
+    }
+}

@@ -1,0 +1,92 @@
+//! What is known about an uploaded model.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The file format of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelFormat {
+    Onnx,
+    Safetensors,
+}
+
+impl ModelFormat {
+    /// The name as JSON and the database have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Onnx => "onnx",
+            Self::Safetensors => "safetensors",
+        }
+    }
+}
+
+/// One dimension of a declared shape: a number, or the name of a dynamic axis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Dimension {
+    Fixed(i64),
+    /// A dynamic axis; `""` where the file gives it no name.
+    Dynamic(String),
+}
+
+impl Dimension {
+    pub fn fixed(&self) -> Option<i64> {
+        match self {
+            Self::Fixed(size) => Some(*size),
+            Self::Dynamic(_) => None,
+        }
+    }
+}
+
+/// A named input or output of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TensorInfo {
+    pub name: String,
+    /// `float32`, `int64`, …, as NumPy names them.
+    pub dtype: String,
+    pub shape: Vec<Dimension>,
+}
+
+/// What the graph of a model holds and costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelSummary {
+    /// Version of the `ai.onnx` operator set; `null` for a file without a graph.
+    pub opset: Option<i64>,
+    /// Name and version of the program that wrote the file.
+    pub producer: String,
+    /// Elements of all weight tensors, batch-normalisation statistics included.
+    pub parameters: u64,
+    pub nonzero_parameters: u64,
+    /// Multiply-accumulates for one example; `null` where the shapes can't be known.
+    pub macs: Option<u64>,
+    pub inputs: Vec<TensorInfo>,
+    pub outputs: Vec<TensorInfo>,
+    /// How many nodes of each operator.
+    pub operators: BTreeMap<String, u64>,
+    /// Whether a `train` job can work on it.
+    pub trainable: bool,
+    /// Operators that this version can't run.
+    pub unsupported_operators: Vec<String>,
+}
+
+/// One node that holds parameters or costs MACs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LayerInfo {
+    pub name: String,
+    pub operator: String,
+    /// Shape of the first output, for a batch of one; empty when unknown.
+    pub output_shape: Vec<i64>,
+    pub parameters: u64,
+    pub nonzero_parameters: u64,
+    pub macs: u64,
+    /// Whether channels of its output can be removed.
+    pub prunable: bool,
+    /// The set of channels that must be removed together: layers with the same name are coupled.
+    pub group: Option<String>,
+    /// Why channels can't be removed, where they can't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<String>,
+}

@@ -1,0 +1,197 @@
+//! RFC 9457 problem details, the form of every error that a user sees.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// One fault in a request body: where it is and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldError {
+    /// RFC 6901 JSON pointer into the request body, for instance `/params/target/sparsity`.
+    pub pointer: String,
+    /// What is wrong there, and what would be right.
+    pub detail: String,
+}
+
+impl FieldError {
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            pointer: pointer.into(),
+            detail: detail.into(),
+        }
+    }
+
+    /// The same fault seen from an enclosing object: `prefix` goes in front of the pointer.
+    pub fn under(mut self, prefix: &str) -> Self {
+        self.pointer.insert_str(0, prefix);
+        self
+    }
+}
+
+/// RFC 9457 problem details (`application/problem+json`).
+///
+/// `status` is the HTTP status; in `job.error`, where no HTTP answer was due when the fault
+/// happened, it is the status that the same fault would have had at submission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Problem {
+    /// A URI reference that names the kind of problem: `/docs/problems#CODE`.
+    #[serde(rename = "type")]
+    pub type_uri: String,
+    pub title: String,
+    pub status: u16,
+    /// What happened and what to do about it, for a person.
+    pub detail: String,
+    /// The path of the request, or of the job.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// A stable snake_case word for programs.
+    pub code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+impl Problem {
+    /// A problem with this status, code (snake_case) and detail; the title is the code in words.
+    pub fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+        let mut title = code.replace('_', " ");
+        if let Some(first) = title.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        Self {
+            type_uri: format!("/docs/problems#{code}"),
+            title,
+            status,
+            detail: detail.into(),
+            instance: String::new(),
+            code: code.to_owned(),
+            request_id: None,
+            errors: Vec::new(),
+        }
+    }
+
+    /// 422 for a body that parses but can't be accepted.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = errors
+            .iter()
+            .map(|error| format!("{}: {}", error.pointer, error.detail))
+            .collect::<Vec<_>>()
+            .join("; ");
+        let mut problem = Self::new(422, "invalid_request", detail);
+        problem.errors = errors;
+        problem
+    }
+
+    /// 422 for something that the contract names and this version does not do yet.
+    pub fn not_supported(pointer: &str, what: &str) -> Self {
+        let mut problem = Self::new(422, "not_supported", format!("{what} is not supported yet"));
+        problem.errors = vec![FieldError::new(pointer, problem.detail.clone())];
+        problem
+    }
+}
+
+/// Reads `value` as a `T`; a fault comes back with the JSON pointer of the field it is in.
+pub fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, FieldError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let pointer = pointer_of(error.path());
+        field_error(pointer, &error.into_inner())
+    })
+}
+
+/// As [`parse`], from JSON text. The outer error is for text that is no JSON at all.
+pub fn parse_slice<T: DeserializeOwned>(
+    bytes: &[u8],
+) -> Result<Result<T, FieldError>, serde_json::Error> {
+    let value: serde_json::Value = serde_json::from_slice(bytes)?;
+    Ok(parse(value))
+}
+
+fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
+    let detail = error.to_string();
+    // serde reports an unknown or missing field on the object; the pointer should name the field.
+    for opening in ["unknown field `", "missing field `"] {
+        if let Some(rest) = detail.strip_prefix(opening)
+            && let Some((field, _)) = rest.split_once('`')
+        {
+            let last = format!("/{}", escape(field));
+            if !pointer.ends_with(&last) {
+                pointer.push_str(&last);
+            }
+        }
+    }
+    FieldError::new(pointer, detail)
+}
+
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn pointer_of(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(format!("/{index}")),
+            Segment::Map { key } => Some(format!("/{}", escape(key))),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// Collects faults while an object is validated.
+#[derive(Debug, Default)]
+pub struct Faults(pub Vec<FieldError>);
+
+impl Faults {
+    /// Adds the fault `detail` at `pointer` unless `holds`.
+    pub fn require(&mut self, holds: bool, pointer: &str, detail: impl Into<String>) {
+        if !holds {
+            self.0.push(FieldError::new(pointer, detail));
+        }
+    }
+
+    pub fn extend_under(&mut self, prefix: &str, inner: Faults) {
+        self.0
+            .extend(inner.0.into_iter().map(|fault| fault.under(prefix)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[serde(rename = "ratio")]
+        _ratio: f64,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[serde(rename = "items")]
+        _items: Vec<Inner>,
+    }
+
+    #[test]
+    fn a_wrong_type_is_reported_at_its_own_pointer() {
+        let fault = parse::<Outer>(serde_json::json!({"items": [{"ratio": 1.0}, {"ratio": "x"}]}))
+            .unwrap_err();
+        assert_eq!(fault.pointer, "/items/1/ratio");
+    }
+
+    #[test]
+    fn an_unknown_field_is_reported_at_its_own_pointer() {
+        let fault =
+            parse::<Outer>(serde_json::json!({"items": [{"ratio": 1.0, "a/b": 2}]})).unwrap_err();
+        assert_eq!(fault.pointer, "/items/0/a~1b");
+    }
+
+    #[test]
+    fn a_missing_field_is_reported_at_its_own_pointer() {
+        let fault = parse::<Outer>(serde_json::json!({"items": [{}]})).unwrap_err();
+        assert_eq!(fault.pointer, "/items/0/ratio");
+    }
+}

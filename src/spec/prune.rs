@@ -1,0 +1,286 @@
+//! Parameters of `prune`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::problem::Faults;
+use super::train::TrainParams;
+
+/// What is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Granularity {
+    /// Single weights become zero; the graph keeps its shape.
+    Weight,
+    /// `n` of every `m` neighbouring weights stay.
+    NM,
+    /// Neurons and filters leave the graph.
+    Channel,
+    /// Attention heads leave the graph.
+    Head,
+    /// Residual blocks leave the graph.
+    Block,
+}
+
+/// How importance is told; the smallest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Criterion {
+    Magnitude,
+    Gradient,
+    Taylor,
+    Fisher,
+    Hessian,
+    Entropy,
+    Activation,
+    Sparsegpt,
+    BnScale,
+    Lamp,
+    Fpgm,
+    Random,
+}
+
+/// What is compared with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// One ranking over the whole model.
+    Global,
+    /// A ranking for each layer (each group of coupled layers), the same share of each.
+    Layer,
+    Isomorphic,
+}
+
+/// What the pruned model must reach; at least one. All that are given hold at the end.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Target {
+    /// Share of the prunable weights that become zero, above 0 and below 1; `weight` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<f64>,
+    /// Share of the prunable channels that are removed, above 0 and below 1; `channel` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel_sparsity: Option<f64>,
+    /// Parameters after ÷ before, at most; `channel` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters_ratio: Option<f64>,
+    /// MACs after ÷ before, at most; `channel` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macs_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_accuracy_drop: Option<f64>,
+}
+
+impl Target {
+    /// The targets that are given, by name.
+    pub fn given(&self) -> Vec<(&'static str, f64)> {
+        [
+            ("sparsity", self.sparsity),
+            ("channel_sparsity", self.channel_sparsity),
+            ("parameters_ratio", self.parameters_ratio),
+            ("macs_ratio", self.macs_ratio),
+            ("size_ratio", self.size_ratio),
+            ("latency_ratio", self.latency_ratio),
+            ("max_accuracy_drop", self.max_accuracy_drop),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| (name, value)))
+        .collect()
+    }
+}
+
+/// How the share removed grows from step to step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Curve {
+    Linear,
+    /// Most at first, least at the end (Zhu and Gupta, "To prune, or not to prune", 2017, eq. 1).
+    #[default]
+    Cubic,
+}
+
+/// In how many cuts the target is reached; fine-tuning stands between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PruneSchedule {
+    pub steps: u32,
+    pub curve: Curve,
+}
+
+impl Default for PruneSchedule {
+    fn default() -> Self {
+        Self {
+            steps: 1,
+            curve: Curve::Cubic,
+        }
+    }
+}
+
+/// Parameters of a `prune` job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PruneParams {
+    #[serde(default = "default_granularity")]
+    pub granularity: Granularity,
+    #[serde(default = "default_criterion")]
+    pub criterion: Criterion,
+    /// 1 for the sum of absolute values, 2 for the Euclidean norm; `magnitude` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm: Option<u8>,
+    #[serde(default = "default_scope")]
+    pub scope: Scope,
+    pub target: Target,
+    #[serde(default)]
+    pub schedule: PruneSchedule,
+    /// Training after each cut, the epochs shared out over the steps; none when `null`.
+    #[serde(default)]
+    pub finetune: Option<TrainParams>,
+    /// Node names to leave alone, with `*` and `?`.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Kept channel counts are multiples of this, where the layer has that many.
+    #[serde(default = "default_round_to")]
+    pub round_to: u32,
+    /// Largest share that any one layer (group) loses.
+    #[serde(default = "default_max_layer_sparsity")]
+    pub max_layer_sparsity: f64,
+    /// `n_m` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u32>,
+    /// `n_m` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub m: Option<u32>,
+}
+
+fn default_granularity() -> Granularity {
+    Granularity::Channel
+}
+
+fn default_criterion() -> Criterion {
+    Criterion::Magnitude
+}
+
+fn default_scope() -> Scope {
+    Scope::Global
+}
+
+fn default_round_to() -> u32 {
+    1
+}
+
+fn default_max_layer_sparsity() -> f64 {
+    0.95
+}
+
+impl PruneParams {
+    /// Every fault, with pointers relative to this object.
+    pub fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        faults.require(
+            matches!(self.granularity, Granularity::Weight | Granularity::Channel),
+            "/granularity",
+            "only `weight` and `channel` are supported yet",
+        );
+        faults.require(
+            matches!(self.criterion, Criterion::Magnitude | Criterion::Random),
+            "/criterion",
+            "only `magnitude` and `random` are supported yet",
+        );
+        faults.require(
+            matches!(self.scope, Scope::Global | Scope::Layer),
+            "/scope",
+            "only `global` and `layer` are supported yet",
+        );
+        if let Some(norm) = self.norm {
+            faults.require(matches!(norm, 1 | 2), "/norm", "must be 1 or 2");
+            faults.require(
+                self.criterion == Criterion::Magnitude,
+                "/norm",
+                "applies to the criterion `magnitude` only",
+            );
+        }
+        for (name, value) in [("/n", self.n), ("/m", self.m)] {
+            faults.require(
+                value.is_none() || self.granularity == Granularity::NM,
+                name,
+                "applies to the granularity `n_m` only",
+            );
+        }
+        self.target_faults(&mut faults);
+        faults.require(
+            (1..=1000).contains(&self.schedule.steps),
+            "/schedule/steps",
+            "must be from 1 to 1000",
+        );
+        if let Some(finetune) = &self.finetune {
+            faults.extend_under("/finetune", finetune.faults());
+            faults.require(
+                finetune.epochs >= self.schedule.steps,
+                "/finetune/epochs",
+                "must be at least schedule.steps, so that each cut is followed by an epoch",
+            );
+            faults.require(
+                finetune.weights == super::train::StartWeights::Keep,
+                "/finetune/weights",
+                "fine-tuning starts from the pruned weights; only `keep` applies",
+            );
+        }
+        for (index, pattern) in self.exclude.iter().enumerate() {
+            if let Err(error) = globset::Glob::new(pattern) {
+                faults.require(false, &format!("/exclude/{index}"), error.to_string());
+            }
+        }
+        faults.require(
+            (1..=1024).contains(&self.round_to),
+            "/round_to",
+            "must be from 1 to 1024",
+        );
+        faults.require(
+            self.round_to == 1 || self.granularity == Granularity::Channel,
+            "/round_to",
+            "applies to the granularity `channel` only",
+        );
+        faults.require(
+            self.max_layer_sparsity > 0.0 && self.max_layer_sparsity <= 1.0,
+            "/max_layer_sparsity",
+            "must be above 0 and at most 1",
+        );
+        faults
+    }
+
+    fn target_faults(&self, faults: &mut Faults) {
+        let given = self.target.given();
+        faults.require(
+            !given.is_empty(),
+            "/target",
+            "needs one of sparsity, channel_sparsity, parameters_ratio, macs_ratio",
+        );
+        for (name, value) in given {
+            let pointer = format!("/target/{name}");
+            faults.require(
+                value > 0.0 && value < 1.0,
+                &pointer,
+                "must be above 0 and below 1",
+            );
+            match name {
+                "sparsity" => faults.require(
+                    self.granularity == Granularity::Weight,
+                    &pointer,
+                    "applies to the granularity `weight`; for channels ask for \
+                     channel_sparsity, parameters_ratio or macs_ratio",
+                ),
+                "channel_sparsity" | "parameters_ratio" | "macs_ratio" => faults.require(
+                    self.granularity != Granularity::Weight,
+                    &pointer,
+                    "applies to the granularity `channel`; single weights leave the graph's \
+                     shape as it is: ask for sparsity",
+                ),
+                _ => faults.require(false, &pointer, "is not supported yet"),
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a succeeded job says.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::fit::InferredData;
+use super::job::JobKind;
+
+/// Time of one run of the model, in milliseconds, measured by Sinter's own engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Latency {
+    pub batch_size: u32,
+    pub p50: f64,
+    pub p90: f64,
+}
+
+/// The figures of one model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Measurement {
+    pub parameters: u64,
+    pub nonzero_parameters: u64,
+    /// Multiply-accumulates for one example; zero weights are counted.
+    pub macs: Option<u64>,
+    /// Of the ONNX file.
+    pub size_bytes: u64,
+    /// Of the ONNX file after DEFLATE.
+    pub compressed_bytes: u64,
+    pub latency_ms: Option<Latency>,
+    /// By metric name, on the test split.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// After beside before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// Nonzero parameters after ÷ before.
+    pub nonzero_parameters_ratio: f64,
+    pub parameters_ratio: f64,
+    pub macs_ratio: Option<f64>,
+    pub size_ratio: f64,
+    /// Median latency before ÷ after.
+    pub speedup: Option<f64>,
+    /// After − before, by metric name.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// All training of the job together.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Training {
+    pub examples_per_second: f64,
+    pub seconds: f64,
+}
+
+/// Where and how the figures came about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Environment {
+    pub version: String,
+    pub device: String,
+    pub seed: u64,
+    /// What was inferred about the data; `null` for a job without data.
+    pub data: Option<InferredData>,
+}
+
+/// One layer before and after.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LayerChange {
+    pub name: String,
+    pub operator: String,
+    pub group: Option<String>,
+    pub parameters_before: u64,
+    pub parameters_after: u64,
+    pub nonzero_parameters_after: u64,
+    pub macs_before: u64,
+    pub macs_after: u64,
+}
+
+/// Channels that could not be removed, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Blocked {
+    pub layer: String,
+    pub reason: String,
+}
+
+/// What a pruning was asked for and what it reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PruneOutcome {
+    /// By target name, as asked.
+    pub asked: BTreeMap<String, f64>,
+    /// By target name: what the final graph has.
+    pub reached: BTreeMap<String, f64>,
+    pub layers: Vec<LayerChange>,
+    pub blocked: Vec<Blocked>,
+}
+
+/// One step of a pipeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepResult {
+    pub kind: JobKind,
+    pub after: Measurement,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<PruneOutcome>,
+}
+
+/// `result` of a succeeded job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobResult {
+    /// The new model; `null` for `evaluate`, which makes none.
+    pub model: Option<Uuid>,
+    pub before: Measurement,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Measurement>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<PruneOutcome>,
+    /// A pipeline's steps in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepResult>,
+    pub environment: Environment,
+}
+
+/// What a dry run answers: the plan and its cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PrunePlan {
+    pub before: PlanCost,
+    pub after: PlanCost,
+    pub outcome: PruneOutcome,
+}
+
+/// What a graph costs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanCost {
+    pub parameters: u64,
+    pub nonzero_parameters: u64,
+    pub macs: Option<u64>,
+}

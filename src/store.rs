@@ -1,0 +1,365 @@
+//! Everything durable: an SQLite database, content-addressed files, and the folders of jobs.
+//!
+//! One server at a time uses a data folder. All writes go through one connection, each write
+//! transaction starts with `BEGIN IMMEDIATE`, and a change that others may wait for is announced
+//! on a channel after its commit.
+
+pub mod artifacts;
+pub mod blobs;
+pub mod datasets;
+pub mod events;
+pub mod idempotency;
+pub mod jobs;
+pub mod metrics;
+pub mod models;
+pub mod queue;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, Transaction};
+use tokio::sync::{Mutex, broadcast};
+use uuid::Uuid;
+
+use self::blobs::Blobs;
+
+/// How many changes a slow listener may be behind before it has to look for itself.
+const CHANGES_KEPT: usize = 1024;
+
+/// Connections for reading.
+const READERS: u32 = 4;
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the database can't be brought to this version: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("can't {action} `{path}`: {source}")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("the data folder `{0}` is in use by another sinter server")]
+    InUse(PathBuf),
+    #[error("the column {column} of `{id}` can't be read: {source}")]
+    Corrupt {
+        column: &'static str,
+        id: String,
+        source: serde_json::Error,
+    },
+    #[error("a background task of the store ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl StoreError {
+    pub(crate) fn file(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
+        let path = path.to_owned();
+        move |source| StoreError::File {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// What happened to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// A new status, new events or new progress.
+    Updated,
+    /// Someone asked a running job to stop.
+    CancelRequested,
+    /// A job waits to be claimed.
+    Queued,
+}
+
+/// A committed change of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobChange {
+    pub job_id: String,
+    pub kind: ChangeKind,
+}
+
+/// The open data folder.
+#[derive(Debug)]
+pub struct Store {
+    data_dir: PathBuf,
+    reader: SqlitePool,
+    writer: SqlitePool,
+    blobs: Blobs,
+    /// Held while a file is brought in together with the row that names it, and while a row goes
+    /// together with the file that only it named, so that neither sees the other half done.
+    blob_gate: Mutex<()>,
+    changes: broadcast::Sender<JobChange>,
+    /// Locked for as long as the store is open.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the data folder, or makes it; what a crash left over is removed.
+    pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        create_folder(data_dir)?;
+        let data_dir = std::fs::canonicalize(data_dir)
+            .map_err(StoreError::file("find the folder", data_dir))?;
+        let lock = lock_folder(&data_dir)?;
+        let staging = data_dir.join("staging");
+        if staging.exists() {
+            std::fs::remove_dir_all(&staging)
+                .map_err(StoreError::file("remove the folder", &staging))?;
+        }
+        for folder in ["staging", "blobs", "jobs"] {
+            create_folder(&data_dir.join(folder))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(data_dir.join("sinter.sqlite"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_with(options.clone())
+            .await?;
+        sqlx::migrate!().run(&writer).await?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_with(options)
+            .await?;
+        let blobs = Blobs::new(data_dir.join("blobs"));
+        let (changes, _) = broadcast::channel(CHANGES_KEPT);
+        let store = Self {
+            data_dir,
+            reader,
+            writer,
+            blobs,
+            blob_gate: Mutex::new(()),
+            changes,
+            _lock: lock,
+        };
+        store.remove_orphaned_blobs().await?;
+        Ok(store)
+    }
+
+    /// The files that rows name by digest.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Committed changes of jobs from now on.
+    pub fn changes(&self) -> broadcast::Receiver<JobChange> {
+        self.changes.subscribe()
+    }
+
+    /// A new empty folder for files on their way in; it goes when the guard does.
+    pub fn staging_folder(&self) -> Result<StagingFolder, StoreError> {
+        let path = self
+            .data_dir
+            .join("staging")
+            .join(Uuid::now_v7().to_string());
+        create_folder(&path)?;
+        Ok(StagingFolder { path })
+    }
+
+    /// The folder of a job's checkpoints; it outlives attempts.
+    pub fn checkpoint_folder(&self, job_id: &str) -> PathBuf {
+        self.job_folder(job_id).join("checkpoint")
+    }
+
+    /// The folder that an attempt stages its files in.
+    pub fn job_staging_folder(&self, job_id: &str) -> PathBuf {
+        self.job_folder(job_id).join("staging")
+    }
+
+    fn job_folder(&self, job_id: &str) -> PathBuf {
+        self.data_dir.join("jobs").join(job_id)
+    }
+
+    /// Removes everything that a job has in its folder.
+    pub async fn remove_job_folder(&self, job_id: &str) -> Result<(), StoreError> {
+        remove_folder(&self.job_folder(job_id)).await
+    }
+
+    /// Writes a row, to see whether the database takes writes.
+    pub async fn probe_write(&self) -> Result<(), StoreError> {
+        sqlx::query!(
+            "INSERT INTO write_probe (id, at) VALUES (1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+             ON CONFLICT (id) DO UPDATE SET at = excluded.at"
+        )
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    fn announce(&self, job_id: &str, kind: ChangeKind) {
+        // There may be nobody who listens.
+        let _ = self.changes.send(JobChange {
+            job_id: job_id.to_owned(),
+            kind,
+        });
+    }
+}
+
+/// A folder under `staging` that is removed when this value is dropped.
+#[derive(Debug)]
+pub struct StagingFolder {
+    path: PathBuf,
+}
+
+impl StagingFolder {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for StagingFolder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a staging folder stays behind");
+        }
+    }
+}
+
+/// A finished file outside the blobs, with its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedBlob {
+    pub path: PathBuf,
+    /// Hex SHA-256.
+    pub digest: String,
+    pub size_bytes: u64,
+}
+
+/// One page of a list, and the id to go on from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Makes a page of at most `limit` rows out of `limit + 1` that were asked for.
+    fn cut(mut rows: Vec<T>, limit: u32, id: impl Fn(&T) -> String) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = if more { rows.last().map(id) } else { None };
+        Self { rows, next }
+    }
+}
+
+/// What is asked of a list that goes from the newest to the oldest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PageRequest {
+    pub limit: u32,
+    /// The last id of the page before.
+    pub after: Option<String>,
+}
+
+fn lock_folder(data_dir: &Path) -> Result<File, StoreError> {
+    let path = data_dir.join("lock");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(StoreError::file("open the lock file", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(StoreError::file("lock", &path)(source)),
+    }
+}
+
+fn create_folder(path: &Path) -> Result<(), StoreError> {
+    std::fs::create_dir_all(path).map_err(StoreError::file("make the folder", path))
+}
+
+/// Removes a folder with everything in it; one that is not there is fine.
+pub(crate) async fn remove_folder(path: &Path) -> Result<(), StoreError> {
+    match tokio::fs::remove_dir_all(path).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError::file("remove the folder", path)(error)),
+    }
+}
+
+fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("stored values are plain data with string keys")
+}
+
+fn from_json<T: DeserializeOwned>(
+    text: &str,
+    column: &'static str,
+    id: &str,
+) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|source| StoreError::Corrupt {
+        column,
+        id: id.to_owned(),
+        source,
+    })
+}
+
+/// Reads a unit variant that is stored as its bare name.
+fn from_word<T: DeserializeOwned>(
+    word: &str,
+    column: &'static str,
+    id: &str,
+) -> Result<T, StoreError> {
+    serde_json::from_value(serde_json::Value::String(word.to_owned())).map_err(|source| {
+        StoreError::Corrupt {
+            column,
+            id: id.to_owned(),
+            source,
+        }
+    })
+}
+
+/// SQLite counts with signed numbers; sizes and counts are never negative.
+fn to_u64(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
+}
+
+fn to_i64(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_server_is_refused_the_data_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = Store::open(folder.path()).await.unwrap();
+        let second = Store::open(folder.path()).await;
+        assert!(matches!(second, Err(StoreError::InUse(_))));
+    }
+
+    #[tokio::test]
+    async fn leftovers_in_staging_are_removed_at_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let leftover = folder.path().join("staging/left/over");
+        std::fs::create_dir_all(&leftover).unwrap();
+        let _store = Store::open(folder.path()).await.unwrap();
+        assert!(!leftover.exists());
+        assert!(folder.path().join("staging").exists());
+    }
+}

@@ -1,0 +1,29 @@
+//! Training and evaluation: the loop, losses, metrics, optimizers and their state.
+
+mod evaluate;
+mod loss;
+mod metrics;
+mod optimizer;
+mod recalibrate;
+mod reinitialize;
+mod schedule;
+mod trainer;
+
+pub use evaluate::{Evaluator, measure_latencies};
+pub use loss::Loss;
+pub use metrics::Measured;
+pub use recalibrate::recalibrate;
+pub use reinitialize::reinitialize;
+pub use trainer::{Kept, TrainError, TrainState, Trained, Trainer};
+
+/// Who follows a training.
+pub trait Observer {
+    /// A point of a curve.
+    fn metric(&mut self, name: &str, step: u64, value: f64);
+    /// One training step is done; `epoch` counts from 1.
+    fn trained(&mut self, step: u64, steps: u64, epoch: u32, epochs: u32);
+    /// Whether to stop at the next chance and keep the state.
+    fn drain_requested(&self) -> bool;
+    /// Keeps the state if it is time for that.
+    fn offer_checkpoint(&mut self, state: &dyn Fn() -> TrainState);
+}

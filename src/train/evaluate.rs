@@ -1,0 +1,205 @@
+//! Running a model over a split, and timing it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::{Loss, Measured};
+use crate::data::{Batch, Prepared, Role};
+use crate::exec::value::{from_host, to_host};
+use crate::exec::{CompileError, Device, Mode, Parameters, Program, Value, upload};
+use crate::graph::{Graph, feeds_for_batch};
+use crate::spec::result::Latency;
+
+/// Examples that run at once where the file leaves the batch open.
+const EVALUATION_BATCH: usize = 256;
+
+/// A graph ready to be measured, its programs kept by batch size.
+pub struct Evaluator<'a> {
+    graph: &'a Graph,
+    device: &'a Device,
+    programs: RefCell<HashMap<usize, Program>>,
+}
+
+impl<'a> Evaluator<'a> {
+    pub fn new(graph: &'a Graph, device: &'a Device) -> Self {
+        Self {
+            graph,
+            device,
+            programs: RefCell::default(),
+        }
+    }
+
+    /// Logits of a batch as values on the device; `None` where the graph has no output.
+    fn logits(&self, parameters: &Parameters, batch: &Batch) -> Result<Vec<f32>, CompileError> {
+        let (inputs, size) = feed(self.graph, self.device, batch)?;
+        let mut programs = self.programs.borrow_mut();
+        let program = match programs.entry(size) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(compile(self.graph, size)?)
+            }
+        };
+        let outcome = program.run(self.device, parameters, &inputs, Mode::Evaluate);
+        let mut all = Vec::new();
+        for output in outcome.outputs {
+            all = to_host(output);
+        }
+        // A file with a fixed batch size was fed repetitions at the end.
+        let width = all.len() / size.max(1);
+        all.truncate(batch.count * width);
+        Ok(all)
+    }
+
+    /// Measures `role` with the weights `parameters`.
+    pub fn measure(
+        &self,
+        parameters: &Parameters,
+        data: &Prepared,
+        role: Role,
+        loss: Loss,
+    ) -> Result<Measured, CompileError> {
+        let mut measured = Measured::default();
+        for batch in data.batches(role, evaluation_batch(self.graph)) {
+            let outputs = self.logits(parameters, &batch)?;
+            measured.add(data.about.task, loss.name, &outputs, &batch);
+        }
+        Ok(measured)
+    }
+
+    /// Measures `role` with the graph's own weights.
+    pub fn measure_graph(
+        &self,
+        data: &Prepared,
+        role: Role,
+        loss: Loss,
+    ) -> Result<Measured, CompileError> {
+        let parameters = upload(self.graph, self.device.plain());
+        self.measure(&parameters, data, role, loss)
+    }
+}
+
+/// The batch size that the file fixes, or the one that suits.
+fn evaluation_batch(graph: &Graph) -> usize {
+    batch_of(graph, EVALUATION_BATCH)
+}
+
+fn batch_of(graph: &Graph, wanted: usize) -> usize {
+    feeds_for_batch(graph, wanted)
+        .ok()
+        .and_then(|feeds| feeds.get(graph.inputs.first()?.label())?.first().copied())
+        .unwrap_or(wanted)
+}
+
+/// The program from the graph's inputs to its logits for a batch size.
+pub(super) fn compile(graph: &Graph, batch: usize) -> Result<Program, CompileError> {
+    let feeds = feeds_for_batch(graph, batch)?;
+    let (logits, _) = graph
+        .logits()
+        .ok_or_else(|| CompileError::Missing("output".to_owned()))?;
+    Program::compile(graph, &feeds, &[logits])
+}
+
+/// Uploads a batch; returns the values and the batch size that they have, which is larger than
+/// the batch where the file fixes it.
+pub(super) fn feed(
+    graph: &Graph,
+    device: &Device,
+    batch: &Batch,
+) -> Result<(Vec<Value>, usize), CompileError> {
+    let feeds = feeds_for_batch(graph, batch.count)?;
+    let mut size = batch.count;
+    let mut values = Vec::with_capacity(batch.inputs.len());
+    for (input, elements) in graph.inputs.iter().zip(&batch.inputs) {
+        let dims = &feeds[input.label()];
+        let needed: usize = dims.iter().product();
+        size = dims.first().copied().unwrap_or(1);
+        let elements = match elements.len() == needed {
+            true => elements.clone(),
+            false => elements.iter().copied().cycle().take(needed).collect(),
+        };
+        values.push(from_host(dims, elements, device.plain()));
+    }
+    Ok((values, size))
+}
+
+/// Times one run of each graph, in turns, so that what slows the machine slows them alike: at
+/// least 30 runs and half a second each after a warm-up. Inputs are examples of the test split,
+/// or constants without data.
+pub fn measure_latencies(
+    graphs: &[&Graph],
+    device: &Device,
+    data: Option<&Prepared>,
+) -> Result<Vec<Latency>, CompileError> {
+    struct Timed {
+        program: Program,
+        parameters: Parameters,
+        inputs: Vec<Value>,
+        batch: usize,
+        times: Vec<f64>,
+    }
+    let mut all = Vec::new();
+    for graph in graphs {
+        let batch = match data {
+            Some(data) => data.sample(Role::Test, batch_of(graph, 1)),
+            None => constant_batch(graph)?,
+        };
+        let (inputs, size) = feed(graph, device, &batch)?;
+        all.push(Timed {
+            program: compile(graph, size)?,
+            parameters: upload(graph, device.plain()),
+            inputs,
+            batch: size,
+            times: Vec::new(),
+        });
+    }
+    let run = |timed: &mut Timed| {
+        let start = Instant::now();
+        let outcome = timed
+            .program
+            .run(device, &timed.parameters, &timed.inputs, Mode::Evaluate);
+        for output in outcome.outputs {
+            drop(to_host(output));
+        }
+        timed.times.push(start.elapsed().as_secs_f64() * 1000.0);
+    };
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(100) {
+        all.iter_mut().for_each(run);
+    }
+    for timed in &mut all {
+        timed.times.clear();
+    }
+    let enough = Duration::from_millis(500) * graphs.len() as u32;
+    let start = Instant::now();
+    while all.first().is_some_and(|timed| timed.times.len() < 30) || start.elapsed() < enough {
+        all.iter_mut().for_each(run);
+    }
+    Ok(all
+        .into_iter()
+        .map(|mut timed| {
+            timed.times.sort_by(f64::total_cmp);
+            let at = |share: f64| timed.times[((timed.times.len() - 1) as f64 * share) as usize];
+            Latency {
+                batch_size: timed.batch as u32,
+                p50: at(0.5),
+                p90: at(0.9),
+            }
+        })
+        .collect())
+}
+
+fn constant_batch(graph: &Graph) -> Result<Batch, CompileError> {
+    let feeds = feeds_for_batch(graph, 1)?;
+    let inputs = graph
+        .inputs
+        .iter()
+        .map(|input| vec![0.5; feeds[input.label()].iter().product()])
+        .collect();
+    Ok(Batch {
+        count: batch_of(graph, 1),
+        inputs,
+        labels: Vec::new(),
+        values: Vec::new(),
+    })
+}

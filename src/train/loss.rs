@@ -1,0 +1,96 @@
+//! Losses as values on a device.
+
+use burn::backend::ops::{ActivationOps, FloatTensorOps};
+use burn::backend::{Dispatch, DispatchDevice};
+
+use crate::data::Batch;
+use crate::exec::value::{Value, dims, from_host, reshape};
+use crate::spec::job::Task;
+use crate::spec::train::LossName;
+
+type B = Dispatch;
+
+/// What a training makes small, or an evaluation reports.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loss {
+    pub name: LossName,
+    /// Share of each label spread over all classes (Szegedy et al., 2016, section 7).
+    pub label_smoothing: f64,
+}
+
+impl Loss {
+    /// The loss that a task has when the request names none.
+    pub fn of_task(task: Task) -> Self {
+        let name = match task {
+            Task::Multilabel => LossName::BinaryCrossEntropy,
+            Task::Regression => LossName::MeanSquaredError,
+            _ => LossName::CrossEntropy,
+        };
+        Self {
+            name,
+            label_smoothing: 0.0,
+        }
+    }
+
+    /// Whether the loss can be computed from what the task's data has.
+    pub fn fits(self, task: Task) -> bool {
+        matches!(
+            (self.name, task),
+            (LossName::CrossEntropy, Task::Classification)
+                | (LossName::BinaryCrossEntropy, Task::Multilabel)
+                | (
+                    LossName::MeanSquaredError,
+                    Task::Regression | Task::Multilabel
+                )
+        )
+    }
+
+    /// The targets as the loss takes them, `[batch, outputs]`.
+    pub fn targets(self, batch: &Batch, outputs: usize, device: &DispatchDevice) -> Value {
+        let elements = match self.name {
+            LossName::CrossEntropy => {
+                let spread = self.label_smoothing as f32 / outputs as f32;
+                let peak = 1.0 - self.label_smoothing as f32 + spread;
+                let mut elements = vec![spread; batch.count * outputs];
+                for (row, &label) in batch.labels.iter().enumerate() {
+                    elements[row * outputs + label] = peak;
+                }
+                elements
+            }
+            _ => batch.values.clone(),
+        };
+        from_host(&[batch.count, outputs], elements, device)
+    }
+
+    /// The mean loss of a batch: `outputs` is `[batch, …]`, `targets` as [`Loss::targets`] makes
+    /// them. A value of one element.
+    ///
+    /// - `cross_entropy`: `−Σ tᵢ ln softmax(x)ᵢ`, averaged over examples;
+    /// - `binary_cross_entropy`: `max(x, 0) − x·t + ln(1 + e^−|x|)`, averaged over all elements;
+    /// - `mean_squared_error`: `(x − t)²`, averaged over all elements.
+    pub fn value(self, outputs: Value, targets: Value) -> Value {
+        let shape = dims(&targets);
+        let outputs = reshape(outputs, &shape);
+        let examples = shape[0] as f32;
+        let elements = (shape[0] * shape[1]) as f32;
+        match self.name {
+            LossName::CrossEntropy => {
+                let logarithms = B::log_softmax(outputs, 1);
+                let sum = B::float_sum(B::float_mul(logarithms, targets));
+                B::float_mul_scalar(sum, (-1.0 / examples).into())
+            }
+            LossName::BinaryCrossEntropy => {
+                let tail = B::float_neg(B::float_abs(outputs.clone()));
+                let tail = B::float_log1p(B::float_exp(tail));
+                let product = B::float_mul(outputs.clone(), targets);
+                let each = B::float_add(B::float_sub(B::relu(outputs), product), tail);
+                B::float_div_scalar(B::float_sum(each), elements.into())
+            }
+            LossName::MeanSquaredError => {
+                let difference = B::float_sub(outputs, targets);
+                let square = B::float_mul(difference.clone(), difference);
+                B::float_div_scalar(B::float_sum(square), elements.into())
+            }
+        }
+    }
+}

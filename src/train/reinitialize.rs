@@ -1,0 +1,82 @@
+//! Fresh weights for training from nothing.
+
+use std::collections::BTreeMap;
+
+use rand::{RngExt, SeedableRng};
+
+use crate::graph::{Family, Graph, family};
+
+/// Replaces all trained numbers: kernels by a uniform He initialisation (He et al., 2015, eq. 10,
+/// with the bound `√(6 ÷ fan_in)`), normalisation scales by 1, biases and shifts by 0, running
+/// means by 0 and variances by 1. Slopes of PRelu become 0.25.
+pub fn reinitialize(graph: &mut Graph, seed: u64) {
+    enum Fresh {
+        Kernel { fan_in: usize },
+        Constant(f32),
+    }
+    let mut fresh: BTreeMap<String, Fresh> = BTreeMap::new();
+    for node in &graph.nodes {
+        let role = family(node);
+        for (index, name) in node.input.iter().enumerate() {
+            let Some(tensor) = graph
+                .initializers
+                .get(name)
+                .filter(|t| t.floats().is_some())
+            else {
+                continue;
+            };
+            let dims = &tensor.dims;
+            let kernel = dims.len() >= 2;
+            let value = match (role, index) {
+                (Some(Family::Conv), 1) if kernel => Fresh::Kernel {
+                    fan_in: dims[1..].iter().product(),
+                },
+                (Some(Family::ConvTranspose), 1) if kernel => Fresh::Kernel {
+                    fan_in: dims[0] * dims[2..].iter().product::<usize>(),
+                },
+                (Some(Family::Gemm), 0 | 1) if kernel => {
+                    let turned = node.int(if index == 1 { "transB" } else { "transA" });
+                    let inner = usize::from((turned.unwrap_or(0) == 1) == (index == 1));
+                    Fresh::Kernel {
+                        fan_in: dims[inner],
+                    }
+                }
+                (Some(Family::MatMul), 1) if kernel => Fresh::Kernel {
+                    fan_in: dims[dims.len() - 2],
+                },
+                (Some(Family::MatMul), 0) if kernel => Fresh::Kernel {
+                    fan_in: dims[dims.len() - 1],
+                },
+                (Some(Family::Conv | Family::ConvTranspose | Family::Gemm), 2) => {
+                    Fresh::Constant(0.0)
+                }
+                (Some(Family::BatchNormalization), 1 | 4) => Fresh::Constant(1.0),
+                (Some(Family::BatchNormalization), 2 | 3) => Fresh::Constant(0.0),
+                (Some(Family::PRelu), 1) => Fresh::Constant(0.25),
+                // The bias behind a MatMul is a sum of its own.
+                (Some(Family::Binary), _) if node.operator() == "Add" && tensor.elements() > 1 => {
+                    Fresh::Constant(0.0)
+                }
+                _ => continue,
+            };
+            fresh.entry(name.clone()).or_insert(value);
+        }
+    }
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed ^ 0x1717);
+    for (name, value) in fresh {
+        let Some(tensor) = graph.initializers.get_mut(&name) else {
+            continue;
+        };
+        let count = tensor.elements();
+        let values = match value {
+            Fresh::Constant(constant) => vec![constant; count],
+            Fresh::Kernel { fan_in } => {
+                let bound = (6.0 / fan_in.max(1) as f32).sqrt();
+                (0..count)
+                    .map(|_| (random.random::<f32>() * 2.0 - 1.0) * bound)
+                    .collect()
+            }
+        };
+        tensor.set_floats(values);
+    }
+}

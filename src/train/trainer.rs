@@ -1,0 +1,360 @@
+//! The training loop.
+//!
+//! Everything random follows from the seed and the place in the training, so a training that
+//! stops and goes on later ends with the same weights as one that did not stop.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
+
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{AutodiffBackend, Dispatch};
+use serde::{Deserialize, Serialize};
+
+use super::evaluate::{compile, feed};
+use super::optimizer::OptimizerState;
+use super::schedule;
+use super::{Evaluator, Loss, Observer};
+use crate::data::{Prepared, Role};
+use crate::exec::value::{self, dims, from_host, reshape, scalar_to_host, to_host, track};
+use crate::exec::{CompileError, Device, Mode, Outcome, Parameters, Program, Value, upload};
+use crate::graph::Graph;
+use crate::spec::evaluate::MetricName;
+use crate::spec::train::TrainParams;
+
+/// Why a training ends without a result.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(
+        "the loss became {loss} at step {step}; train with a lower learning rate, or check the \
+         scale of the inputs"
+    )]
+    Diverged { step: u64, loss: f32 },
+    #[error("stopped on request")]
+    Drained(Box<TrainState>),
+}
+
+/// A tensor as it is kept in a checkpoint.
+pub type Kept = (Vec<usize>, Vec<f32>);
+
+/// Everything that a training needs to go on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainState {
+    /// Epoch that is under way, from 0.
+    pub epoch: u32,
+    /// Next batch in it.
+    pub batch: usize,
+    /// Steps made in all.
+    pub step: u64,
+    /// Sum of the losses since the last point of the curve, and how many they are.
+    pub loss: (f64, u64),
+    pub updates: u64,
+    /// Lowest validation loss so far, and epochs since.
+    pub best: Option<f64>,
+    pub epochs_since_best: u32,
+    pub examples: u64,
+    pub seconds: f64,
+    /// `parameter/…`, `slot0/…`, `slot1/…`, `best/…`.
+    #[serde(skip)]
+    pub tensors: BTreeMap<String, Kept>,
+}
+
+/// One training of one graph.
+pub struct Trainer<'a> {
+    pub graph: &'a Graph,
+    pub device: &'a Device,
+    pub data: &'a Prepared,
+    pub params: &'a TrainParams,
+    pub loss: Loss,
+    pub seed: u64,
+    /// Steps that earlier trainings of the job made; the curves go on behind them.
+    pub steps_before: u64,
+    /// By weight: 1 where it may change, 0 where it stays zero.
+    pub masks: &'a BTreeMap<String, Vec<f32>>,
+}
+
+/// What a training gives.
+pub struct Trained {
+    pub graph: Graph,
+    pub examples: u64,
+    pub seconds: f64,
+    pub steps: u64,
+}
+
+/// The live side of [`TrainState`].
+struct Live {
+    parameters: Parameters,
+    optimizer: OptimizerState,
+    best: Option<Parameters>,
+}
+
+impl Trainer<'_> {
+    /// Trains from the graph's weights, or goes on from `resume`.
+    pub fn run(
+        &self,
+        resume: Option<TrainState>,
+        observer: &mut dyn Observer,
+    ) -> Result<Trained, TrainError> {
+        let trainable: BTreeSet<String> = self
+            .graph
+            .trainable()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let masks: BTreeMap<&str, Value> = self
+            .masks
+            .iter()
+            .map(|(name, mask)| {
+                let shape = &self.graph.initializers[name].dims;
+                (
+                    name.as_str(),
+                    from_host(shape, mask.clone(), self.device.plain()),
+                )
+            })
+            .collect();
+        let mut state = TrainState::default();
+        let mut live = Live {
+            parameters: upload(self.graph, self.device.plain()),
+            optimizer: OptimizerState::default(),
+            best: None,
+        };
+        if let Some(kept) = resume {
+            self.restore(&kept, &mut live);
+            state = kept;
+            state.tensors.clear();
+        }
+        let batches = self.data.train_batches();
+        let epochs = self.params.epochs;
+        let steps = u64::from(epochs) * batches as u64;
+        let interval = (steps / 200).max(1);
+        let mut programs: HashMap<usize, Program> = HashMap::new();
+        let evaluator = Evaluator::new(self.graph, self.device);
+        while state.epoch < epochs {
+            let order = self.data.train_order(self.seed, state.epoch);
+            while state.batch < batches {
+                let started = Instant::now();
+                let batch = self.data.train_batch(&order, state.batch);
+                let (inputs, size) = feed(self.graph, self.device, &batch)?;
+                let program = match programs.entry(size) {
+                    std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                    std::collections::hash_map::Entry::Vacant(entry) => {
+                        entry.insert(compile(self.graph, size)?)
+                    }
+                };
+                let rate = self.params.optimizer.learning_rate
+                    * schedule::factor(&self.params.schedule, state.step, steps);
+                let loss = self.step(
+                    program, &mut live, &trainable, &masks, &inputs, &batch, rate, state.step,
+                );
+                if !loss.is_finite() {
+                    return Err(TrainError::Diverged {
+                        step: state.step,
+                        loss,
+                    });
+                }
+                state.batch += 1;
+                state.step += 1;
+                state.updates = live.optimizer.updates;
+                state.examples += batch.count as u64;
+                state.seconds += started.elapsed().as_secs_f64();
+                state.loss.0 += f64::from(loss);
+                state.loss.1 += 1;
+                let shown = self.steps_before + state.step;
+                if state.step.is_multiple_of(interval) || state.step == steps {
+                    observer.metric("train/loss", shown, state.loss.0 / state.loss.1 as f64);
+                    observer.metric("train/learning_rate", shown, rate);
+                    state.loss = (0.0, 0);
+                }
+                observer.trained(state.step, steps, state.epoch + 1, epochs);
+                if observer.drain_requested() {
+                    return Err(TrainError::Drained(Box::new(self.keep(&state, &live))));
+                }
+            }
+            state.epoch += 1;
+            state.batch = 0;
+            if self.validate(&evaluator, &mut state, &mut live, observer)? {
+                break;
+            }
+            observer.offer_checkpoint(&|| self.keep(&state, &live));
+        }
+        let finished = live.best.take().unwrap_or(live.parameters);
+        let mut graph = self.graph.clone();
+        let changed = trainable
+            .iter()
+            .map(String::as_str)
+            .chain(self.graph.running_statistics());
+        for name in changed {
+            if let (Some(value), Some(tensor)) =
+                (finished.get(name), graph.initializers.get_mut(name))
+            {
+                tensor.set_floats(to_host(value.clone()));
+            }
+        }
+        Ok(Trained {
+            graph,
+            examples: state.examples,
+            seconds: state.seconds,
+            steps: state.step,
+        })
+    }
+
+    /// One update of all parameters; returns the batch's loss.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the loop's own state, split so that each part can be borrowed alone"
+    )]
+    fn step(
+        &self,
+        program: &Program,
+        live: &mut Live,
+        trainable: &BTreeSet<String>,
+        masks: &BTreeMap<&str, Value>,
+        inputs: &[Value],
+        batch: &crate::data::Batch,
+        rate: f64,
+        step: u64,
+    ) -> f32 {
+        let mut leaves = live.parameters.clone();
+        for name in trainable {
+            if let Some(leaf) = leaves.get_mut(name) {
+                *leaf = track(leaf.clone());
+            }
+        }
+        let mode = Mode::Train {
+            seed: self.seed ^ (self.steps_before + step + 1).wrapping_mul(0xd6e8_feb8_6659_fd93),
+        };
+        let Outcome {
+            mut outputs,
+            statistics,
+        } = program.run(self.device, &leaves, inputs, mode);
+        let logits = outputs
+            .pop()
+            .expect("a program gives what it was asked for");
+        let logits_dims = dims(&logits);
+        let width = logits_dims.iter().product::<usize>() / logits_dims[0].max(1);
+        let targets = self.loss.targets(batch, width, self.device.plain());
+        let logits = reshape(logits, &[logits_dims[0], width]);
+        let loss = self.loss.value(logits, targets);
+        let shown = Dispatch::inner(loss.clone());
+        let mut gradients = Dispatch::backward(loss);
+        live.optimizer.advance();
+        for name in trainable {
+            let Some(leaf) = leaves.get(name) else {
+                continue;
+            };
+            let Some(gradient) = Dispatch::grad_remove(leaf, &mut gradients) else {
+                continue;
+            };
+            let parameter = live.parameters.remove(name).expect("a leaf is a parameter");
+            let mut updated =
+                live.optimizer
+                    .update(&self.params.optimizer, name, parameter, gradient, rate);
+            if let Some(mask) = masks.get(name.as_str()) {
+                updated = Dispatch::float_mul(updated, mask.clone());
+            }
+            live.parameters.insert(name.clone(), updated);
+        }
+        for batch in statistics {
+            for (name, value) in [
+                (batch.running_mean, batch.mean),
+                (batch.running_variance, batch.variance),
+            ] {
+                let Some(running) = live.parameters.get_mut(&name) else {
+                    continue;
+                };
+                let kept = Dispatch::float_mul_scalar(running.clone(), batch.momentum.into());
+                let fresh = Dispatch::float_mul_scalar(
+                    Dispatch::inner(value),
+                    (1.0 - batch.momentum).into(),
+                );
+                *running = Dispatch::float_add(kept, fresh);
+            }
+        }
+        scalar_to_host(shown)
+    }
+
+    /// Measures the validation split after an epoch; whether to stop early.
+    fn validate(
+        &self,
+        evaluator: &Evaluator,
+        state: &mut TrainState,
+        live: &mut Live,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, TrainError> {
+        if self.data.count(Role::Validation) == 0 {
+            return Ok(false);
+        }
+        let plain = Loss {
+            label_smoothing: 0.0,
+            ..self.loss
+        };
+        let measured = evaluator.measure(&live.parameters, self.data, Role::Validation, plain)?;
+        let task = self.data.about.task;
+        let loss = measured.metric(MetricName::Loss, task);
+        let shown = self.steps_before + state.step;
+        observer.metric("validation/loss", shown, loss);
+        if MetricName::Accuracy.applies_to(task) {
+            let accuracy = measured.metric(MetricName::Accuracy, task);
+            observer.metric("validation/accuracy", shown, accuracy);
+        }
+        let Some(early_stopping) = &self.params.early_stopping else {
+            return Ok(false);
+        };
+        if state.best.is_none_or(|best| loss < best) {
+            state.best = Some(loss);
+            state.epochs_since_best = 0;
+            live.best = Some(live.parameters.clone());
+            return Ok(false);
+        }
+        state.epochs_since_best += 1;
+        Ok(state.epochs_since_best >= early_stopping.patience)
+    }
+
+    fn keep(&self, state: &TrainState, live: &Live) -> TrainState {
+        let mut kept = state.clone();
+        let mut put = |prefix: &str, name: &str, value: &Value| {
+            kept.tensors.insert(
+                format!("{prefix}/{name}"),
+                (dims(value), to_host(value.clone())),
+            );
+        };
+        for (name, value) in &live.parameters {
+            put("parameter", name, value);
+        }
+        for (name, slots) in &live.optimizer.slots {
+            for (index, slot) in slots.iter().enumerate() {
+                put(&format!("slot{index}"), name, slot);
+            }
+        }
+        for (name, value) in live.best.iter().flatten() {
+            put("best", name, value);
+        }
+        kept
+    }
+
+    fn restore(&self, kept: &TrainState, live: &mut Live) {
+        live.optimizer.updates = kept.updates;
+        let mut best = Parameters::new();
+        for (key, (shape, elements)) in &kept.tensors {
+            let value = value::from_host(shape, elements.clone(), self.device.plain());
+            match key.split_once('/') {
+                Some(("parameter", name)) => {
+                    live.parameters.insert(name.to_owned(), value);
+                }
+                Some(("best", name)) => {
+                    best.insert(name.to_owned(), value);
+                }
+                // The keys are sorted, so slot 0 of a parameter comes before its slot 1.
+                Some((_, name)) => live
+                    .optimizer
+                    .slots
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push(value),
+                None => {}
+            }
+        }
+        live.best = (!best.is_empty()).then_some(best);
+    }
+}

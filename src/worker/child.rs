@@ -1,0 +1,229 @@
+//! A child process `sinter job` and the lines that go over its pipes.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command as Process};
+use tokio::task::JoinHandle;
+
+use crate::spec::child::{Command, Message, Order};
+
+/// Lines of the child's log that are kept to explain its death.
+const KEPT_LOG_LINES: usize = 20;
+
+/// How long a child may take to end by itself after its closing message.
+const ENDING_TIME: Duration = Duration::from_secs(10);
+
+/// Why a child can't be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    #[error("the child process can't be started: {0}")]
+    Start(#[source] std::io::Error),
+    #[error("the pipes of the child process failed: {0}")]
+    Pipe(#[from] std::io::Error),
+    #[error("the order can't be written as JSON: {0}")]
+    Order(#[from] serde_json::Error),
+    #[error("the child process said something that is no message: {0}")]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// How children are started.
+#[derive(Debug, Clone)]
+pub struct ChildProgram {
+    path: PathBuf,
+    /// 0 for all processors.
+    threads: usize,
+}
+
+impl ChildProgram {
+    /// The program that runs now, which knows the command `job`.
+    pub fn this_one(threads: usize) -> std::io::Result<Self> {
+        Ok(Self {
+            path: std::env::current_exe()?,
+            threads,
+        })
+    }
+
+    /// Starts a child and gives it its order.
+    pub async fn start(&self, order: &Order) -> Result<ChildProcess, ChildError> {
+        let mut process = Process::new(&self.path);
+        process
+            .arg("job")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .env_remove("SINTER_API_KEYS")
+            .kill_on_drop(true);
+        // A Ctrl-C in a terminal goes to the server alone, which then lets its children drain.
+        #[cfg(unix)]
+        process.process_group(0);
+        if self.threads > 0 {
+            process.env("RAYON_NUM_THREADS", self.threads.to_string());
+        }
+        let mut child = process.spawn().map_err(ChildError::Start)?;
+        let (stdin, stdout, stderr) =
+            match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
+                (Some(stdin), Some(stdout), Some(stderr)) => (stdin, stdout, stderr),
+                _ => unreachable!("all three pipes were asked for"),
+            };
+        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let relay = tokio::spawn(relay_log(stderr, Arc::clone(&log), child.id()));
+        let mut started = ChildProcess {
+            child,
+            stdin,
+            messages: BufReader::new(stdout).lines(),
+            log,
+            relay,
+        };
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        started.write(&line).await?;
+        Ok(started)
+    }
+}
+
+/// A running child; it is killed when this value is dropped.
+#[derive(Debug)]
+pub struct ChildProcess {
+    child: Child,
+    stdin: ChildStdin,
+    messages: Lines<BufReader<ChildStdout>>,
+    log: Arc<Mutex<VecDeque<String>>>,
+    relay: JoinHandle<()>,
+}
+
+impl ChildProcess {
+    /// The next message, or `None` at the end. Nothing is lost when the wait is given up.
+    pub async fn next_message(&mut self) -> Result<Option<Message>, ChildError> {
+        match self.messages.next_line().await? {
+            None => Ok(None),
+            Some(line) => serde_json::from_str(&line)
+                .map(Some)
+                .map_err(ChildError::Malformed),
+        }
+    }
+
+    /// Asks the child for something.
+    pub async fn ask(&mut self, command: Command) -> Result<(), ChildError> {
+        let mut line = serde_json::to_vec(&command)?;
+        line.push(b'\n');
+        self.write(&line).await
+    }
+
+    async fn write(&mut self, line: &[u8]) -> Result<(), ChildError> {
+        match self.stdin.write_all(line).await {
+            Ok(()) => Ok(self.stdin.flush().await?),
+            // It has died already; the end of its messages will tell.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Kills the child and waits until it is gone.
+    pub async fn kill(mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(%error, "a child process could not be killed");
+        }
+        self.relay.abort();
+    }
+
+    /// Waits for the end of a child that has nothing more to say, and tells how it ended.
+    pub async fn ended(mut self) -> ChildEnd {
+        let status = match tokio::time::timeout(ENDING_TIME, self.child.wait()).await {
+            Ok(status) => status.ok(),
+            Err(_) => {
+                // It ignores the end of its work; nothing it does counts any more.
+                if let Err(error) = self.child.kill().await {
+                    tracing::warn!(%error, "a child process could not be killed");
+                }
+                None
+            }
+        };
+        // The last log lines may still be in the pipe, which a grandchild could keep open.
+        let _ = tokio::time::timeout(Duration::from_secs(1), &mut self.relay).await;
+        self.relay.abort();
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        ChildEnd {
+            status,
+            last_log_lines: log.iter().cloned().collect(),
+        }
+    }
+}
+
+/// How a child ended.
+#[derive(Debug)]
+pub struct ChildEnd {
+    /// `None` when it had to be killed because it did not end by itself.
+    pub status: Option<ExitStatus>,
+    pub last_log_lines: Vec<String>,
+}
+
+impl ChildEnd {
+    /// What happened, in words for those who gave the order.
+    pub fn explanation(&self) -> String {
+        let Some(status) = self.status else {
+            return "the process fell silent and had to be killed".to_owned();
+        };
+        if let Some(signal) = signal_of(status) {
+            let hint = if signal == 9 {
+                "; the usual reason is that the machine ran out of memory, so try a smaller \
+                 batch_size"
+            } else {
+                ""
+            };
+            let name = signal_name(signal);
+            return format!("the process was ended by signal {signal}{name}{hint}");
+        }
+        match status.code() {
+            Some(code) => {
+                format!("the process ended with exit status {code} before its work was done")
+            }
+            None => "the process ended before its work was done".to_owned(),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn signal_of(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
+#[cfg(not(unix))]
+fn signal_of(_status: ExitStatus) -> Option<i32> {
+    None
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        15 => " (SIGTERM)",
+        _ => "",
+    }
+}
+
+async fn relay_log(stderr: ChildStderr, kept: Arc<Mutex<VecDeque<String>>>, pid: Option<u32>) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match reader.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        tracing::debug!(target: "sinter::child", pid, "{text}");
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT_LOG_LINES {
+            kept.pop_front();
+        }
+        kept.push_back(text);
+    }
+}

@@ -1,0 +1,435 @@
+//! One slot: claims a job, sees it through, claims the next.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::WorkerHealth;
+use super::child::{ChildError, ChildProcess, ChildProgram};
+use super::publish::prepare;
+use crate::config::Settings;
+use crate::spec::child::{Command, JobInputs, Message, Order, StagedFile};
+use crate::spec::model::ModelSummary;
+use crate::spec::problem::Problem;
+use crate::spec::result::JobResult;
+use crate::store::events::NewEvent;
+use crate::store::jobs::JobStatus;
+use crate::store::metrics::NewPoint;
+use crate::store::queue::{AttemptEnd, Claim, Report, Reported};
+use crate::store::{ChangeKind, JobChange, Store, StoreError, remove_folder};
+use crate::telemetry::Telemetry;
+
+/// How often the queue is looked at when nothing is heard.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How often what a child says is written down.
+const FLUSH: Duration = Duration::from_millis(250);
+
+/// As many rows are written down at once without waiting for the next flush.
+const ROWS_AT_ONCE: usize = 500;
+
+/// How often writing down the end of an attempt is tried before it is left to the lease.
+const END_TRIES: u32 = 5;
+
+/// One of the jobs that can run at the same time.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub number: usize,
+    pub store: Arc<Store>,
+    pub settings: Arc<Settings>,
+    pub program: ChildProgram,
+    pub telemetry: Arc<Telemetry>,
+    pub draining: CancellationToken,
+    pub health: WorkerHealth,
+}
+
+/// What made the loop over a child's messages stop.
+enum Outcome {
+    Done {
+        result: Box<JobResult>,
+        artifacts: Vec<StagedFile>,
+        new_model: Option<Box<ModelSummary>>,
+    },
+    Ended(AttemptEnd),
+    /// The lease was lost: another worker has the job.
+    LeaseLost,
+}
+
+impl Slot {
+    pub async fn run(self) {
+        let mut changes = self.store.changes();
+        while !self.draining.is_cancelled() {
+            self.health.tick(self.number);
+            let owner = Uuid::now_v7().to_string();
+            match self.store.claim_job(&owner, self.settings.lease()).await {
+                Ok(Some(claim)) => self.attempt(claim).await,
+                Ok(None) => {
+                    tokio::select! {
+                        () = self.draining.cancelled() => {}
+                        () = sleep(POLL) => {}
+                        () = something_queued(&mut changes) => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the queue could not be read");
+                    sleep(POLL).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, claim: Claim) {
+        let started = Instant::now();
+        let job_id = &claim.job.id;
+        tracing::info!(job = %job_id, attempt = claim.lease.attempt, "job started");
+        let outcome = match self.run_child(&claim).await {
+            Ok(outcome) => outcome,
+            Err(problem) => Outcome::Ended(AttemptEnd::Died(problem)),
+        };
+        let reported = match outcome {
+            Outcome::LeaseLost => Ok(Reported::Refused),
+            Outcome::Ended(end) => {
+                if matches!(end, AttemptEnd::Died(_)) {
+                    self.telemetry.attempt_failed();
+                }
+                self.end(&claim, end).await
+            }
+            Outcome::Done {
+                result,
+                artifacts,
+                new_model,
+            } => {
+                self.publish(&claim, *result, artifacts, new_model.map(|model| *model))
+                    .await
+            }
+        };
+        let status = match reported {
+            Ok(Reported::Taken(status)) => status,
+            Ok(Reported::Refused) => {
+                tracing::warn!(job = %job_id, attempt = claim.lease.attempt,
+                    "the lease was lost; what the attempt did does not count");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(job = %job_id, %error,
+                    "the end of an attempt could not be written down; its lease will run out");
+                return;
+            }
+        };
+        tracing::info!(job = %job_id, status = status.as_str(), "attempt ended");
+        if status.has_ended() {
+            let kind = claim.job.kind.as_str();
+            self.telemetry
+                .job_ended(kind, status.as_str(), started.elapsed());
+        }
+        self.clean_up(job_id, status).await;
+    }
+
+    /// Removes what no later attempt can use.
+    async fn clean_up(&self, job_id: &str, status: JobStatus) {
+        let removed = if status == JobStatus::Succeeded {
+            self.store.remove_job_folder(job_id).await
+        } else {
+            remove_folder(&self.store.job_staging_folder(job_id)).await
+        };
+        if let Err(error) = removed {
+            tracing::warn!(job = %job_id, %error, "a job folder stays behind");
+        }
+    }
+
+    async fn end(&self, claim: &Claim, end: AttemptEnd) -> Result<Reported, StoreError> {
+        let mut tries = 1;
+        loop {
+            match self.store.end_attempt(&claim.lease, &end).await {
+                Err(error) if tries < END_TRIES => {
+                    tracing::warn!(job = %claim.job.id, %error, "trying again");
+                    tries += 1;
+                    sleep(POLL).await;
+                }
+                reported => return reported,
+            }
+        }
+    }
+
+    async fn order(&self, claim: &Claim) -> Result<Order, Problem> {
+        let job = &claim.job;
+        let internal = |error: StoreError| {
+            tracing::error!(job = %job.id, %error, "a job could not be prepared");
+            Problem::new(500, "internal_error", "the job could not be prepared")
+        };
+        let model = self
+            .store
+            .model(&job.request.model.to_string())
+            .await
+            .map_err(internal)?
+            .ok_or_else(|| gone("model"))?;
+        let dataset = match job.request.dataset {
+            None => None,
+            Some(id) => {
+                let found = self
+                    .store
+                    .dataset(&id.to_string())
+                    .await
+                    .map_err(internal)?;
+                let dataset = found.ok_or_else(|| gone("dataset"))?;
+                Some(self.store.dataset_input(&dataset))
+            }
+        };
+        let staging = self.store.job_staging_folder(&job.id);
+        let checkpoint = self.store.checkpoint_folder(&job.id);
+        remove_folder(&staging).await.map_err(internal)?;
+        for folder in [&staging, &checkpoint] {
+            tokio::fs::create_dir_all(folder)
+                .await
+                .map_err(|error| internal(StoreError::file("make the folder", folder)(error)))?;
+        }
+        Ok(Order::Run {
+            inputs: Box::new(JobInputs {
+                job: Uuid::parse_str(&job.id)
+                    .map_err(|_| Problem::new(500, "internal_error", "the job has no UUID"))?,
+                request: job.request.clone(),
+                model: self.store.blobs().path(&model.digest),
+                dataset,
+            }),
+            staging,
+            checkpoint,
+        })
+    }
+
+    /// Runs the child to its end. An `Err` is a death that costs the attempt.
+    async fn run_child(&self, claim: &Claim) -> Result<Outcome, Problem> {
+        let mut changes = self.store.changes();
+        let order = self.order(claim).await?;
+        let mut child = self.program.start(&order).await.map_err(died)?;
+        let lease_time = self.settings.lease();
+        let mut report = Report::default();
+        let mut heartbeat = interval(self.settings.heartbeat());
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flush = interval(FLUSH);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let time_limit = Duration::from_secs(claim.job.request.timeout_seconds);
+        let time_out = sleep(time_limit);
+        tokio::pin!(time_out);
+        let mut drain_deadline = None;
+
+        let closing = loop {
+            let mut look_for_cancel = false;
+            let mut write_down = false;
+            tokio::select! {
+                message = child.next_message() => match message {
+                    Ok(Some(message)) if message.is_closing() => break Some(message),
+                    Ok(Some(message)) => {
+                        note(&mut report, message);
+                        write_down = report.events.len() + report.points.len() >= ROWS_AT_ONCE;
+                    }
+                    Ok(None) => break None,
+                    Err(error) => {
+                        child.kill().await;
+                        return Err(died(error));
+                    }
+                },
+                _ = flush.tick() => write_down = !report.is_empty(),
+                _ = heartbeat.tick() => write_down = true,
+                () = cancel_requested(&mut changes, &claim.job.id) => look_for_cancel = true,
+                () = &mut time_out => {
+                    child.kill().await;
+                    self.last_report(claim, &report).await;
+                    return Ok(Outcome::Ended(AttemptEnd::Failed(timed_out(time_limit))));
+                }
+                () = self.draining.cancelled(), if drain_deadline.is_none() => {
+                    drain_deadline = Some(tokio::time::Instant::now() + self.settings.drain());
+                    if let Err(error) = child.ask(Command::Drain).await {
+                        tracing::warn!(job = %claim.job.id, %error, "can't ask for a checkpoint");
+                    }
+                }
+                () = until(drain_deadline) => {
+                    tracing::warn!(job = %claim.job.id, "no checkpoint in time; killing the job");
+                    child.kill().await;
+                    self.last_report(claim, &report).await;
+                    return Ok(Outcome::Ended(AttemptEnd::Drained));
+                }
+            }
+            if !write_down && !look_for_cancel {
+                continue;
+            }
+            self.health.tick(self.number);
+            match self.store.report(&claim.lease, &report, lease_time).await {
+                Ok(Reported::Taken(JobStatus::Canceling)) => {
+                    child.kill().await;
+                    return Ok(Outcome::Ended(AttemptEnd::Canceled));
+                }
+                Ok(Reported::Taken(_)) => report = Report::default(),
+                Ok(Reported::Refused) => {
+                    child.kill().await;
+                    return Ok(Outcome::LeaseLost);
+                }
+                // What was to be written down is tried again with the next report.
+                Err(error) => tracing::error!(job = %claim.job.id, %error, "can't report"),
+            }
+        };
+        self.last_report(claim, &report).await;
+        if closing.is_none() && self.draining.is_cancelled() {
+            // Whoever stops the server may have signaled its children too.
+            child.kill().await;
+            return Ok(Outcome::Ended(AttemptEnd::Drained));
+        }
+        self.conclude(child, closing).await
+    }
+
+    /// What a closing message, or the end without one, makes of the attempt.
+    async fn conclude(
+        &self,
+        child: ChildProcess,
+        closing: Option<Message>,
+    ) -> Result<Outcome, Problem> {
+        let end = child.ended().await;
+        match closing {
+            Some(Message::Done {
+                result,
+                artifacts,
+                new_model,
+            }) => Ok(Outcome::Done {
+                result,
+                artifacts,
+                new_model,
+            }),
+            Some(Message::Failed { problem }) => Ok(Outcome::Ended(AttemptEnd::Failed(problem))),
+            Some(Message::Drained) => Ok(Outcome::Ended(AttemptEnd::Drained)),
+            Some(_) => Err(Problem::new(
+                500,
+                "worker_died",
+                "the job's process answered another question than it was asked",
+            )),
+            None => {
+                for line in &end.last_log_lines {
+                    tracing::warn!(target: "sinter::child", "{line}");
+                }
+                Err(Problem::new(500, "worker_died", end.explanation()))
+            }
+        }
+    }
+
+    /// Writes down what was said before the end. The end itself tells whether the lease holds.
+    async fn last_report(&self, claim: &Claim, report: &Report) {
+        let lease_time = self.settings.lease();
+        if let Err(error) = self.store.report(&claim.lease, report, lease_time).await {
+            tracing::error!(job = %claim.job.id, %error, "can't report");
+        }
+    }
+
+    /// Publishes what a child has made, with heartbeats while its files are read.
+    async fn publish(
+        &self,
+        claim: &Claim,
+        result: JobResult,
+        artifacts: Vec<StagedFile>,
+        new_model: Option<ModelSummary>,
+    ) -> Result<Reported, StoreError> {
+        let preparing = prepare(&self.store, &claim.job, result, artifacts, new_model);
+        tokio::pin!(preparing);
+        let mut heartbeat = interval(self.settings.heartbeat());
+        let prepared = loop {
+            tokio::select! {
+                prepared = &mut preparing => break prepared,
+                _ = heartbeat.tick() => {
+                    self.health.tick(self.number);
+                    self.last_report(claim, &Report::default()).await;
+                }
+            }
+        };
+        let publication = match prepared {
+            Ok(publication) => publication,
+            Err(error) => {
+                tracing::error!(job = %claim.job.id, %error, "can't publish");
+                let problem = Problem::new(500, "internal_error", "the files can't be published");
+                return self.end(claim, AttemptEnd::Died(problem)).await;
+            }
+        };
+        match self.store.complete_job(&claim.lease, &publication).await {
+            Err(error) => {
+                tracing::error!(job = %claim.job.id, %error, "can't publish");
+                let problem = Problem::new(500, "internal_error", "the files can't be published");
+                self.end(claim, AttemptEnd::Died(problem)).await
+            }
+            reported => reported,
+        }
+    }
+}
+
+fn note(report: &mut Report, message: Message) {
+    match message {
+        Message::Event {
+            level,
+            kind,
+            text,
+            data,
+        } => report
+            .events
+            .push(NewEvent::new(level, &kind, text).with_data(data)),
+        Message::Metric { name, step, value } => {
+            report.points.push(NewPoint { name, step, value });
+        }
+        Message::Progress(progress) => report.progress = Some(progress),
+        _ => unreachable!("closing messages are never noted"),
+    }
+}
+
+fn gone(what: &str) -> Problem {
+    let code = format!("{what}_not_found");
+    Problem::new(422, &code, format!("the {what} of the job was deleted"))
+}
+
+fn died(error: ChildError) -> Problem {
+    tracing::error!(%error, "a child process can't be run");
+    Problem::new(500, "worker_died", "the job's process could not be run")
+}
+
+fn timed_out(limit: Duration) -> Problem {
+    let detail = format!(
+        "the attempt ran for {} s, as long as timeout_seconds allows",
+        limit.as_secs()
+    );
+    let mut problem = Problem::new(422, "timed_out", detail);
+    problem.errors = vec![crate::spec::FieldError::new(
+        "/timeout_seconds",
+        "the job needs more time, or less to do",
+    )];
+    problem
+}
+
+/// Waits until a job is queued.
+async fn something_queued(changes: &mut broadcast::Receiver<JobChange>) {
+    loop {
+        match changes.recv().await {
+            Ok(change) if change.kind != ChangeKind::Queued => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+        }
+    }
+}
+
+/// Waits until someone asks this job to stop, or may have asked unheard.
+async fn cancel_requested(changes: &mut broadcast::Receiver<JobChange>, job_id: &str) {
+    loop {
+        match changes.recv().await {
+            Ok(change) => {
+                if change.kind == ChangeKind::CancelRequested && change.job_id == job_id {
+                    return;
+                }
+            }
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            Err(broadcast::error::RecvError::Lagged(_)) => return,
+        }
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
