@@ -59,7 +59,15 @@ fn find(graph: &Graph, exclusion: &Exclusion) -> Result<Couplings, PruneError> {
     }))
 }
 
-/// One cut: the new graph and, by target, what it has reached.
+/// What one cut has reached.
+#[derive(Default, Serialize, Deserialize)]
+struct Found {
+    /// By target name.
+    reached: BTreeMap<String, f64>,
+    round_to: Option<u32>,
+}
+
+/// One cut: the new graph and what it has reached.
 fn cut(
     graph: &Graph,
     params: &PruneParams,
@@ -67,20 +75,27 @@ fn cut(
     exclusion: &Exclusion,
     original: &Original,
     seed: u64,
-) -> Result<(Graph, BTreeMap<String, f64>), PruneError> {
+) -> Result<(Graph, Found), PruneError> {
     if params.granularity == Granularity::Weight {
         let mut pruned = graph.clone();
         let sparsity = target.sparsity.unwrap_or_default();
         let reached = weight::sparsify(&mut pruned, exclusion, params, sparsity, seed)?;
-        return Ok((pruned, BTreeMap::from([("sparsity".to_owned(), reached)])));
+        let found = Found {
+            reached: BTreeMap::from([("sparsity".to_owned(), reached)]),
+            round_to: None,
+        };
+        return Ok((pruned, found));
     }
     let couplings = find(graph, exclusion)?;
     let chosen = choose(graph, &couplings, params, target, original, seed)?;
-    let found = target
-        .given()
-        .into_iter()
-        .map(|(name, _)| (name.to_owned(), reached(name, &chosen, original)))
-        .collect();
+    let found = Found {
+        reached: target
+            .given()
+            .into_iter()
+            .map(|(name, _)| (name.to_owned(), reached(name, &chosen, original)))
+            .collect(),
+        round_to: Some(chosen.round_to as u32),
+    };
     Ok((chosen.graph, found))
 }
 
@@ -104,7 +119,7 @@ impl Job<'_> {
         };
         let original = start.original();
         let steps = params.schedule.steps;
-        let mut found = BTreeMap::new();
+        let mut found = Found::default();
         for step in 1..=steps {
             let stage = key_of(&format!("{step}/cut"));
             match self.journal.recall(&stage) {
@@ -127,7 +142,7 @@ impl Job<'_> {
                     self.voice.event(
                         Level::Info,
                         "pruned",
-                        format!("cut {step} of {steps}: {}", in_words(&found)),
+                        format!("cut {step} of {steps}: {}", in_words(&found.reached)),
                         serde_json::json!(found),
                     );
                     self.journal.record(&stage, &found, &graph)?;
@@ -193,7 +208,7 @@ fn outcome(
     start: &Start,
     graph: &Graph,
     params: &PruneParams,
-    reached: BTreeMap<String, f64>,
+    found: Found,
 ) -> PruneOutcome {
     let after: BTreeMap<String, LayerInfo> = layers(graph)
         .into_iter()
@@ -218,7 +233,8 @@ fn outcome(
         .collect();
     PruneOutcome {
         asked: asked(&params.target),
-        reached,
+        reached: found.reached,
+        round_to: found.round_to,
         layers,
         blocked: match params.granularity {
             Granularity::Channel => start.blocked.clone(),

@@ -1,8 +1,10 @@
 //! Values of run-time rank on a device, and the few helpers that everything else is made of.
 
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
-use burn::backend::{AutodiffBackend, Dispatch, DispatchDevice, DispatchTensor, TensorMetadata};
-use burn::tensor::{FloatDType, IntDType, Shape, TensorData};
+use burn::backend::{
+    AutodiffBackend, Dispatch, DispatchDevice, DispatchTensor, TensorMetadata, get_device_settings,
+};
+use burn::tensor::{BoolDType, FloatDType, IntDType, Shape, TensorData};
 
 /// A float32 (or, for indices, integer) tensor on a device; its rank is known at run time only.
 pub type Value = DispatchTensor;
@@ -15,10 +17,20 @@ pub fn dims(value: &Value) -> Vec<usize> {
     value.shape().to_vec()
 }
 
+/// Burn has no values of rank 0; a scalar has one axis of size 1, which broadcasts alike.
+fn on_device(dims: &[usize]) -> &[usize] {
+    if dims.is_empty() { &[1] } else { dims }
+}
+
 /// A value of shape `dims` with these elements in row-major order.
 pub fn from_host(dims: &[usize], elements: Vec<f32>, device: &DispatchDevice) -> Value {
-    let data = TensorData::new(elements, dims.to_vec());
+    let data = TensorData::new(elements, on_device(dims).to_vec());
     Dispatch::float_from_data(data, device)
+}
+
+/// The type in which a device keeps the results of comparisons.
+pub fn bool_type(value: &Value) -> BoolDType {
+    get_device_settings::<Dispatch>(&value.device()).bool_dtype
 }
 
 /// Indices of shape `[indices.len()]`.
@@ -46,6 +58,7 @@ pub fn scalar_to_host(value: Value) -> f32 {
 }
 
 pub fn reshape(value: Value, dims: &[usize]) -> Value {
+    let dims = on_device(dims);
     if value.shape().as_slice() == dims {
         return value;
     }
@@ -64,6 +77,7 @@ pub fn with_rank(value: Value, rank: usize) -> Value {
 }
 
 pub fn expand(value: Value, to: &[usize]) -> Value {
+    let to = on_device(to);
     let value = with_rank(value, to.len());
     if dims(&value) == to {
         return value;
@@ -73,7 +87,7 @@ pub fn expand(value: Value, to: &[usize]) -> Value {
 
 pub fn full(dims: &[usize], fill: f32, device: &DispatchDevice) -> Value {
     Dispatch::float_full(
-        Shape::from(dims.to_vec()),
+        Shape::from(on_device(dims).to_vec()),
         fill.into(),
         device,
         FloatDType::F32,

@@ -142,9 +142,12 @@ pub struct PruneParams {
     /// Node names to leave alone, with `*` and `?`.
     #[serde(default)]
     pub exclude: Vec<String>,
-    /// Kept channel counts are multiples of this, where the layer has that many.
-    #[serde(default = "default_round_to")]
-    pub round_to: u32,
+    /// Kept channel counts are multiples of this, where the layer has that many. When `null`, the
+    /// largest of 16, 8, 4, 2 and 1 that lands near the target: runtimes compute channels in
+    /// blocks as wide as the processor's vectors, and a count between two blocks can be slower
+    /// than the unpruned layer.
+    #[serde(default)]
+    pub round_to: Option<u32>,
     /// Largest share that any one layer (group) loses.
     #[serde(default = "default_max_layer_sparsity")]
     pub max_layer_sparsity: f64,
@@ -166,10 +169,6 @@ fn default_criterion() -> Criterion {
 
 fn default_scope() -> Scope {
     Scope::Global
-}
-
-fn default_round_to() -> u32 {
-    1
 }
 
 fn default_max_layer_sparsity() -> f64 {
@@ -234,16 +233,18 @@ impl PruneParams {
                 faults.require(false, &format!("/exclude/{index}"), error.to_string());
             }
         }
-        faults.require(
-            (1..=1024).contains(&self.round_to),
-            "/round_to",
-            "must be from 1 to 1024",
-        );
-        faults.require(
-            self.round_to == 1 || self.granularity == Granularity::Channel,
-            "/round_to",
-            "applies to the granularity `channel` only",
-        );
+        if let Some(round_to) = self.round_to {
+            faults.require(
+                (1..=1024).contains(&round_to),
+                "/round_to",
+                "must be from 1 to 1024",
+            );
+            faults.require(
+                self.granularity == Granularity::Channel,
+                "/round_to",
+                "applies to the granularity `channel` only",
+            );
+        }
         faults.require(
             self.max_layer_sparsity > 0.0 && self.max_layer_sparsity <= 1.0,
             "/max_layer_sparsity",

@@ -91,6 +91,9 @@ pub struct PruneOutcome {
     pub asked: BTreeMap<String, f64>,
     /// By target name: what the final graph has.
     pub reached: BTreeMap<String, f64>,
+    /// The multiple that kept channel counts were rounded to; `null` for single weights.
+    #[serde(default)]
+    pub round_to: Option<u32>,
     pub layers: Vec<LayerChange>,
     pub blocked: Vec<Blocked>,
 }

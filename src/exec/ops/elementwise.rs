@@ -3,9 +3,8 @@
 use burn::backend::Dispatch;
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
-use burn::tensor::BoolDType;
 
-use crate::exec::value::{Value, dims, expand, with_rank};
+use crate::exec::value::{Value, bool_type, dims, expand, with_rank};
 use crate::onnx::proto::NodeProto;
 
 /// A function of one value, element by element; the name is the ONNX operator's.
@@ -141,7 +140,7 @@ impl Unary {
                 B::float_mul(x, gate)
             }
             Self::ThresholdedRelu { alpha } => {
-                let low = B::float_lower_equal_elem(x.clone(), alpha.into(), BoolDType::Native);
+                let low = B::float_lower_equal_elem(x.clone(), alpha.into(), bool_type(&x));
                 B::float_mask_fill(x, low, 0f32.into())
             }
             Self::Clip { min, max } => match (min > f32::MIN, max < f32::MAX) {
@@ -240,9 +239,10 @@ impl Binary {
                     .map(|(x, y)| if x == 1 { y } else { x })
                     .collect();
                 let (a, b) = (expand(a, &to), expand(b, &to));
+                let kind = bool_type(&a);
                 let take_b = match self {
-                    Self::Max => B::float_greater(b.clone(), a.clone(), BoolDType::Native),
-                    _ => B::float_lower(b.clone(), a.clone(), BoolDType::Native),
+                    Self::Max => B::float_greater(b.clone(), a.clone(), kind),
+                    _ => B::float_lower(b.clone(), a.clone(), kind),
                 };
                 B::float_mask_where(a, take_b, b)
             }
