@@ -5,6 +5,7 @@
 //! the device records them. One code path serves every device.
 
 mod device;
+mod kernels;
 mod ops;
 mod program;
 pub mod value;

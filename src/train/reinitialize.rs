@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
 
 use crate::graph::{Family, Graph, family};
 
-/// Replaces all trained numbers: kernels by a uniform He initialisation (He et al., 2015, eq. 10,
-/// with the bound `√(6 ÷ fan_in)`), normalisation scales by 1, biases and shifts by 0, running
+/// Replaces all trained numbers: kernels by He initialisation (He et al., "Delving Deep into
+/// Rectifiers", 2015, eq. 10: normal with the deviation `√(2 ÷ fan_in)`), normalisation scales by 1, biases and shifts by 0, running
 /// means by 0 and variances by 1. Slopes of PRelu become 0.25.
 pub fn reinitialize(graph: &mut Graph, seed: u64) {
     enum Fresh {
@@ -71,9 +72,12 @@ pub fn reinitialize(graph: &mut Graph, seed: u64) {
         let values = match value {
             Fresh::Constant(constant) => vec![constant; count],
             Fresh::Kernel { fan_in } => {
-                let bound = (6.0 / fan_in.max(1) as f32).sqrt();
+                let deviation = (2.0 / fan_in.max(1) as f32).sqrt();
                 (0..count)
-                    .map(|_| (random.random::<f32>() * 2.0 - 1.0) * bound)
+                    .map(|_| {
+                        let normal: f32 = StandardNormal.sample(&mut random);
+                        normal * deviation
+                    })
                     .collect()
             }
         };

@@ -324,6 +324,17 @@ def assert_problem(answer, status, code=None, *, pointer=None, says=()):
     return problem
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Tells fixtures of `test_bad_input` whether their test has failed."""
+    report = yield
+    if call.when == "call" and report.failed:
+        failed = getattr(item.module, "FAILED", None)
+        if failed is not None:
+            item.stash[failed] = True
+    return report
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """One server for all tests that only add to it."""

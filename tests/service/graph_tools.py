@@ -270,30 +270,17 @@ def sources_of(model):
     return {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Identity"}
 
 
-def constants_of(model):
-    """Names of numbers that are arguments, not weights: the scales of a Resize."""
-    return {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:]}
-
-
-def statistics_of(model):
-    """Names of running means and variances, which no gradient changes."""
-    sources = sources_of(model)
+def count_parameters(content):
+    """Elements, and nonzero ones, of what training changes: no statistics, no arguments."""
+    model = onnx.load_from_string(content)
+    weights, sources = weights_of(model), sources_of(model)
     names = set()
     for node in model.graph.node:
-        if node.op_type == "BatchNormalization":
-            names |= {sources.get(name, name) for name in node.input[3:5]}
-    return names
-
-
-def count_parameters(content):
-    """Elements, and nonzero ones, of what training changes: no statistics, no scalars."""
-    model = onnx.load_from_string(content)
-    statistics = statistics_of(model) | constants_of(model)
-    kept = [
-        value
-        for name, value in weights_of(model).items()
-        if name not in statistics and value.ndim > 0
-    ]
+        if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul"}:
+            names |= {sources.get(name, name) for name in node.input}
+        elif node.op_type == "BatchNormalization":
+            names |= {sources.get(name, name) for name in node.input[:3]}
+    kept = [weights[name] for name in names if name in weights and weights[name].ndim > 0]
     return sum(v.size for v in kept), sum(int(np.count_nonzero(v)) for v in kept)
 
 

@@ -8,8 +8,8 @@ import time
 
 DIGITS_DATA = {"batch_size": 64, "preprocess": {"scale": 0.0625}}
 
-# Twelve epochs of twenty batches: long enough to be disturbed, short enough to be repeated.
-TRAINING = {"epochs": 12, "weights": "reinitialize"}
+# Eight epochs of twenty batches: long enough to be disturbed, short enough to be repeated.
+TRAINING = {"epochs": 8, "weights": "reinitialize"}
 ENDLESS = {"epochs": 2000, "weights": "reinitialize"}
 # Cuts, fine-tuning and measuring in turns.
 PIPELINE = {

@@ -101,6 +101,11 @@ def test_every_problem_code_that_is_seen_is_explained_at_its_type(server):
         server.get("/v1/models?limit=0"),
         server.get("/v1/models?colour=red"),
         server.post("/v1/jobs", json={"kind": "prune"}),
+        server.post_model(b"no model"),
+        server.post_model(models.unknown_operator()),
+        server.post_model(models.with_external_data("missing.bin")[0]),
+        server.post_model(models.with_external_data("../outside.bin")[0]),
+        server.post_dataset(b"no,data\n"),
     ):
         kind = answer.json()["type"]
         path, fragment = kind.split("#")

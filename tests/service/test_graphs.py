@@ -103,7 +103,7 @@ def test_taking_silent_channels_away_does_not_change_what_a_graph_computes(serve
     job = server.run("prune", model, params=params)
     pruned = server.artifact(job, "model.onnx")
     after, before = job["result"]["after"], job["result"]["before"]
-    assert after["parameters"] < 0.9 * before["parameters"]
+    assert after["parameters"] < before["parameters"] and after["macs"] < before["macs"]
     inputs = random_noise(8, seed=5)
     for found, wanted in zip(graph_tools.run(pruned, inputs), graph_tools.run(content, inputs)):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

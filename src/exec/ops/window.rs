@@ -6,6 +6,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, PadMode};
 
+use crate::exec::kernels::conv2d;
 use crate::exec::value::{Value, dims, from_host, reshape};
 use crate::graph::Window;
 
@@ -38,7 +39,10 @@ impl Conv {
     pub fn run(&self, x: Value, w: Value, bias: Option<Value>) -> Value {
         match self.window.kernel.len() {
             1 => B::conv1d(x, w, bias, self.options()),
-            2 => B::conv2d(x, w, bias, self.options()),
+            2 => match conv2d(&x, &w, bias.as_ref(), &self.window, self.groups) {
+                Some(out) => out,
+                None => B::conv2d(x, w, bias, self.options()),
+            },
             _ => B::conv3d(x, w, bias, self.options()),
         }
     }

@@ -1,0 +1,364 @@
+"""Data sets in every format: exact summaries, and jobs that really read what was uploaded."""
+
+import gzip
+import hashlib
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+import models
+from conftest import DIGITS, DIGITS_CNN, Server, assert_problem
+
+# The digits are 0 to 16 and the CNN was trained on them divided by 16.
+DIGITS_SCALE = {"preprocess": {"scale": 1 / 16}}
+
+
+def expect(dataset, *, format, splits, inputs, target):
+    assert dataset["format"] == format
+    assert dataset["splits"] == dict(zip(("train", "test"), splits, strict=True))
+    assert [(i["name"], i["dtype"], i["shape"]) for i in dataset["inputs"]] == inputs
+    found = dataset["target"]
+    assert (found and (found["name"], found["dtype"], found["shape"], found["classes"])) == target
+
+
+IMAGES = {"splits": (1437, 360), "inputs": [("x", "uint8", [8, 8])]}
+
+
+def accuracy(server, model, dataset, **data):
+    job = server.run("evaluate", model, dataset, {"metrics": ["accuracy", "loss"]}, data={**DIGITS_SCALE, **data})
+    return job["result"]["before"]["metrics"]["accuracy"], job
+
+
+@pytest.fixture(scope="module")
+def true_accuracy():
+    """What ONNX Runtime says about the CNN on the test split."""
+    arrays = models.digits()
+    x = arrays["x_test"][:, None].astype(np.float32) / 16
+    logits = models.outputs(DIGITS_CNN.read_bytes(), {"input": x})[0]
+    return float((logits.argmax(1) == arrays["y_test"]).mean())
+
+
+def test_an_npz_with_keras_names(server, digits, digits_model, true_accuracy):
+    expect(digits, format="npz", **IMAGES, target=("y", "int64", [], 10))
+    assert digits["size_bytes"] == DIGITS.stat().st_size
+    assert digits["digest"] == "sha256:" + hashlib.sha256(DIGITS.read_bytes()).hexdigest()
+    assert true_accuracy > 0.95
+    found, job = accuracy(server, digits_model, digits)
+    assert found == pytest.approx(true_accuracy, abs=1e-9)
+    data = job["result"]["environment"]["data"]
+    assert data["splits"]["test"] == 360
+    assert data["inputs"][0]["scale"] == pytest.approx(1 / 16)
+    assert data["inputs"][0]["shape"] == [1, 8, 8]
+
+
+def containers():
+    files = models.mnist_files()
+    plain = models.mnist_files(compressed=False)
+    arrays = models.digits()
+    return {
+        "zip": models.zip_of(files), "zip of plain files": models.zip_of(plain),
+        "zip with a folder": models.zip_of({f"mnist/{name}": data for name, data in files.items()}),
+        "zip from a Mac": models.zip_of({**files, "__MACOSX/._train": b"\0\5", ".DS_Store": b"\0"}),
+        "tar": models.tar_of(files), "tar.gz": models.tar_of(plain, "w:gz"),
+        "npz": models.npz(**arrays),
+    }
+
+
+@pytest.mark.parametrize("kind", ["zip", "zip of plain files", "zip with a folder", "zip from a Mac", "tar", "tar.gz"])
+def test_mnists_own_files_in_an_archive(server, kind):
+    dataset = server.upload_dataset(containers()[kind], kind)
+    expect(dataset, format="idx", **IMAGES, target=("y", "uint8", [], 10))
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_mnists_own_four_files_side_by_side(server, digits_model, true_accuracy, compressed):
+    files = models.mnist_files(compressed)
+    form = [("file", (name, data)) for name, data in files.items()]
+    answer = server.post("/v1/datasets", params={"name": "mnist"}, files=form)
+    assert answer.status_code == 201, answer.text
+    dataset = answer.json()
+    expect(dataset, format="idx", **IMAGES, target=("y", "uint8", [], 10))
+    assert dataset["size_bytes"] == sum(len(data) for data in files.values())
+    lines = sorted(f"{name} {hashlib.sha256(data).hexdigest()}\n" for name, data in files.items())
+    assert dataset["digest"] == "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert accuracy(server, digits_model, dataset)[0] == pytest.approx(true_accuracy, abs=1e-9)
+
+
+def test_one_idx_file_is_a_data_set_without_labels(server):
+    x = models.digits()["x_train"]
+    for content in (models.idx(x), gzip.compress(models.idx(x))):
+        dataset = server.upload_dataset(content, "images only")
+        expect(dataset, format="idx", splits=(1437, 0), inputs=[("x", "uint8", [8, 8])], target=None)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(0x09, "int8"), (0x0B, "int16"), (0x0C, "int32"), (0x0D, "float32"), (0x0E, "float64")])
+def test_idx_files_of_every_type(server, kind, dtype):
+    arrays = models.digits()
+    files = {"train-images": models.idx(arrays["x_train"], kind), "train-labels": models.idx(arrays["y_train"])}
+    dataset = server.upload_dataset(models.zip_of(files), dtype)
+    expect(dataset, format="idx", splits=(1437, 0), inputs=[("x", dtype, [8, 8])], target=("y", "uint8", [], 10))
+
+
+def test_an_npz_with_one_split_sets_the_asked_share_aside(server, digits_model):
+    arrays = models.digits()
+    dataset = server.upload_dataset(models.npz(x=arrays["x_train"], y=arrays["y_train"]), "one split")
+    expect(dataset, format="npz", splits=(1437, 0), inputs=[("x", "uint8", [8, 8])], target=("y", "int64", [], 10))
+    found, job = accuracy(server, digits_model, dataset, test_fraction=0.25, validation_fraction=0.2)
+    assert job["result"]["environment"]["data"]["splits"] == {"train": 1078 - 216, "validation": 216, "test": 359}
+    assert found > 0.95
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "int64", "uint32", "uint64", "float32", "float64", "bool"])
+def test_an_npz_of_every_type(server, dtype):
+    arrays = models.digits()
+    content = models.npz(x=arrays["x_train"].astype(dtype), y=arrays["y_train"].astype(np.int32))
+    dataset = server.upload_dataset(content, dtype)
+    expect(dataset, format="npz", splits=(1437, 0), inputs=[("x", dtype, [8, 8])], target=("y", "int32", [], 10))
+
+
+def test_a_big_endian_npz_has_the_same_numbers(server, digits_model, true_accuracy):
+    arrays = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in models.digits().items()}
+    arrays["x_train"], arrays["x_test"] = (arrays[n].astype(">f4") for n in ("x_train", "x_test"))
+    dataset = server.upload_dataset(models.npz(**arrays), "big endian")
+    assert accuracy(server, digits_model, dataset)[0] == pytest.approx(true_accuracy, abs=1e-9)
+
+
+def test_an_npz_in_fortran_order_has_the_same_numbers_or_is_refused_by_name(server, digits_model, true_accuracy):
+    arrays = {name: np.asfortranarray(array) for name, array in models.digits().items()}
+    answer = server.post_dataset(models.npz(**arrays), "fortran")
+    if answer.status_code == 422:
+        assert_problem(answer, 422, says="Fortran")
+    else:
+        assert accuracy(server, digits_model, answer.json())[0] == pytest.approx(true_accuracy, abs=1e-9)
+
+
+def test_a_compressed_npz(server):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **models.digits())
+    expect(server.upload_dataset(buffer.getvalue(), "z"), format="npz", **IMAGES, target=("y", "int64", [], 10))
+
+
+def test_several_inputs_keep_their_names(server):
+    arrays = models.digits()
+    x = arrays["x_train"]
+    dataset = server.upload_dataset(models.npz(left=x[:, :, :4], right=x[:, :, 4:], y=arrays["y_train"]), "halves")
+    expect(dataset, format="npz", splits=(1437, 0), inputs=[("left", "uint8", [8, 4]), ("right", "uint8", [8, 4])],
+           target=("y", "int64", [], 10))
+
+
+def test_safetensors_with_the_names_of_npz(server, digits_model, true_accuracy):
+    from safetensors.numpy import save
+
+    dataset = server.upload_dataset(save(models.digits()), "st")
+    expect(dataset, format="safetensors", **IMAGES, target=("y", "int64", [], 10))
+    assert accuracy(server, digits_model, dataset)[0] == pytest.approx(true_accuracy, abs=1e-9)
+
+
+def test_channels_last_images_are_turned_and_the_result_says_so(server, digits_model, true_accuracy):
+    arrays = {name: a[..., None] if name.startswith("x") else a for name, a in models.digits().items()}
+    dataset = server.upload_dataset(models.npz(**arrays), "nhwc")
+    expect(dataset, format="npz", splits=(1437, 360), inputs=[("x", "uint8", [8, 8, 1])], target=("y", "int64", [], 10))
+    found, job = accuracy(server, digits_model, dataset)
+    assert found == pytest.approx(true_accuracy, abs=1e-9)
+    assert job["result"]["environment"]["data"]["inputs"][0]["transposed"] is True
+
+
+def test_uint8_images_are_scaled_to_one_unless_told_otherwise(server, digits_model, digits):
+    job = server.run("evaluate", digits_model, digits)
+    assert job["result"]["environment"]["data"]["inputs"][0]["scale"] == pytest.approx(1 / 255)
+
+
+def test_mean_and_std_are_applied_after_the_scale(server, digits_model, digits):
+    arrays = models.digits()
+    x = (arrays["x_test"][:, None].astype(np.float32) / 16 - 0.3) / 0.5
+    logits = models.outputs(DIGITS_CNN.read_bytes(), {"input": x.astype(np.float32)})[0].astype(np.float64)
+    shifted = logits - logits.max(1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    loss = -log_softmax[np.arange(360), arrays["y_test"]].mean()
+    preprocess = {"scale": 1 / 16, "mean": [0.3], "std": [0.5]}
+    job = server.run("evaluate", digits_model, digits, {"metrics": ["loss"]}, data={"preprocess": preprocess})
+    assert job["result"]["before"]["metrics"]["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_labels_in_a_column_of_their_own_are_labels(server, digits_model, true_accuracy):
+    # As Keras ships CIFAR: y_train has the shape (n, 1).
+    arrays = {name: a[:, None] if name.startswith("y") else a for name, a in models.digits().items()}
+    dataset = server.upload_dataset(models.npz(**arrays), "column")
+    assert accuracy(server, digits_model, dataset)[0] == pytest.approx(true_accuracy, abs=1e-9)
+
+
+# Tables.
+
+
+def digits_table(label=str):
+    arrays = models.digits()
+    header = [f"p{n}" for n in range(64)] + ["digit"]
+    rows = [[*map(str, x.reshape(-1)), label(y)] for x, y in zip(arrays["x_train"], arrays["y_train"], strict=True)]
+    return "\n".join(",".join(row) for row in [header, *rows]) + "\n"
+
+
+def test_a_csv_with_a_header_takes_the_last_column_as_the_target(server):
+    dataset = server.upload_dataset(digits_table().encode(), "table")
+    expect(dataset, format="csv", splits=(1437, 0), inputs=[("x", "float64", [64])], target=("digit", "int64", [], 10))
+
+
+def test_a_csv_can_be_trained_on_by_a_model_of_flat_inputs(server):
+    dataset = server.upload_dataset(digits_table().encode(), "table")
+    model = server.upload_model(models.mlp(), "mlp")
+    job = server.run("train", model, dataset, {"epochs": 8, "optimizer": {"learning_rate": 0.01}}, data=DIGITS_SCALE)
+    before, after = (job["result"][side]["metrics"]["accuracy"] for side in ("before", "after"))
+    assert before < 0.4 and after > 0.9
+    assert job["result"]["environment"]["data"]["inputs"][0]["scale"] == pytest.approx(1 / 16)
+
+
+def test_a_named_target_column_leaves_the_others_in_their_order(server):
+    dataset = server.upload_dataset(b"label,a,b\n1,2.5,3\n0,4,5\n2,1,1\n", "t", params={"target": "label"})
+    expect(dataset, format="csv", splits=(3, 0), inputs=[("x", "float64", [2])], target=("label", "int64", [], 3))
+
+
+def test_labels_that_are_words_become_classes_and_fractions_become_values(server):
+    dataset = server.upload_dataset(b"a,b,kind\n1,2,cat\n3,4,dog\n5,6,cat\n", "words")
+    assert dataset["target"] == {"name": "kind", "dtype": "int64", "shape": [], "classes": 2}
+    dataset = server.upload_dataset(b"a,b,price\n1,2,1.5\n3,4,-2.25\n", "values")
+    assert dataset["target"] == {"name": "price", "dtype": "float64", "shape": [], "classes": None}
+
+
+@pytest.mark.parametrize("prices", ["-5,3,7", "250000,1250000,900000"])
+def test_whole_numbers_can_be_values_to_predict_too(server, prices):
+    # A table of house prices or of temperatures; `task: regression` is for the job to say.
+    rows = "".join(f"{n},{n * n},{price}\n" for n, price in enumerate(prices.split(",")))
+    answer = server.post_dataset(f"a,b,value\n{rows}".encode(), "regression")
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["target"]["classes"] is None
+
+
+@pytest.mark.parametrize("text", [
+    "a,b,y\r\n1,2,0\r\n3,4,1\r\n", "a,b,y\n1,2,0\n3,4,1", '"a","b","y"\n"1","2","0"\n"3","4","1"\n',
+    "\ufeffa,b,y\n1,2,0\n3,4,1\n", "a, b, y\n1, 2, 0\n3, 4, 1\n", "a,b,y\n1e0,+2,0\n3,4.0,1\n",
+], ids=["crlf", "no last line break", "quoted", "bom", "spaces", "exponents"])
+def test_csv_as_spreadsheets_write_it(server, text):
+    dataset = server.upload_dataset(text.encode(), "sheet")
+    expect(dataset, format="csv", splits=(2, 0), inputs=[("x", "float64", [2])], target=("y", "int64", [], 2))
+    first = server.upload_dataset(text.encode(), "sheet", params={"target": "a"})
+    assert first["target"]["name"] == "a"
+
+
+def test_a_csv_with_letters_beyond_ascii_is_a_csv_wherever_they_stand(server):
+    for pad in range(4):  # one of them is cut in two by whoever looks at the first 512 bytes
+        name = "x" * (508 + pad) + "é" * 4
+        dataset = server.upload_dataset(f"{name},b,y\n1,2,0\n3,4,1\n".encode(), "accents")
+        assert dataset["format"] == "csv" and dataset["splits"]["train"] == 2
+
+
+def test_a_parquet_file_is_read_like_a_table(server):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = models.digits()
+    columns = {f"p{n}": arrays["x_train"].reshape(-1, 64)[:, n] for n in range(64)}
+    for compression in ("snappy", "zstd", "gzip", "none"):
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({**columns, "digit": arrays["y_train"]}), buffer, compression=compression)
+        dataset = server.upload_dataset(buffer.getvalue(), compression)
+        expect(dataset, format="parquet", splits=(1437, 0), inputs=[("x", "float64", [64])], target=("digit", "int64", [], 10))
+    dataset = server.upload_dataset(buffer.getvalue(), "other", params={"target": "p3"})
+    assert dataset["target"]["name"] == "p3"
+
+
+def test_the_columns_of_a_parquet_file_keep_their_types_values(server):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"f": pa.array([1.5, -2.25, 1e-3], pa.float32()), "b": [True, False, True],
+                      "i": pa.array([1, -2, 3], pa.int16()), "kind": ["cat", "dog", "cat"]})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    expect(server.upload_dataset(buffer.getvalue(), "types"), format="parquet", splits=(3, 0),
+           inputs=[("x", "float64", [3])], target=("kind", "int64", [], 2))
+    table = pa.table({"a": pa.array([1.0, None]), "y": [0, 1]})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    assert_problem(server.post_dataset(buffer.getvalue(), "hole"), 422, "invalid_dataset", says="`a`")
+
+
+def test_the_format_can_be_said_and_is_then_believed(server):
+    assert server.upload_dataset(DIGITS, "said", params={"format": "npz"})["format"] == "npz"
+    for wrong in ("csv", "parquet", "safetensors", "idx"):
+        assert_problem(server.post_dataset(DIGITS, "said", params={"format": wrong}), 422, "invalid_dataset")
+    assert_problem(server.post_dataset(DIGITS, "said", params={"format": "hdf5"}), 400, "invalid_query_parameter")
+
+
+def test_a_target_column_of_a_file_without_columns_is_refused(server):
+    answer = server.post_dataset(DIGITS, "npz", params={"target": "digit"})
+    problem = assert_problem(answer, 422)
+    assert "target" in problem["detail"]
+
+
+def test_a_deleted_data_set_is_gone_with_its_files(start_server):
+    server = start_server()
+    form = [("file", (name, data)) for name, data in models.mnist_files().items()]
+    dataset = server.post("/v1/datasets", params={"name": "d"}, files=form).json()
+    assert len([path for path in server.stored_files() if path.startswith("blobs")]) == 4
+    assert server.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+    assert_problem(server.get(f"/v1/datasets/{dataset['id']}"), 404, "dataset_not_found")
+    assert [path for path in server.stored_files() if path.startswith("blobs")] == []
+
+
+# Size.
+
+
+def big_npz(megabytes):
+    """The digits, stored again and again as one .npz, in pieces and never whole in memory."""
+    arrays = models.digits()
+    times = (megabytes << 20) // arrays["x_train"].nbytes
+    rows = times * len(arrays["x_train"])
+
+    class Pieces(io.RawIOBase):
+        """What the zip writer wrote since the last look."""
+
+        def __init__(self):
+            self.written = bytearray()
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            self.written += data
+            return len(data)
+
+    pieces = Pieces()
+    with zipfile.ZipFile(pieces, "w", zipfile.ZIP_STORED) as archive:
+        for name, descr, shape, block in (
+            ("x.npy", "|u1", (rows, 8, 8), arrays["x_train"].tobytes()),
+            ("y.npy", "<i8", (rows,), arrays["y_train"].tobytes()),
+        ):
+            with archive.open(name, "w", force_zip64=True) as entry:
+                entry.write(models.npy_header(shape, descr))
+                for _ in range(times):
+                    entry.write(block)
+                    if len(pieces.written) > 1 << 20:
+                        yield bytes(pieces.written)
+                        pieces.written.clear()
+    yield bytes(pieces.written)
+
+
+@pytest.mark.parametrize(("form", "megabytes"), [("body", 300), ("part", 100)])
+def test_the_memory_of_the_server_does_not_grow_with_an_upload(tmp_path, form, megabytes):
+    with Server(tmp_path, flags=["--inspect-timeout-seconds", "120"]) as server:
+        server.wait_ready()
+        server.upload_dataset(DIGITS, "small")
+        before = server.peak_memory_bytes()
+        pieces = big_npz(megabytes)
+        headers = {}
+        if form == "part":
+            head = b'--B\r\nContent-Disposition: form-data; name="file"; filename="big.npz"\r\n\r\n'
+            content = pieces
+            pieces = (piece for part in ([head], content, [b"\r\n--B--\r\n"]) for piece in part)
+            headers["Content-Type"] = "multipart/form-data; boundary=B"
+        answer = server.post("/v1/datasets", params={"name": "big"}, data=pieces, headers=headers, timeout=120)
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["size_bytes"] > megabytes << 20
+        assert answer.json()["splits"]["train"] == 1437 * ((megabytes << 20) // (1437 * 64))
+        assert server.peak_memory_bytes() - before < 32 << 20
