@@ -45,6 +45,9 @@ pub enum DataError {
     },
     #[error("the train split has `{0}`, the test split has another shape or lacks it")]
     SplitsDiffer(String),
-    #[error("`{name}` claims more than {limit} bytes once unpacked")]
+    #[error(
+        "`{name}` would take more than {limit} bytes in memory, out of proportion to the file; \
+         upload it uncompressed if that is meant"
+    )]
     TooLarge { name: String, limit: u64 },
 }

@@ -108,7 +108,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the data folder, or makes it; what a crash left over is removed.
+    /// Opens the data folder, or makes it; what a crash left over is removed, and the jobs that ran
+    /// then are let go.
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         create_folder(data_dir)?;
         let data_dir = std::fs::canonicalize(data_dir)
@@ -152,6 +153,7 @@ impl Store {
             _lock: lock,
         };
         store.remove_orphaned_blobs().await?;
+        store.release_orphaned_jobs().await?;
         Ok(store)
     }
 
@@ -192,6 +194,12 @@ impl Store {
     /// Removes everything that a job has in its folder.
     pub async fn remove_job_folder(&self, job_id: &str) -> Result<(), StoreError> {
         remove_folder(&self.job_folder(job_id)).await
+    }
+
+    /// Removes everything that a job has in its folder but its last checkpoint.
+    pub async fn keep_checkpoint(&self, job_id: &str) -> Result<(), StoreError> {
+        remove_folder(&self.job_staging_folder(job_id)).await?;
+        remove_unfinished(&self.checkpoint_folder(job_id)).await
     }
 
     /// Writes a row, to see whether the database takes writes.
@@ -301,6 +309,29 @@ pub(crate) async fn remove_folder(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Removes the temporary files of checkpoints that were not written to their end; a folder that is
+/// not there has none.
+async fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
+    let mut entries = match tokio::fs::read_dir(folder).await {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreError::file("read the folder", folder)(error)),
+    };
+    while let Some(entry) = entries
+        .next_entry()
+        .await
+        .map_err(StoreError::file("read the folder", folder))?
+    {
+        if entry.file_name().as_encoded_bytes().starts_with(b".tmp") {
+            let path = entry.path();
+            tokio::fs::remove_file(&path)
+                .await
+                .map_err(StoreError::file("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("stored values are plain data with string keys")
 }
@@ -361,5 +392,31 @@ mod tests {
         let _store = Store::open(folder.path()).await.unwrap();
         assert!(!leftover.exists());
         assert!(folder.path().join("staging").exists());
+    }
+
+    #[tokio::test]
+    async fn a_kept_checkpoint_loses_its_unfinished_files_and_the_staged_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        store.keep_checkpoint("never-ran").await.unwrap();
+        let (staging, checkpoint) = (store.job_staging_folder("j"), store.checkpoint_folder("j"));
+        for path in [&staging, &checkpoint] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let journal = checkpoint.join("journal.safetensors");
+        for path in [
+            &staging.join("model.onnx"),
+            &checkpoint.join(".tmpA1b2C3"),
+            &journal,
+        ] {
+            std::fs::write(path, "x").unwrap();
+        }
+        store.keep_checkpoint("j").await.unwrap();
+        assert!(!staging.exists());
+        let left: Vec<_> = std::fs::read_dir(&checkpoint)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert_eq!(left, [journal]);
     }
 }

@@ -63,7 +63,7 @@ async fn list_job_artifacts(
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/artifacts/{name}", operation_id = "getJobArtifact", tag = "jobs",
     params(("id" = String, Path), ("name" = String, Path), ("Range" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header)),
+        ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
     responses(
         (status = 200, description = "The file", body = Vec<u8>,
             content_type = "application/octet-stream"),

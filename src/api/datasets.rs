@@ -76,10 +76,12 @@ impl From<&Dataset> for DatasetView {
 #[serde(deny_unknown_fields)]
 struct CreateQuery {
     /// Name of the data set, 1 to 200 bytes; may be a part of the form instead.
+    #[param(min_length = 1)]
     name: Option<String>,
-    /// Detected from the bytes when left out.
+    /// Detected from the bytes when left out. Several files are always `idx`.
     format: Option<DatasetFormat>,
-    /// Name of a table's target column; the last one when left out.
+    /// Name of the target column of a csv or parquet file; the last one when left out. Refused for
+    /// other formats, which have no columns.
     target: Option<String>,
 }
 
@@ -89,7 +91,8 @@ struct CreateQuery {
 /// and `tags` (a JSON object). It is parsed and checked before the answer.
 #[utoipa::path(
     post, path = "/v1/datasets", operation_id = "createDataset", tag = "datasets",
-    params(CreateQuery, ("Idempotency-Key" = Option<String>, Header)),
+    params(CreateQuery,
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255)),
     request_body(content(
         (Vec<u8> = "application/octet-stream"),
         (UploadForm = "multipart/form-data")
@@ -118,6 +121,10 @@ async fn create_dataset(
 }
 
 async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDataset, ApiError> {
+    if let Some(format) = query.format {
+        check_format(format, upload.files.len())?;
+    }
+    let names_a_column = query.target.is_some();
     let order = Order::InspectDataset {
         files: upload.input_files(),
         format: query.format,
@@ -127,6 +134,9 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
     let Message::Dataset { summary } = answer else {
         return Err(InspectionError::WrongAnswer.into());
     };
+    if names_a_column {
+        check_has_columns(summary.format)?;
+    }
     let files = upload.files.iter();
     Ok(NewDataset {
         id: Uuid::now_v7().to_string(),
@@ -138,6 +148,32 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
         tags: upload.tags.clone(),
         summary,
     })
+}
+
+fn check_format(format: DatasetFormat, file_count: usize) -> Result<(), ApiError> {
+    if file_count == 1 || format == DatasetFormat::Idx {
+        return Ok(());
+    }
+    let detail = format!(
+        "the query parameter `format` says {}, which is one file, and {file_count} files were \
+         uploaded; several files side by side are read as idx",
+        format.as_str()
+    );
+    Err(ApiError::fault("invalid_request", "/format", detail))
+}
+
+fn check_has_columns(format: DatasetFormat) -> Result<(), ApiError> {
+    match format {
+        DatasetFormat::Csv | DatasetFormat::Parquet => Ok(()),
+        DatasetFormat::Npz | DatasetFormat::Idx | DatasetFormat::Safetensors => {
+            let detail = format!(
+                "the query parameter `target` names a column of a csv or parquet file, and the \
+                 upload is {}, which has no columns; leave it out",
+                format.as_str()
+            );
+            Err(ApiError::fault("invalid_request", "/target", detail))
+        }
+    }
 }
 
 /// The digest of the only file, or over the sorted lines `name digest` of several.
@@ -210,6 +246,39 @@ async fn delete_dataset(
         Deletion::InUse => {
             let detail = "an unfinished job needs the data set; cancel the job or wait for its end";
             Err(ApiError::new(409, "dataset_in_use", detail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_files_are_idx_and_nothing_else() {
+        assert!(check_format(DatasetFormat::Idx, 4).is_ok());
+        assert!(check_format(DatasetFormat::Npz, 1).is_ok());
+        let Err(ApiError::Problem(problem)) = check_format(DatasetFormat::Npz, 4) else {
+            panic!("four files were taken for one npz");
+        };
+        assert_eq!((problem.status, problem.code.as_str()), (422, "invalid_request"));
+        assert_eq!(problem.errors[0].pointer, "/format");
+    }
+
+    #[test]
+    fn only_tables_have_a_target_column() {
+        for format in [DatasetFormat::Csv, DatasetFormat::Parquet] {
+            assert!(check_has_columns(format).is_ok(), "{format:?}");
+        }
+        for format in [
+            DatasetFormat::Npz,
+            DatasetFormat::Idx,
+            DatasetFormat::Safetensors,
+        ] {
+            let Err(ApiError::Problem(problem)) = check_has_columns(format) else {
+                panic!("{format:?} was taken for a table");
+            };
+            assert_eq!(problem.errors[0].pointer, "/target");
         }
     }
 }

@@ -124,7 +124,7 @@ struct ListJobsQuery {
 /// cost; nothing is queued.
 #[utoipa::path(
     post, path = "/v1/jobs", operation_id = "createJob", tag = "jobs",
-    params(("Idempotency-Key" = Option<String>, Header)),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255)),
     request_body = JobRequest,
     responses(
         (status = 202, description = "Queued", body = JobView,

@@ -83,6 +83,7 @@ pub struct ListQuery {
     #[param(default = 20, minimum = 1, maximum = 100)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(min_length = 1)]
     cursor: Option<String>,
 }
 
@@ -97,6 +98,7 @@ impl ListQuery {
 #[serde(deny_unknown_fields)]
 struct CreateQuery {
     /// Name of the model, 1 to 200 bytes; may be a part of the form instead.
+    #[param(min_length = 1)]
     name: Option<String>,
 }
 
@@ -107,7 +109,8 @@ struct CreateQuery {
 /// before the answer.
 #[utoipa::path(
     post, path = "/v1/models", operation_id = "createModel", tag = "models",
-    params(CreateQuery, ("Idempotency-Key" = Option<String>, Header)),
+    params(CreateQuery,
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255)),
     request_body(content(
         (Vec<u8> = "application/octet-stream"),
         (UploadForm = "multipart/form-data")
@@ -231,7 +234,7 @@ async fn delete_model(
 #[utoipa::path(
     get, path = "/v1/models/{id}/content", operation_id = "getModelContent", tag = "models",
     params(("id" = String, Path), ("Range" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header)),
+        ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
     responses(
         (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, description = "A part of the file", body = Vec<u8>, content_type = "application/octet-stream"),

@@ -130,7 +130,7 @@ pub struct Listed<T> {
 }
 
 /// Reads a JSON body and gives it back as text, for its fingerprint, and as a value.
-pub async fn json_body<T: DeserializeOwned>(
+pub async fn json_body<T: DeserializeOwned + serde::Serialize>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Vec<u8>, T), ApiError> {

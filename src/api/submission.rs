@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::problem::ApiError;
 use super::state::App;
 use crate::spec::child::{JobInputs, Message, Order};
-use crate::spec::fit::fit;
+use crate::spec::fit::{check_task, fit};
 use crate::spec::job::{JobRequest, Params};
 use crate::spec::problem::{FieldError, Problem};
 use crate::spec::result::PrunePlan;
@@ -34,13 +34,14 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
     };
     check_model(&model, &params)?;
     if let Some(dataset) = &dataset {
-        fit(
+        let fitted = fit(
             &model.summary,
             &dataset.summary,
             &request.data,
             request.task,
             params.needs_gradients(),
         )?;
+        check_task(&params, fitted.task)?;
     }
     check_device(app, &request.device).await?;
     Ok(Checked {

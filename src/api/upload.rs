@@ -279,10 +279,10 @@ fn read_tags(bytes: &[u8]) -> Result<BTreeMap<String, String>, ApiError> {
     };
     let mut faults = Faults::default();
     tag_faults(&tags, &mut faults);
-    if faults.0.is_empty() {
+    if faults.found.is_empty() {
         Ok(tags)
     } else {
-        Err(Problem::invalid(faults.0).into())
+        Err(Problem::invalid(faults.found).into())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `sinter serve`: everything put together, and taken apart in order at the end.
 
 use std::error::Error;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +33,11 @@ pub fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 fn start_log(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let filter = EnvFilter::try_new(&settings.log)
         .map_err(|error| format!("the setting `log` is not right: {error}"))?;
+    // https://no-color.org
+    let colors_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(colors_wanted && std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match settings.log_format {
         LogFormat::Text => lines.try_init(),

@@ -4,7 +4,7 @@ use super::DataError;
 use crate::spec::dataset::{ArrayInfo, DatasetFormat, DatasetSummary, Splits, TargetInfo};
 
 /// Highest number of classes that labels may mean; a larger one is a wrong column.
-const MOST_CLASSES: i64 = 1_000_000;
+pub(super) const MOST_CLASSES: i64 = 1_000_000;
 
 /// The numbers of an array, example after example.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,16 @@ impl Elements {
             Self::F32(values) => values.len(),
             Self::I64(values) => values.len(),
         }
+    }
+
+    /// Bytes that the elements take in memory.
+    pub fn bytes(&self) -> u64 {
+        let width = match self {
+            Self::U8(_) => 1,
+            Self::F32(_) => 4,
+            Self::I64(_) => 8,
+        };
+        self.len() as u64 * width
     }
 
     pub fn is_empty(&self) -> bool {
@@ -55,9 +65,9 @@ pub struct Array {
 }
 
 impl Array {
-    /// Elements of one example.
+    /// Elements of one example. Readers refuse shapes whose product does not fit.
     pub fn stride(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |product: usize, &size| product.saturating_mul(size))
     }
 
     /// Number of examples.
@@ -136,6 +146,16 @@ impl Dataset {
         Ok(())
     }
 
+    /// Integer labels in a column, `[examples, 1]`, are labels.
+    pub(super) fn squeeze_labels(&mut self) {
+        let splits = [Some(&mut self.train), self.test.as_mut()];
+        for target in splits.into_iter().flatten().filter_map(|s| s.target.as_mut()) {
+            if target.shape == [1] && !target.dtype.starts_with("float") {
+                target.shape.clear();
+            }
+        }
+    }
+
     /// What the service tells about the data set.
     pub fn summarize(&self) -> DatasetSummary {
         let sizes = |array: &Array| array.shape.iter().map(|&size| size as u64).collect();
@@ -192,6 +212,8 @@ fn check_finite(array: &Array) -> Result<(), DataError> {
 
 fn check_labels(target: &Array) -> Result<(), DataError> {
     if target.dtype.starts_with("float") || !target.shape.is_empty() {
+        // Several integers an example are read as a 0/1 for each output, or are values to regress
+        // on; which of them, and so what is out of range, is settled when a job names a task.
         return Ok(());
     }
     let wrong = (0..target.elements.len())

@@ -13,8 +13,13 @@ pub(super) fn is_idx(head: &[u8]) -> bool {
     )
 }
 
-/// Reads one file; the claimed sizes are checked against what is there as it is read.
-pub(super) fn read_array(name: &str, mut reader: impl Read) -> Result<Array, DataError> {
+/// Reads one file that may take `most` bytes in memory; the claimed sizes are checked against what
+/// is there as it is read.
+pub(super) fn read_array(
+    name: &str,
+    mut reader: impl Read,
+    most: u64,
+) -> Result<Array, DataError> {
     let broken = |what: &str| DataError::Unreadable(format!("the IDX file `{name}` {what}"));
     let mut magic = [0; 4];
     reader
@@ -37,11 +42,20 @@ pub(super) fn read_array(name: &str, mut reader: impl Read) -> Result<Array, Dat
         0x0e => 8,
         _ => 4,
     };
+    // An axis of size 0 must not hide that the others are absurd.
     let bytes = sizes
         .iter()
-        .try_fold(width, |product: usize, &size| product.checked_mul(size))
-        .filter(|&bytes| (bytes as u64) <= super::read::MOST_BYTES)
+        .try_fold(width, |product: usize, &size| product.checked_mul(size.max(1)))
+        .map(|bytes| if sizes.contains(&0) { 0 } else { bytes })
         .ok_or_else(|| broken("claims more data than any memory holds"))?;
+    // int8 and int16 are kept as int64.
+    let growth = if matches!(magic[2], 0x09 | 0x0b | 0x0c) { 8 / width } else { 1 };
+    if (bytes as u64).saturating_mul(growth as u64) > most {
+        return Err(DataError::TooLarge {
+            name: name.to_owned(),
+            limit: most,
+        });
+    }
     let mut raw = Vec::new();
     reader.take(bytes as u64 + 1).read_to_end(&mut raw)?;
     if raw.len() != bytes {
@@ -135,14 +149,14 @@ mod tests {
     #[test]
     fn a_file_that_claims_more_than_it_holds_is_refused() {
         let file = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3];
-        let error = read_array("train-images", &file[..]).unwrap_err();
+        let error = read_array("train-images", &file[..], 1 << 20).unwrap_err();
         assert!(error.to_string().contains("claims 8 bytes"), "{error}");
     }
 
     #[test]
     fn big_endian_numbers_are_read() {
         let file = [0, 0, 0x0b, 1, 0, 0, 0, 2, 0x01, 0x00, 0xff, 0xff];
-        let array = read_array("labels", &file[..]).unwrap();
+        let array = read_array("labels", &file[..], 1 << 20).unwrap();
         assert_eq!(array.elements, Elements::I64(vec![256, -1]));
     }
 }

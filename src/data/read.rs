@@ -14,10 +14,20 @@ use crate::spec::child::InputFile;
 use crate::spec::dataset::DatasetFormat;
 
 /// Most bytes that one array may unpack to: 16 GiB.
-pub(super) const MOST_BYTES: u64 = 16 << 30;
+const MOST_BYTES: u64 = 16 << 30;
 
-/// Most bytes that all arrays of one archive may unpack to.
-const MOST_BYTES_IN_ALL: u64 = 2 * MOST_BYTES;
+/// How many times its own size a file may grow in memory. Real data sets stay below 50, zeros that
+/// were compressed to bring a server down do not.
+const MOST_GROWTH: u64 = 100;
+
+/// What any file may take, however small it is: 256 MiB.
+const ALWAYS_ALLOWED: u64 = 256 << 20;
+
+/// Most bytes that the arrays of a compressed file may take in memory.
+fn most_bytes(path: &Path) -> Result<u64, DataError> {
+    let size = std::fs::metadata(path)?.len();
+    Ok((size.saturating_mul(MOST_GROWTH)).saturating_add(ALWAYS_ALLOWED).min(MOST_BYTES))
+}
 
 /// Reads and checks a data set. `format` overrules what the bytes say; `target` names a table's
 /// column.
@@ -26,7 +36,8 @@ pub fn read(
     format: Option<DatasetFormat>,
     target: Option<&str>,
 ) -> Result<Dataset, DataError> {
-    let dataset = read_unchecked(files, format, target)?;
+    let mut dataset = read_unchecked(files, format, target)?;
+    dataset.squeeze_labels();
     dataset.check()?;
     Ok(dataset)
 }
@@ -39,7 +50,7 @@ fn read_unchecked(
     let [file] = files else {
         let arrays = files
             .iter()
-            .map(|file| idx_entry(&file.name, File::open(&file.path)?))
+            .map(|file| idx_entry(&file.name, File::open(&file.path)?, most_bytes(&file.path)?))
             .collect::<Result<Vec<_>, _>>()?;
         return idx::from_files(arrays);
     };
@@ -69,7 +80,7 @@ fn read_unchecked(
             DatasetFormat::Idx
         }
         None if head.len() > 8 && head[8] == b'{' => DatasetFormat::Safetensors,
-        None if std::str::from_utf8(head).is_ok_and(|text| text.contains([',', '\n'])) => {
+        None if is_text(head) && head.iter().any(|byte| matches!(byte, b',' | b'\n')) => {
             DatasetFormat::Csv
         }
         None => {
@@ -87,6 +98,14 @@ fn read_unchecked(
         DatasetFormat::Safetensors => from_arrays(found, safetensors_arrays(path)?),
         DatasetFormat::Idx if zip => idx::from_files(idx_zip(path)?),
         DatasetFormat::Idx => idx::from_files(idx_tar_or_file(&file.name, path, head)?),
+    }
+}
+
+/// Whether the bytes are UTF-8, but for a character that their end cuts.
+fn is_text(head: &[u8]) -> bool {
+    match std::str::from_utf8(head) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
     }
 }
 
@@ -129,6 +148,7 @@ fn zip_names(path: &Path) -> Result<Vec<String>, DataError> {
 
 fn npz_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
     let mut archive = open_zip(path)?;
+    let most = most_bytes(path)?;
     let mut arrays = Vec::new();
     let mut total = 0;
     for index in 0..archive.len() {
@@ -137,13 +157,10 @@ fn npz_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
         let Some(array) = name.strip_suffix(".npy") else {
             continue;
         };
-        let array = npy_array(array, entry)?;
-        total += array.elements.len() as u64;
-        if total > MOST_BYTES_IN_ALL {
-            return Err(DataError::TooLarge {
-                name,
-                limit: MOST_BYTES_IN_ALL,
-            });
+        let array = npy_array(array, entry, most)?;
+        total += array.elements.bytes();
+        if total > most {
+            return Err(DataError::TooLarge { name, limit: most });
         }
         arrays.push(array);
     }
@@ -151,7 +168,7 @@ fn npz_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
     Ok(arrays)
 }
 
-fn npy_array(name: &str, reader: impl Read) -> Result<Array, DataError> {
+fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataError> {
     let broken = |what: String| DataError::Unreadable(format!("the array `{name}` {what}"));
     let file = NpyFile::new(reader).map_err(|error| broken(format!("has no header: {error}")))?;
     let header = file.header();
@@ -170,13 +187,21 @@ fn npy_array(name: &str, reader: impl Read) -> Result<Array, DataError> {
         return Err(broken("has a structured type".to_owned()));
     };
     let width = kind.size_field();
+    // An axis of size 0 must not hide that the others are absurd.
     let claimed = shape
         .iter()
-        .try_fold(width as usize, |product, &size| product.checked_mul(size));
-    if claimed.is_none_or(|bytes| bytes as u64 > MOST_BYTES) {
+        .try_fold(width as usize, |product, &size| product.checked_mul(size.max(1)));
+    // Integers of any width are kept as int64, eight times a byte.
+    let kept = match (kind.type_char(), width) {
+        (TypeChar::Int | TypeChar::Uint, 2..) | (TypeChar::Int, _) => 8,
+        (TypeChar::Float, _) => 4,
+        _ => 1,
+    };
+    let in_memory = claimed.and_then(|bytes| (bytes / width.max(1) as usize).checked_mul(kept));
+    if in_memory.is_none_or(|bytes| bytes as u64 > most) {
         return Err(DataError::TooLarge {
             name: name.to_owned(),
-            limit: MOST_BYTES,
+            limit: most,
         });
     }
     let count = shape.iter().product::<usize>();
@@ -198,7 +223,17 @@ fn npy_array(name: &str, reader: impl Read) -> Result<Array, DataError> {
         (TypeChar::Uint, 1) => ("uint8", elements!(u8, U8, |v| v)),
         (TypeChar::Uint, 2) => ("uint16", elements!(u16, I64, i64::from)),
         (TypeChar::Uint, 4) => ("uint32", elements!(u32, I64, i64::from)),
-        (TypeChar::Uint, 8) => ("uint64", elements!(u64, I64, |v| v as i64)),
+        (TypeChar::Uint, 8) => {
+            let mut largest = 0;
+            let elements = elements!(u64, I64, |v: u64| {
+                largest = largest.max(v);
+                v as i64
+            });
+            if i64::try_from(largest).is_err() {
+                return Err(broken(format!("holds {largest}, beyond int64")));
+            }
+            ("uint64", elements)
+        }
         (TypeChar::Int, 1) => ("int8", elements!(i8, I64, i64::from)),
         (TypeChar::Int, 2) => ("int16", elements!(i16, I64, i64::from)),
         (TypeChar::Int, 4) => ("int32", elements!(i32, I64, i64::from)),
@@ -281,14 +316,14 @@ fn safetensors_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
 }
 
 /// One IDX file, plain or gzipped.
-fn idx_entry(name: &str, mut reader: impl Read) -> Result<Array, DataError> {
+fn idx_entry(name: &str, mut reader: impl Read, most: u64) -> Result<Array, DataError> {
     let mut head = [0; 2];
     let found = reader.read(&mut head)?;
     let whole = head[..found].chain(reader);
     if head == [0x1f, 0x8b] {
-        return idx::read_array(name, flate2::read::MultiGzDecoder::new(whole));
+        return idx::read_array(name, flate2::read::MultiGzDecoder::new(whole), most);
     }
-    idx::read_array(name, BufReader::new(whole))
+    idx::read_array(name, BufReader::new(whole), most)
 }
 
 fn wanted(name: &str) -> bool {
@@ -297,24 +332,26 @@ fn wanted(name: &str) -> bool {
 }
 
 fn idx_zip(path: &Path) -> Result<Vec<Array>, DataError> {
+    let most = most_bytes(path)?;
     let mut archive = open_zip(path)?;
     let mut arrays = Vec::new();
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(zip_error)?;
         let name = entry.name().map_err(zip_error)?.into_owned();
         if wanted(&name) {
-            arrays.push(idx_entry(&name, entry)?);
+            arrays.push(idx_entry(&name, entry, most)?);
         }
     }
     Ok(arrays)
 }
 
 fn idx_tar_or_file(name: &str, path: &Path, head: &[u8]) -> Result<Vec<Array>, DataError> {
+    let most = most_bytes(path)?;
     if idx::is_idx(head) {
-        return Ok(vec![idx_entry(name, File::open(path)?)?]);
+        return Ok(vec![idx_entry(name, File::open(path)?, most)?]);
     }
     if is_tar(head) {
-        return idx_tar(File::open(path)?);
+        return idx_tar(File::open(path)?, most);
     }
     let mut inner = [0; 512];
     let mut decoder = flate2::read::MultiGzDecoder::new(File::open(path)?);
@@ -329,12 +366,12 @@ fn idx_tar_or_file(name: &str, path: &Path, head: &[u8]) -> Result<Vec<Array>, D
         }
     }
     if is_tar(&inner[..length]) {
-        return idx_tar(flate2::read::MultiGzDecoder::new(File::open(path)?));
+        return idx_tar(flate2::read::MultiGzDecoder::new(File::open(path)?), most);
     }
-    Ok(vec![idx_entry(name, File::open(path)?)?])
+    Ok(vec![idx_entry(name, File::open(path)?, most)?])
 }
 
-fn idx_tar(reader: impl Read) -> Result<Vec<Array>, DataError> {
+fn idx_tar(reader: impl Read, most: u64) -> Result<Vec<Array>, DataError> {
     let unreadable =
         |error: std::io::Error| DataError::Unreadable(format!("the tar archive: {error}"));
     let mut archive = tar::Archive::new(reader);
@@ -351,7 +388,7 @@ fn idx_tar(reader: impl Read) -> Result<Vec<Array>, DataError> {
             .into_owned();
         refuse_media(std::slice::from_ref(&name))?;
         if wanted(&name) {
-            arrays.push(idx_entry(&name, entry)?);
+            arrays.push(idx_entry(&name, entry, most)?);
         }
     }
     Ok(arrays)

@@ -116,6 +116,11 @@ fn target_index(columns: &[Column], target: Option<&str>) -> Result<usize, DataE
     }
 }
 
+/// Whole numbers from 0 on; others, prices or temperatures, are values to regress on.
+fn could_be_label(number: f64) -> bool {
+    number.fract() == 0.0 && (0.0..super::arrays::MOST_CLASSES as f64).contains(&number)
+}
+
 /// Columns side by side become the input `x`; a target of texts becomes labels in their order.
 fn finish(
     format: DatasetFormat,
@@ -143,7 +148,7 @@ fn finish(
         }
         let values = target.texts.iter().map(|text| labels[text.as_str()]);
         ("int64", Elements::I64(values.collect()))
-    } else if target.numbers.iter().all(|number| number.fract() == 0.0) {
+    } else if target.numbers.iter().all(|&number| could_be_label(number)) {
         let values = target.numbers.iter().map(|&number| number as i64);
         ("int64", Elements::I64(values.collect()))
     } else {

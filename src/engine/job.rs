@@ -15,6 +15,7 @@ use super::voice::Voice;
 use crate::data::Prepared;
 use crate::exec::Device;
 use crate::graph::Graph;
+use crate::prune::Exclusion;
 use crate::spec::Problem;
 use crate::spec::child::{JobInputs, Message, Progress, StagedFile};
 use crate::spec::evaluate::MetricName;
@@ -32,6 +33,8 @@ pub(super) struct Job<'a> {
     pub data: Option<Prepared>,
     pub seed: u64,
     pub planned_steps: u64,
+    /// After weights were set to zero: what that left alone. Later training keeps the zeros.
+    pub sparse: Option<Exclusion>,
     example_shapes: BTreeMap<String, Vec<usize>>,
 }
 
@@ -72,21 +75,31 @@ impl Job<'_> {
         }
     }
 
+    /// Measures `graph` as the stage `key`. The graph comes back, since a recalled stage may be
+    /// the one that holds it.
     fn measured(
         &mut self,
         key: &str,
-        graph: &Graph,
-        file: &[u8],
+        graph: Graph,
+        file: Option<&[u8]>,
         metrics: &[MetricName],
-    ) -> Result<Measurement, Ended> {
-        if let Some((_, found)) = self.journal.recall(key) {
-            return Ok(found);
+    ) -> Result<(Graph, Measurement), Ended> {
+        if let Some((kept, found)) = self.journal.recall(key) {
+            return Ok((self.pinned(kept, graph), found));
         }
         self.phase("evaluate");
-        let found = measure(graph, file, &self.device, self.data.as_ref(), metrics)?;
-        self.journal.record(key, &found, graph)?;
+        let written;
+        let file = match file {
+            Some(file) => file,
+            None => {
+                written = graph.to_bytes();
+                &written
+            }
+        };
+        let found = measure(&graph, file, &self.device, self.data.as_ref(), metrics)?;
+        self.journal.record(key, &found, &graph)?;
         self.check_drain()?;
-        Ok(found)
+        Ok((graph, found))
     }
 
     fn step(
@@ -98,7 +111,7 @@ impl Job<'_> {
         Ok(match params {
             Params::Train(train) => {
                 let key = format!("{key}/train");
-                let graph = self.train(&key, "train", graph, train, &BTreeMap::new())?;
+                let graph = self.train(&key, "train", graph, train)?;
                 (graph, None)
             }
             Params::Prune(prune) => {
@@ -157,6 +170,13 @@ pub(super) fn run(
     let journal = Journal::open(checkpoint);
     if journal.is_resumed() {
         voice.info("resumed", "going on from the last checkpoint".to_owned());
+        // The service may have been gone before it read what the earlier attempt said.
+        for (name, points) in journal.curves() {
+            for &(step, value) in points {
+                let name = name.clone();
+                voice.say(&Message::Metric { name, step, value });
+            }
+        }
     }
     let mut job = Job {
         voice,
@@ -165,6 +185,7 @@ pub(super) fn run(
         data,
         seed: inputs.request.seed,
         planned_steps: planned_steps(&params, batches),
+        sparse: None,
         example_shapes: graph.example_shapes.clone(),
     };
     let original = graph.clone();
@@ -173,7 +194,8 @@ pub(super) fn run(
         Params::Evaluate(evaluate) => evaluate.metrics.clone(),
         _ => Vec::new(),
     };
-    let mut before = job.measured("before", &graph, &original_file, &metrics)?;
+    let (mut graph, mut before) =
+        job.measured("before", graph, Some(&original_file), &metrics)?;
     let mut steps = Vec::new();
     let mut outcome = None;
     match &params {
@@ -181,13 +203,13 @@ pub(super) fn run(
             for (index, part) in parts.iter().enumerate() {
                 let key = format!("step{index}");
                 let (next, prune) = job.step(&key, graph, part)?;
-                graph = next;
                 let metrics = match part {
                     Params::Evaluate(evaluate) => evaluate.metrics.clone(),
                     _ => Vec::new(),
                 };
-                let file = graph.to_bytes();
-                let after = job.measured(&format!("{key}/after"), &graph, &file, &metrics)?;
+                let stage = format!("{key}/after");
+                let (measured, after) = job.measured(&stage, next, None, &metrics)?;
+                graph = measured;
                 steps.push(StepResult {
                     kind: part.kind(),
                     after,

@@ -62,6 +62,7 @@ impl Journal {
             saved_at: Instant::now(),
             interval: Duration::from_secs_f64(f64::clamp(seconds, 0.0, 86_400.0)),
         };
+        remove_strays(folder);
         if let Some((records, graph)) = read(&folder.join(FILE)) {
             journal.records = records;
             journal.graph = graph;
@@ -199,6 +200,20 @@ impl Journal {
         std::fs::File::open(&self.folder)?.sync_all()?;
         self.saved_at = Instant::now();
         Ok(())
+    }
+}
+
+/// A kill in the middle of writing leaves a temporary file.
+fn remove_strays(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name() != FILE
+            && let Err(error) = std::fs::remove_file(entry.path())
+        {
+            eprintln!("{} can't be removed: {error}", entry.path().display());
+        }
     }
 }
 

@@ -31,7 +31,19 @@ pub(super) fn measure(
         let measured =
             Evaluator::new(graph, device).measure_graph(data, Role::Test, Loss::of_task(task))?;
         for name in names {
-            values.insert(name.as_str().to_owned(), measured.metric(name, task));
+            let value = measured.metric(name, task);
+            if !value.is_finite() {
+                return Err(Problem::new(
+                    422,
+                    "not_finite",
+                    format!(
+                        "the model's outputs on the test split are not finite: `{}` is {value}; \
+                         check the scale of the inputs (data.preprocess) and the weights",
+                        name.as_str()
+                    ),
+                ));
+            }
+            values.insert(name.as_str().to_owned(), value);
         }
     }
     Ok(Measurement {

@@ -108,6 +108,9 @@ impl Job<'_> {
         params: &PruneParams,
     ) -> Result<(Graph, PruneOutcome), Ended> {
         let exclusion = Exclusion::new(&params.exclude);
+        if params.granularity == Granularity::Weight {
+            self.sparse = Some(Exclusion::new(&params.exclude));
+        }
         let key_of = |what: &str| format!("{key}/{what}");
         let (mut graph, start) = match self.journal.recall::<Start>(&key_of("start")) {
             Some((kept, start)) => (self.pinned(kept, graph), start),
@@ -156,12 +159,8 @@ impl Job<'_> {
                 if step == steps {
                     part.epochs += finetune.epochs % steps;
                 }
-                let masks = match params.granularity {
-                    Granularity::Weight => weight::masks(&graph, &exclusion),
-                    _ => BTreeMap::new(),
-                };
                 let stage = key_of(&format!("{step}/finetune"));
-                graph = self.train(&stage, "finetune", graph, &part, &masks)?;
+                graph = self.train(&stage, "finetune", graph, &part)?;
             }
         }
         let stage = key_of("outcome");

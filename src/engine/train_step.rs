@@ -9,6 +9,7 @@ use super::journal::Journal;
 use super::problem::of_training;
 use super::voice::Voice;
 use crate::graph::Graph;
+use crate::prune::weight;
 use crate::spec::Problem;
 use crate::spec::child::{Message, Progress};
 use crate::spec::job::Params;
@@ -23,7 +24,6 @@ impl Job<'_> {
         phase: &str,
         mut graph: Graph,
         params: &TrainParams,
-        masks: &BTreeMap<String, Vec<f32>>,
     ) -> Result<Graph, Ended> {
         if let Some((kept, ())) = self.journal.recall(key) {
             return Ok(self.pinned(kept, graph));
@@ -32,6 +32,10 @@ impl Job<'_> {
             .data
             .as_ref()
             .ok_or_else(|| Problem::new(422, "dataset_missing", "training needs a data set"))?;
+        let masks = match &self.sparse {
+            Some(exclusion) => weight::masks(&graph, exclusion),
+            None => BTreeMap::new(),
+        };
         if params.weights == StartWeights::Reinitialize {
             reinitialize(&mut graph, self.seed);
         }
@@ -65,7 +69,7 @@ impl Job<'_> {
             loss,
             seed: self.seed,
             steps_before,
-            masks,
+            masks: &masks,
         };
         let mut watch = Watch {
             voice: self.voice,
@@ -120,6 +124,10 @@ struct Watch<'a> {
 
 impl Observer for Watch<'_> {
     fn metric(&mut self, name: &str, step: u64, value: f64) {
+        // JSON has no word for it, and a curve no place.
+        if !value.is_finite() {
+            return;
+        }
         self.journal.add_point(name, step, value);
         self.voice.say(&Message::Metric {
             name: name.to_owned(),

@@ -391,7 +391,10 @@ fn output_shapes(
             [&x[..axis], &**dims(1)?, &x[axis + 1..]].concat()
         }
         Family::SpaceDepth => {
-            let block = node.int("blocksize").unwrap_or(0).max(0) as usize;
+            let block = usize::try_from(node.int("blocksize").unwrap_or(0))
+                .ok()
+                .filter(|&block| block < 1 << 20)
+                .ok_or_else(|| RuleError::new("has a block size out of reason"))?;
             let [n, c, h, w] = x[..] else {
                 return Err(RuleError::new("needs an input of rank 4"));
             };

@@ -32,7 +32,7 @@ pub(crate) fn normalize_axis(axis: i64, rank: usize) -> Result<usize, RuleError>
     let from_front = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(from_front)
         .ok()
-        .filter(|&axis| axis < rank.max(1))
+        .filter(|&axis| axis < rank)
         .ok_or_else(|| RuleError::new(format!("has axis {axis}, out of range for rank {rank}")))
 }
 
@@ -104,6 +104,18 @@ fn sizes(
         .collect()
 }
 
+/// The kernel's own sizes, which the attribute may repeat but not contradict.
+fn agreed_kernel(node: &NodeProto, kernel: &[usize]) -> Result<Vec<usize>, RuleError> {
+    match node.ints("kernel_shape").filter(|given| !given.is_empty()) {
+        Some(given) if given.iter().copied().ne(kernel.iter().map(|&size| size as i64)) => {
+            Err(RuleError::new(format!(
+                "has a `kernel_shape` of {given:?} and a kernel of {kernel:?}"
+            )))
+        }
+        _ => Ok(kernel.to_vec()),
+    }
+}
+
 /// The window of Conv, MaxPool or AveragePool over spatial sizes `input`.
 pub(crate) fn window(
     node: &NodeProto,
@@ -112,7 +124,7 @@ pub(crate) fn window(
 ) -> Result<Window, RuleError> {
     let axes = input.len();
     let kernel = match kernel {
-        Some(kernel) => kernel.to_vec(),
+        Some(kernel) => agreed_kernel(node, kernel)?,
         None => sizes(node, "kernel_shape", axes, 0)?,
     };
     let stride = sizes(node, "strides", axes, 1)?;
@@ -172,7 +184,7 @@ pub(crate) fn transposed_window(
     let pads = sizes(node, "pads", 2 * axes, 0)?;
     let extra = sizes(node, "output_padding", axes, 0)?;
     let mut window = Window {
-        kernel: kernel.to_vec(),
+        kernel: agreed_kernel(node, kernel)?,
         stride: sizes(node, "strides", axes, 1)?,
         dilation: sizes(node, "dilations", axes, 1)?,
         pad_begin: pads[..axes].to_vec(),
@@ -192,8 +204,10 @@ pub(crate) fn transposed_window(
             window.stride[axis] * (input[axis].max(1) - 1) + extra[axis] + window.spread(axis);
         let same = auto.starts_with("SAME");
         let wanted = match &asked {
-            Some(shape) if shape.len() == axes => Some(shape[axis].max(1) as usize),
-            Some(_) => return Err(RuleError::new("has an `output_shape` of another rank")),
+            Some(shape) if shape.len() == axes && shape[axis] > 0 => Some(shape[axis] as usize),
+            Some(shape) => {
+                return Err(RuleError::new(format!("has an `output_shape` of {shape:?}")));
+            }
             None if same => Some(input[axis] * window.stride[axis]),
             None => None,
         };

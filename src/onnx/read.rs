@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-use super::proto::{DATA_LOCATION_EXTERNAL, ModelProto, TensorProto};
+use super::proto::{DATA_LOCATION_EXTERNAL, GraphProto, ModelProto, TensorProto};
 
 /// Why a file is no usable ONNX model.
 #[derive(Debug, thiserror::Error)]
@@ -62,25 +62,47 @@ pub(crate) fn decode_model(bytes: &[u8]) -> Result<ModelProto, ReadError> {
     }
 }
 
-/// Moves external data into the model itself. `files` are the uploaded files by name; returns
-/// whether there was any.
+/// Moves external data into the model itself, in subgraphs as well. `files` are the uploaded files
+/// by name; returns whether there was any.
 pub fn embed_external_data(
     model: &mut ModelProto,
     files: &HashMap<String, PathBuf>,
 ) -> Result<bool, ReadError> {
-    let mut found = false;
     let mut total = 0u64;
-    let Some(graph) = &mut model.graph else {
-        return Ok(false);
-    };
-    let attributes = graph
-        .node
-        .iter_mut()
-        .flat_map(|node| node.attribute.iter_mut())
-        .flat_map(|attribute| attribute.t.iter_mut().chain(attribute.tensors.iter_mut()));
-    for tensor in graph.initializer.iter_mut().chain(attributes) {
+    match &mut model.graph {
+        Some(graph) => embed_in_graph(graph, files, &mut total),
+        None => Ok(false),
+    }
+}
+
+fn embed_in_graph(
+    graph: &mut GraphProto,
+    files: &HashMap<String, PathBuf>,
+    total: &mut u64,
+) -> Result<bool, ReadError> {
+    let mut found = false;
+    let mut visit = |tensor: &mut TensorProto, total: &mut u64| {
         if tensor.data_location == Some(DATA_LOCATION_EXTERNAL) {
-            embed(tensor, files, &mut total)?;
+            embed(tensor, files, total)?;
+            found = true;
+        }
+        Ok::<_, ReadError>(())
+    };
+    for tensor in &mut graph.initializer {
+        visit(tensor, total)?;
+    }
+    let mut nested = Vec::new();
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
+            visit(tensor, total)?;
+        }
+        nested.extend(attribute.g.iter_mut().chain(&mut attribute.graphs));
+    }
+    for bytes in nested {
+        let unreadable = |error: prost::DecodeError| ReadError::NotProtobuf(error.to_string());
+        let mut inner = GraphProto::decode(bytes.as_slice()).map_err(unreadable)?;
+        if embed_in_graph(&mut inner, files, total)? {
+            *bytes = inner.encode_to_vec();
             found = true;
         }
     }

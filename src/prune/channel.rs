@@ -198,10 +198,17 @@ impl Search<'_> {
             ));
         }
         if !self.couplings.blocked.is_empty() {
-            hints.push(format!(
-                "{} layers can't be followed, feed an output or are excluded",
-                self.couplings.blocked.len()
-            ));
+            let blocked = &self.couplings.blocked;
+            let named: Vec<String> = blocked
+                .iter()
+                .take(3)
+                .map(|(&node, why)| format!("`{}` {why}", self.graph.nodes[node].label()))
+                .collect();
+            let more = match blocked.len() {
+                0..=3 => String::new(),
+                all => format!(" and {} more", all - 3),
+            };
+            hints.push(format!("channels that stay: {}{more}", named.join(", ")));
         }
         match hints.is_empty() {
             true => String::new(),

@@ -14,6 +14,9 @@ pub fn share(schedule: &PruneSchedule, step: u32) -> f64 {
 
 /// The target part of the way: shares grow from 0, ratios fall from 1.
 pub fn target_at(target: &Target, share: f64) -> Target {
+    if share >= 1.0 {
+        return target.clone();
+    }
     let grown = |value: Option<f64>| value.map(|value| value * share);
     let shrunk = |value: Option<f64>| value.map(|value| 1.0 - (1.0 - value) * share);
     Target {

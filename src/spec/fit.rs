@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::dataset::{ArrayInfo, DatasetSummary};
-use super::job::{DataOptions, Layout, Task};
+use super::job::{DataOptions, Layout, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
+use super::train::LossName;
 
 /// How one stored array becomes one input of the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -78,9 +79,7 @@ pub fn fit(
     trains: bool,
 ) -> Result<InferredData, Problem> {
     let misfit = |pointer: &str, detail: String| {
-        let mut problem = Problem::invalid(vec![FieldError::new(pointer, detail)]);
-        problem.code = "data_misfit".to_owned();
-        problem
+        Problem::invalid(vec![FieldError::new(pointer, detail)]).with_code("data_misfit")
     };
     if model.inputs.is_empty() {
         return Err(misfit("/model", "the model has no inputs".to_owned()));
@@ -204,6 +203,52 @@ pub fn fit(
     })
 }
 
+fn elements(shape: &[u64]) -> Option<u64> {
+    shape
+        .iter()
+        .try_fold(1u64, |product, &size| product.checked_mul(size))
+}
+
+/// Losses and metrics must suit the task, which only the data tells.
+pub fn check_task(params: &Params, task: Task) -> Result<(), Problem> {
+    check_task_at(params, task, "/params")
+}
+
+fn check_task_at(params: &Params, task: Task, pointer: &str) -> Result<(), Problem> {
+    let refuse = |pointer: String, what: String| {
+        let task = serde_json::to_value(task).unwrap_or_default();
+        let detail = format!("{what} does not suit the task {task}");
+        Err(Problem::invalid(vec![FieldError::new(pointer, detail)]))
+    };
+    let loss = |name: Option<LossName>, pointer: String| match name {
+        Some(name) if !name.fits(task) => refuse(
+            pointer,
+            format!("the loss {}", serde_json::to_value(name).unwrap_or_default()),
+        ),
+        _ => Ok(()),
+    };
+    match params {
+        Params::Train(train) => loss(train.loss, format!("{pointer}/loss")),
+        Params::Prune(prune) => loss(
+            prune.finetune.as_ref().and_then(|finetune| finetune.loss),
+            format!("{pointer}/finetune/loss"),
+        ),
+        Params::Evaluate(evaluate) => {
+            let unsuited = evaluate.metrics.iter().position(|metric| !metric.applies_to(task));
+            match unsuited {
+                None => Ok(()),
+                Some(index) => refuse(
+                    format!("{pointer}/metrics/{index}"),
+                    format!("the metric `{}`", evaluate.metrics[index].as_str()),
+                ),
+            }
+        }
+        Params::Pipeline(steps) => steps.iter().enumerate().try_for_each(|(index, step)| {
+            check_task_at(step, task, &format!("{pointer}/steps/{index}/params"))
+        }),
+    }
+}
+
 fn names(arrays: &[ArrayInfo]) -> String {
     let quoted: Vec<_> = arrays.iter().map(|a| format!("`{}`", a.name)).collect();
     quoted.join(", ")
@@ -224,9 +269,9 @@ fn match_array<'a>(
 
 fn count_outputs(output: &TensorInfo) -> Option<u64> {
     let rest = output.shape.get(1..)?;
-    rest.iter()
-        .map(|dimension| dimension.fixed().and_then(|size| u64::try_from(size).ok()))
-        .product()
+    rest.iter().try_fold(1u64, |product, dimension| {
+        product.checked_mul(u64::try_from(dimension.fixed()?).ok()?)
+    })
 }
 
 fn fit_input(
@@ -266,7 +311,8 @@ fn fit_input(
     } else if preprocess.layout.is_none() && turned().is_some_and(|shape| matches(&shape)) {
         (turned().expect("just seen"), true)
     } else if let Some(fixed) = fixed
-        && fixed.iter().product::<u64>() == stored.iter().product::<u64>()
+        && elements(&fixed).is_some()
+        && elements(&fixed) == elements(stored)
         && (stored.len() == 1 || fixed.len() == 1)
     {
         // A flat row of a table for an image, or an image for a multilayer perceptron.

@@ -236,26 +236,26 @@ impl Params {
                 let pipeline = PipelineParams::read(params).map_err(shape)?;
                 let steps = pipeline.steps().map_err(|problem| {
                     let moved = problem.errors.into_iter().map(|f| f.under("/params"));
-                    Problem {
-                        code: problem.code,
-                        ..Problem::invalid(moved.collect())
-                    }
+                    Problem::invalid(moved.collect()).with_code(&problem.code)
                 })?;
                 (Self::Pipeline(steps), Faults::default())
             }
             JobKind::Distill | JobKind::Search => {
-                return Err(Problem {
-                    code: "kind_not_supported".to_owned(),
-                    ..Problem::not_supported("/kind", &format!("the kind `{}`", kind.as_str()))
-                });
+                let what = format!("the kind `{}`", kind.as_str());
+                return Err(Problem::not_supported("/kind", &what).with_code("kind_not_supported"));
             }
         };
-        if faults.0.is_empty() {
+        if faults.found.is_empty() {
             Ok(parsed)
         } else {
             let mut all = Faults::default();
+            let unsupported = faults.not_supported;
             all.extend_under("/params", faults);
-            Err(Problem::invalid(all.0))
+            let problem = Problem::invalid(all.found);
+            Err(match unsupported {
+                true => problem.with_code("not_supported"),
+                false => problem,
+            })
         }
     }
 
@@ -343,26 +343,32 @@ impl JobRequest {
             "must be below 2^63",
         );
         tag_faults(&self.tags, &mut faults);
-        faults.require(
+        faults.require_support(
             self.webhook.is_none(),
             "/webhook",
-            "webhooks are not supported yet; remove it and poll or follow the events",
+            "`webhook` (poll, or follow the events, instead)",
         );
-        faults.require(
-            !matches!(
-                self.task,
-                Some(Task::LanguageModeling) | Some(Task::Embedding)
-            ),
+        faults.require_support(
+            self.task != Some(Task::LanguageModeling),
             "/task",
-            "only classification, multilabel and regression are supported yet",
+            "the task `language_modeling`",
+        );
+        faults.require_support(
+            self.task != Some(Task::Embedding),
+            "/task",
+            "the task `embedding`",
         );
         faults.require(
             !self.dry_run || self.kind == JobKind::Prune,
             "/dry_run",
             "applies to the kind `prune`",
         );
-        if !faults.0.is_empty() {
-            return Err(Problem::invalid(faults.0));
+        if !faults.found.is_empty() {
+            let problem = Problem::invalid(faults.found);
+            return Err(match faults.not_supported {
+                true => problem.with_code("not_supported"),
+                false => problem,
+            });
         }
         self.params = params.to_json();
         Ok((self, params))

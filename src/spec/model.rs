@@ -57,7 +57,8 @@ pub struct ModelSummary {
     pub opset: Option<i64>,
     /// Name and version of the program that wrote the file.
     pub producer: String,
-    /// Elements of all weight tensors, batch-normalisation statistics included.
+    /// Elements of all weights that training changes, as PyTorch counts them: running statistics of
+    /// batch normalisation and scalar constants are none.
     pub parameters: u64,
     pub nonzero_parameters: u64,
     /// Multiply-accumulates for one example; `null` where the shapes can't be known.

@@ -47,10 +47,7 @@ impl PipelineParams {
                     .errors
                     .into_iter()
                     .map(|fault| fault.under(&at(index)));
-                Problem {
-                    code: problem.code,
-                    ..Problem::invalid(moved.collect())
-                }
+                Problem::invalid(moved.collect()).with_code(&problem.code)
             })?;
             steps.push(params);
         }

@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// One fault in a request body: where it is and what to do about it.
@@ -84,6 +85,17 @@ impl Problem {
         problem
     }
 
+    /// The same problem under another code; kind and title follow.
+    pub fn with_code(self, code: &str) -> Self {
+        let named = Self::new(self.status, code, self.detail);
+        Self {
+            instance: self.instance,
+            request_id: self.request_id,
+            errors: self.errors,
+            ..named
+        }
+    }
+
     /// 422 for something that the contract names and this version does not do yet.
     pub fn not_supported(pointer: &str, what: &str) -> Self {
         let mut problem = Self::new(422, "not_supported", format!("{what} is not supported yet"));
@@ -93,19 +105,54 @@ impl Problem {
 }
 
 /// Reads `value` as a `T`; a fault comes back with the JSON pointer of the field it is in.
-pub fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, FieldError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+///
+/// serde would take a list for an object (fields in their order) and an object for a word; both
+/// are refused, since nobody means them.
+pub fn parse<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, FieldError> {
+    let parsed: T = serde_path_to_error::deserialize(&value).map_err(|error| {
         let pointer = pointer_of(error.path());
         field_error(pointer, &error.into_inner())
-    })
+    })?;
+    let understood = serde_json::to_value(&parsed)
+        .map_err(|error| FieldError::new("", error.to_string()))?;
+    same_forms(&value, &understood, String::new())?;
+    Ok(parsed)
 }
 
 /// As [`parse`], from JSON text. The outer error is for text that is no JSON at all.
-pub fn parse_slice<T: DeserializeOwned>(
+pub fn parse_slice<T: DeserializeOwned + Serialize>(
     bytes: &[u8],
 ) -> Result<Result<T, FieldError>, serde_json::Error> {
-    let value: serde_json::Value = serde_json::from_slice(bytes)?;
+    let value: Value = serde_json::from_slice(bytes)?;
     Ok(parse(value))
+}
+
+/// Compares what was given with what was understood.
+fn same_forms(given: &Value, understood: &Value, pointer: String) -> Result<(), FieldError> {
+    let refuse = |wanted: &str, found: &str| {
+        Err(FieldError::new(
+            pointer.clone(),
+            format!("must be {wanted}, not {found}"),
+        ))
+    };
+    match (given, understood) {
+        (Value::Array(_), Value::Object(_)) => refuse("an object", "a list"),
+        (Value::Object(_), Value::String(_)) => refuse("a word", "an object"),
+        (Value::Object(given), Value::Object(understood)) => {
+            given.iter().try_for_each(|(key, value)| match understood.get(key) {
+                Some(other) => same_forms(value, other, format!("{pointer}/{}", escape(key))),
+                None => Ok(()),
+            })
+        }
+        (Value::Array(given), Value::Array(understood)) => given
+            .iter()
+            .zip(understood)
+            .enumerate()
+            .try_for_each(|(index, (value, other))| {
+                same_forms(value, other, format!("{pointer}/{index}"))
+            }),
+        _ => Ok(()),
+    }
 }
 
 fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
@@ -141,19 +188,30 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
 
 /// Collects faults while an object is validated.
 #[derive(Debug, Default)]
-pub struct Faults(pub Vec<FieldError>);
+pub struct Faults {
+    pub found: Vec<FieldError>,
+    /// Whether one of them is something that the contract names and this version does not do.
+    pub not_supported: bool,
+}
 
 impl Faults {
     /// Adds the fault `detail` at `pointer` unless `holds`.
     pub fn require(&mut self, holds: bool, pointer: &str, detail: impl Into<String>) {
         if !holds {
-            self.0.push(FieldError::new(pointer, detail));
+            self.found.push(FieldError::new(pointer, detail));
         }
     }
 
+    /// Adds the fault that `what` is not supported yet, unless `holds`.
+    pub fn require_support(&mut self, holds: bool, pointer: &str, what: &str) {
+        self.require(holds, pointer, format!("{what} is not supported yet"));
+        self.not_supported |= !holds;
+    }
+
     pub fn extend_under(&mut self, prefix: &str, inner: Faults) {
-        self.0
-            .extend(inner.0.into_iter().map(|fault| fault.under(prefix)));
+        self.not_supported |= inner.not_supported;
+        self.found
+            .extend(inner.found.into_iter().map(|fault| fault.under(prefix)));
     }
 }
 
@@ -161,18 +219,23 @@ impl Faults {
 mod tests {
     use super::*;
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Inner {
-        #[serde(rename = "ratio")]
-        _ratio: f64,
+        ratio: f64,
     }
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Outer {
-        #[serde(rename = "items")]
-        _items: Vec<Inner>,
+        items: Vec<Inner>,
+    }
+
+    #[test]
+    fn a_list_is_not_taken_for_an_object() {
+        let fault = parse::<Outer>(serde_json::json!({"items": [[1.0]]})).unwrap_err();
+        assert_eq!(fault.pointer, "/items/0");
+        assert!(fault.detail.contains("an object"), "{}", fault.detail);
     }
 
     #[test]

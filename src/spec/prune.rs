@@ -159,6 +159,14 @@ pub struct PruneParams {
     pub m: Option<u32>,
 }
 
+/// The word that JSON has for a value of an enum.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
 fn default_granularity() -> Granularity {
     Granularity::Channel
 }
@@ -179,20 +187,20 @@ impl PruneParams {
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        faults.require(
+        faults.require_support(
             matches!(self.granularity, Granularity::Weight | Granularity::Channel),
             "/granularity",
-            "only `weight` and `channel` are supported yet",
+            &format!("the granularity `{}`", word(&self.granularity)),
         );
-        faults.require(
+        faults.require_support(
             matches!(self.criterion, Criterion::Magnitude | Criterion::Random),
             "/criterion",
-            "only `magnitude` and `random` are supported yet",
+            &format!("the criterion `{}`", word(&self.criterion)),
         );
-        faults.require(
+        faults.require_support(
             matches!(self.scope, Scope::Global | Scope::Layer),
             "/scope",
-            "only `global` and `layer` are supported yet",
+            &format!("the scope `{}`", word(&self.scope)),
         );
         if let Some(norm) = self.norm {
             faults.require(matches!(norm, 1 | 2), "/norm", "must be 1 or 2");
@@ -280,7 +288,7 @@ impl PruneParams {
                     "applies to the granularity `channel`; single weights leave the graph's \
                      shape as it is: ask for sparsity",
                 ),
-                _ => faults.require(false, &pointer, "is not supported yet"),
+                _ => faults.require_support(false, &pointer, &format!("the target `{name}`")),
             }
         }
     }

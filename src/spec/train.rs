@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::job::Task;
 use super::problem::Faults;
 
 /// How the weights are updated from their gradients.
@@ -101,6 +102,18 @@ pub enum LossName {
     BinaryCrossEntropy,
     /// Mean squared error: regression.
     MeanSquaredError,
+}
+
+impl LossName {
+    /// Whether the loss can be computed from what the task's data has.
+    pub fn fits(self, task: Task) -> bool {
+        matches!(
+            (self, task),
+            (Self::CrossEntropy, Task::Classification)
+                | (Self::BinaryCrossEntropy, Task::Multilabel)
+                | (Self::MeanSquaredError, Task::Regression | Task::Multilabel)
+        )
+    }
 }
 
 /// Where training starts.
@@ -221,11 +234,7 @@ impl TrainParams {
                 "must be at least 1",
             );
         }
-        faults.require(
-            self.augment.is_none(),
-            "/augment",
-            "augmentation is not supported yet; remove it",
-        );
+        faults.require_support(self.augment.is_none(), "/augment", "`augment`");
         faults
     }
 }

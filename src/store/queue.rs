@@ -249,23 +249,9 @@ impl Store {
                 }
             }
         };
-        let status_word = status.as_str();
         let attempt = i64::from(used_attempts);
         let error = error.map(|problem| to_json(&located(problem, &lease.job_id)));
-        let ended = status.has_ended();
-        sqlx::query!(
-            "UPDATE jobs SET status = ?2, attempt = ?3, error = ?4,
-                 lease_owner = NULL, lease_expires_at = NULL,
-                 finished_at = CASE WHEN ?5 THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
-             WHERE id = ?1",
-            lease.job_id,
-            status_word,
-            attempt,
-            error,
-            ended
-        )
-        .execute(&mut *transaction)
-        .await?;
+        let_go(&mut transaction, &lease.job_id, status, attempt, error).await?;
         event.insert(&mut transaction, &lease.job_id).await?;
         transaction.commit().await?;
         let change = if status == JobStatus::Queued {
@@ -276,6 +262,71 @@ impl Store {
         self.announce(&lease.job_id, change);
         Ok(Reported::Taken(status))
     }
+
+    /// Lets go of the jobs that an earlier server ran when it ended. The lock on the data folder
+    /// proves that it is gone, so their leases need not run out, and its end costs them no attempt.
+    pub(super) async fn release_orphaned_jobs(&self) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        let orphans = sqlx::query!(
+            r#"SELECT id as "id!: String", status as "status!: String", attempt as "attempt!: i64",
+                      max_attempts as "max_attempts!: i64"
+               FROM jobs WHERE status IN ('running', 'canceling')"#
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut canceled = Vec::new();
+        for row in orphans {
+            let (status, attempt, event) = if row.status == "canceling" {
+                let text = "The job was stopped as asked";
+                let event = NewEvent::new(Level::Info, "job_canceled", text);
+                canceled.push(row.id.clone());
+                (JobStatus::Canceled, row.attempt, event)
+            } else {
+                let text = "The server had ended while the job ran; the job waits to go on from its \
+                            last checkpoint";
+                let event = NewEvent::new(Level::Warning, "requeued", text);
+                (JobStatus::Queued, (row.attempt - 1).max(0), event)
+            };
+            let_go(&mut transaction, &row.id, status, attempt, None).await?;
+            event
+                .with_data(json!({"attempt": row.attempt, "max_attempts": row.max_attempts}))
+                .insert(&mut transaction, &row.id)
+                .await?;
+        }
+        transaction.commit().await?;
+        for id in canceled {
+            if let Err(error) = self.keep_checkpoint(&id).await {
+                tracing::warn!(job = %id, %error, "a job folder stays behind");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends a lease: the job has this status and has used so many attempts.
+async fn let_go(
+    connection: &mut SqliteConnection,
+    job_id: &str,
+    status: JobStatus,
+    attempt: i64,
+    error: Option<String>,
+) -> Result<(), StoreError> {
+    let status_word = status.as_str();
+    let ended = status.has_ended();
+    sqlx::query!(
+        "UPDATE jobs SET status = ?2, attempt = ?3, error = ?4,
+                 lease_owner = NULL, lease_expires_at = NULL,
+                 finished_at = CASE WHEN ?5 THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
+             WHERE id = ?1",
+        job_id,
+        status_word,
+        attempt,
+        error,
+        ended
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Status, attempts used, error and event that an attempt ends with.
@@ -365,19 +416,7 @@ async fn end_expired_leases(connection: &mut SqliteConnection) -> Result<Vec<Str
             let error = to_json(&located(&problem, &row.id));
             (JobStatus::Failed, Some(error), event)
         };
-        let status_word = status.as_str();
-        let ended = status.has_ended();
-        sqlx::query!(
-            "UPDATE jobs SET status = ?2, error = ?3, lease_owner = NULL, lease_expires_at = NULL,
-                 finished_at = CASE WHEN ?4 THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
-             WHERE id = ?1",
-            row.id,
-            status_word,
-            error,
-            ended
-        )
-        .execute(&mut *connection)
-        .await?;
+        let_go(connection, &row.id, status, row.attempt, error).await?;
         event
             .with_data(json!({"attempt": row.attempt, "max_attempts": row.max_attempts}))
             .insert(connection, &row.id)

@@ -32,19 +32,6 @@ impl Loss {
         }
     }
 
-    /// Whether the loss can be computed from what the task's data has.
-    pub fn fits(self, task: Task) -> bool {
-        matches!(
-            (self.name, task),
-            (LossName::CrossEntropy, Task::Classification)
-                | (LossName::BinaryCrossEntropy, Task::Multilabel)
-                | (
-                    LossName::MeanSquaredError,
-                    Task::Regression | Task::Multilabel
-                )
-        )
-    }
-
     /// The targets as the loss takes them, `[batch, outputs]`.
     pub fn targets(self, batch: &Batch, outputs: usize, device: &DispatchDevice) -> Value {
         let elements = match self.name {

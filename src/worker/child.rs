@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command as Process};
 use tokio::task::JoinHandle;
 
@@ -14,6 +14,9 @@ use crate::spec::child::{Command, Message, Order};
 
 /// Lines of the child's log that are kept to explain its death.
 const KEPT_LOG_LINES: usize = 20;
+
+/// Characters of a line that is no message that go to the log.
+const SHOWN_CHARACTERS: usize = 200;
 
 /// How long a child may take to end by itself after its closing message.
 const ENDING_TIME: Duration = Duration::from_secs(10);
@@ -27,8 +30,12 @@ pub enum ChildError {
     Pipe(#[from] std::io::Error),
     #[error("the order can't be written as JSON: {0}")]
     Order(#[from] serde_json::Error),
-    #[error("the child process said something that is no message: {0}")]
-    Malformed(#[source] serde_json::Error),
+    #[error("the child process said something that is no message: {source}: `{line}`")]
+    Malformed {
+        /// The beginning of what it said.
+        line: String,
+        source: serde_json::Error,
+    },
 }
 
 /// How children are started.
@@ -75,7 +82,8 @@ impl ChildProgram {
         let mut started = ChildProcess {
             child,
             stdin,
-            messages: BufReader::new(stdout).lines(),
+            messages: BufReader::new(stdout),
+            line: Vec::new(),
             log,
             relay,
         };
@@ -91,7 +99,9 @@ impl ChildProgram {
 pub struct ChildProcess {
     child: Child,
     stdin: ChildStdin,
-    messages: Lines<BufReader<ChildStdout>>,
+    messages: BufReader<ChildStdout>,
+    /// What was read of the line that comes next.
+    line: Vec<u8>,
     log: Arc<Mutex<VecDeque<String>>>,
     relay: JoinHandle<()>,
 }
@@ -99,12 +109,14 @@ pub struct ChildProcess {
 impl ChildProcess {
     /// The next message, or `None` at the end. Nothing is lost when the wait is given up.
     pub async fn next_message(&mut self) -> Result<Option<Message>, ChildError> {
-        match self.messages.next_line().await? {
-            None => Ok(None),
-            Some(line) => serde_json::from_str(&line)
-                .map(Some)
-                .map_err(ChildError::Malformed),
+        self.messages.read_until(b'\n', &mut self.line).await?;
+        if !self.line.ends_with(b"\n") {
+            // A line without an end is what the child was saying when it died.
+            return Ok(None);
         }
+        let message = parse_message(&self.line);
+        self.line.clear();
+        message.map(Some)
     }
 
     /// Asks the child for something.
@@ -152,6 +164,16 @@ impl ChildProcess {
             last_log_lines: log.iter().cloned().collect(),
         }
     }
+}
+
+fn parse_message(line: &[u8]) -> Result<Message, ChildError> {
+    serde_json::from_slice(line).map_err(|source| {
+        let text = String::from_utf8_lossy(line);
+        ChildError::Malformed {
+            line: text.trim_end().chars().take(SHOWN_CHARACTERS).collect(),
+            source,
+        }
+    })
 }
 
 /// How a child ended.
@@ -225,5 +247,25 @@ async fn relay_log(stderr: ChildStderr, kept: Arc<Mutex<VecDeque<String>>>, pid:
             kept.pop_front();
         }
         kept.push_back(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_no_message_is_shown_in_part() {
+        let text = "panic ".repeat(1000);
+        let Err(ChildError::Malformed { line, .. }) = parse_message(text.as_bytes()) else {
+            panic!("it was taken for a message");
+        };
+        assert_eq!(line, text[..SHOWN_CHARACTERS]);
+    }
+
+    #[test]
+    fn a_line_with_a_message_is_read_with_its_end() {
+        let message = parse_message(b"{\"message\": \"drained\"}\n");
+        assert!(matches!(message, Ok(Message::Drained)));
     }
 }

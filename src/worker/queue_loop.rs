@@ -129,12 +129,13 @@ impl Slot {
         self.clean_up(job_id, status).await;
     }
 
-    /// Removes what no later attempt can use.
+    /// Removes what no later attempt can use. A queued job's folder may be in the hands of its next
+    /// attempt already, which empties it by itself.
     async fn clean_up(&self, job_id: &str, status: JobStatus) {
-        let removed = if status == JobStatus::Succeeded {
-            self.store.remove_job_folder(job_id).await
-        } else {
-            remove_folder(&self.store.job_staging_folder(job_id)).await
+        let removed = match status {
+            JobStatus::Succeeded => self.store.remove_job_folder(job_id).await,
+            JobStatus::Failed | JobStatus::Canceled => self.store.keep_checkpoint(job_id).await,
+            JobStatus::Queued | JobStatus::Running | JobStatus::Canceling => Ok(()),
         };
         if let Err(error) = removed {
             tracing::warn!(job = %job_id, %error, "a job folder stays behind");
@@ -227,6 +228,13 @@ impl Slot {
                         write_down = report.events.len() + report.points.len() >= ROWS_AT_ONCE;
                     }
                     Ok(None) => break None,
+                    Err(error @ ChildError::Malformed { .. }) => {
+                        tracing::error!(job = %claim.job.id, %error, "ending the job");
+                        child.kill().await;
+                        self.last_report(claim, &report).await;
+                        let problem = misspoken("a message of the job's process can't be read");
+                        return Ok(Outcome::Ended(AttemptEnd::Failed(problem)));
+                    }
                     Err(error) => {
                         child.kill().await;
                         return Err(died(error));
@@ -299,11 +307,10 @@ impl Slot {
             }),
             Some(Message::Failed { problem }) => Ok(Outcome::Ended(AttemptEnd::Failed(problem))),
             Some(Message::Drained) => Ok(Outcome::Ended(AttemptEnd::Drained)),
-            Some(_) => Err(Problem::new(
-                500,
-                "worker_died",
-                "the job's process answered another question than it was asked",
-            )),
+            Some(_) => {
+                let text = "the job's process answered another question than it was asked";
+                Ok(Outcome::Ended(AttemptEnd::Failed(misspoken(text))))
+            }
             None => {
                 for line in &end.last_log_lines {
                     tracing::warn!(target: "sinter::child", "{line}");
@@ -381,6 +388,12 @@ fn note(report: &mut Report, message: Message) {
 fn gone(what: &str) -> Problem {
     let code = format!("{what}_not_found");
     Problem::new(422, &code, format!("the {what} of the job was deleted"))
+}
+
+/// A defect of Sinter's that another attempt would meet again.
+fn misspoken(what: &str) -> Problem {
+    let detail = format!("a defect in Sinter: {what}; the server's log has more");
+    Problem::new(500, "child_protocol", detail)
 }
 
 fn died(error: ChildError) -> Problem {

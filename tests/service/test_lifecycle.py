@@ -162,9 +162,10 @@ def test_a_killed_server_takes_its_child_along_and_the_next_one_finishes_the_job
     server.start().wait_ready()
     ended = server.wait(job)
     assert ended["status"] == "succeeded", ended["error"]
-    assert ended["attempt"] == 2
+    assert ended["attempt"] == 1
     types = event_types(server, job)
-    assert types.count("attempt_failed") == 1 and types.count("training_resumed") == 1
+    assert types.count("requeued") == 1 and types.count("training_resumed") == 1
+    assert "attempt_failed" not in types
     assert model_digest(server, job) == plain_training["digest"]
     assert curves(server, job) == plain_training["curves"]
     # What was queued is still queued and runs as well.
@@ -189,7 +190,7 @@ def test_a_server_killed_in_any_phase_publishes_the_job_exactly_once(start_serve
     server.start().wait_ready()
     ended = server.wait(job)
     assert ended["status"] == "succeeded", ended["error"]
-    assert ended["attempt"] <= 2
+    assert ended["attempt"] == 1
     assert len(made_models(server, job)) == 1
     assert event_types(server, job).count("job_succeeded") == 1
     names = {row["name"] for row in server.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}

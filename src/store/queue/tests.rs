@@ -224,6 +224,33 @@ async fn draining_does_not_cost_an_attempt() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_server_costs_its_running_jobs_no_attempt_and_no_wait() {
+    let (folder, store, model) = open().await;
+    let running = submit(&store, model, json!({"max_attempts": 1})).await;
+    let canceling = submit(&store, model, json!({})).await;
+    let waiting = submit(&store, model, json!({})).await;
+    let lost = claim(&store, LONG).await.unwrap();
+    let stopped = claim(&store, LONG).await.unwrap();
+    assert_eq!((&lost.job.id, &stopped.job.id), (&running, &canceling));
+    let cancel = store.cancel_job(&canceling).await.unwrap();
+    assert_eq!(cancel, Cancellation::Accepted);
+    drop(store);
+
+    let store = Store::open(folder.path()).await.unwrap();
+    let job = store.job(&running).await.unwrap().unwrap();
+    assert_eq!((job.status, job.attempt), (JobStatus::Queued, 0));
+    let job = store.job(&canceling).await.unwrap().unwrap();
+    assert_eq!((job.status, job.attempt), (JobStatus::Canceled, 1));
+    assert!(job.finished_at.is_some());
+    let again = claim(&store, LONG).await.unwrap();
+    assert_eq!((&again.job.id, again.lease.attempt), (&running, 1));
+    let late = store.report(&lost.lease, &Report::default(), LONG).await;
+    assert_eq!(late.unwrap(), Reported::Refused);
+    assert_eq!(claim(&store, LONG).await.unwrap().job.id, waiting);
+    assert_eq!(claim(&store, LONG).await, None);
+}
+
+#[tokio::test]
 async fn a_canceled_job_never_succeeds_and_can_be_retried() {
     let (_folder, store, model) = open().await;
     let id = submit(&store, model, json!({})).await;
