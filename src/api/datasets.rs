@@ -261,7 +261,10 @@ mod tests {
         let Err(ApiError::Problem(problem)) = check_format(DatasetFormat::Npz, 4) else {
             panic!("four files were taken for one npz");
         };
-        assert_eq!((problem.status, problem.code.as_str()), (422, "invalid_request"));
+        assert_eq!(
+            (problem.status, problem.code.as_str()),
+            (422, "invalid_request")
+        );
         assert_eq!(problem.errors[0].pointer, "/format");
     }
 

@@ -199,7 +199,7 @@ async fn list_jobs(
     Ok(Json(Paged::new(jobs, |job| JobView::from(&job))))
 }
 
-/// Get a job; with `Prefer: wait=N`, wait up to N seconds for its end.
+/// Get a job; with the header Prefer: wait=N, wait up to N seconds for its end.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}", operation_id = "getJob", tag = "jobs",
     params(("id" = String, Path), ("Prefer" = Option<String>, Header,

@@ -2,11 +2,16 @@
 //!
 //! Burn's `flex` computes the gradients of a convolution by convolutions with kernels as large as
 //! the image. Here they are matrix products ([`conv`]) or, for depthwise convolutions, passes over
-//! rows ([`depthwise`]). Every other device keeps Burn's kernels: [`conv2d`] takes a value as it is
-//! on any device and decides.
+//! planes ([`depthwise`]); batch normalisation reads its input without turning its axes
+//! ([`batch_norm`]). Every other device keeps Burn's kernels: the functions here take values of any
+//! device and answer `None` for those.
 
+mod batch_norm;
 mod conv;
 mod depthwise;
+
+pub(super) use batch_norm::batch_norm_train;
+
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;

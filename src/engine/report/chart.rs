@@ -159,7 +159,7 @@ fn chart(figure: &str, series: &[(&str, Points)]) -> String {
             WIDTH - RIGHT,
             LEFT - 6.0,
             y + 4.0,
-            significant(value)
+            tick_label(value, spacing)
         ));
     }
     let (first, last) = scale.steps;
@@ -190,6 +190,16 @@ fn chart(figure: &str, series: &[(&str, Points)]) -> String {
     )
 }
 
+/// A tick with as many places after the point as tell it from its neighbours.
+fn tick_label(value: f64, spacing: f64) -> String {
+    if value == 0.0 || spacing < 1e-4 || value.abs() >= 1e6 {
+        return significant(value);
+    }
+    // The spacing is 1, 2 or 5 times a power of ten, which rounding errors must not fall below.
+    let places = (-(spacing * 1.001).log10().floor()).max(0.0) as usize;
+    format!("{value:.places$}")
+}
+
 /// A line through the points, or a dot for one alone.
 fn line(scale: &Scale, points: &[(u64, f64)], colour: usize) -> String {
     if let [(step, value)] = points {
@@ -218,6 +228,16 @@ mod tests {
         assert_eq!(round_spacing(0.0, 4.0), 1.0);
         assert_eq!(round_spacing(0.0, 7.0), 2.0);
         assert_eq!(round_spacing(0.0, 100.0), 50.0);
+    }
+
+    #[test]
+    fn ticks_of_an_axis_have_the_same_places() {
+        let labels = |spacing: f64| [1.0, 2.0].map(|tick| tick_label(tick * spacing, spacing));
+        assert_eq!(labels(0.05), ["0.05", "0.10"]);
+        assert_eq!(labels(0.0005), ["0.0005", "0.0010"]);
+        assert_eq!(labels(0.1), ["0.1", "0.2"]);
+        assert_eq!(labels(50.0), ["50", "100"]);
+        assert_eq!(tick_label(0.0, 0.05), "0");
     }
 
     #[test]

@@ -44,6 +44,13 @@ fn sentence(request: &JobRequest, result: &JobResult) -> String {
             "{} of the parameters remain",
             percent(change.parameters_ratio)
         ));
+        // What a mask adds to a cut.
+        if change.nonzero_parameters_ratio < change.parameters_ratio - 0.001 {
+            parts.push(format!(
+                "{} are not zero",
+                percent(change.nonzero_parameters_ratio)
+            ));
+        }
         if let Some(macs) = change.macs_ratio {
             parts.push(format!("{} of the multiply-accumulates", percent(macs)));
         }
@@ -317,7 +324,7 @@ fn data_rows(data: &InferredData) -> Vec<Vec<String>> {
             input.mean,
             input.std
         );
-        rows.push(row(&format!("Input {}", input.input), &text));
+        rows.push(row(&format!("Input “{}”", input.input), &text));
     }
     rows
 }

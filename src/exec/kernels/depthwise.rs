@@ -1,5 +1,8 @@
-//! Depthwise convolution (one kernel a channel): passes over rows of a padded plane, vectorised
-//! for the processor that it runs on.
+//! Depthwise convolution (one kernel a channel), vectorised for the processor that it runs on.
+//!
+//! A plane is padded once. With a stride of 1 an output plane is kept as wide as the padded input,
+//! so that every tap of the kernel is a single pass over the whole plane; the columns between are
+//! never read. Other strides go row by row.
 
 use burn::backend::flex::FlexTensor;
 use pulp::Arch;
@@ -7,38 +10,83 @@ use rayon::prelude::*;
 
 use super::{Shape, elements, tensor};
 
-impl Shape {
-    /// Sizes of a plane with its padding; large enough for the last window.
-    fn padded(&self) -> [usize; 2] {
-        std::array::from_fn(|axis| {
-            let reach = (self.output[axis] - 1) * self.stride[axis]
-                + (self.kernel[axis] - 1) * self.dilation[axis]
+/// A plane with its padding.
+struct Padded<'a> {
+    shape: &'a Shape,
+    height: usize,
+    width: usize,
+}
+
+impl<'a> Padded<'a> {
+    fn new(shape: &'a Shape) -> Self {
+        // Large enough for the last window, and for what the last window leaves over.
+        let [height, width] = std::array::from_fn(|axis| {
+            let reach = (shape.output[axis] - 1) * shape.stride[axis]
+                + (shape.kernel[axis] - 1) * shape.dilation[axis]
                 + 1;
-            reach.max(self.input[axis] + self.pad[axis])
-        })
-    }
-
-    fn plane(&self) -> usize {
-        self.input[0] * self.input[1]
-    }
-
-    fn pad_plane(&self, x: &[f32], padded: &mut [f32]) {
-        let [_, width] = self.padded();
-        for (y, row) in x.chunks_exact(self.input[1]).enumerate() {
-            let start = (y + self.pad[0]) * width + self.pad[1];
-            padded[start..start + row.len()].copy_from_slice(row);
+            reach.max(shape.input[axis] + shape.pad[axis])
+        });
+        Self {
+            shape,
+            height,
+            width,
         }
     }
 
-    /// Start of the padded row that tap `(y, x)` of the kernel sees from output row `row`.
-    fn row_start(&self, row: usize, tap: [usize; 2]) -> usize {
-        let y = row * self.stride[0] + tap[0] * self.dilation[0];
-        y * self.padded()[1] + tap[1] * self.dilation[1]
+    fn buffer(&self) -> Vec<f32> {
+        vec![0f32; self.height * self.width]
     }
 
-    fn taps(&self) -> impl Iterator<Item = (usize, [usize; 2])> + use<> {
-        let width = self.kernel[1];
-        (0..self.kernel[0] * width).map(move |tap| (tap, [tap / width, tap % width]))
+    #[inline(always)]
+    fn fill(&self, x: &[f32], buffer: &mut [f32]) {
+        for (y, row) in x.chunks_exact(self.shape.input[1]).enumerate() {
+            let start = (y + self.shape.pad[0]) * self.width + self.shape.pad[1];
+            buffer[start..start + row.len()].copy_from_slice(row);
+        }
+    }
+
+    fn is_dense(&self) -> bool {
+        self.shape.stride == [1, 1]
+    }
+
+    /// Length of an output plane that is as wide as the padded input.
+    fn wide_length(&self) -> usize {
+        (self.shape.output[0] - 1) * self.width + self.shape.output[1]
+    }
+
+    /// Lays an output plane out as wide as the padded input, zeros between.
+    #[inline(always)]
+    fn widen(&self, plane: &[f32], wide: &mut [f32]) {
+        for (row, values) in plane.chunks_exact(self.shape.output[1]).enumerate() {
+            let start = row * self.width;
+            wide[start..start + values.len()].copy_from_slice(values);
+        }
+    }
+
+    /// Where tap `tap` of the kernel sees the padded plane from the first output.
+    #[inline(always)]
+    fn tap_start(&self, tap: usize) -> usize {
+        let [y, x] = [tap / self.shape.kernel[1], tap % self.shape.kernel[1]];
+        y * self.shape.dilation[0] * self.width + x * self.shape.dilation[1]
+    }
+
+    #[inline(always)]
+    fn row_start(&self, row: usize, tap: usize) -> usize {
+        row * self.shape.stride[0] * self.width + self.tap_start(tap)
+    }
+}
+
+impl Shape {
+    fn input_plane(&self) -> usize {
+        self.input[0] * self.input[1]
+    }
+
+    fn output_plane(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
     }
 }
 
@@ -46,24 +94,35 @@ pub(super) fn forward(shape: &Shape, x: &FlexTensor, w: &FlexTensor) -> FlexTens
     let (x, w) = (x.to_contiguous(), w.to_contiguous());
     let (x, w) = (elements(&x), elements(&w));
     let [height, width] = shape.output;
-    let taps = shape.kernel[0] * shape.kernel[1];
-    let [padded_height, padded_width] = shape.padded();
+    let layout = Padded::new(shape);
     let mut out = vec![0f32; shape.batch * shape.channels[0] * height * width];
     let arch = Arch::new();
     out.par_chunks_mut(height * width)
-        .zip(x.par_chunks(shape.plane()))
+        .zip(x.par_chunks(shape.input_plane()))
         .enumerate()
         .for_each_init(
-            || vec![0f32; padded_height * padded_width],
-            |padded, (plane, (out, x))| {
+            || (layout.buffer(), vec![0f32; layout.wide_length()]),
+            |(padded, wide), (plane, (out, x))| {
                 let channel = plane % shape.channels[0];
-                let kernel = &w[channel * taps..(channel + 1) * taps];
+                let kernel = &w[channel * shape.taps()..][..shape.taps()];
                 arch.dispatch(|| {
-                    shape.pad_plane(x, padded);
+                    layout.fill(x, padded);
+                    if layout.is_dense() {
+                        wide.fill(0.0);
+                        for (tap, &factor) in kernel.iter().enumerate() {
+                            let source = &padded[layout.tap_start(tap)..][..wide.len()];
+                            multiply_add(wide, source, factor);
+                        }
+                        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+                            out.copy_from_slice(&wide[row * layout.width..][..width]);
+                        }
+                        return;
+                    }
                     for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                        for (tap, place) in shape.taps() {
-                            let source = &padded[shape.row_start(row, place)..];
-                            multiply_add(out, source, kernel[tap], shape.stride[1]);
+                        for (tap, &factor) in kernel.iter().enumerate() {
+                            let source = padded[layout.row_start(row, tap)..].iter();
+                            let source = source.step_by(shape.stride[1]);
+                            out.iter_mut().zip(source).for_each(|(o, s)| *o += *s * factor);
                         }
                     }
                 });
@@ -72,44 +131,45 @@ pub(super) fn forward(shape: &Shape, x: &FlexTensor, w: &FlexTensor) -> FlexTens
     tensor(out, &[shape.batch, shape.channels[0], height, width])
 }
 
-/// `out[i] += source[i · stride] · factor`.
+/// `out += source · factor`, element by element.
 #[inline(always)]
-fn multiply_add(out: &mut [f32], source: &[f32], factor: f32, stride: usize) {
-    if stride == 1 {
-        let source = &source[..out.len()];
-        out.iter_mut().zip(source).for_each(|(o, s)| *o += *s * factor);
-    } else {
-        let source = source.iter().step_by(stride);
-        out.iter_mut().zip(source).for_each(|(o, s)| *o += *s * factor);
-    }
+fn multiply_add(out: &mut [f32], source: &[f32], factor: f32) {
+    out.iter_mut().zip(source).for_each(|(o, s)| *o += *s * factor);
 }
 
 pub(super) fn input_gradient(shape: &Shape, w: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
     let w = w.to_contiguous();
     let (w, gradient) = (elements(&w), elements(gradient));
-    let [height, width] = shape.output;
-    let taps = shape.kernel[0] * shape.kernel[1];
-    let [padded_height, padded_width] = shape.padded();
-    let mut out = vec![0f32; shape.batch * shape.channels[0] * shape.plane()];
+    let layout = Padded::new(shape);
+    let mut out = vec![0f32; shape.batch * shape.channels[0] * shape.input_plane()];
     let arch = Arch::new();
-    out.par_chunks_mut(shape.plane())
-        .zip(gradient.par_chunks(height * width))
+    out.par_chunks_mut(shape.input_plane())
+        .zip(gradient.par_chunks(shape.output_plane()))
         .enumerate()
         .for_each_init(
-            || vec![0f32; padded_height * padded_width],
-            |padded, (plane, (out, gradient))| {
+            || (layout.buffer(), vec![0f32; layout.wide_length()]),
+            |(padded, wide), (plane, (out, gradient))| {
                 let channel = plane % shape.channels[0];
-                let kernel = &w[channel * taps..(channel + 1) * taps];
+                let kernel = &w[channel * shape.taps()..][..shape.taps()];
                 arch.dispatch(|| {
                     padded.fill(0.0);
-                    for (row, gradient) in gradient.chunks_exact(width).enumerate() {
-                        for (tap, place) in shape.taps() {
-                            let target = &mut padded[shape.row_start(row, place)..];
-                            spread(target, gradient, kernel[tap], shape.stride[1]);
+                    if layout.is_dense() {
+                        layout.widen(gradient, wide);
+                        for (tap, &factor) in kernel.iter().enumerate() {
+                            let target = &mut padded[layout.tap_start(tap)..][..wide.len()];
+                            multiply_add(target, wide, factor);
+                        }
+                    } else {
+                        for (row, gradient) in gradient.chunks_exact(shape.output[1]).enumerate() {
+                            for (tap, &factor) in kernel.iter().enumerate() {
+                                let target = padded[layout.row_start(row, tap)..].iter_mut();
+                                let target = target.step_by(shape.stride[1]);
+                                target.zip(gradient).for_each(|(t, s)| *t += *s * factor);
+                            }
                         }
                     }
                     for (y, row) in out.chunks_exact_mut(shape.input[1]).enumerate() {
-                        let start = (y + shape.pad[0]) * padded_width + shape.pad[1];
+                        let start = (y + shape.pad[0]) * layout.width + shape.pad[1];
                         row.copy_from_slice(&padded[start..start + row.len()]);
                     }
                 });
@@ -121,40 +181,35 @@ pub(super) fn input_gradient(shape: &Shape, w: &FlexTensor, gradient: &FlexTenso
     )
 }
 
-/// `target[i · stride] += source[i] · factor`.
-#[inline(always)]
-fn spread(target: &mut [f32], source: &[f32], factor: f32, stride: usize) {
-    if stride == 1 {
-        let target = &mut target[..source.len()];
-        target.iter_mut().zip(source).for_each(|(t, s)| *t += *s * factor);
-    } else {
-        let target = target.iter_mut().step_by(stride);
-        target.zip(source).for_each(|(t, s)| *t += *s * factor);
-    }
-}
-
 pub(super) fn weight_gradient(shape: &Shape, x: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
     let x = x.to_contiguous();
     let (x, gradient) = (elements(&x), elements(gradient));
-    let [height, width] = shape.output;
-    let taps = shape.kernel[0] * shape.kernel[1];
-    let [padded_height, padded_width] = shape.padded();
+    let layout = Padded::new(shape);
     let channels = shape.channels[0];
-    let mut out = vec![0f32; channels * taps];
+    let mut out = vec![0f32; channels * shape.taps()];
     let arch = Arch::new();
     // A channel's sums run over the batch in order, so they are the same for any thread count.
-    out.par_chunks_mut(taps).enumerate().for_each_init(
-        || vec![0f32; padded_height * padded_width],
-        |padded, (channel, out)| {
+    out.par_chunks_mut(shape.taps()).enumerate().for_each_init(
+        || (layout.buffer(), vec![0f32; layout.wide_length()]),
+        |(padded, wide), (channel, out)| {
             arch.dispatch(|| {
                 for image in 0..shape.batch {
                     let plane = image * channels + channel;
-                    shape.pad_plane(&x[plane * shape.plane()..][..shape.plane()], padded);
-                    let gradient = &gradient[plane * height * width..][..height * width];
-                    for (row, gradient) in gradient.chunks_exact(width).enumerate() {
-                        for (tap, place) in shape.taps() {
-                            let source = &padded[shape.row_start(row, place)..];
-                            out[tap] += dot(gradient, source, shape.stride[1]);
+                    layout.fill(&x[plane * shape.input_plane()..][..shape.input_plane()], padded);
+                    let gradient =
+                        &gradient[plane * shape.output_plane()..][..shape.output_plane()];
+                    if layout.is_dense() {
+                        layout.widen(gradient, wide);
+                        for (tap, sum) in out.iter_mut().enumerate() {
+                            *sum += dot(wide, &padded[layout.tap_start(tap)..][..wide.len()]);
+                        }
+                        continue;
+                    }
+                    for (row, gradient) in gradient.chunks_exact(shape.output[1]).enumerate() {
+                        for (tap, sum) in out.iter_mut().enumerate() {
+                            let source = padded[layout.row_start(row, tap)..].iter();
+                            let source = source.step_by(shape.stride[1]);
+                            *sum += gradient.iter().zip(source).map(|(g, s)| g * s).sum::<f32>();
                         }
                     }
                 }
@@ -164,14 +219,10 @@ pub(super) fn weight_gradient(shape: &Shape, x: &FlexTensor, gradient: &FlexTens
     tensor(out, &[channels, 1, shape.kernel[0], shape.kernel[1]])
 }
 
-/// `Σ a[i] · b[i · stride]`, in sixteen sums side by side.
+/// `Σ a[i] · b[i]`, in sixteen sums side by side.
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32], stride: usize) -> f32 {
-    if stride != 1 {
-        return a.iter().zip(b.iter().step_by(stride)).map(|(x, y)| x * y).sum();
-    }
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
-    let b = &b[..a.len()];
     let (a_lanes, a_rest) = a.as_chunks::<LANES>();
     let (b_lanes, b_rest) = b.as_chunks::<LANES>();
     let mut sums = [0f32; LANES];

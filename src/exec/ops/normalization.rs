@@ -6,6 +6,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};
 use rand::{RngExt, SeedableRng};
 
+use crate::exec::kernels;
 use crate::exec::value::{Value, dims, from_host, reshape};
 
 type B = Dispatch;
@@ -47,12 +48,18 @@ pub(in crate::exec) fn batch_norm_train(
 ) -> BatchStatistics {
     let shape = dims(&x);
     let samples = shape.iter().product::<usize>() / shape[1];
-    let result = B::batch_norm_train(x, scale, shift, f64::from(epsilon));
+    let [output, mean, variance] = match kernels::batch_norm_train(&x, &scale, &shift, epsilon) {
+        Some(results) => results,
+        None => {
+            let results = B::batch_norm_train(x, scale, shift, f64::from(epsilon));
+            [results.output, results.mean, results.variance]
+        }
+    };
     let unbiased = samples as f32 / (samples.max(2) - 1) as f32;
     BatchStatistics {
-        output: result.output,
-        mean: result.mean,
-        variance: B::float_mul_scalar(result.variance, unbiased.into()),
+        output,
+        mean,
+        variance: B::float_mul_scalar(variance, unbiased.into()),
     }
 }
 
