@@ -63,7 +63,10 @@ fn the_engine_knows_no_http_no_sql_and_no_async() {
     let mut seen = 0;
     for room in ENGINE {
         seen += sources(room).len();
-        let found = mentions(room, &["axum", "tokio", "sqlx", "tower_http", "hyper", "ureq"]);
+        let found = mentions(
+            room,
+            &["axum", "tokio", "sqlx", "tower_http", "hyper", "ureq"],
+        );
         assert!(found.is_empty(), "{found:#?}");
         let found = mentions(room, &["crate::api", "crate::store", "crate::worker"]);
         assert!(found.is_empty(), "{found:#?}");
@@ -76,7 +79,13 @@ fn the_service_touches_no_tensor() {
     let mut seen = 0;
     for room in SERVICE {
         seen += sources(room).len();
-        let engine = ["crate::exec", "crate::graph", "crate::onnx", "crate::train", "crate::data"];
+        let engine = [
+            "crate::exec",
+            "crate::graph",
+            "crate::onnx",
+            "crate::train",
+            "crate::data",
+        ];
         let found = mentions(room, &engine);
         assert!(found.is_empty(), "{found:#?}");
         let found = mentions(room, &["burn", "safetensors", "npyz", "prost"]);
@@ -88,7 +97,15 @@ fn the_service_touches_no_tensor() {
 #[test]
 fn the_language_between_them_does_no_input_or_output() {
     assert!(sources("spec").len() > 8);
-    let words = ["burn", "axum", "tokio", "sqlx", "std::fs", "std::net", "std::process"];
+    let words = [
+        "burn",
+        "axum",
+        "tokio",
+        "sqlx",
+        "std::fs",
+        "std::net",
+        "std::process",
+    ];
     let found = mentions("spec", &words);
     assert!(found.is_empty(), "{found:#?}");
 }

@@ -95,7 +95,11 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
         return Ok(());
     };
     inputs = inputs.into_iter().map(track).collect();
-    let names: Vec<String> = gradients.directions.iter().map(|d| d.value.clone()).collect();
+    let names: Vec<String> = gradients
+        .directions
+        .iter()
+        .map(|d| d.value.clone())
+        .collect();
     for name in &names {
         if let Some(value) = parameters.get_mut(name) {
             *value = track(value.clone());
@@ -103,8 +107,11 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
     }
     let outcome = program.run(device, &parameters, &inputs, Mode::Evaluate);
     let mut objective: Option<Value> = None;
-    for ((output, factors), about) in
-        outcome.outputs.into_iter().zip(&gradients.factors).zip(&case.outputs)
+    for ((output, factors), about) in outcome
+        .outputs
+        .into_iter()
+        .zip(&gradients.factors)
+        .zip(&case.outputs)
     {
         let factors = from_host(&about.shape, factors.clone(), device.plain());
         let sum = Dispatch::float_sum(Dispatch::float_mul(output, factors));
@@ -129,7 +136,11 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
             .zip(&direction.direction)
             .map(|(g, d)| f64::from(*g) * f64::from(*d))
             .sum();
-        let size: f64 = gradient.iter().map(|g| f64::from(g.abs())).sum::<f64>().max(1.0);
+        let size: f64 = gradient
+            .iter()
+            .map(|g| f64::from(g.abs()))
+            .sum::<f64>()
+            .max(1.0);
         if !((along - direction.derivative).abs() <= 2e-4 * size) {
             return Err(format!(
                 "the derivative by `{}` is {along}, differences give {}",
@@ -146,18 +157,26 @@ fn check_all(device: &Device) {
     let mut wrong = Vec::new();
     for (folder, case) in &all {
         derivatives += usize::from(case.gradients.is_some());
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            check(folder, case, device)
-        }));
+        let outcome =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(folder, case, device)));
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(text)) => wrong.push(format!("{}: {text}", case.name)),
             Err(_) => wrong.push(format!("{}: panicked", case.name)),
         }
     }
-    println!("{} cases on {}, {derivatives} with gradients", all.len(), device.name);
+    println!(
+        "{} cases on {}, {derivatives} with gradients",
+        all.len(),
+        device.name
+    );
     assert!(derivatives > 130, "only {derivatives} cases have gradients");
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]

@@ -67,7 +67,9 @@ pub struct Array {
 impl Array {
     /// Elements of one example. Readers refuse shapes whose product does not fit.
     pub fn stride(&self) -> usize {
-        self.shape.iter().fold(1, |product: usize, &size| product.saturating_mul(size))
+        self.shape
+            .iter()
+            .fold(1, |product: usize, &size| product.saturating_mul(size))
     }
 
     /// Number of examples.
@@ -149,11 +151,37 @@ impl Dataset {
     /// Integer labels in a column, `[examples, 1]`, are labels.
     pub(super) fn squeeze_labels(&mut self) {
         let splits = [Some(&mut self.train), self.test.as_mut()];
-        for target in splits.into_iter().flatten().filter_map(|s| s.target.as_mut()) {
+        for target in splits
+            .into_iter()
+            .flatten()
+            .filter_map(|s| s.target.as_mut())
+        {
             if target.shape == [1] && !target.dtype.starts_with("float") {
                 target.shape.clear();
             }
         }
+    }
+
+    fn target_range(&self) -> Option<[f64; 2]> {
+        let mut range: Option<[f64; 2]> = None;
+        let splits = [Some(&self.train), self.test.as_ref()];
+        for target in splits
+            .into_iter()
+            .flatten()
+            .filter_map(|s| s.target.as_ref())
+        {
+            for index in 0..target.elements.len() {
+                let value = match &target.elements {
+                    Elements::F32(values) => f64::from(values[index]),
+                    whole => whole.get_i64(index) as f64,
+                };
+                range = Some(match range {
+                    None => [value, value],
+                    Some([low, high]) => [low.min(value), high.max(value)],
+                });
+            }
+        }
+        range
     }
 
     /// What the service tells about the data set.
@@ -191,6 +219,7 @@ impl Dataset {
                 dtype: array.dtype.clone(),
                 shape: sizes(array),
                 classes: classes(array),
+                range: self.target_range(),
             }),
         }
     }

@@ -67,20 +67,6 @@ impl Prepared {
         }
     }
 
-    /// The first target value that is neither 0 nor 1, with its example.
-    pub fn first_not_binary(&self) -> Option<(usize, f32)> {
-        let splits = [Some(&self.dataset.train), self.dataset.test.as_ref()];
-        for target in splits.into_iter().flatten().filter_map(|s| s.target.as_ref()) {
-            for index in 0..target.elements.len() {
-                let value = target.elements.get_f32(index);
-                if value != 0.0 && value != 1.0 {
-                    return Some((index / target.stride().max(1), value));
-                }
-            }
-        }
-        None
-    }
-
     fn role(&self, role: Role) -> (&[u32], &Split) {
         match role {
             Role::Train => (&self.train, &self.dataset.train),

@@ -15,11 +15,7 @@ pub(super) fn is_idx(head: &[u8]) -> bool {
 
 /// Reads one file that may take `most` bytes in memory; the claimed sizes are checked against what
 /// is there as it is read.
-pub(super) fn read_array(
-    name: &str,
-    mut reader: impl Read,
-    most: u64,
-) -> Result<Array, DataError> {
+pub(super) fn read_array(name: &str, mut reader: impl Read, most: u64) -> Result<Array, DataError> {
     let broken = |what: &str| DataError::Unreadable(format!("the IDX file `{name}` {what}"));
     let mut magic = [0; 4];
     reader
@@ -45,11 +41,17 @@ pub(super) fn read_array(
     // An axis of size 0 must not hide that the others are absurd.
     let bytes = sizes
         .iter()
-        .try_fold(width, |product: usize, &size| product.checked_mul(size.max(1)))
+        .try_fold(width, |product: usize, &size| {
+            product.checked_mul(size.max(1))
+        })
         .map(|bytes| if sizes.contains(&0) { 0 } else { bytes })
         .ok_or_else(|| broken("claims more data than any memory holds"))?;
     // int8 and int16 are kept as int64.
-    let growth = if matches!(magic[2], 0x09 | 0x0b | 0x0c) { 8 / width } else { 1 };
+    let growth = if matches!(magic[2], 0x09 | 0x0b | 0x0c) {
+        8 / width
+    } else {
+        1
+    };
     if (bytes as u64).saturating_mul(growth as u64) > most {
         return Err(DataError::TooLarge {
             name: name.to_owned(),

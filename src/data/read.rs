@@ -26,7 +26,9 @@ const ALWAYS_ALLOWED: u64 = 256 << 20;
 /// Most bytes that the arrays of a compressed file may take in memory.
 fn most_bytes(path: &Path) -> Result<u64, DataError> {
     let size = std::fs::metadata(path)?.len();
-    Ok((size.saturating_mul(MOST_GROWTH)).saturating_add(ALWAYS_ALLOWED).min(MOST_BYTES))
+    Ok((size.saturating_mul(MOST_GROWTH))
+        .saturating_add(ALWAYS_ALLOWED)
+        .min(MOST_BYTES))
 }
 
 /// Reads and checks a data set. `format` overrules what the bytes say; `target` names a table's
@@ -80,9 +82,7 @@ fn read_unchecked(
             DatasetFormat::Idx
         }
         None if head.len() > 8 && head[8] == b'{' => DatasetFormat::Safetensors,
-        None if is_text(head) && head.iter().any(|byte| matches!(byte, b',' | b'\n')) => {
-            DatasetFormat::Csv
-        }
+        None if is_text(head) => DatasetFormat::Csv,
         None => {
             return Err(DataError::Unreadable(
                 "the bytes are of no known format; npz, IDX files (side by side, in a zip or in \
@@ -170,7 +170,14 @@ fn npz_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
 
 fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataError> {
     let broken = |what: String| DataError::Unreadable(format!("the array `{name}` {what}"));
-    let file = NpyFile::new(reader).map_err(|error| broken(format!("has no header: {error}")))?;
+    // npyz multiplies the sizes unchecked, which panics where overflow is checked; where it is not,
+    // the sizes are checked below.
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| NpyFile::new(reader)))
+        .map_err(|_| DataError::TooLarge {
+            name: name.to_owned(),
+            limit: most,
+        })?;
+    let file = opened.map_err(|error| broken(format!("has no header: {error}")))?;
     let header = file.header();
     let shape: Vec<usize> = header.shape().iter().map(|&size| size as usize).collect();
     if shape.is_empty() {
@@ -188,9 +195,9 @@ fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataErro
     };
     let width = kind.size_field();
     // An axis of size 0 must not hide that the others are absurd.
-    let claimed = shape
-        .iter()
-        .try_fold(width as usize, |product, &size| product.checked_mul(size.max(1)));
+    let claimed = shape.iter().try_fold(width as usize, |product, &size| {
+        product.checked_mul(size.max(1))
+    });
     // Integers of any width are kept as int64, eight times a byte.
     let kept = match (kind.type_char(), width) {
         (TypeChar::Int | TypeChar::Uint, 2..) | (TypeChar::Int, _) => 8,

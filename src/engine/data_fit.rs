@@ -36,19 +36,7 @@ pub(super) fn prepare(
         .as_ref()
         .map(|target| target.name.as_str());
     let dataset = data::read(&input.files, Some(input.summary.format), target_column)?;
-    let task = about.task;
-    let prepared = Prepared::new(dataset, about);
-    match prepared.first_not_binary() {
-        Some((example, value)) if task == Task::Multilabel => {
-            let detail = format!(
-                "the target of example {example} holds {value}; multilabel needs 0 or 1 \
-                 everywhere (for other values ask for the task `regression`)"
-            );
-            Err(Problem::invalid(vec![FieldError::new("/dataset", detail)])
-                .with_code("data_misfit"))
-        }
-        _ => Ok(prepared),
-    }
+    Ok(Prepared::new(dataset, about))
 }
 
 /// The width of the logits is known for certain only now, when the shapes can be inferred.

@@ -29,18 +29,23 @@ pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ende
         .iter()
         .map(|file| (file.name.clone(), file.path.clone()))
         .collect();
-    let mut file = None;
-    if onnx::embed_external_data(&mut model, &beside)? {
-        let path = staging.join("model.onnx");
-        std::fs::write(&path, prost::Message::encode_to_vec(&model))?;
-        file = Some(path);
-    } else if files.len() > 1 {
+    let used = onnx::embed_external_data(&mut model, &beside)?;
+    let unused = |file: &&InputFile| file.name != main.name && !used.contains(&file.name);
+    if let Some(file) = files.iter().find(unused) {
         return Err(Ended::Failed(Problem::new(
             422,
             "invalid_model",
-            "several files were uploaded, but the model has no external data; upload the model \
-             alone",
+            format!(
+                "`{}` is no external data of the model `{}`; upload only what the model names",
+                file.name, main.name
+            ),
         )));
+    }
+    let mut file = None;
+    if !used.is_empty() {
+        let path = staging.join("model.onnx");
+        std::fs::write(&path, prost::Message::encode_to_vec(&model))?;
+        file = Some(path);
     }
     let graph = Graph::load(model)?;
     Ok(Message::Model {

@@ -194,8 +194,7 @@ pub(super) fn run(
         Params::Evaluate(evaluate) => evaluate.metrics.clone(),
         _ => Vec::new(),
     };
-    let (mut graph, mut before) =
-        job.measured("before", graph, Some(&original_file), &metrics)?;
+    let (mut graph, mut before) = job.measured("before", graph, Some(&original_file), &metrics)?;
     let mut steps = Vec::new();
     let mut outcome = None;
     match &params {

@@ -203,12 +203,7 @@ pub(super) fn plan(graph: &Graph, params: &PruneParams, seed: u64) -> Result<Pru
     })
 }
 
-fn outcome(
-    start: &Start,
-    graph: &Graph,
-    params: &PruneParams,
-    found: Found,
-) -> PruneOutcome {
+fn outcome(start: &Start, graph: &Graph, params: &PruneParams, found: Found) -> PruneOutcome {
     let after: BTreeMap<String, LayerInfo> = layers(graph)
         .into_iter()
         .map(|layer| (layer.name.clone(), layer))

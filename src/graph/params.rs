@@ -107,7 +107,12 @@ fn sizes(
 /// The kernel's own sizes, which the attribute may repeat but not contradict.
 fn agreed_kernel(node: &NodeProto, kernel: &[usize]) -> Result<Vec<usize>, RuleError> {
     match node.ints("kernel_shape").filter(|given| !given.is_empty()) {
-        Some(given) if given.iter().copied().ne(kernel.iter().map(|&size| size as i64)) => {
+        Some(given)
+            if given
+                .iter()
+                .copied()
+                .ne(kernel.iter().map(|&size| size as i64)) =>
+        {
             Err(RuleError::new(format!(
                 "has a `kernel_shape` of {given:?} and a kernel of {kernel:?}"
             )))
@@ -206,7 +211,9 @@ pub(crate) fn transposed_window(
         let wanted = match &asked {
             Some(shape) if shape.len() == axes && shape[axis] > 0 => Some(shape[axis] as usize),
             Some(shape) => {
-                return Err(RuleError::new(format!("has an `output_shape` of {shape:?}")));
+                return Err(RuleError::new(format!(
+                    "has an `output_shape` of {shape:?}"
+                )));
             }
             None if same => Some(input[axis] * window.stride[axis]),
             None => None,

@@ -1,6 +1,6 @@
 //! Reading an uploaded ONNX file with the distrust that it needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -63,45 +63,52 @@ pub(crate) fn decode_model(bytes: &[u8]) -> Result<ModelProto, ReadError> {
 }
 
 /// Moves external data into the model itself, in subgraphs as well. `files` are the uploaded files
-/// by name; returns whether there was any.
+/// by name; returns the names of those that were used.
 pub fn embed_external_data(
     model: &mut ModelProto,
     files: &HashMap<String, PathBuf>,
-) -> Result<bool, ReadError> {
-    let mut total = 0u64;
-    match &mut model.graph {
-        Some(graph) => embed_in_graph(graph, files, &mut total),
-        None => Ok(false),
+) -> Result<BTreeSet<String>, ReadError> {
+    let mut embedded = Embedded::default();
+    if let Some(graph) = &mut model.graph {
+        embed_in_graph(graph, files, &mut embedded)?;
     }
+    Ok(embedded.used)
+}
+
+/// What was moved into the model so far.
+#[derive(Default)]
+struct Embedded {
+    bytes: u64,
+    used: BTreeSet<String>,
 }
 
 fn embed_in_graph(
     graph: &mut GraphProto,
     files: &HashMap<String, PathBuf>,
-    total: &mut u64,
+    embedded: &mut Embedded,
 ) -> Result<bool, ReadError> {
     let mut found = false;
-    let mut visit = |tensor: &mut TensorProto, total: &mut u64| {
+    let mut visit = |tensor: &mut TensorProto, embedded: &mut Embedded| {
         if tensor.data_location == Some(DATA_LOCATION_EXTERNAL) {
-            embed(tensor, files, total)?;
+            embed(tensor, files, embedded)?;
             found = true;
         }
         Ok::<_, ReadError>(())
     };
     for tensor in &mut graph.initializer {
-        visit(tensor, total)?;
+        visit(tensor, embedded)?;
     }
     let mut nested = Vec::new();
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
         for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
-            visit(tensor, total)?;
+            visit(tensor, embedded)?;
         }
         nested.extend(attribute.g.iter_mut().chain(&mut attribute.graphs));
     }
     for bytes in nested {
         let unreadable = |error: prost::DecodeError| ReadError::NotProtobuf(error.to_string());
         let mut inner = GraphProto::decode(bytes.as_slice()).map_err(unreadable)?;
-        if embed_in_graph(&mut inner, files, total)? {
+        if embed_in_graph(&mut inner, files, embedded)? {
             *bytes = inner.encode_to_vec();
             found = true;
         }
@@ -112,7 +119,7 @@ fn embed_in_graph(
 fn embed(
     tensor: &mut TensorProto,
     files: &HashMap<String, PathBuf>,
-    total: &mut u64,
+    embedded: &mut Embedded,
 ) -> Result<(), ReadError> {
     let name = tensor.name.clone().unwrap_or_default();
     let entry = |key: &str| {
@@ -166,10 +173,11 @@ fn embed(
             size,
         });
     }
-    *total = total.saturating_add(length);
-    if *total >= 1 << 31 {
+    embedded.bytes = embedded.bytes.saturating_add(length);
+    if embedded.bytes >= 1 << 31 {
         return Err(ReadError::TooLarge);
     }
+    embedded.used.insert(relative.to_owned());
     file.seek(SeekFrom::Start(offset))?;
     let mut raw = Vec::with_capacity(length as usize);
     file.take(length).read_to_end(&mut raw)?;

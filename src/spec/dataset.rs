@@ -46,17 +46,20 @@ pub struct ArrayInfo {
 }
 
 /// The labels or values to predict.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TargetInfo {
     pub name: String,
     pub dtype: String,
     pub shape: Vec<u64>,
     /// Largest label plus one, for integer labels without a shape.
     pub classes: Option<u64>,
+    /// Smallest and largest value of all splits.
+    #[serde(default)]
+    pub range: Option<[f64; 2]>,
 }
 
 /// What the files of a data set hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetSummary {
     pub format: DatasetFormat,
     pub splits: Splits,

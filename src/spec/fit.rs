@@ -159,6 +159,18 @@ pub fn fit(
             return Err(Problem::not_supported("/task", "this task"));
         }
     }
+    if let (Task::Multilabel, Some([low, high])) = (task, target.range)
+        && !(low >= 0.0 && high <= 1.0)
+    {
+        return Err(misfit(
+            "/dataset",
+            format!(
+                "the target `{}` has values from {low} to {high}; multilabel needs 0 to 1 (ask \
+                 for the task `regression` to fit other values)",
+                target.name
+            ),
+        ));
+    }
     let splits = split_sizes(dataset, options);
     if splits.test == 0 {
         return Err(misfit(
@@ -223,7 +235,10 @@ fn check_task_at(params: &Params, task: Task, pointer: &str) -> Result<(), Probl
     let loss = |name: Option<LossName>, pointer: String| match name {
         Some(name) if !name.fits(task) => refuse(
             pointer,
-            format!("the loss {}", serde_json::to_value(name).unwrap_or_default()),
+            format!(
+                "the loss {}",
+                serde_json::to_value(name).unwrap_or_default()
+            ),
         ),
         _ => Ok(()),
     };
@@ -234,7 +249,10 @@ fn check_task_at(params: &Params, task: Task, pointer: &str) -> Result<(), Probl
             format!("{pointer}/finetune/loss"),
         ),
         Params::Evaluate(evaluate) => {
-            let unsuited = evaluate.metrics.iter().position(|metric| !metric.applies_to(task));
+            let unsuited = evaluate
+                .metrics
+                .iter()
+                .position(|metric| !metric.applies_to(task));
             match unsuited {
                 None => Ok(()),
                 Some(index) => refuse(

@@ -113,8 +113,8 @@ pub fn parse<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, FieldEr
         let pointer = pointer_of(error.path());
         field_error(pointer, &error.into_inner())
     })?;
-    let understood = serde_json::to_value(&parsed)
-        .map_err(|error| FieldError::new("", error.to_string()))?;
+    let understood =
+        serde_json::to_value(&parsed).map_err(|error| FieldError::new("", error.to_string()))?;
     same_forms(&value, &understood, String::new())?;
     Ok(parsed)
 }
@@ -139,10 +139,12 @@ fn same_forms(given: &Value, understood: &Value, pointer: String) -> Result<(), 
         (Value::Array(_), Value::Object(_)) => refuse("an object", "a list"),
         (Value::Object(_), Value::String(_)) => refuse("a word", "an object"),
         (Value::Object(given), Value::Object(understood)) => {
-            given.iter().try_for_each(|(key, value)| match understood.get(key) {
-                Some(other) => same_forms(value, other, format!("{pointer}/{}", escape(key))),
-                None => Ok(()),
-            })
+            given
+                .iter()
+                .try_for_each(|(key, value)| match understood.get(key) {
+                    Some(other) => same_forms(value, other, format!("{pointer}/{}", escape(key))),
+                    None => Ok(()),
+                })
         }
         (Value::Array(given), Value::Array(understood)) => given
             .iter()

@@ -70,7 +70,9 @@ impl Statistics {
                 let factor = self.inverse[channel] * scale[channel];
                 let offset = shift[channel] - self.mean[channel] * factor;
                 arch.dispatch(|| {
-                    out.iter_mut().zip(x).for_each(|(o, x)| *o = *x * factor + offset);
+                    out.iter_mut()
+                        .zip(x)
+                        .for_each(|(o, x)| *o = *x * factor + offset);
                 });
             });
         tensor(out, dims)
@@ -150,7 +152,10 @@ fn squares(values: &[f32], mean: f32) -> f32 {
             sums[lane] += difference * difference;
         }
     }
-    let rest: f32 = rest.iter().map(|value| (value - mean) * (value - mean)).sum();
+    let rest: f32 = rest
+        .iter()
+        .map(|value| (value - mean) * (value - mean))
+        .sum();
     sums.iter().sum::<f32>() + rest
 }
 
@@ -190,8 +195,12 @@ pub(in crate::exec) fn batch_norm_train(
     let inputs = [&x, &scale, &shift].map(|tensor| tensor.primitive().to_contiguous());
     let [x_in, scale_in, shift_in] = &inputs;
     let statistics = Statistics::of(elements(x_in), sizes, epsilon);
-    let out =
-        statistics.normalized(elements(x_in), elements(scale_in), elements(shift_in), &shape);
+    let out = statistics.normalized(
+        elements(x_in),
+        elements(scale_in),
+        elements(shift_in),
+        &shape,
+    );
     let (mean, variance) = (mean_of(&statistics), variance_of(&statistics));
     let out = match BatchNormGradient
         .prepare::<NoCheckpointing>([x.node(), scale.node(), shift.node()])
@@ -209,7 +218,11 @@ pub(in crate::exec) fn batch_norm_train(
         kind: DispatchTensorKind::Autodiff(Box::new(kind)),
         autodiff,
     };
-    Some([out, Dispatch::from_inner(mean), Dispatch::from_inner(variance)])
+    Some([
+        out,
+        Dispatch::from_inner(mean),
+        Dispatch::from_inner(variance),
+    ])
 }
 
 fn value(tensor: FlexTensor) -> Value {
@@ -224,7 +237,10 @@ fn mean_of(statistics: &Statistics) -> Value {
 }
 
 fn variance_of(statistics: &Statistics) -> Value {
-    value(tensor(statistics.variance.clone(), &[statistics.variance.len()]))
+    value(tensor(
+        statistics.variance.clone(),
+        &[statistics.variance.len()],
+    ))
 }
 
 /// The backward step of [`batch_norm_train`].
@@ -243,8 +259,12 @@ impl Backward<Flex, 3> for BatchNormGradient {
         let nodes = ops.parents;
         let gradient = gradients.consume::<Flex>(&ops.node).to_contiguous();
         let (x, scale, statistics) = ops.state;
-        let x = checkpointer.retrieve_node_output::<FlexTensor>(x).to_contiguous();
-        let scale = checkpointer.retrieve_node_output::<FlexTensor>(scale).to_contiguous();
+        let x = checkpointer
+            .retrieve_node_output::<FlexTensor>(x)
+            .to_contiguous();
+        let scale = checkpointer
+            .retrieve_node_output::<FlexTensor>(scale)
+            .to_contiguous();
         let found = statistics.gradients(elements(&x), elements(&scale), elements(&gradient));
         let shapes = [
             x.layout().shape().to_vec(),

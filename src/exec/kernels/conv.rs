@@ -43,7 +43,10 @@ impl Shape {
 
     /// Calls `visit(row of the columns, output row, input row start, …)` for each kernel tap and
     /// output row of one image that has input below it.
-    fn for_each_row(&self, mut visit: impl FnMut(usize, usize, usize, std::ops::Range<usize>, usize)) {
+    fn for_each_row(
+        &self,
+        mut visit: impl FnMut(usize, usize, usize, std::ops::Range<usize>, usize),
+    ) {
         let [kernel_height, kernel_width] = self.kernel;
         for channel in 0..self.channels[0] {
             for tap_y in 0..kernel_height {
@@ -134,7 +137,12 @@ fn matrix(shape: &Shape, w: &FlexTensor) -> FlexTensor {
 pub(super) fn forward(shape: &Shape, x: &FlexTensor, w: &FlexTensor) -> FlexTensor {
     let product = Flex::float_matmul(matrix(shape, w), columns(shape, x));
     let [height, width] = shape.output;
-    product.reshape(Dims::from(vec![shape.batch, shape.channels[1], height, width]))
+    product.reshape(Dims::from(vec![
+        shape.batch,
+        shape.channels[1],
+        height,
+        width,
+    ]))
 }
 
 fn by_position(shape: &Shape, gradient: &FlexTensor) -> FlexTensor {
@@ -147,7 +155,10 @@ fn by_position(shape: &Shape, gradient: &FlexTensor) -> FlexTensor {
 
 pub(super) fn input_gradient(shape: &Shape, w: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
     let turned = matrix(shape, w).transpose(1, 2);
-    add_back(shape, &Flex::float_matmul(turned, by_position(shape, gradient)))
+    add_back(
+        shape,
+        &Flex::float_matmul(turned, by_position(shape, gradient)),
+    )
 }
 
 pub(super) fn weight_gradient(shape: &Shape, x: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {

@@ -122,7 +122,9 @@ pub(super) fn forward(shape: &Shape, x: &FlexTensor, w: &FlexTensor) -> FlexTens
                         for (tap, &factor) in kernel.iter().enumerate() {
                             let source = padded[layout.row_start(row, tap)..].iter();
                             let source = source.step_by(shape.stride[1]);
-                            out.iter_mut().zip(source).for_each(|(o, s)| *o += *s * factor);
+                            out.iter_mut()
+                                .zip(source)
+                                .for_each(|(o, s)| *o += *s * factor);
                         }
                     }
                 });
@@ -134,7 +136,9 @@ pub(super) fn forward(shape: &Shape, x: &FlexTensor, w: &FlexTensor) -> FlexTens
 /// `out += source · factor`, element by element.
 #[inline(always)]
 fn multiply_add(out: &mut [f32], source: &[f32], factor: f32) {
-    out.iter_mut().zip(source).for_each(|(o, s)| *o += *s * factor);
+    out.iter_mut()
+        .zip(source)
+        .for_each(|(o, s)| *o += *s * factor);
 }
 
 pub(super) fn input_gradient(shape: &Shape, w: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
@@ -177,7 +181,12 @@ pub(super) fn input_gradient(shape: &Shape, w: &FlexTensor, gradient: &FlexTenso
         );
     tensor(
         out,
-        &[shape.batch, shape.channels[0], shape.input[0], shape.input[1]],
+        &[
+            shape.batch,
+            shape.channels[0],
+            shape.input[0],
+            shape.input[1],
+        ],
     )
 }
 
@@ -195,7 +204,10 @@ pub(super) fn weight_gradient(shape: &Shape, x: &FlexTensor, gradient: &FlexTens
             arch.dispatch(|| {
                 for image in 0..shape.batch {
                     let plane = image * channels + channel;
-                    layout.fill(&x[plane * shape.input_plane()..][..shape.input_plane()], padded);
+                    layout.fill(
+                        &x[plane * shape.input_plane()..][..shape.input_plane()],
+                        padded,
+                    );
                     let gradient =
                         &gradient[plane * shape.output_plane()..][..shape.output_plane()];
                     if layout.is_dense() {
