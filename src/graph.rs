@@ -104,7 +104,7 @@ impl Graph {
         self.frame.graph.get_or_insert_default().value_info.clear();
     }
 
-    /// The file's own declarations of values inside the graph.
+    /// Name and version of the program that wrote the file.
     fn producer(&self) -> String {
         let name = self.frame.producer_name.as_deref().unwrap_or_default();
         let version = self.frame.producer_version.as_deref().unwrap_or_default();

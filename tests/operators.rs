@@ -61,6 +61,11 @@ fn cases() -> Vec<(PathBuf, Case)> {
         .collect()
 }
 
+/// Whether a difference is small; NaN is not.
+fn within(difference: f64, limit: f64) -> bool {
+    difference.abs() <= limit
+}
+
 /// What is wrong with the forward pass, and with the gradients.
 fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
     let model = read_model(&folder.join("model.onnx")).map_err(|e| e.to_string())?;
@@ -86,7 +91,7 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
         }
         let scale = expected.values.iter().fold(1f32, |s, v| s.max(v.abs()));
         for (index, (a, b)) in found.iter().zip(&expected.values).enumerate() {
-            if !((a - b).abs() <= case.tolerance * scale) {
+            if !within(f64::from(a - b), f64::from(case.tolerance * scale)) {
                 return Err(format!("element {index} is {a}, ONNX Runtime has {b}"));
             }
         }
@@ -141,7 +146,7 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
             .map(|g| f64::from(g.abs()))
             .sum::<f64>()
             .max(1.0);
-        if !((along - direction.derivative).abs() <= 2e-4 * size) {
+        if !within(along - direction.derivative, 2e-4 * size) {
             return Err(format!(
                 "the derivative by `{}` is {along}, differences give {}",
                 direction.value, direction.derivative

@@ -4,7 +4,8 @@ mod compile;
 
 use std::collections::BTreeMap;
 
-use burn::backend::DispatchDevice;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Dispatch, DispatchDevice};
 
 use super::Device;
 use super::ops::elementwise::{Binary, Unary, power, prelu};
@@ -309,7 +310,7 @@ impl Step {
                 let first = all.next().expect("a variadic operator has an operand");
                 let folded = all.fold(first, |sum, next| operation.run(sum, next));
                 match mean {
-                    true => Unary::Identity.run(scaled(folded, 1.0 / count as f32)),
+                    true => scaled(folded, 1.0 / count as f32),
                     false => folded,
                 }
             }
@@ -354,16 +355,13 @@ impl Step {
 }
 
 fn scaled(value: Value, by: f32) -> Value {
-    use burn::backend::ops::FloatTensorOps;
-    burn::backend::Dispatch::float_mul_scalar(value, by.into())
+    Dispatch::float_mul_scalar(value, by.into())
 }
 
 fn concat(values: Vec<Value>, axis: usize) -> Value {
-    use burn::backend::ops::FloatTensorOps;
-    burn::backend::Dispatch::float_cat(values, axis)
+    Dispatch::float_cat(values, axis)
 }
 
 fn permute(value: Value, order: &[usize]) -> Value {
-    use burn::backend::ops::FloatTensorOps;
-    burn::backend::Dispatch::float_permute(value, order)
+    Dispatch::float_permute(value, order)
 }

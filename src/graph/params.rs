@@ -148,12 +148,12 @@ pub(crate) fn window(
     };
     let auto = node.text("auto_pad").unwrap_or("NOTSET").to_owned();
     let ceil = node.int("ceil_mode").unwrap_or(0) == 1;
-    for axis in 0..axes {
+    for (axis, &size) in input.iter().enumerate() {
         let spread = window.spread(axis);
         let stride = window.stride[axis];
         if let "SAME_UPPER" | "SAME_LOWER" = auto.as_str() {
-            let output = input[axis].div_ceil(stride);
-            let total = ((output.max(1) - 1) * stride + spread).saturating_sub(input[axis]);
+            let output = size.div_ceil(stride);
+            let total = ((output.max(1) - 1) * stride + spread).saturating_sub(size);
             let (small, large) = (total / 2, total - total / 2);
             let upper = auto == "SAME_UPPER";
             window.pad_begin[axis] = if upper { small } else { large };
@@ -162,7 +162,7 @@ pub(crate) fn window(
             window.pad_begin[axis] = 0;
             window.pad_end[axis] = 0;
         }
-        let padded = input[axis] + window.pad_begin[axis] + window.pad_end[axis];
+        let padded = size + window.pad_begin[axis] + window.pad_end[axis];
         let Some(room) = padded.checked_sub(spread) else {
             return Err(RuleError::new(format!(
                 "has a window of {spread} over an axis of {padded}, padding included"
@@ -172,7 +172,7 @@ pub(crate) fn window(
         if ceil && !room.is_multiple_of(stride) {
             // A window that would start in the end padding is left out.
             let next = output * stride;
-            output += usize::from(next < input[axis] + window.pad_begin[axis]);
+            output += usize::from(next < size + window.pad_begin[axis]);
         }
         window.output[axis] = output;
     }
@@ -383,7 +383,7 @@ pub(crate) fn reshaped(
             }
             let rest = checked_elements(&out)?;
             if let Some(axis) = open {
-                if rest == 0 || total % rest != 0 {
+                if rest == 0 || !total.is_multiple_of(rest) {
                     return Err(RuleError::new(format!(
                         "can't reshape {dims:?} to {wanted:?}"
                     )));

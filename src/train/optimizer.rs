@@ -179,7 +179,7 @@ mod tests {
     fn adam_follows_pytorch() {
         assert_close(
             &three_updates(optimizer(OptimizerName::Adam, None, None)),
-            [0.825848, -1.975810],
+            [0.825848, -1.975_81],
         );
     }
 

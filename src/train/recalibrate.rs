@@ -1,6 +1,7 @@
 //! Fresh running statistics for batch normalisation after a cut.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::evaluate::{compile, feed};
 use crate::data::{Prepared, Role};
@@ -32,10 +33,11 @@ pub fn recalibrate(
     for index in 0..batches {
         let batch = data.train_batch(&order, index);
         let (inputs, size) = feed(graph, device, &batch)?;
-        if !programs.contains_key(&size) {
-            programs.insert(size, compile(graph, size)?);
-        }
-        let outcome = programs[&size].run(device, &parameters, &inputs, Mode::Recalibrate);
+        let program = match programs.entry(size) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(compile(graph, size)?),
+        };
+        let outcome = program.run(device, &parameters, &inputs, Mode::Recalibrate);
         for statistics in outcome.statistics {
             for (name, value) in [
                 (statistics.running_mean, statistics.mean),

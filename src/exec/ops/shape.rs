@@ -99,9 +99,9 @@ pub(in crate::exec) fn pad(x: Value, pads: &[(i64, i64)], fill: Fill) -> Value {
 /// DepthToSpace (`DCR` and `CRD`) and SpaceToDepth over `[batch, channels, height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::exec) enum SpaceDepth {
-    ToSpaceDepthFirst(usize),
-    ToSpaceColumnFirst(usize),
-    ToDepth(usize),
+    DepthFirst(usize),
+    ColumnFirst(usize),
+    Gathered(usize),
 }
 
 impl SpaceDepth {
@@ -109,9 +109,9 @@ impl SpaceDepth {
         let shape = dims(&x);
         let (n, c, h, w) = (shape[0], shape[1], shape[2], shape[3]);
         let (split, order): (Vec<usize>, [usize; 6]) = match self {
-            Self::ToSpaceDepthFirst(b) => (vec![n, b, b, c / (b * b), h, w], [0, 3, 4, 1, 5, 2]),
-            Self::ToSpaceColumnFirst(b) => (vec![n, c / (b * b), b, b, h, w], [0, 1, 4, 2, 5, 3]),
-            Self::ToDepth(b) => (vec![n, c, h / b, b, w / b, b], [0, 3, 5, 1, 2, 4]),
+            Self::DepthFirst(b) => (vec![n, b, b, c / (b * b), h, w], [0, 3, 4, 1, 5, 2]),
+            Self::ColumnFirst(b) => (vec![n, c / (b * b), b, b, h, w], [0, 1, 4, 2, 5, 3]),
+            Self::Gathered(b) => (vec![n, c, h / b, b, w / b, b], [0, 3, 5, 1, 2, 4]),
         };
         reshape(B::float_permute(reshape(x, &split), &order), output)
     }

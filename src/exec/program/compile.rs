@@ -366,9 +366,9 @@ fn build<'a>(node: &'a NodeProto, opset: i64, shapes: &Shapes) -> Result<Built<'
         Family::SpaceDepth => {
             let block = node.int("blocksize").unwrap_or(1).max(1) as usize;
             let operation = match (node.operator(), node.text("mode")) {
-                ("SpaceToDepth", _) => SpaceDepth::ToDepth(block),
-                (_, Some("CRD")) => SpaceDepth::ToSpaceColumnFirst(block),
-                _ => SpaceDepth::ToSpaceDepthFirst(block),
+                ("SpaceToDepth", _) => SpaceDepth::Gathered(block),
+                (_, Some("CRD")) => SpaceDepth::ColumnFirst(block),
+                _ => SpaceDepth::DepthFirst(block),
             };
             (Op::SpaceDepth { operation, output }, first(1))
         }
