@@ -183,19 +183,23 @@ impl Graph {
         found
     }
 
-    /// The output that the loss and the metrics look at, before a closing Softmax, LogSoftmax or
-    /// Sigmoid if there is one: `(value, operator that was left out)`.
-    pub fn logits(&self) -> Option<(&str, Option<&str>)> {
+    /// The first output, or what goes into its closing `operators` (Softmax for instance), for
+    /// losses that apply those themselves. An Identity behind them is stepped over.
+    pub fn output_before(&self, operators: &[&str]) -> Option<&str> {
         let output = self.outputs.first()?.label();
-        let node = self
-            .nodes
-            .iter()
-            .find(|node| node.output.first().map(String::as_str) == Some(output))?;
-        match node.operator() {
-            "Softmax" | "LogSoftmax" | "Sigmoid" => {
-                Some((node.input_at(0)?, Some(node.operator())))
+        let made_by = |value: &str| {
+            self.nodes
+                .iter()
+                .find(|node| node.output.first().map(String::as_str) == Some(value))
+        };
+        let mut value = output;
+        while let Some(node) = made_by(value) {
+            match node.operator() {
+                "Identity" => value = node.input_at(0)?,
+                operator if operators.contains(&operator) => return node.input_at(0),
+                _ => break,
             }
-            _ => Some((output, None)),
         }
+        Some(output)
     }
 }

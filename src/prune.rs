@@ -32,6 +32,8 @@ pub enum PruneError {
         nearest: f64,
         hint: String,
     },
+    #[error("no node of the model matches the pattern `{0}` in exclude")]
+    UnmatchedExclusion(String),
     #[error("nothing can be pruned: {0}")]
     NothingPrunable(String),
 }
@@ -49,6 +51,19 @@ impl Exclusion {
             }
         }
         Self(set.build().unwrap_or_else(|_| globset::GlobSet::empty()))
+    }
+
+    /// The first of `patterns` that no node of `graph` matches.
+    pub fn unmatched<'a>(patterns: &'a [String], graph: &Graph) -> Option<&'a str> {
+        patterns.iter().map(String::as_str).find(|pattern| {
+            globset::Glob::new(pattern).is_ok_and(|glob| {
+                let matcher = glob.compile_matcher();
+                !graph
+                    .nodes
+                    .iter()
+                    .any(|node| matcher.is_match(node.label()))
+            })
+        })
     }
 
     pub fn covers(&self, name: &str) -> bool {

@@ -41,7 +41,7 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
             request.task,
             params.needs_gradients(),
         )?;
-        check_task(&params, fitted.task)?;
+        check_task(&params, &fitted)?;
     }
     check_device(app, &request.device).await?;
     Ok(Checked {

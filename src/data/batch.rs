@@ -4,7 +4,9 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
 use super::{Array, Dataset, Elements, Split};
-use crate::spec::fit::{InferredData, InferredInput};
+use crate::spec::dataset::Splits;
+use crate::spec::fit::{InferredData, InferredInput, split_sizes};
+use crate::spec::job::DataOptions;
 
 /// The split between what trains, what selects and what judges follows from this alone, so that
 /// all jobs on a data set are judged on the same examples.
@@ -41,23 +43,40 @@ pub struct Batch {
 }
 
 impl Prepared {
-    /// Sets the splits aside as `about.splits` says.
-    pub fn new(dataset: Dataset, about: InferredData) -> Self {
-        let mut order: Vec<u32> = (0..dataset.train.count() as u32).collect();
-        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(SPLIT_SEED);
-        order.shuffle(&mut random);
+    /// Sets the splits aside. They are laid out in full and then cut to `options.limit`, so that no
+    /// job trains on what another one is judged on.
+    pub fn new(dataset: Dataset, about: InferredData, options: &DataOptions) -> Self {
+        let stored = Splits {
+            train: dataset.train.count() as u64,
+            test: dataset.test.as_ref().map_or(0, Split::count) as u64,
+        };
+        let unlimited = DataOptions {
+            limit: None,
+            ..options.clone()
+        };
+        let whole = split_sizes(stored, &unlimited);
+        let shuffled = |count: usize| {
+            let mut order: Vec<u32> = (0..count as u32).collect();
+            order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(SPLIT_SEED));
+            order
+        };
+        let order = shuffled(dataset.train.count());
         let mut rest = order.as_slice();
-        let mut take = |count: u64| {
+        let mut take = |count: u64, limited: u64| {
             let (taken, left) = rest.split_at((count as usize).min(rest.len()));
             rest = left;
-            taken.to_vec()
+            taken[..(limited as usize).min(taken.len())].to_vec()
         };
         let test = match &dataset.test {
-            Some(test) => (0..(about.splits.test as u32).min(test.count() as u32)).collect(),
-            None => take(about.splits.test),
+            Some(test) => {
+                let mut own = shuffled(test.count());
+                own.truncate(about.splits.test as usize);
+                own
+            }
+            None => take(whole.test, about.splits.test),
         };
-        let validation = take(about.splits.validation);
-        let train = take(about.splits.train);
+        let validation = take(whole.validation, about.splits.validation);
+        let train = take(whole.train, about.splits.train);
         Self {
             about,
             dataset,

@@ -7,6 +7,7 @@ use crate::spec::child::{DatasetInput, JobInputs};
 use crate::spec::fit::{check_task, fit};
 use crate::spec::job::{Params, Task};
 use crate::spec::problem::FieldError;
+use crate::train::Loss;
 
 /// Reads the data set and settles how it feeds the model; pins what the file leaves open.
 pub(super) fn prepare(
@@ -29,25 +30,47 @@ pub(super) fn prepare(
         graph.example_shapes.insert(found.input.clone(), shape);
     }
     check_classes(graph, input, about.task)?;
-    check_task(params, about.task)?;
+    check_task(params, &about)?;
     let target_column = input
         .summary
         .target
         .as_ref()
         .map(|target| target.name.as_str());
     let dataset = data::read(&input.files, Some(input.summary.format), target_column)?;
-    Ok(Prepared::new(dataset, about))
+    Ok(Prepared::new(dataset, about, &request.data))
 }
 
-/// The width of the logits is known for certain only now, when the shapes can be inferred.
+/// The form of the output is known for certain only now, when the shapes can be inferred: one row
+/// an example, as wide as the target needs.
 fn check_classes(graph: &Graph, input: &DatasetInput, task: Task) -> Result<(), Problem> {
-    let (Some((logits, _)), Some(target)) = (graph.logits(), &input.summary.target) else {
+    let output = graph.output_before(Loss::of_task(task).closing_operators());
+    let (Some(output), Some(target)) = (output, &input.summary.target) else {
         return Ok(());
     };
-    let shapes = infer(graph, &feeds_for_batch(graph, 1)?)?;
-    let width: usize = shapes
-        .get(logits)
-        .map_or(0, |known| known.dims.iter().skip(1).product());
+    let misfit = |pointer: &str, detail: String| {
+        Err(Problem::invalid(vec![FieldError::new(pointer, detail)]).with_code("data_misfit"))
+    };
+    let feeds = feeds_for_batch(graph, 2)?;
+    let fed = graph
+        .inputs
+        .first()
+        .and_then(|input| feeds.get(input.label())?.first().copied());
+    let shapes = infer(graph, &feeds)?;
+    let dims = shapes
+        .get(output)
+        .map(|known| known.dims.clone())
+        .unwrap_or_default();
+    if dims.first().copied() != fed {
+        return misfit(
+            "/model",
+            format!(
+                "the output `{output}` has shape {dims:?} for a batch of {}; its first axis must \
+                 be the batch",
+                fed.unwrap_or(0)
+            ),
+        );
+    }
+    let width: usize = dims[1..].iter().product();
     let needed = match task {
         Task::Classification => target.classes.unwrap_or(0) as usize,
         _ => target.shape.iter().product::<u64>() as usize,
@@ -56,9 +79,11 @@ fn check_classes(graph: &Graph, input: &DatasetInput, task: Task) -> Result<(), 
         Task::Classification => needed <= width,
         _ => needed == width,
     };
-    if fits {
-        return Ok(());
+    match fits {
+        true => Ok(()),
+        false => misfit(
+            "/dataset",
+            format!("the target needs {needed} outputs, the model's `{output}` has {width}"),
+        ),
     }
-    let detail = format!("the target needs {needed} outputs, the model's `{logits}` has {width}");
-    Err(Problem::invalid(vec![FieldError::new("/dataset", detail)]).with_code("data_misfit"))
 }

@@ -33,8 +33,9 @@ pub(super) struct Job<'a> {
     pub data: Option<Prepared>,
     pub seed: u64,
     pub planned_steps: u64,
-    /// After weights were set to zero: what that left alone. Later training keeps the zeros.
-    pub sparse: Option<Exclusion>,
+    /// For each pruning that set weights to zero: what it left alone. Later training keeps the
+    /// zeros of all of them.
+    pub sparse: Vec<Exclusion>,
     example_shapes: BTreeMap<String, Vec<usize>>,
 }
 
@@ -185,7 +186,7 @@ pub(super) fn run(
         data,
         seed: inputs.request.seed,
         planned_steps: planned_steps(&params, batches),
-        sparse: None,
+        sparse: Vec::new(),
         example_shapes: graph.example_shapes.clone(),
     };
     let original = graph.clone();

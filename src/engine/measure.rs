@@ -29,7 +29,7 @@ pub(super) fn measure(
             named => named.to_vec(),
         };
         let measured =
-            Evaluator::new(graph, device).measure_graph(data, Role::Test, Loss::of_task(task))?;
+            Evaluator::new(graph, device, Loss::of_task(task)).measure_graph(data, Role::Test)?;
         for name in names {
             let value = measured.metric(name, task);
             if !value.is_finite() {

@@ -76,6 +76,7 @@ impl From<PruneError> for Problem {
             PruneError::Cut(_) => "cut_failed",
             PruneError::Unreachable { .. } => "target_unreachable",
             PruneError::NothingPrunable(_) => "nothing_prunable",
+            PruneError::UnmatchedExclusion(_) => "invalid_request",
         };
         Self::new(422, code, error.to_string())
     }

@@ -23,18 +23,29 @@ struct Start {
     parameters: u64,
     macs: Option<u64>,
     units: usize,
+    /// Shapes of the weights, which max_layer_sparsity refers to.
+    weights: BTreeMap<String, Vec<usize>>,
     layers: Vec<LayerInfo>,
     blocked: Vec<Blocked>,
 }
 
 impl Start {
-    fn of(graph: &Graph, exclusion: &Exclusion) -> Result<Self, PruneError> {
+    fn of(graph: &Graph, params: &PruneParams, exclusion: &Exclusion) -> Result<Self, PruneError> {
+        if let Some(pattern) = Exclusion::unmatched(&params.exclude, graph) {
+            return Err(PruneError::UnmatchedExclusion(pattern.to_owned()));
+        }
         let couplings = find(graph, exclusion)?;
         let cost = cost_of_one(graph);
         Ok(Self {
             parameters: cost.parameters,
             macs: cost.macs,
             units: couplings.unit_count(),
+            weights: graph
+                .initializers
+                .iter()
+                .filter(|(_, tensor)| tensor.floats().is_some())
+                .map(|(name, tensor)| (name.clone(), tensor.dims.clone()))
+                .collect(),
             layers: layers(graph),
             blocked: blocked(graph, &couplings),
         })
@@ -48,6 +59,7 @@ impl Start {
                 ..crate::graph::Cost::default()
             },
             units: self.units,
+            weights: self.weights.clone(),
         }
     }
 }
@@ -109,13 +121,13 @@ impl Job<'_> {
     ) -> Result<(Graph, PruneOutcome), Ended> {
         let exclusion = Exclusion::new(&params.exclude);
         if params.granularity == Granularity::Weight {
-            self.sparse = Some(Exclusion::new(&params.exclude));
+            self.sparse.push(Exclusion::new(&params.exclude));
         }
         let key_of = |what: &str| format!("{key}/{what}");
         let (mut graph, start) = match self.journal.recall::<Start>(&key_of("start")) {
             Some((kept, start)) => (self.pinned(kept, graph), start),
             None => {
-                let start = Start::of(&graph, &exclusion)?;
+                let start = Start::of(&graph, params, &exclusion)?;
                 self.journal.record(&key_of("start"), &start, &graph)?;
                 (graph, start)
             }
@@ -179,7 +191,7 @@ impl Job<'_> {
 /// What a pruning would do, without training.
 pub(super) fn plan(graph: &Graph, params: &PruneParams, seed: u64) -> Result<PrunePlan, Ended> {
     let exclusion = Exclusion::new(&params.exclude);
-    let start = Start::of(graph, &exclusion)?;
+    let start = Start::of(graph, params, &exclusion)?;
     let (pruned, found) = cut(
         graph,
         params,

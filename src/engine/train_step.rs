@@ -32,10 +32,10 @@ impl Job<'_> {
             .data
             .as_ref()
             .ok_or_else(|| Problem::new(422, "dataset_missing", "training needs a data set"))?;
-        let masks = match &self.sparse {
-            Some(exclusion) => weight::masks(&graph, exclusion),
-            None => BTreeMap::new(),
-        };
+        let mut masks = BTreeMap::new();
+        for exclusion in &self.sparse {
+            masks.extend(weight::masks(&graph, exclusion));
+        }
         if params.weights == StartWeights::Reinitialize {
             reinitialize(&mut graph, self.seed);
         }

@@ -82,8 +82,11 @@ pub fn feeds_for_batch(
 /// Shapes of all values when the inputs have the shapes `feeds`.
 pub fn infer(graph: &Graph, feeds: &HashMap<String, Vec<usize>>) -> Result<Shapes, InferError> {
     let mut shapes = Shapes::new();
+    let (trained, running) = (graph.trainable(), graph.running_statistics());
     for (name, tensor) in &graph.initializers {
-        let small = tensor.elements() <= 8 && tensor.dims.len() <= 1;
+        // What training changes must not be folded into what is known beforehand.
+        let changes = trained.contains(name.as_str()) || running.contains(name.as_str());
+        let small = tensor.elements() <= 8 && tensor.dims.len() <= 1 && !changes;
         let value = match (tensor.ints(), tensor.floats()) {
             (Some(ints), _) if ints.len() <= host::LONGEST => {
                 Some(ints.iter().map(|&v| v as f64).collect())
@@ -153,11 +156,15 @@ fn infer_node(node: &NodeProto, opset: i64, shapes: &Shapes) -> Result<Vec<Known
     };
     let family = family(node).ok_or_else(unsupported)?;
     let inputs = known_inputs(node, shapes);
+    let least = least_inputs(node, family);
     let rule = |source: RuleError| InferError::Rule {
         node: node.label().to_owned(),
         operator: node.operator().to_owned(),
         source,
     };
+    if (0..least).any(|index| inputs.get(index).copied().flatten().is_none()) {
+        return Err(rule(RuleError::new(format!("needs {least} inputs"))));
+    }
     if let Some(outputs) = host::evaluate(node, opset, &inputs).map_err(rule)? {
         return Ok(outputs);
     }
@@ -186,6 +193,29 @@ fn infer_node(node: &NodeProto, opset: i64, shapes: &Shapes) -> Result<Vec<Known
             value: None,
         })
         .collect())
+}
+
+/// How many inputs a node can't do without.
+fn least_inputs(node: &NodeProto, family: Family) -> usize {
+    match (family, node.operator()) {
+        (Family::BatchNormalization, _) => 5,
+        (Family::Host, "Where" | "Range") => 3,
+        (Family::Host, "Shape" | "Size" | "ConstantOfShape" | "Not") => 1,
+        (Family::Host, _) => 2,
+        (
+            Family::Conv
+            | Family::ConvTranspose
+            | Family::Gemm
+            | Family::MatMul
+            | Family::Binary
+            | Family::PRelu
+            | Family::Reshape
+            | Family::Expand
+            | Family::Gather,
+            _,
+        ) => 2,
+        _ => 1,
+    }
 }
 
 fn output_shapes(
@@ -385,7 +415,13 @@ fn output_shapes(
                 })
                 .collect::<Result<_, _>>()?
         }
-        Family::Resize => params::resized(node, opset, inputs)?.0,
+        Family::Resize => {
+            let (out, _) = params::resized(node, opset, inputs)?;
+            if x.contains(&0) || out.contains(&0) {
+                return Err(RuleError::new(format!("resizes {x:?} to {out:?}")));
+            }
+            out
+        }
         Family::Gather => {
             let axis = normalize_axis(node.int("axis").unwrap_or(0), x.len())?;
             [&x[..axis], &**dims(1)?, &x[axis + 1..]].concat()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::standard_operators::STANDARD_OPERATORS;
 use super::{Graph, family};
-use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto};
+use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::onnx::{Tensor, TensorError};
 
 /// Why a model is refused.
@@ -86,6 +86,7 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
     if inputs.iter().chain(&outputs).any(|v| v.label().is_empty()) {
         return Err(LoadError::Unnamed);
     }
+    resolve_aliases(&mut nodes, &initializers, &outputs);
     let skip_dangling = !graph.sparse_initializer.is_empty();
     let known: HashSet<&str> = initializers
         .keys()
@@ -151,6 +152,34 @@ fn check_operator(
     }
     unsupported.insert(format!("{domain}:{operator}"));
     Ok(())
+}
+
+/// PyTorch's exporter stores equal tensors once and passes them on by Identity nodes. Their readers
+/// read the initializer itself, so that training, pruning and normalisation see one weight.
+fn resolve_aliases(
+    nodes: &mut Vec<NodeProto>,
+    initializers: &BTreeMap<String, Tensor>,
+    outputs: &[ValueInfoProto],
+) {
+    loop {
+        let found = nodes.iter().position(|node| {
+            let output = node.output.first().map_or("", String::as_str);
+            node.operator() == "Identity"
+                && family(node).is_some()
+                && node
+                    .input_at(0)
+                    .is_some_and(|name| initializers.contains_key(name))
+                && !outputs.iter().any(|value| value.label() == output)
+        });
+        let Some(index) = found else { break };
+        let node = nodes.remove(index);
+        let (source, copy) = (node.input[0].clone(), node.output[0].clone());
+        for input in nodes.iter_mut().flat_map(|node| &mut node.input) {
+            if *input == copy {
+                input.clone_from(&source);
+            }
+        }
+    }
 }
 
 /// The tensor of a Constant node; `None` for strings and sparse tensors, which stay nodes.

@@ -287,12 +287,12 @@ pub(crate) fn slicing(
             )
         } else {
             (
-                wrap(starts[index]).clamp(0, size - 1),
+                wrap(starts[index]).clamp(0, (size - 1).max(0)),
                 wrap(ends[index]).clamp(-1, size - 1),
             )
         };
         let span = if step > 0 { end - start } else { start - end };
-        let count = span.max(0) as u64;
+        let count = if size == 0 { 0 } else { span.max(0) as u64 };
         let count = count.div_ceil(step.unsigned_abs()) as usize;
         ranges[axis] = (start.max(0) as usize, step, count);
     }

@@ -1,9 +1,9 @@
 //! Which channels go so that a target is met.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{PruneError, importance};
-use crate::graph::coupling::Couplings;
+use crate::graph::coupling::{Couplings, Group};
 use crate::graph::{Cost, Cut, Graph, cost_of_one};
 use crate::spec::prune::{PruneParams, Scope, Target};
 
@@ -28,6 +28,8 @@ pub struct Chosen {
 pub struct Original {
     pub cost: Cost,
     pub units: usize,
+    /// Shapes of the weights by name.
+    pub weights: BTreeMap<String, Vec<usize>>,
 }
 
 /// Chooses the least important channels of `graph` whose removal meets every target.
@@ -60,7 +62,7 @@ pub fn choose(
         couplings,
         target,
         original,
-        ranking: Ranking::new(couplings, &scores, params, round_to),
+        ranking: Ranking::new(graph, couplings, &scores, params, original, round_to),
         params,
     };
     if let Some(round_to) = params.round_to {
@@ -227,8 +229,62 @@ struct Ranking {
     totals: Vec<usize>,
     /// By group: units from the least important on, with their importance.
     by_group: Vec<Vec<(usize, f64)>>,
+    /// For each axis of a weight that units alone make up: its units, the most important first.
+    by_axis: Vec<Vec<(usize, usize)>>,
     scope: Scope,
     round_to: usize,
+}
+
+/// How many units a group of `total` had before the first cut.
+fn before_all_cuts(graph: &Graph, group: &Group, original: &Original, total: usize) -> usize {
+    let slice = group.units.first().and_then(|unit| unit.slices.first());
+    slice
+        .and_then(|slice| {
+            let now = graph
+                .initializers
+                .get(&slice.tensor)?
+                .dims
+                .get(slice.axis)?;
+            let then = original.weights.get(&slice.tensor)?.get(slice.axis)?;
+            Some((total * then).div_ceil((*now).max(1)).max(total))
+        })
+        .unwrap_or(total)
+}
+
+fn units_by_axis(
+    graph: &Graph,
+    couplings: &Couplings,
+    scores: &[Vec<f64>],
+) -> Vec<Vec<(usize, usize)>> {
+    #[derive(Default)]
+    struct Covered {
+        indices: usize,
+        units: Vec<(usize, usize)>,
+    }
+    let mut axes: BTreeMap<(&str, usize), Covered> = BTreeMap::new();
+    for (group, own) in couplings.groups.iter().enumerate() {
+        for (unit, slices) in own.units.iter().enumerate() {
+            for slice in &slices.slices {
+                let covered = axes.entry((&slice.tensor, slice.axis)).or_default();
+                covered.indices += slice.indices.len();
+                covered.units.push((group, unit));
+            }
+        }
+    }
+    axes.into_iter()
+        .filter(|((tensor, axis), covered)| {
+            let tensor = graph.initializers.get(*tensor);
+            tensor.is_some_and(|tensor| tensor.dims[*axis] == covered.indices)
+        })
+        .map(|(_, Covered { mut units, .. })| {
+            units.sort_by(|&(ga, ua), &(gb, ub)| {
+                scores[gb][ub]
+                    .total_cmp(&scores[ga][ua])
+                    .then((ga, ua).cmp(&(gb, ub)))
+            });
+            units
+        })
+        .collect()
 }
 
 /// Steps of the share that scope `layer` removes.
@@ -236,9 +292,11 @@ const SHARES: usize = 4096;
 
 impl Ranking {
     fn new(
+        graph: &Graph,
         couplings: &Couplings,
         scores: &[Vec<f64>],
         params: &PruneParams,
+        original: &Original,
         round_to: usize,
     ) -> Self {
         let mut order = Vec::new();
@@ -249,7 +307,10 @@ impl Ranking {
             units.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
             order.extend(units.iter().map(|&(unit, _)| (group, unit)));
             let total = own.len() + couplings.groups[group].frozen;
-            let most = (total as f64 * params.max_layer_sparsity).floor() as usize;
+            // Of what the group had before the first cut, not before this one.
+            let before = before_all_cuts(graph, &couplings.groups[group], original, total);
+            let most = (before as f64 * params.max_layer_sparsity).floor() as usize;
+            let most = most.saturating_sub(before - total);
             limits.push(most.min(own.len()).min(total - 1));
             totals.push(total);
             by_group.push(units);
@@ -260,6 +321,7 @@ impl Ranking {
                 .then((group_a, unit_a).cmp(&(group_b, unit_b)))
         });
         Self {
+            by_axis: units_by_axis(graph, couplings, scores),
             order,
             limits,
             totals,
@@ -303,6 +365,12 @@ impl Ranking {
         for (group, &count) in counts.iter().enumerate() {
             let going = &self.by_group[group][..count];
             units.extend(going.iter().map(|&(unit, _)| (group, unit)));
+        }
+        // A branch of a Concat keeps its best channel even where the group could spare it.
+        for axis in &self.by_axis {
+            if axis.iter().all(|unit| units.contains(unit)) {
+                units.remove(&axis[0]);
+            }
         }
         units
     }

@@ -21,8 +21,8 @@ fn random_number(seed: u64, name: &str, index: usize) -> f64 {
 /// `magnitude` is the norm of the weights that a unit takes away (Li et al., "Pruning Filters for
 /// Efficient ConvNets", 2017, section 3.1): for each kernel of the group, on the side that makes
 /// the channel as on the side that reads it, and for each normalisation scale, the norm of the
-/// unit's slice divided by the mean over the group's units, so that every tensor has the same say;
-/// the unit's importance is the mean over its tensors (DepGraph, CVPR 2023, eq. 5, with that
+/// unit's slice divided by the mean over the units with a slice there, so that every tensor has the
+/// same say; the unit's importance is the mean over its own tensors (DepGraph, CVPR 2023, eq. 5, with that
 /// normalisation). Being relative to the group's mean, importances of different groups compare.
 ///
 /// `random` is uniform.
@@ -57,8 +57,8 @@ fn normalization_scales(graph: &Graph) -> Vec<&str> {
 }
 
 fn relative_norms(graph: &Graph, scales: &[&str], units: &[Unit], norm: u8) -> Vec<f64> {
-    // By tensor axis, the norm of each unit's slice.
-    let mut norms: BTreeMap<(&str, usize), Vec<f64>> = BTreeMap::new();
+    // By tensor axis, the norm of the slice of each unit that has one there.
+    let mut norms: BTreeMap<(&str, usize), Vec<(usize, f64)>> = BTreeMap::new();
     for (index, unit) in units.iter().enumerate() {
         for slice in &unit.slices {
             let Some(tensor) = graph.initializers.get(&slice.tensor) else {
@@ -67,22 +67,24 @@ fn relative_norms(graph: &Graph, scales: &[&str], units: &[Unit], norm: u8) -> V
             if tensor.dims.len() < 2 && !scales.contains(&slice.tensor.as_str()) {
                 continue;
             }
-            let own = norms
+            let norm = slice_norm(tensor, slice.axis, &slice.indices, norm);
+            norms
                 .entry((&slice.tensor, slice.axis))
-                .or_insert_with(|| vec![0.0; units.len()]);
-            own[index] = slice_norm(tensor, slice.axis, &slice.indices, norm);
+                .or_default()
+                .push((index, norm));
         }
     }
-    let mut importance = vec![0.0; units.len()];
+    let mut sums = vec![(0.0, 0u32); units.len()];
     for values in norms.values() {
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        if mean > 0.0 {
-            for (total, value) in importance.iter_mut().zip(values) {
-                *total += value / mean / norms.len() as f64;
-            }
+        let mean = values.iter().map(|(_, norm)| norm).sum::<f64>() / values.len() as f64;
+        for &(unit, norm) in values {
+            sums[unit].0 += if mean > 0.0 { norm / mean } else { 0.0 };
+            sums[unit].1 += 1;
         }
     }
-    importance
+    sums.iter()
+        .map(|&(sum, count)| sum / f64::from(count.max(1)))
+        .collect()
 }
 
 /// Norm of the elements whose coordinate along `axis` is one of `indices`: 1 for the sum of

@@ -6,11 +6,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::dataset::{ArrayInfo, DatasetSummary};
+use super::dataset::{ArrayInfo, DatasetSummary, Splits};
 use super::job::{DataOptions, Layout, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
-use super::train::LossName;
+use super::train::TrainParams;
 
 /// How one stored array becomes one input of the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -52,11 +52,11 @@ pub struct InferredData {
 
 /// Sizes of the splits: the test split is the data set's own, or set aside; validation always
 /// comes out of the train split; `limit` cuts each of them.
-pub fn split_sizes(dataset: &DatasetSummary, options: &DataOptions) -> SplitSizes {
+pub fn split_sizes(stored: Splits, options: &DataOptions) -> SplitSizes {
     let share = |count: u64, fraction: f64| (count as f64 * fraction).round() as u64;
-    let all = dataset.splits.train;
-    let (rest, test) = if dataset.splits.test > 0 {
-        (all, dataset.splits.test)
+    let all = stored.train;
+    let (rest, test) = if stored.test > 0 {
+        (all, stored.test)
     } else {
         let test = share(all, options.test_fraction);
         (all - test, test)
@@ -171,7 +171,7 @@ pub fn fit(
             ),
         ));
     }
-    let splits = split_sizes(dataset, options);
+    let splits = split_sizes(dataset.splits, options);
     if splits.test == 0 {
         return Err(misfit(
             "/data/test_fraction",
@@ -222,32 +222,38 @@ fn elements(shape: &[u64]) -> Option<u64> {
 }
 
 /// Losses and metrics must suit the task, which only the data tells.
-pub fn check_task(params: &Params, task: Task) -> Result<(), Problem> {
-    check_task_at(params, task, "/params")
+pub fn check_task(params: &Params, about: &InferredData) -> Result<(), Problem> {
+    check_task_at(params, about, "/params")
 }
 
-fn check_task_at(params: &Params, task: Task, pointer: &str) -> Result<(), Problem> {
+fn check_task_at(params: &Params, about: &InferredData, pointer: &str) -> Result<(), Problem> {
+    let task = about.task;
     let refuse = |pointer: String, what: String| {
         let task = serde_json::to_value(task).unwrap_or_default();
         let detail = format!("{what} does not suit the task {task}");
         Err(Problem::invalid(vec![FieldError::new(pointer, detail)]))
     };
-    let loss = |name: Option<LossName>, pointer: String| match name {
-        Some(name) if !name.fits(task) => refuse(
-            pointer,
-            format!(
-                "the loss {}",
-                serde_json::to_value(name).unwrap_or_default()
-            ),
-        ),
-        _ => Ok(()),
+    let training = |train: &TrainParams, pointer: &str| {
+        if let Some(name) = train.loss.filter(|name| !name.fits(task)) {
+            let name = serde_json::to_value(name).unwrap_or_default();
+            return refuse(format!("{pointer}/loss"), format!("the loss {name}"));
+        }
+        if train.label_smoothing > 0.0 && task != Task::Classification {
+            return refuse(format!("{pointer}/label_smoothing"), "it".to_owned());
+        }
+        if train.early_stopping.is_some() && about.splits.validation == 0 {
+            let detail = "needs validation examples; raise data.validation_fraction".to_owned();
+            let pointer = format!("{pointer}/early_stopping");
+            return Err(Problem::invalid(vec![FieldError::new(pointer, detail)]));
+        }
+        Ok(())
     };
     match params {
-        Params::Train(train) => loss(train.loss, format!("{pointer}/loss")),
-        Params::Prune(prune) => loss(
-            prune.finetune.as_ref().and_then(|finetune| finetune.loss),
-            format!("{pointer}/finetune/loss"),
-        ),
+        Params::Train(train) => training(train, pointer),
+        Params::Prune(prune) => match &prune.finetune {
+            Some(finetune) => training(finetune, &format!("{pointer}/finetune")),
+            None => Ok(()),
+        },
         Params::Evaluate(evaluate) => {
             let unsuited = evaluate
                 .metrics
@@ -262,7 +268,7 @@ fn check_task_at(params: &Params, task: Task, pointer: &str) -> Result<(), Probl
             }
         }
         Params::Pipeline(steps) => steps.iter().enumerate().try_for_each(|(index, step)| {
-            check_task_at(step, task, &format!("{pointer}/steps/{index}/params"))
+            check_task_at(step, about, &format!("{pointer}/steps/{index}/params"))
         }),
     }
 }
@@ -320,7 +326,13 @@ fn fit_input(
         .iter()
         .map(|d| d.fixed().and_then(|size| u64::try_from(size).ok()))
         .collect();
-    let (shape, transposed) = if preprocess.layout == Some(Layout::Nhwc) && turned().is_some() {
+    if preprocess.layout == Some(Layout::Nhwc) && turned().is_none() {
+        return Err(format!(
+            "the layout nhwc needs examples of 2 or 3 axes, the array `{}` has {stored:?}",
+            array.name
+        ));
+    }
+    let (shape, transposed) = if preprocess.layout == Some(Layout::Nhwc) {
         (turned().expect("just seen"), true)
     } else if matches(stored) {
         (stored.to_vec(), false)

@@ -18,14 +18,17 @@ const EVALUATION_BATCH: usize = 256;
 pub struct Evaluator<'a> {
     graph: &'a Graph,
     device: &'a Device,
+    loss: Loss,
     programs: RefCell<HashMap<usize, Program>>,
 }
 
 impl<'a> Evaluator<'a> {
-    pub fn new(graph: &'a Graph, device: &'a Device) -> Self {
+    /// Metrics are taken where `loss` looks.
+    pub fn new(graph: &'a Graph, device: &'a Device, loss: Loss) -> Self {
         Self {
             graph,
             device,
+            loss,
             programs: RefCell::default(),
         }
     }
@@ -37,7 +40,7 @@ impl<'a> Evaluator<'a> {
         let program = match programs.entry(size) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(compile(self.graph, size)?)
+                entry.insert(compile(self.graph, size, self.loss.closing_operators())?)
             }
         };
         let outcome = program.run(self.device, parameters, &inputs, Mode::Evaluate);
@@ -57,25 +60,19 @@ impl<'a> Evaluator<'a> {
         parameters: &Parameters,
         data: &Prepared,
         role: Role,
-        loss: Loss,
     ) -> Result<Measured, CompileError> {
         let mut measured = Measured::default();
         for batch in data.batches(role, evaluation_batch(self.graph)) {
             let outputs = self.logits(parameters, &batch)?;
-            measured.add(data.about.task, loss.name, &outputs, &batch);
+            measured.add(data.about.task, self.loss.name, &outputs, &batch);
         }
         Ok(measured)
     }
 
     /// Measures `role` with the graph's own weights.
-    pub fn measure_graph(
-        &self,
-        data: &Prepared,
-        role: Role,
-        loss: Loss,
-    ) -> Result<Measured, CompileError> {
+    pub fn measure_graph(&self, data: &Prepared, role: Role) -> Result<Measured, CompileError> {
         let parameters = upload(self.graph, self.device.plain());
-        self.measure(&parameters, data, role, loss)
+        self.measure(&parameters, data, role)
     }
 }
 
@@ -91,13 +88,18 @@ fn batch_of(graph: &Graph, wanted: usize) -> usize {
         .unwrap_or(wanted)
 }
 
-/// The program from the graph's inputs to its logits for a batch size.
-pub(super) fn compile(graph: &Graph, batch: usize) -> Result<Program, CompileError> {
+/// The program from the graph's inputs to its first output, without its `closing` operators, for a
+/// batch size.
+pub(super) fn compile(
+    graph: &Graph,
+    batch: usize,
+    closing: &[&str],
+) -> Result<Program, CompileError> {
     let feeds = feeds_for_batch(graph, batch)?;
-    let (logits, _) = graph
-        .logits()
+    let output = graph
+        .output_before(closing)
         .ok_or_else(|| CompileError::Missing("output".to_owned()))?;
-    Program::compile(graph, &feeds, &[logits])
+    Program::compile(graph, &feeds, &[output])
 }
 
 /// Uploads a batch; returns the values and the batch size that they have, which is larger than
@@ -146,7 +148,7 @@ pub fn measure_latencies(
         };
         let (inputs, size) = feed(graph, device, &batch)?;
         all.push(Timed {
-            program: compile(graph, size)?,
+            program: compile(graph, size, &[])?,
             parameters: upload(graph, device.plain()),
             inputs,
             batch: size,

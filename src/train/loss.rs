@@ -19,6 +19,15 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// Operators at the end of a graph that the loss applies itself, in a stabler way.
+    pub fn closing_operators(self) -> &'static [&'static str] {
+        match self.name {
+            LossName::CrossEntropy => &["Softmax", "LogSoftmax"],
+            LossName::BinaryCrossEntropy => &["Sigmoid"],
+            LossName::MeanSquaredError => &[],
+        }
+    }
+
     /// The loss that a task has when the request names none.
     pub fn of_task(task: Task) -> Self {
         let name = match task {

@@ -106,11 +106,14 @@ impl Measured {
             MetricName::MeanSquaredError => self.squared / self.elements,
             MetricName::MeanAbsoluteError => self.absolute / self.elements,
             MetricName::F1 => {
-                let scores = self
-                    .confusion
-                    .values()
+                let seen = || {
+                    self.confusion
+                        .values()
+                        .filter(|counts| counts.iter().any(|&c| c > 0.0))
+                };
+                let scores = seen()
                     .map(|[right, wrong, missed]| 2.0 * right / (2.0 * right + wrong + missed));
-                scores.sum::<f64>() / self.confusion.len().max(1) as f64
+                scores.sum::<f64>() / seen().count().max(1) as f64
             }
         }
     }

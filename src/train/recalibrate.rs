@@ -21,7 +21,7 @@ pub fn recalibrate(
     device: &Device,
     data: &Prepared,
 ) -> Result<(), CompileError> {
-    if graph.running_statistics().is_empty() {
+    if graph.running_statistics().is_empty() || data.count(Role::Train) == 0 {
         return Ok(());
     }
     let parameters = upload(graph, device.plain());
@@ -29,13 +29,14 @@ pub fn recalibrate(
     let batches = data.train_batches().min(EXAMPLES.div_ceil(size));
     let order = data.train_order(0, 0);
     let mut programs = BTreeMap::new();
-    let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    // Two normalisations may share their statistics, so each name counts for itself.
+    let mut sums: BTreeMap<String, (Vec<f64>, u64)> = BTreeMap::new();
     for index in 0..batches {
         let batch = data.train_batch(&order, index);
         let (inputs, size) = feed(graph, device, &batch)?;
         let program = match programs.entry(size) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(compile(graph, size)?),
+            Entry::Vacant(entry) => entry.insert(compile(graph, size, &[])?),
         };
         let outcome = program.run(device, &parameters, &inputs, Mode::Recalibrate);
         for statistics in outcome.statistics {
@@ -44,16 +45,18 @@ pub fn recalibrate(
                 (statistics.running_variance, statistics.variance),
             ] {
                 let values = to_host(value);
-                let sum = sums.entry(name).or_insert_with(|| vec![0.0; values.len()]);
+                let (sum, count) = sums
+                    .entry(name)
+                    .or_insert_with(|| (vec![0.0; values.len()], 0));
+                *count += 1;
                 for (total, value) in sum.iter_mut().zip(values) {
                     *total += f64::from(value);
                 }
             }
         }
     }
-    debug_assert!(data.count(Role::Train) > 0);
-    for (name, sum) in sums {
-        let mean = sum.iter().map(|total| (total / batches as f64) as f32);
+    for (name, (sum, count)) in sums {
+        let mean = sum.iter().map(|total| (total / count as f64) as f32);
         if let Some(tensor) = graph.initializers.get_mut(&name) {
             tensor.set_floats(mean.collect());
         }

@@ -119,6 +119,11 @@ impl Trainer<'_> {
             optimizer: OptimizerState::default(),
             best: None,
         };
+        for (name, mask) in &masks {
+            if let Some(value) = live.parameters.get_mut(*name) {
+                *value = Dispatch::float_mul(value.clone(), mask.clone());
+            }
+        }
         if let Some(kept) = resume {
             self.restore(&kept, &mut live);
             state = kept;
@@ -129,7 +134,11 @@ impl Trainer<'_> {
         let steps = u64::from(epochs) * batches as u64;
         let interval = (steps / 200).max(1);
         let mut programs: HashMap<usize, Program> = HashMap::new();
-        let evaluator = Evaluator::new(self.graph, self.device);
+        let plain = Loss {
+            label_smoothing: 0.0,
+            ..self.loss
+        };
+        let evaluator = Evaluator::new(self.graph, self.device, plain);
         while state.epoch < epochs {
             let order = self.data.train_order(self.seed, state.epoch);
             while state.batch < batches {
@@ -139,7 +148,7 @@ impl Trainer<'_> {
                 let program = match programs.entry(size) {
                     std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
                     std::collections::hash_map::Entry::Vacant(entry) => {
-                        entry.insert(compile(self.graph, size)?)
+                        entry.insert(compile(self.graph, size, self.loss.closing_operators())?)
                     }
                 };
                 let rate = self.params.optimizer.learning_rate
@@ -285,11 +294,7 @@ impl Trainer<'_> {
         if self.data.count(Role::Validation) == 0 {
             return Ok(false);
         }
-        let plain = Loss {
-            label_smoothing: 0.0,
-            ..self.loss
-        };
-        let measured = evaluator.measure(&live.parameters, self.data, Role::Validation, plain)?;
+        let measured = evaluator.measure(&live.parameters, self.data, Role::Validation)?;
         let task = self.data.about.task;
         let loss = measured.metric(MetricName::Loss, task);
         let shown = self.steps_before + state.step;
@@ -301,7 +306,8 @@ impl Trainer<'_> {
         let Some(early_stopping) = &self.params.early_stopping else {
             return Ok(false);
         };
-        if state.best.is_none_or(|best| loss < best) {
+        // A loss that is no number is never the best.
+        if loss.is_finite() && state.best.is_none_or(|best| loss < best) {
             state.best = Some(loss);
             state.epochs_since_best = 0;
             live.best = Some(live.parameters.clone());

@@ -78,7 +78,7 @@ impl<'a> Follower<'a> {
             return None;
         }
         let group = node.int("group").unwrap_or(1).max(1) as usize;
-        let input = self.axes_of(x).get(1)?.clone();
+        let input = self.channels_read(x, node)?;
         let output = self.weight_axis(w, 0);
         let reason = format!("is the data that `{}` reads", node.label());
         let per_group = kernel[1];
@@ -120,6 +120,18 @@ impl<'a> Follower<'a> {
         Some(vec![axes])
     }
 
+    /// The channel axis of a convolution's input; channels that lie on its other axes stay.
+    fn channels_read(&mut self, x: &str, node: &NodeProto) -> Option<Axis> {
+        let axes = self.axes_of(x);
+        let reason = format!("lies on a spatial axis of `{}`", node.label());
+        for (index, axis) in axes.iter().enumerate() {
+            if index != 1 {
+                self.freeze_axis(axis, &reason);
+            }
+        }
+        axes.get(1).cloned()
+    }
+
     fn unite_positions(&mut self, axis: &Axis, per_group: usize) {
         if let Some(atoms) = axis {
             for (index, &atom) in atoms.iter().enumerate() {
@@ -133,7 +145,7 @@ impl<'a> Follower<'a> {
         self.graph.initializers.get(w)?;
         let kernel = self.dims_of(w);
         let group = node.int("group").unwrap_or(1).max(1) as usize;
-        let input = self.axes_of(x).get(1)?.clone();
+        let input = self.channels_read(x, node)?;
         let own = self.weight_axis(w, 0);
         let reason = format!("is the data that `{}` reads", node.label());
         let output = if group == 1 {
@@ -465,6 +477,9 @@ impl<'a> Follower<'a> {
         let x = node.input_at(0)?;
         let (from, axes) = (self.dims_of(x), self.axes_of(x));
         let to = self.dims_of(node.output.first()?);
+        if from.contains(&0) || to.contains(&0) {
+            return None;
+        }
         let mut out: Vec<Axis> = vec![None; to.len()];
         let reason = format!("is rearranged by `{}` ({})", node.label(), node.operator());
         for (sources, targets) in blocks(&from, &to) {
