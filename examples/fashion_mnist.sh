@@ -8,7 +8,7 @@
 # DATA      folder of the four IDX files               /usr/share/datasets/fashion-mnist
 #           (apt-get install dataset-fashion-mnist)
 # OUT       where results go                           ./fashion-out
-# EPOCHS, FINETUNE_EPOCHS, DEVICE                      6, 4, auto
+# EPOCHS, DEVICE                                       6, auto
 # SINTER_KEY  an API key, where the server wants one
 set -euo pipefail
 shopt -s inherit_errexit
@@ -18,7 +18,6 @@ BASE=${BASE:-http://127.0.0.1:8080}
 DATA=${DATA:-/usr/share/datasets/fashion-mnist}
 OUT=${OUT:-./fashion-out}
 EPOCHS=${EPOCHS:-6}
-FINETUNE_EPOCHS=${FINETUNE_EPOCHS:-4}
 DEVICE=${DEVICE:-auto}
 
 # The key goes to curl through a file descriptor, not its arguments, which other users can list.
@@ -93,9 +92,24 @@ dataset=$(call -X POST "$BASE/v1/datasets?name=fashion-mnist" \
   -F "file=@$DATA/t10k-images-idx3-ubyte.gz" \
   -F "file=@$DATA/t10k-labels-idx1-ubyte.gz" | field id)
 
-finetune="{\"epochs\": $FINETUNE_EPOCHS, \"optimizer\": {\"name\": \"adamw\", \"learning_rate\": 0.001}}"
+# finetune EPOCHS RATE: the fine-tuning of a pruning.
+finetune() {
+  printf '{"epochs": %s, "optimizer": {"name": "adamw", "learning_rate": %s}}' "$1" "$2"
+}
+
 for network in fashion_cnn fashion_resnet; do
   echo "$network" >&2
+  case $network in
+    fashion_cnn)
+      channel_steps=2 channel_tuning=$(finetune 4 0.001)
+      weight_steps=4 weight_tuning=$(finetune 4 0.001) exclude='[]' ;;
+    fashion_resnet)
+      # A depthwise kernel has nine weights; the few there are stay, as do the first layer's and the
+      # last one's. Sparsity is counted over the others.
+      channel_steps=1 channel_tuning=$(finetune 5 0.002)
+      weight_steps=2 weight_tuning=$(finetune 10 0.003)
+      exclude='["*depthwise*", "*stem*", "*head*"]' ;;
+  esac
   fresh=$(upload_model "$network" "$here/models/$network.onnx")
   trained=$(run "$network-trained" "$(job train "$network-trained" "$fresh" \
     "{\"weights\": \"reinitialize\", \"epochs\": $EPOCHS,
@@ -103,12 +117,12 @@ for network in fashion_cnn fashion_resnet; do
       \"schedule\": {\"name\": \"cosine\", \"warmup_fraction\": 0.05}}")")
   run "$network-channels" "$(job prune "$network-channels" "$trained" \
     "{\"granularity\": \"channel\", \"criterion\": \"magnitude\", \"scope\": \"global\",
-      \"target\": {\"macs_ratio\": 0.5}, \"schedule\": {\"steps\": 2},
-      \"finetune\": $finetune}")" >/dev/null
+      \"target\": {\"macs_ratio\": 0.5}, \"schedule\": {\"steps\": $channel_steps},
+      \"finetune\": $channel_tuning}")" >/dev/null
   run "$network-weights" "$(job prune "$network-weights" "$trained" \
     "{\"granularity\": \"weight\", \"criterion\": \"magnitude\", \"scope\": \"global\",
-      \"target\": {\"sparsity\": 0.9}, \"schedule\": {\"steps\": 4, \"curve\": \"cubic\"},
-      \"finetune\": $finetune}")" >/dev/null
+      \"target\": {\"sparsity\": 0.9}, \"schedule\": {\"steps\": $weight_steps, \"curve\": \"cubic\"},
+      \"exclude\": $exclude, \"finetune\": $weight_tuning}")" >/dev/null
 done
 
 python3 - "$OUT" <<'PYTHON'

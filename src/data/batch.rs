@@ -55,12 +55,8 @@ impl Prepared {
             ..options.clone()
         };
         let whole = split_sizes(stored, &unlimited);
-        let shuffled = |count: usize| {
-            let mut order: Vec<u32> = (0..count as u32).collect();
-            order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(SPLIT_SEED));
-            order
-        };
-        let order = shuffled(dataset.train.count());
+        let mut order: Vec<u32> = (0..dataset.train.count() as u32).collect();
+        order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(SPLIT_SEED));
         let mut rest = order.as_slice();
         let mut take = |count: u64, limited: u64| {
             let (taken, left) = rest.split_at((count as usize).min(rest.len()));
@@ -68,11 +64,8 @@ impl Prepared {
             taken[..(limited as usize).min(taken.len())].to_vec()
         };
         let test = match &dataset.test {
-            Some(test) => {
-                let mut own = shuffled(test.count());
-                own.truncate(about.splits.test as usize);
-                own
-            }
+            // The first ones, so that anybody can measure on the same examples.
+            Some(test) => (0..(about.splits.test as u32).min(test.count() as u32)).collect(),
             None => take(whole.test, about.splits.test),
         };
         let validation = take(whole.validation, about.splits.validation);

@@ -86,7 +86,8 @@ pub struct DataOptions {
     pub validation_fraction: f64,
     /// Share set aside as the test split where the data set has none of its own.
     pub test_fraction: f64,
-    /// Use at most so many examples of each split; all when `null`.
+    /// Use at most so many examples of each split, of a test split in the data set the first ones;
+    /// all when `null`.
     pub limit: Option<u64>,
     pub preprocess: Preprocess,
 }
