@@ -323,6 +323,25 @@ def main(folder):
                 print(f"{spec['name']}: no derivative from the reference implementation: {reason}")
         (target / "case.json").write_text(json.dumps(description))
     print(f"{len(CASES)} operator cases")
+    for path in sorted((pathlib.Path(__file__).resolve().parents[2] / "examples/models").glob("*.onnx")):
+        whole_model(path, folder / f"model_{path.stem}")
+
+
+def whole_model(path, target):
+    """A case of a whole network: its outputs element by element, for eight examples."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    about = session.get_inputs()[0]
+    random = np.random.default_rng(hash_name(path.stem))
+    value = random.uniform(0, 1, (8, *about.shape[1:])).astype(np.float32)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "model.onnx").write_bytes(path.read_bytes())
+    names = [output.name for output in session.get_outputs()]
+    (target / "case.json").write_text(json.dumps({
+        "name": target.name, "operator": "", "tolerance": 1e-4,
+        "inputs": [{"name": about.name, "shape": list(value.shape), "values": value.ravel().tolist()}],
+        "outputs": [{"name": name, "shape": list(output.shape), "values": output.ravel().tolist()}
+                    for name, output in zip(names, session.run(None, {about.name: value}))],
+    }))
 
 
 def gradients(spec, values, expected, random):
