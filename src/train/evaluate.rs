@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
 use super::{Loss, Measured};
@@ -14,12 +15,38 @@ use crate::spec::result::Latency;
 /// Examples that run at once where the file leaves the batch open.
 const EVALUATION_BATCH: usize = 256;
 
-/// A graph ready to be measured, its programs kept by batch size.
+/// The programs of one graph from its inputs to where a loss looks, each compiled when its batch
+/// size first comes.
+pub(super) struct Programs<'a> {
+    graph: &'a Graph,
+    closing: &'static [&'static str],
+    by_batch: HashMap<usize, Program>,
+}
+
+impl<'a> Programs<'a> {
+    /// `closing` operators at the end of the graph are left out.
+    pub fn new(graph: &'a Graph, closing: &'static [&'static str]) -> Self {
+        Self {
+            graph,
+            closing,
+            by_batch: HashMap::new(),
+        }
+    }
+
+    pub fn of(&mut self, batch: usize) -> Result<&Program, CompileError> {
+        Ok(match self.by_batch.entry(batch) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(compile(self.graph, batch, self.closing)?),
+        })
+    }
+}
+
+/// A graph ready to be measured.
 pub struct Evaluator<'a> {
     graph: &'a Graph,
     device: &'a Device,
     loss: Loss,
-    programs: RefCell<HashMap<usize, Program>>,
+    programs: RefCell<Programs<'a>>,
 }
 
 impl<'a> Evaluator<'a> {
@@ -29,20 +56,15 @@ impl<'a> Evaluator<'a> {
             graph,
             device,
             loss,
-            programs: RefCell::default(),
+            programs: RefCell::new(Programs::new(graph, loss.closing_operators())),
         }
     }
 
-    /// Logits of a batch as values on the device; `None` where the graph has no output.
+    /// Logits of a batch on the host, row by row.
     fn logits(&self, parameters: &Parameters, batch: &Batch) -> Result<Vec<f32>, CompileError> {
         let (inputs, size) = feed(self.graph, self.device, batch)?;
         let mut programs = self.programs.borrow_mut();
-        let program = match programs.entry(size) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(compile(self.graph, size, self.loss.closing_operators())?)
-            }
-        };
+        let program = programs.of(size)?;
         let outcome = program.run(self.device, parameters, &inputs, Mode::Evaluate);
         let mut all = Vec::new();
         for output in outcome.outputs {
@@ -90,11 +112,7 @@ fn batch_of(graph: &Graph, wanted: usize) -> usize {
 
 /// The program from the graph's inputs to its first output, without its `closing` operators, for a
 /// batch size.
-pub(super) fn compile(
-    graph: &Graph,
-    batch: usize,
-    closing: &[&str],
-) -> Result<Program, CompileError> {
+fn compile(graph: &Graph, batch: usize, closing: &[&str]) -> Result<Program, CompileError> {
     let feeds = feeds_for_batch(graph, batch)?;
     let output = graph
         .output_before(closing)

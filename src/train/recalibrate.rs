@@ -1,9 +1,8 @@
 //! Fresh running statistics for batch normalisation after a cut.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
-use super::evaluate::{compile, feed};
+use super::evaluate::{Programs, feed};
 use crate::data::{Prepared, Role};
 use crate::exec::value::to_host;
 use crate::exec::{CompileError, Device, Mode, upload};
@@ -28,17 +27,15 @@ pub fn recalibrate(
     let size = data.about.batch_size as usize;
     let batches = data.train_batches().min(EXAMPLES.div_ceil(size));
     let order = data.train_order(0, 0);
-    let mut programs = BTreeMap::new();
+    let mut programs = Programs::new(graph, &[]);
     // Two normalisations may share their statistics, so each name counts for itself.
     let mut sums: BTreeMap<String, (Vec<f64>, u64)> = BTreeMap::new();
     for index in 0..batches {
         let batch = data.train_batch(&order, index);
         let (inputs, size) = feed(graph, device, &batch)?;
-        let program = match programs.entry(size) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(compile(graph, size, &[])?),
-        };
-        let outcome = program.run(device, &parameters, &inputs, Mode::Recalibrate);
+        let outcome = programs
+            .of(size)?
+            .run(device, &parameters, &inputs, Mode::Recalibrate);
         for statistics in outcome.statistics {
             for (name, value) in [
                 (statistics.running_mean, statistics.mean),

@@ -3,14 +3,14 @@
 //! Everything random follows from the seed and the place in the training, so a training that
 //! stops and goes on later ends with the same weights as one that did not stop.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{AutodiffBackend, Dispatch};
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::{compile, feed};
+use super::evaluate::{Programs, feed};
 use super::optimizer::OptimizerState;
 use super::schedule;
 use super::{Evaluator, Loss, Observer};
@@ -133,7 +133,7 @@ impl Trainer<'_> {
         let epochs = self.params.epochs;
         let steps = u64::from(epochs) * batches as u64;
         let interval = (steps / 200).max(1);
-        let mut programs: HashMap<usize, Program> = HashMap::new();
+        let mut programs = Programs::new(self.graph, self.loss.closing_operators());
         let plain = Loss {
             label_smoothing: 0.0,
             ..self.loss
@@ -145,12 +145,7 @@ impl Trainer<'_> {
                 let started = Instant::now();
                 let batch = self.data.train_batch(&order, state.batch);
                 let (inputs, size) = feed(self.graph, self.device, &batch)?;
-                let program = match programs.entry(size) {
-                    std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(entry) => {
-                        entry.insert(compile(self.graph, size, self.loss.closing_operators())?)
-                    }
-                };
+                let program = programs.of(size)?;
                 let rate = self.params.optimizer.learning_rate
                     * schedule::factor(&self.params.schedule, state.step, steps);
                 let loss = self.step(
