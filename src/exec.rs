@@ -6,10 +6,12 @@
 
 mod device;
 mod kernels;
+pub mod operand;
 mod ops;
 mod program;
 pub mod value;
 
 pub use device::{Device, DeviceError, list_devices};
-pub use program::{CompileError, Mode, Outcome, Parameters, Program, Statistics, upload};
+pub use operand::Operand;
+pub use program::{ExecError, Mode, Outcome, Output, Parameters, Program, Statistics, upload};
 pub use value::Value;

@@ -1,14 +1,18 @@
 //! A model as data: nodes, weights, shapes, cost, and edits that can be looked at before they
 //! are applied.
 
+mod body;
 mod cost;
 pub mod coupling;
 mod cut;
-mod host;
+mod equation;
+mod function;
 mod infer;
+mod known;
 mod load;
 mod operator;
 pub(crate) mod params;
+mod shape_rules;
 mod standard_operators;
 mod summary;
 
@@ -16,8 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use cost::{Cost, NodeCost, cost};
 pub use cut::{Cut, CutError};
-pub use infer::{InferError, Known, Shapes, feeds_for_batch, infer};
-pub(crate) use infer::{known_inputs, softmax_axis};
+pub(crate) use equation::{Equation, Label};
+pub use infer::{InferError, Shapes, feeds_for_batch, infer};
+pub(crate) use infer::{Told, fold, softmax_axis, tell};
+pub use known::Known;
 pub use load::LoadError;
 pub use operator::{Family, family};
 pub(crate) use params::{Slicing, Window, normalize_axis};
@@ -41,6 +47,8 @@ pub struct Graph {
     pub outputs: Vec<ValueInfoProto>,
     /// Version of the `ai.onnx` operator set.
     pub opset: i64,
+    /// Versions of all operator sets, by domain.
+    pub opsets: BTreeMap<String, i64>,
     /// Operators and features that Sinter can't run, sorted.
     pub unsupported: BTreeSet<String>,
     /// By input: the shape of one example, where data tells what the file leaves open.
@@ -111,6 +119,14 @@ impl Graph {
         format!("{name} {version}").trim().to_owned()
     }
 
+    /// Version of the operator set that defines `node`.
+    pub fn opset_of(&self, node: &NodeProto) -> i64 {
+        match node.domain.as_deref() {
+            None | Some("" | "ai.onnx") => self.opset,
+            Some(domain) => self.opsets.get(domain).copied().unwrap_or(1),
+        }
+    }
+
     /// Index of the node that makes each value.
     pub fn producers(&self) -> BTreeMap<&str, usize> {
         let mut map = BTreeMap::new();
@@ -128,8 +144,16 @@ impl Graph {
     pub fn trainable(&self) -> BTreeSet<&str> {
         self.initializers_in(&|node, index, tensor| match family(node) {
             Some(Family::Conv | Family::ConvTranspose | Family::Gemm | Family::MatMul) => true,
-            Some(Family::BatchNormalization) => matches!(index, 1 | 2),
+            Some(
+                Family::BatchNormalization
+                | Family::LayerNormalization
+                | Family::GroupNormalization,
+            ) => matches!(index, 1 | 2),
             Some(Family::PRelu) => index == 1,
+            Some(Family::Recurrent) => matches!(index, 1..=3 | 7),
+            // Rows of an embedding; a table of one axis is a constant that is looked up.
+            Some(Family::Gather) => index == 0 && tensor.dims.len() > 1,
+            Some(Family::Einsum) => true,
             Some(Family::Binary | Family::Variadic) => tensor.elements() > 1,
             _ => false,
         })

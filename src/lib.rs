@@ -21,6 +21,7 @@ pub mod data;
 pub mod engine;
 pub mod exec;
 pub mod graph;
+pub mod host;
 pub mod onnx;
 pub mod prune;
 pub mod train;

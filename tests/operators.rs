@@ -9,7 +9,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::{AutodiffBackend, Dispatch};
 use serde::Deserialize;
 use sinter::exec::value::{from_host, scalar_to_host, to_host, track};
-use sinter::exec::{Device, Mode, Program, Value, upload};
+use sinter::exec::{Device, Mode, Operand, Program, Value, upload};
 use sinter::graph::Graph;
 use sinter::onnx::read_model;
 
@@ -83,9 +83,15 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
         .map(|input| from_host(&input.shape, input.values.clone(), device.plain()))
         .collect();
     let mut parameters = upload(&graph, device.plain());
-    let outcome = program.run(device, &parameters, &inputs, Mode::Evaluate);
+    let run = |parameters: &_, inputs: &[Value]| {
+        let inputs: Vec<Operand> = inputs.iter().cloned().map(Operand::Device).collect();
+        program
+            .run(device, parameters, &inputs, Mode::Evaluate)
+            .map_err(|e| e.to_string())
+    };
+    let outcome = run(&parameters, &inputs)?;
     for (output, expected) in outcome.outputs.into_iter().zip(&case.outputs) {
-        let found = to_host(output);
+        let found = to_host(output.on_device(device));
         if found.len() != expected.values.len() {
             return Err(format!("{} elements for {:?}", found.len(), expected.shape));
         }
@@ -110,7 +116,7 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
             *value = track(value.clone());
         }
     }
-    let outcome = program.run(device, &parameters, &inputs, Mode::Evaluate);
+    let outcome = run(&parameters, &inputs)?;
     let mut objective: Option<Value> = None;
     for ((output, factors), about) in outcome
         .outputs
@@ -119,7 +125,7 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
         .zip(&case.outputs)
     {
         let factors = from_host(&about.shape, factors.clone(), device.plain());
-        let sum = Dispatch::float_sum(Dispatch::float_mul(output, factors));
+        let sum = Dispatch::float_sum(Dispatch::float_mul(output.on_device(device), factors));
         objective = Some(match objective {
             None => sum,
             Some(before) => Dispatch::float_add(before, sum),

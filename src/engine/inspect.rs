@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::child::Ended;
 use crate::data;
-use crate::exec::{CompileError, Program};
+use crate::exec::{ExecError, Program};
 use crate::graph::{self, Graph, InferError, feeds_for_batch};
 use crate::onnx;
 use crate::spec::Problem;
@@ -62,7 +62,7 @@ pub(super) fn summarize(graph: &Graph) -> ModelSummary {
         return summary;
     }
     let compiled = feeds_for_batch(graph, 2)
-        .map_err(CompileError::from)
+        .map_err(ExecError::from)
         .and_then(|feeds| {
             let wanted: Vec<&str> = graph.outputs.iter().map(|output| output.label()).collect();
             Program::compile(graph, &feeds, &wanted)
@@ -70,12 +70,12 @@ pub(super) fn summarize(graph: &Graph) -> ModelSummary {
     match compiled {
         Ok(_) => {}
         // Sizes that only the data tells are no fault of the graph.
-        Err(CompileError::Infer(InferError::OpenAxis { .. })) => {}
+        Err(ExecError::Infer(InferError::OpenAxis { .. })) => {}
         Err(error) => {
             summary.trainable = false;
             summary.unsupported_operators.push(match error {
-                CompileError::Node { operator, .. }
-                | CompileError::Infer(
+                ExecError::Node { operator, .. }
+                | ExecError::Infer(
                     InferError::Rule { operator, .. } | InferError::Unsupported { operator, .. },
                 ) => operator,
                 other => other.to_string(),

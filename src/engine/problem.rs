@@ -1,7 +1,7 @@
 //! The one place where the engine's errors become problems that a user sees.
 
 use crate::data::DataError;
-use crate::exec::{CompileError, DeviceError};
+use crate::exec::{DeviceError, ExecError};
 use crate::graph::{InferError, LoadError};
 use crate::onnx::ReadError;
 use crate::prune::PruneError;
@@ -43,10 +43,10 @@ impl From<InferError> for Problem {
     }
 }
 
-impl From<CompileError> for Problem {
-    fn from(error: CompileError) -> Self {
+impl From<ExecError> for Problem {
+    fn from(error: ExecError) -> Self {
         match error {
-            CompileError::Infer(error) => error.into(),
+            ExecError::Infer(error) => error.into(),
             other => Self::new(422, "unsupported_operator", other.to_string()),
         }
     }

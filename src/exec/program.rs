@@ -1,26 +1,32 @@
 //! Compiling a graph for one set of input shapes, and running it.
+//!
+//! Whatever follows from the shapes is settled while compiling ([`compile`], [`plan`]). A node whose
+//! shapes depend on the data, or that chooses what runs, stays as it is and is planned, by the same
+//! function, each time when its inputs are there.
 
 mod compile;
+mod control;
+mod op;
+mod plan;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use burn::backend::ops::FloatTensorOps;
-use burn::backend::{Dispatch, DispatchDevice};
+use burn::backend::DispatchDevice;
 
+use self::control::Control;
+use self::op::Op;
 use super::Device;
-use super::ops::elementwise::{Binary, Unary, power, prelu};
-use super::ops::linear::{Gemm, matmul};
-use super::ops::normalization::{batch_norm, batch_norm_train, dropout, softmax};
-use super::ops::reduce::Reduce;
-use super::ops::resize::Resize;
-use super::ops::shape::{Fill, SpaceDepth, pad, select, slice, split};
-use super::ops::window::{Conv, ConvTranspose, Pool, global_pool};
+use super::operand::{self, Operand};
 use super::value::{self, Value};
-use crate::graph::{Graph, InferError, Slicing};
+use crate::graph::{Graph, InferError, Known};
+use crate::host::{Array, is_float};
+use crate::onnx::proto::NodeProto;
 
-/// Why a graph can't run with these input shapes.
+/// Why a graph can't run with these inputs.
 #[derive(Debug, thiserror::Error)]
-pub enum CompileError {
+pub enum ExecError {
     #[error(transparent)]
     Infer(#[from] InferError),
     #[error("node `{node}` ({operator}) {reason}")]
@@ -31,6 +37,16 @@ pub enum CompileError {
     },
     #[error("nothing makes the value `{0}`")]
     Missing(String),
+}
+
+impl ExecError {
+    fn of(node: &NodeProto, reason: impl std::fmt::Display) -> Self {
+        Self::Node {
+            node: node.label().to_owned(),
+            operator: node.operator().to_owned(),
+            reason: reason.to_string(),
+        }
+    }
 }
 
 /// Float initializers on a device, by name.
@@ -74,106 +90,93 @@ pub struct Statistics {
     pub variance: Value,
 }
 
+/// One wanted value.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// `TensorProto.DataType`.
+    pub data_type: i32,
+    pub dims: Vec<usize>,
+    operand: Operand,
+}
+
+impl Output {
+    /// As float32 on the device that the program ran on.
+    pub fn on_device(self, device: &Device) -> Value {
+        self.operand.on_device(device.plain())
+    }
+
+    /// On the host, in its own type.
+    pub fn on_host(&self) -> Arc<Array> {
+        let known = Known::shaped(self.data_type, self.dims.clone());
+        self.operand.on_host(&known)
+    }
+}
+
 /// What a run gives.
 pub struct Outcome {
     /// The wanted values, in the order in which they were asked for.
-    pub outputs: Vec<Value>,
+    pub outputs: Vec<Output>,
     /// Empty when evaluating.
     pub statistics: Vec<Statistics>,
 }
 
-/// One step's work, with everything that attributes and shapes say settled.
-#[derive(Debug, Clone, PartialEq)]
-enum Op {
-    Conv(Conv),
-    ConvTranspose(ConvTranspose),
-    Gemm(Gemm),
-    MatMul {
-        output: Vec<usize>,
-    },
-    BatchNorm {
-        epsilon: f32,
-        momentum: f32,
-        running_mean: String,
-        running_variance: String,
-    },
-    Pool(Pool),
-    GlobalPool {
-        average: bool,
-    },
-    Unary(Unary),
-    Binary(Binary),
-    Power(f32),
-    /// Any number of operands, folded; the result is divided where it is a mean.
-    Variadic {
-        operation: Binary,
-        mean: bool,
-    },
-    PRelu,
-    Softmax {
-        first: usize,
-        last: usize,
-        logarithm: bool,
-    },
-    Reduce {
-        reduce: Reduce,
-        axes: Vec<usize>,
-        output: Vec<usize>,
-    },
-    Concat {
-        axis: usize,
-    },
-    Split {
-        axis: usize,
-        sizes: Vec<usize>,
-    },
-    Slice(Slicing),
-    Reshape(Vec<usize>),
-    Transpose(Vec<usize>),
-    Expand(Vec<usize>),
-    Pad {
-        pads: Vec<(i64, i64)>,
-        fill: Fill,
-    },
-    Resize(Resize),
-    Gather {
-        axis: usize,
-        indices: Vec<usize>,
-        output: Vec<usize>,
-    },
-    SpaceDepth {
-        operation: SpaceDepth,
-        output: Vec<usize>,
-    },
-    Dropout {
-        ratio: f32,
-    },
+/// A step's work.
+#[derive(Debug, Clone)]
+enum Work {
+    /// Settled by the shapes.
+    Ready(Op),
+    /// To be planned when its inputs are there.
+    Late(Arc<Late>),
+    /// A node with graphs of its own.
+    Control(Arc<Control>),
+}
+
+/// A node whose results' shapes depend on the data.
+#[derive(Debug)]
+struct Late {
+    node: NodeProto,
+    opset: i64,
 }
 
 #[derive(Debug, Clone)]
 struct Step {
-    op: Op,
+    work: Work,
     /// Slots; `None` for an input that is left out.
     inputs: Vec<Option<usize>>,
-    outputs: Vec<usize>,
+    /// `None` for a result that nothing reads.
+    outputs: Vec<Option<usize>>,
     /// For each input, whether this step is the last to read it.
     last_use: Vec<bool>,
     /// Tells the random numbers of this node from those of the others.
     node: usize,
+    label: String,
+    operator: String,
 }
 
 /// Where a slot's value comes from before the first step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 enum Source {
     /// Index into the feeds.
     Input(usize),
     /// Name among the parameters.
     Parameter(String),
-    /// Computed on the host while compiling.
+    /// Known while compiling; what is read on the device is uploaded once.
     Constant {
-        dims: Vec<usize>,
-        elements: Vec<f32>,
+        array: Arc<Array>,
+        uploaded: OnceCell<Value>,
     },
+}
+
+/// Floats up to this number of elements stay on the host until they are read.
+const SMALL: usize = 8;
+
+impl Source {
+    fn constant(array: Arc<Array>) -> Self {
+        Self::Constant {
+            array,
+            uploaded: OnceCell::new(),
+        }
+    }
 }
 
 /// A graph for one set of input shapes.
@@ -182,7 +185,15 @@ pub struct Program {
     steps: Vec<Step>,
     sources: Vec<(usize, Source)>,
     outputs: Vec<usize>,
-    slots: usize,
+    /// By slot: what is known beforehand.
+    known: Vec<Option<Known>>,
+}
+
+/// What steps share while a program runs.
+pub(super) struct Context<'a> {
+    pub device: &'a DispatchDevice,
+    pub mode: Mode,
+    pub statistics: &'a mut Vec<Statistics>,
 }
 
 impl Program {
@@ -191,33 +202,66 @@ impl Program {
         graph: &Graph,
         feeds: &std::collections::HashMap<String, Vec<usize>>,
         wanted: &[&str],
-    ) -> Result<Self, CompileError> {
+    ) -> Result<Self, ExecError> {
         compile::compile(graph, feeds, wanted)
     }
 
-    /// Runs the program. `inputs` stand in the order of the graph's inputs; `parameters` come
-    /// from [`upload`], those whose gradients are wanted tracked.
+    /// Runs the program. `inputs` stand in the order of the graph's inputs (see
+    /// [`super::operand::feed`]); `parameters` come from [`upload`], those whose gradients are wanted
+    /// tracked.
     pub fn run(
         &self,
         device: &Device,
         parameters: &Parameters,
-        inputs: &[Value],
+        inputs: &[Operand],
         mode: Mode,
-    ) -> Outcome {
-        let device = device.plain();
-        let mut slots: Vec<Option<Value>> = vec![None; self.slots];
+    ) -> Result<Outcome, ExecError> {
+        let mut statistics = Vec::new();
+        let mut context = Context {
+            device: device.plain(),
+            mode,
+            statistics: &mut statistics,
+        };
+        let fed: Vec<(Operand, Option<Known>)> =
+            inputs.iter().map(|input| (input.clone(), None)).collect();
+        let outputs = self.run_with(parameters, &fed, &mut context)?;
+        Ok(Outcome {
+            outputs,
+            statistics,
+        })
+    }
+
+    /// Runs the program in the middle of another. Inputs come with what is known of them where the
+    /// program itself does not know it.
+    fn run_with(
+        &self,
+        parameters: &Parameters,
+        inputs: &[(Operand, Option<Known>)],
+        context: &mut Context,
+    ) -> Result<Vec<Output>, ExecError> {
+        let mut slots: Vec<Option<Operand>> = vec![None; self.known.len()];
+        // What only the run tells.
+        let mut found: Vec<Option<Known>> = vec![None; self.known.len()];
         for (slot, source) in &self.sources {
             slots[*slot] = Some(match source {
-                Source::Input(index) => inputs[*index].clone(),
-                Source::Parameter(name) => parameters[name].clone(),
-                Source::Constant { dims, elements } => {
-                    value::from_host(dims, elements.clone(), device)
+                Source::Input(index) => {
+                    let (operand, known) = &inputs[*index];
+                    found[*slot].clone_from(known);
+                    operand.clone()
+                }
+                Source::Parameter(name) => Operand::Device(parameters[name].clone()),
+                Source::Constant { array, uploaded } => {
+                    if is_float(array.data_type) && array.len() > SMALL {
+                        let upload = || operand::upload(array, context.device);
+                        Operand::Device(uploaded.get_or_init(upload).clone())
+                    } else {
+                        Operand::Host(array.clone())
+                    }
                 }
             });
         }
-        let mut statistics = Vec::new();
         for step in &self.steps {
-            let mut operands: Vec<Option<Value>> = step
+            let mut operands: Vec<Option<Operand>> = step
                 .inputs
                 .iter()
                 .zip(&step.last_use)
@@ -228,140 +272,74 @@ impl Program {
                     (Some(slot), false) => slots[*slot].clone(),
                 })
                 .collect();
-            let results = step.run(&mut operands, device, mode, &mut statistics);
-            for (slot, result) in step.outputs.iter().zip(results) {
-                slots[*slot] = Some(result);
+            let failed = |reason: crate::graph::params::RuleError| ExecError::Node {
+                node: step.label.clone(),
+                operator: step.operator.clone(),
+                reason: reason.to_string(),
+            };
+            let knowledge = |operands: &[Option<Operand>]| -> Vec<Option<Known>> {
+                operands
+                    .iter()
+                    .zip(&step.inputs)
+                    .map(|(operand, slot)| {
+                        let slot = (*slot)?;
+                        let known = found[slot].as_ref().or(self.known[slot].as_ref());
+                        Some(operand.as_ref()?.known(known))
+                    })
+                    .collect()
+            };
+            let (results, told) = match &step.work {
+                Work::Ready(op) => {
+                    let results = op.run(&mut operands, context, step.node).map_err(failed)?;
+                    (results, None)
+                }
+                Work::Late(late) => {
+                    let known = knowledge(&operands);
+                    let (results, told) = plan::run_late(
+                        &late.node, late.opset, operands, known, context, step.node,
+                    )?;
+                    (results, Some(told))
+                }
+                Work::Control(control) => {
+                    let known = knowledge(&operands);
+                    let outputs = control.run(operands, known, parameters, context)?;
+                    let told = outputs
+                        .iter()
+                        .map(|output| Known::shaped(output.data_type, output.dims.clone()))
+                        .collect();
+                    let results = outputs.into_iter().map(|output| output.operand).collect();
+                    (results, Some(told))
+                }
+            };
+            for (index, (slot, result)) in step.outputs.iter().zip(results).enumerate() {
+                if let Some(slot) = *slot {
+                    if let Some(told) = &told {
+                        found[slot] = told.get(index).cloned();
+                    }
+                    slots[slot] = Some(result);
+                }
             }
         }
-        Outcome {
-            outputs: self
-                .outputs
-                .iter()
-                .map(|&slot| {
-                    slots[slot]
-                        .clone()
-                        .expect("compiling keeps wanted values to the end")
+        self.outputs
+            .iter()
+            .map(|&slot| {
+                let operand = slots[slot].clone().ok_or_else(|| {
+                    ExecError::Missing("of an output that a node leaves out".to_owned())
+                })?;
+                let known = found[slot].as_ref().or(self.known[slot].as_ref());
+                let (data_type, dims) = match (&operand, known) {
+                    (Operand::Host(array), _) => (array.data_type, array.dims.clone()),
+                    (_, Some(known)) => (known.data_type, known.dims.clone()),
+                    (Operand::Device(value), None) => {
+                        (crate::onnx::proto::data_type::FLOAT, value::dims(value))
+                    }
+                };
+                Ok(Output {
+                    data_type,
+                    dims,
+                    operand,
                 })
-                .collect(),
-            statistics,
-        }
+            })
+            .collect()
     }
-}
-
-impl Step {
-    fn run(
-        &self,
-        operands: &mut [Option<Value>],
-        device: &DispatchDevice,
-        mode: Mode,
-        statistics: &mut Vec<Statistics>,
-    ) -> Vec<Value> {
-        let mut take = |index: usize| {
-            operands[index]
-                .take()
-                .expect("compiling checks that every operand is there")
-        };
-        let result = match &self.op {
-            Op::Conv(conv) => {
-                let (x, w) = (take(0), take(1));
-                conv.run(x, w, operands.get_mut(2).and_then(Option::take))
-            }
-            Op::ConvTranspose(conv) => {
-                let (x, w) = (take(0), take(1));
-                conv.run(x, w, operands.get_mut(2).and_then(Option::take))
-            }
-            Op::Gemm(gemm) => {
-                let (a, b) = (take(0), take(1));
-                gemm.run(a, b, operands.get_mut(2).and_then(Option::take))
-            }
-            Op::MatMul { output } => matmul(take(0), take(1), output),
-            Op::BatchNorm {
-                epsilon,
-                momentum,
-                running_mean,
-                running_variance,
-            } => {
-                let (x, scale, shift) = (take(0), take(1), take(2));
-                if mode == Mode::Evaluate {
-                    batch_norm(x, scale, shift, take(3), take(4), *epsilon)
-                } else {
-                    let batch = batch_norm_train(x, scale, shift, *epsilon);
-                    statistics.push(Statistics {
-                        running_mean: running_mean.clone(),
-                        running_variance: running_variance.clone(),
-                        momentum: *momentum,
-                        mean: batch.mean,
-                        variance: batch.variance,
-                    });
-                    batch.output
-                }
-            }
-            Op::Pool(pool) => pool.run(take(0), device),
-            Op::GlobalPool { average } => global_pool(take(0), *average),
-            Op::Unary(unary) => unary.run(take(0)),
-            Op::Binary(binary) => {
-                let (a, b) = (take(0), take(1));
-                binary.run(a, b)
-            }
-            Op::Power(exponent) => power(take(0), *exponent),
-            Op::Variadic { operation, mean } => {
-                let count = operands.len();
-                let mut all = operands.iter_mut().filter_map(Option::take);
-                let first = all.next().expect("a variadic operator has an operand");
-                let folded = all.fold(first, |sum, next| operation.run(sum, next));
-                match mean {
-                    true => scaled(folded, 1.0 / count as f32),
-                    false => folded,
-                }
-            }
-            Op::PRelu => prelu(take(0), take(1)),
-            Op::Softmax {
-                first,
-                last,
-                logarithm,
-            } => softmax(take(0), *first, *last, *logarithm),
-            Op::Reduce {
-                reduce,
-                axes,
-                output,
-            } => reduce.run(take(0), axes, output),
-            Op::Concat { axis } => {
-                let all = operands.iter_mut().filter_map(Option::take).collect();
-                concat(all, *axis)
-            }
-            Op::Split { axis, sizes } => return split(take(0), *axis, sizes),
-            Op::Slice(slicing) => slice(take(0), slicing, device),
-            Op::Reshape(shape) => value::reshape(take(0), shape),
-            Op::Transpose(order) => permute(take(0), order),
-            Op::Expand(shape) => value::expand(take(0), shape),
-            Op::Pad { pads, fill } => pad(take(0), pads, *fill),
-            Op::Resize(resize) => resize.run(take(0), device),
-            Op::Gather {
-                axis,
-                indices,
-                output,
-            } => value::reshape(select(take(0), *axis, indices, device), output),
-            Op::SpaceDepth { operation, output } => operation.run(take(0), output),
-            Op::Dropout { ratio } => match mode {
-                Mode::Train { seed } if *ratio > 0.0 => {
-                    let own = seed ^ (self.node as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                    dropout(take(0), *ratio, own, device)
-                }
-                _ => take(0),
-            },
-        };
-        vec![result]
-    }
-}
-
-fn scaled(value: Value, by: f32) -> Value {
-    Dispatch::float_mul_scalar(value, by.into())
-}
-
-fn concat(values: Vec<Value>, axis: usize) -> Value {
-    Dispatch::float_cat(values, axis)
-}
-
-fn permute(value: Value, order: &[usize]) -> Value {
-    Dispatch::float_permute(value, order)
 }

@@ -94,6 +94,25 @@ pub fn full(dims: &[usize], fill: f32, device: &DispatchDevice) -> Value {
     )
 }
 
+/// Elements of `x` where `condition`, which has as many elements as `output`, holds, and of `y`
+/// elsewhere; both are broadcast to `output`.
+pub fn choose(
+    condition: &[bool],
+    x: Value,
+    y: Value,
+    output: &[usize],
+    device: &DispatchDevice,
+) -> Value {
+    let marks = condition
+        .iter()
+        .map(|&mark| f32::from(u8::from(mark)))
+        .collect();
+    let marks = from_host(output, marks, device);
+    let kind = bool_type(&marks);
+    let mask = Dispatch::float_greater_elem(marks, 0.5f32.into(), kind);
+    Dispatch::float_mask_where(expand(y, output), mask, expand(x, output))
+}
+
 /// Sum over the axes, which stay with size 1.
 pub fn sum_keep(mut value: Value, axes: &[usize]) -> Value {
     for &axis in axes {

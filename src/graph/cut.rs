@@ -157,10 +157,16 @@ impl Graph {
     }
 
     fn drop_unused_initializers(&mut self) {
+        let captured: Vec<BTreeSet<String>> = self
+            .nodes
+            .iter()
+            .map(|node| node.captured().unwrap_or_default())
+            .collect();
         let used: BTreeSet<&str> = self
             .nodes
             .iter()
             .flat_map(|node| node.input.iter().map(String::as_str))
+            .chain(captured.iter().flatten().map(String::as_str))
             .chain(self.outputs.iter().map(|output| output.label()))
             .collect();
         let unused: Vec<String> = self

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::params::RuleError;
 use super::standard_operators::STANDARD_OPERATORS;
-use super::{Graph, family};
+use super::{Graph, family, function};
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::onnx::{Tensor, TensorError};
 
@@ -17,7 +18,7 @@ pub enum LoadError {
     #[error("the model imports no version of the operator set ai.onnx")]
     NoOpset,
     #[error(
-        "opset {0} is not supported; opsets 7 to 26 are. Convert the model with \
+        "opset {0} is not supported; opsets 7 to 28 are. Convert the model with \
          onnx.version_converter"
     )]
     Opset(i64),
@@ -37,10 +38,15 @@ pub enum LoadError {
     EmptyConstant(String),
     #[error("the graph has two inputs or outputs without a name")]
     Unnamed,
+    #[error("node `{node}` {source}")]
+    Node { node: String, source: RuleError },
+    #[error("the model {0}")]
+    Function(RuleError),
 }
 
 pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
     let mut graph = model.graph.take().ok_or(LoadError::NoGraph)?;
+    function::inline(&mut model, &mut graph).map_err(LoadError::Function)?;
     let opset = model
         .opset_import
         .iter()
@@ -48,7 +54,7 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
         .filter_map(|set| set.version)
         .max()
         .ok_or(LoadError::NoOpset)?;
-    if !(7..=26).contains(&opset) {
+    if !(7..=28).contains(&opset) {
         return Err(LoadError::Opset(opset));
     }
     let mut unsupported = BTreeSet::new();
@@ -86,7 +92,8 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
     if inputs.iter().chain(&outputs).any(|v| v.label().is_empty()) {
         return Err(LoadError::Unnamed);
     }
-    resolve_aliases(&mut nodes, &initializers, &outputs);
+    let captures = captures(&nodes)?;
+    resolve_aliases(&mut nodes, &initializers, &outputs, &captures);
     let skip_dangling = !graph.sparse_initializer.is_empty();
     let known: HashSet<&str> = initializers
         .keys()
@@ -110,6 +117,16 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
         inputs,
         outputs,
         opset,
+        opsets: model
+            .opset_import
+            .iter()
+            .map(|set| {
+                (
+                    set.domain.clone().unwrap_or_default(),
+                    set.version.unwrap_or(1),
+                )
+            })
+            .collect(),
         unsupported,
         example_shapes: BTreeMap::new(),
         frame: model,
@@ -125,9 +142,7 @@ fn check_operator(
     let operator = node.operator();
     let domain = match node.domain.as_deref() {
         None | Some("" | "ai.onnx") => {
-            let standard = STANDARD_OPERATORS.binary_search(&operator).is_ok();
-            // A model-local function may carry any name in the default domain.
-            if !standard && model.functions.is_empty() {
+            if STANDARD_OPERATORS.binary_search(&operator).is_err() && family(node).is_none() {
                 return Err(LoadError::UnknownOperator {
                     node: node.label().to_owned(),
                     operator: operator.to_owned(),
@@ -150,8 +165,26 @@ fn check_operator(
             domain: domain.to_owned(),
         });
     }
-    unsupported.insert(format!("{domain}:{operator}"));
+    if family(node).is_none() {
+        unsupported.insert(format!("{domain}:{operator}"));
+    }
     Ok(())
+}
+
+/// Every name that graphs inside nodes read from around them.
+fn captures(nodes: &[NodeProto]) -> Result<BTreeSet<String>, LoadError> {
+    let mut all = BTreeSet::new();
+    for node in nodes {
+        all.extend(captured(node)?);
+    }
+    Ok(all)
+}
+
+fn captured(node: &NodeProto) -> Result<BTreeSet<String>, LoadError> {
+    node.captured().map_err(|source| LoadError::Node {
+        node: node.label().to_owned(),
+        source,
+    })
 }
 
 /// PyTorch's exporter stores equal tensors once and passes them on by Identity nodes. Their readers
@@ -160,6 +193,7 @@ fn resolve_aliases(
     nodes: &mut Vec<NodeProto>,
     initializers: &BTreeMap<String, Tensor>,
     outputs: &[ValueInfoProto],
+    captures: &BTreeSet<String>,
 ) {
     loop {
         let found = nodes.iter().position(|node| {
@@ -170,6 +204,7 @@ fn resolve_aliases(
                     .input_at(0)
                     .is_some_and(|name| initializers.contains_key(name))
                 && !outputs.iter().any(|value| value.label() == output)
+                && !captures.contains(output)
         });
         let Some(index) = found else { break };
         let node = nodes.remove(index);
@@ -225,7 +260,9 @@ fn sort(
     let mut waiting = vec![0usize; nodes.len()];
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
-        for input in node.input.iter().filter(|name| !name.is_empty()) {
+        let captured = captured(node)?;
+        let named = node.input.iter().filter(|name| !name.is_empty());
+        for input in named.chain(&captured) {
             match producer.get(input.as_str()) {
                 Some(&maker) => {
                     waiting[index] += 1;

@@ -1,5 +1,6 @@
 //! Which operators Sinter knows, and which of them behave alike.
 
+use crate::host;
 use crate::onnx::proto::NodeProto;
 
 /// Operators that follow the same rules for shapes, cost, channels and execution.
@@ -41,17 +42,47 @@ pub enum Family {
     /// DepthToSpace, SpaceToDepth.
     SpaceDepth,
     Dropout,
-    /// Computed on the host from shapes and constants alone: Shape, Size, Range, comparisons, ….
+    /// LayerNormalization, RMSNormalization: over the last axes.
+    LayerNormalization,
+    /// GroupNormalization, InstanceNormalization, MeanVarianceNormalization.
+    GroupNormalization,
+    LpNormalization,
+    /// Local response normalisation.
+    Lrn,
+    LpPool,
+    GlobalLpPool,
+    /// CumSum.
+    Cumulative,
+    Where,
+    /// Every result is an element of the first input or zero: GatherElements, GatherND, Tile, Trilu, ….
+    Pick,
+    /// ScatterElements, ScatterND.
+    Scatter,
+    TopK,
+    Einsum,
+    /// RNN, GRU, LSTM.
+    Recurrent,
+    Attention,
+    RotaryEmbedding,
+    /// If, Loop, Scan: nodes with graphs of their own.
+    Control,
+    /// Computed on the host, without gradients.
     Host,
 }
 
 /// The family of a node's operator; `None` for what Sinter can't run.
 pub fn family(node: &NodeProto) -> Option<Family> {
-    if !matches!(node.domain.as_deref(), None | Some("" | "ai.onnx")) {
-        return None;
-    }
+    let standard = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
+    standard
+        .then(|| device_family(node.operator()))
+        .flatten()
+        .or_else(|| host::holds(node).then_some(Family::Host))
+}
+
+/// The family of an operator that runs on devices.
+fn device_family(operator: &str) -> Option<Family> {
     use Family::*;
-    Some(match node.operator() {
+    Some(match operator {
         "Conv" => Conv,
         "ConvTranspose" => ConvTranspose,
         "Gemm" => Gemm,
@@ -62,7 +93,8 @@ pub fn family(node: &NodeProto) -> Option<Family> {
         "Relu" | "LeakyRelu" | "Elu" | "Selu" | "Celu" | "Sigmoid" | "HardSigmoid"
         | "HardSwish" | "Tanh" | "Softplus" | "Softsign" | "Mish" | "Gelu" | "Swish"
         | "ThresholdedRelu" | "Exp" | "Log" | "Sqrt" | "Abs" | "Neg" | "Reciprocal" | "Erf"
-        | "Floor" | "Ceil" | "Round" | "Sign" | "Sin" | "Cos" | "Identity" => Unary,
+        | "Floor" | "Ceil" | "Round" | "Sign" | "Sin" | "Cos" | "Tan" | "Asin" | "Acos"
+        | "Atan" | "Sinh" | "Cosh" | "Asinh" | "Acosh" | "Atanh" | "Shrink" | "Identity" => Unary,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" => Binary,
         "Sum" | "Mean" | "Max" | "Min" => Variadic,
         "PRelu" => PRelu,
@@ -85,8 +117,27 @@ pub fn family(node: &NodeProto) -> Option<Family> {
         "Gather" => Gather,
         "DepthToSpace" | "SpaceToDepth" => SpaceDepth,
         "Dropout" => Dropout,
-        "Shape" | "Size" | "Range" | "ConstantOfShape" | "Equal" | "Greater" | "Less" | "Not"
-        | "And" | "Or" | "Where" | "Mod" => Host,
+        "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
+            LayerNormalization
+        }
+        "GroupNormalization" | "InstanceNormalization" | "MeanVarianceNormalization" => {
+            GroupNormalization
+        }
+        "LpNormalization" => LpNormalization,
+        "LRN" => Lrn,
+        "LpPool" => LpPool,
+        "GlobalLpPool" => GlobalLpPool,
+        "CumSum" => Cumulative,
+        "Where" => Where,
+        "GatherElements" | "GatherND" | "Tile" | "Trilu" | "ReverseSequence" | "CenterCropPad"
+        | "Compress" => Pick,
+        "ScatterElements" | "ScatterND" | "Scatter" => Scatter,
+        "TopK" => TopK,
+        "Einsum" => Einsum,
+        "RNN" | "GRU" | "LSTM" => Recurrent,
+        "Attention" => Attention,
+        "RotaryEmbedding" => RotaryEmbedding,
+        "If" | "Loop" | "Scan" => Control,
         _ => return None,
     })
 }

@@ -1,30 +1,56 @@
 //! What a node's attributes and constant inputs say, normalised over operator-set versions, so
 //! that shape rules, costs, channels and execution all read the same answer.
 
-use super::host;
-use super::infer::Known;
+use super::known::Known;
 use crate::onnx::proto::NodeProto;
 
 /// Why a node's rule can't be applied; the node is named by the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RuleError(String);
+#[error("{text}")]
+pub struct RuleError {
+    text: String,
+    /// Whether the result would only be too large.
+    pub(crate) too_large: bool,
+    /// Whether the elements of an input are all that is missing.
+    pub(crate) open: bool,
+}
 
 impl RuleError {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self {
+            text: text.into(),
+            too_large: false,
+            open: false,
+        }
+    }
+
+    /// `what` depends on elements of an input that are not known yet.
+    pub(crate) fn open(what: &str) -> Self {
+        Self {
+            text: format!("{what} that depends on the data"),
+            too_large: false,
+            open: true,
+        }
+    }
+
+    pub(crate) fn too_large(dims: &[usize]) -> Self {
+        Self {
+            text: format!("makes a value of shape {dims:?}, too large"),
+            too_large: true,
+            open: false,
+        }
     }
 }
 
 /// Most elements that a single value may have: 2^31, 8 GiB as float32.
-const MOST_ELEMENTS: usize = 1 << 31;
+pub(crate) const MOST_ELEMENTS: usize = 1 << 31;
 
 /// Number of elements, refused when no machine could hold them.
-pub(super) fn checked_elements(dims: &[usize]) -> Result<usize, RuleError> {
+pub(crate) fn checked_elements(dims: &[usize]) -> Result<usize, RuleError> {
     dims.iter()
         .try_fold(1usize, |product, &size| product.checked_mul(size))
         .filter(|&count| count <= MOST_ELEMENTS)
-        .ok_or_else(|| RuleError::new(format!("makes a value of shape {dims:?}, too large")))
+        .ok_or_else(|| RuleError::too_large(dims))
 }
 
 /// The axis counted from the front.
@@ -37,7 +63,7 @@ pub(crate) fn normalize_axis(axis: i64, rank: usize) -> Result<usize, RuleError>
 }
 
 /// Shape of an elementwise result (ONNX multidirectional broadcasting).
-pub(super) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, RuleError> {
+pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, RuleError> {
     let rank = a.len().max(b.len());
     (0..rank)
         .map(|axis| {
@@ -251,9 +277,10 @@ pub(crate) fn slicing(
         }
         match inputs.get(index).copied().flatten() {
             None => Ok(None),
-            Some(known) => known.ints().map(Some).ok_or_else(|| {
-                RuleError::new("slices by bounds that depend on the data, which is not supported")
-            }),
+            Some(known) => known
+                .ints()
+                .map(Some)
+                .ok_or_else(|| RuleError::open("slices by a bound")),
         }
     };
     let starts = list(1, "starts")?.ok_or_else(|| RuleError::new("has no starts"))?;
@@ -329,7 +356,7 @@ pub(crate) fn reshaped(
             ])
         }
         "Squeeze" => {
-            let axes = host::axes(node, inputs, 1, rank)?;
+            let axes = axes_of(node, inputs, 1, rank)?;
             let gone = |axis: usize| match &axes {
                 Some(axes) => axes.contains(&axis),
                 None => dims[axis] == 1,
@@ -350,7 +377,7 @@ pub(crate) fn reshaped(
                 Some(axes) => axes.len(),
                 None => known(inputs, 1)?.dims.iter().product(),
             };
-            let axes = host::axes(node, inputs, 1, rank + count)?
+            let axes = axes_of(node, inputs, 1, rank + count)?
                 .ok_or_else(|| RuleError::new("has no axes"))?;
             let mut rest = dims.iter().copied();
             (0..rank + count)
@@ -366,7 +393,7 @@ pub(crate) fn reshaped(
         _ => {
             let wanted = known(inputs, 1)?
                 .ints()
-                .ok_or_else(|| RuleError::new("reshapes to a shape that depends on the data"))?;
+                .ok_or_else(|| RuleError::open("reshapes to a shape"))?;
             let keep_zero = node.int("allowzero").unwrap_or(0) == 0;
             let total: usize = dims.iter().product();
             let mut out = Vec::with_capacity(wanted.len());
@@ -411,7 +438,7 @@ pub(crate) fn reduction(
     inputs: &[Option<&Known>],
 ) -> Result<Reduction, RuleError> {
     let rank = known(inputs, 0)?.dims.len();
-    let axes = match host::axes(node, inputs, 1, rank)? {
+    let axes = match axes_of(node, inputs, 1, rank)? {
         Some(axes) if !axes.is_empty() => axes,
         _ if node.int("noop_with_empty_axes") == Some(1) => vec![],
         _ => (0..rank).collect(),
@@ -431,9 +458,11 @@ pub(crate) fn splits(
     let axis = normalize_axis(node.int("axis").unwrap_or(0), dims.len())?;
     let given = match (node.ints("split"), inputs.get(1).copied().flatten()) {
         (Some(sizes), _) => Some(sizes.to_vec()),
-        (None, Some(known)) => Some(known.ints().ok_or_else(|| {
-            RuleError::new("splits by sizes that depend on the data, which is not supported")
-        })?),
+        (None, Some(known)) => Some(
+            known
+                .ints()
+                .ok_or_else(|| RuleError::open("splits by a size"))?,
+        ),
         (None, None) => None,
     };
     let size = dims[axis];
@@ -480,14 +509,14 @@ pub(crate) fn pads(
     let rank = known(inputs, 0)?.dims.len();
     let given = match (node.ints("pads"), inputs.get(1).copied().flatten()) {
         (Some(pads), _) => pads.to_vec(),
-        (None, Some(known)) => known.ints().ok_or_else(|| {
-            RuleError::new("pads by sizes that depend on the data, which is not supported")
-        })?,
+        (None, Some(known)) => known
+            .ints()
+            .ok_or_else(|| RuleError::open("pads by a size"))?,
         (None, None) => return Err(RuleError::new("has no pads")),
     };
     let axes = match inputs.get(3).copied().flatten() {
         None => (0..rank).collect(),
-        Some(_) => host::axes(node, inputs, 3, rank)?.unwrap_or_default(),
+        Some(_) => axes_of(node, inputs, 3, rank)?.unwrap_or_default(),
     };
     if given.len() != 2 * axes.len() {
         return Err(RuleError::new(format!(
@@ -531,11 +560,11 @@ pub(crate) fn resized(
             "has a `keep_aspect_ratio_policy` other than stretch",
         ));
     }
-    let dynamic = || RuleError::new("resizes to sizes that depend on the data");
+    let dynamic = || RuleError::open("resizes to a size");
     let scales = match node.attribute("scales").map(|attribute| &attribute.floats) {
         Some(scales) => Some(scales.iter().map(|&scale| f64::from(scale)).collect()),
         None => match filled(if upsample { 1 } else { 2 }) {
-            Some(known) => Some(known.value.clone().ok_or_else(dynamic)?),
+            Some(known) => Some(known.numbers().ok_or_else(dynamic)?),
             None => None,
         },
     };
@@ -568,4 +597,31 @@ pub(crate) fn resized(
         .map(|(&o, &i)| o as f64 / i.max(1) as f64)
         .collect();
     Ok((out, scales))
+}
+
+/// Axes given as an attribute or, in newer operator sets, as an input.
+pub(crate) fn axes_of(
+    node: &NodeProto,
+    inputs: &[Option<&Known>],
+    input_index: usize,
+    rank: usize,
+) -> Result<Option<Vec<usize>>, RuleError> {
+    let given = match node.ints("axes") {
+        Some(axes) => Some(axes.to_vec()),
+        None => match inputs.get(input_index).copied().flatten() {
+            Some(known) => Some(
+                known
+                    .ints()
+                    .ok_or_else(|| RuleError::open("takes an axis"))?,
+            ),
+            None => None,
+        },
+    };
+    given
+        .map(|axes| {
+            axes.into_iter()
+                .map(|axis| normalize_axis(axis, rank))
+                .collect()
+        })
+        .transpose()
 }

@@ -1,7 +1,7 @@
 //! The messages of `onnx.proto` (IR version 13) that Sinter works with.
 //!
-//! Parts that Sinter carries along without looking inside (subgraphs, functions, sparse tensors,
-//! sequence types) are kept as the bytes of their message, which are the same on the wire.
+//! Parts that Sinter looks into only where it needs to (subgraphs, functions), or never (sparse
+//! tensors, sequence types), are kept as the bytes of their message, the same as on the wire.
 
 use prost::Message;
 
@@ -100,6 +100,27 @@ pub struct NodeProto {
     pub metadata_props: Vec<StringStringEntry>,
     #[prost(bytes = "vec", repeated, tag = "10")]
     pub device_configurations: Vec<Vec<u8>>,
+}
+
+/// `FunctionProto`.
+#[derive(Clone, PartialEq, Message)]
+pub struct FunctionProto {
+    #[prost(string, optional, tag = "1")]
+    pub name: Option<String>,
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub output: Vec<String>,
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<AttributeProto>,
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<NodeProto>,
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetId>,
+    #[prost(string, optional, tag = "10")]
+    pub domain: Option<String>,
+    #[prost(string, optional, tag = "13")]
+    pub overload: Option<String>,
 }
 
 /// `AttributeProto`.
@@ -203,7 +224,19 @@ pub mod data_type {
     pub const DOUBLE: i32 = 11;
     pub const UINT32: i32 = 12;
     pub const UINT64: i32 = 13;
+    pub const COMPLEX64: i32 = 14;
+    pub const COMPLEX128: i32 = 15;
     pub const BFLOAT16: i32 = 16;
+    pub const FLOAT8E4M3FN: i32 = 17;
+    pub const FLOAT8E4M3FNUZ: i32 = 18;
+    pub const FLOAT8E5M2: i32 = 19;
+    pub const FLOAT8E5M2FNUZ: i32 = 20;
+    pub const UINT4: i32 = 21;
+    pub const INT4: i32 = 22;
+    pub const FLOAT4E2M1: i32 = 23;
+    pub const FLOAT8E8M0: i32 = 24;
+    pub const UINT2: i32 = 25;
+    pub const INT2: i32 = 26;
 }
 
 /// `TensorProto.DataLocation.EXTERNAL`.

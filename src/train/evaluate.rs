@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::{Loss, Measured};
 use crate::data::{Batch, Prepared, Role};
-use crate::exec::value::{from_host, to_host};
-use crate::exec::{CompileError, Device, Mode, Parameters, Program, Value, upload};
+use crate::exec::operand::{self, Operand};
+use crate::exec::value::to_host;
+use crate::exec::{Device, ExecError, Mode, Parameters, Program, upload};
 use crate::graph::{Graph, feeds_for_batch};
+use crate::onnx::proto::data_type;
 use crate::spec::result::Latency;
 
 /// Examples that run at once where the file leaves the batch open.
@@ -33,7 +35,7 @@ impl<'a> Programs<'a> {
         }
     }
 
-    pub fn of(&mut self, batch: usize) -> Result<&Program, CompileError> {
+    pub fn of(&mut self, batch: usize) -> Result<&Program, ExecError> {
         Ok(match self.by_batch.entry(batch) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(compile(self.graph, batch, self.closing)?),
@@ -61,14 +63,14 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Logits of a batch on the host, row by row.
-    fn logits(&self, parameters: &Parameters, batch: &Batch) -> Result<Vec<f32>, CompileError> {
+    fn logits(&self, parameters: &Parameters, batch: &Batch) -> Result<Vec<f32>, ExecError> {
         let (inputs, size) = feed(self.graph, self.device, batch)?;
         let mut programs = self.programs.borrow_mut();
         let program = programs.of(size)?;
-        let outcome = program.run(self.device, parameters, &inputs, Mode::Evaluate);
+        let outcome = program.run(self.device, parameters, &inputs, Mode::Evaluate)?;
         let mut all = Vec::new();
         for output in outcome.outputs {
-            all = to_host(output);
+            all = to_host(output.on_device(self.device));
         }
         // A file with a fixed batch size was fed repetitions at the end.
         let width = all.len() / size.max(1);
@@ -82,7 +84,7 @@ impl<'a> Evaluator<'a> {
         parameters: &Parameters,
         data: &Prepared,
         role: Role,
-    ) -> Result<Measured, CompileError> {
+    ) -> Result<Measured, ExecError> {
         let mut measured = Measured::default();
         for batch in data.batches(role, evaluation_batch(self.graph)) {
             let outputs = self.logits(parameters, &batch)?;
@@ -92,7 +94,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Measures `role` with the graph's own weights.
-    pub fn measure_graph(&self, data: &Prepared, role: Role) -> Result<Measured, CompileError> {
+    pub fn measure_graph(&self, data: &Prepared, role: Role) -> Result<Measured, ExecError> {
         let parameters = upload(self.graph, self.device.plain());
         self.measure(&parameters, data, role)
     }
@@ -112,11 +114,11 @@ fn batch_of(graph: &Graph, wanted: usize) -> usize {
 
 /// The program from the graph's inputs to its first output, without its `closing` operators, for a
 /// batch size.
-fn compile(graph: &Graph, batch: usize, closing: &[&str]) -> Result<Program, CompileError> {
+fn compile(graph: &Graph, batch: usize, closing: &[&str]) -> Result<Program, ExecError> {
     let feeds = feeds_for_batch(graph, batch)?;
     let output = graph
         .output_before(closing)
-        .ok_or_else(|| CompileError::Missing("output".to_owned()))?;
+        .ok_or_else(|| ExecError::Missing("output".to_owned()))?;
     Program::compile(graph, &feeds, &[output])
 }
 
@@ -126,7 +128,7 @@ pub(super) fn feed(
     graph: &Graph,
     device: &Device,
     batch: &Batch,
-) -> Result<(Vec<Value>, usize), CompileError> {
+) -> Result<(Vec<Operand>, usize), ExecError> {
     let feeds = feeds_for_batch(graph, batch.count)?;
     let mut size = batch.count;
     let mut values = Vec::with_capacity(batch.inputs.len());
@@ -138,7 +140,8 @@ pub(super) fn feed(
             true => elements.clone(),
             false => elements.iter().copied().cycle().take(needed).collect(),
         };
-        values.push(from_host(dims, elements, device.plain()));
+        let kind = input.tensor().map_or(data_type::FLOAT, |(kind, _)| kind);
+        values.push(operand::feed(kind, dims, elements, device.plain()));
     }
     Ok((values, size))
 }
@@ -150,11 +153,11 @@ pub fn measure_latencies(
     graphs: &[&Graph],
     device: &Device,
     data: Option<&Prepared>,
-) -> Result<Vec<Latency>, CompileError> {
+) -> Result<Vec<Latency>, ExecError> {
     struct Timed {
         program: Program,
         parameters: Parameters,
-        inputs: Vec<Value>,
+        inputs: Vec<Operand>,
         batch: usize,
         times: Vec<f64>,
     }
@@ -173,19 +176,21 @@ pub fn measure_latencies(
             times: Vec::new(),
         });
     }
-    let run = |timed: &mut Timed| {
+    let run = |timed: &mut Timed| -> Result<(), ExecError> {
         let start = Instant::now();
-        let outcome = timed
-            .program
-            .run(device, &timed.parameters, &timed.inputs, Mode::Evaluate);
+        let outcome =
+            timed
+                .program
+                .run(device, &timed.parameters, &timed.inputs, Mode::Evaluate)?;
         for output in outcome.outputs {
-            drop(to_host(output));
+            drop(output.on_host());
         }
         timed.times.push(start.elapsed().as_secs_f64() * 1000.0);
+        Ok(())
     };
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(100) {
-        all.iter_mut().for_each(run);
+        all.iter_mut().try_for_each(run)?;
     }
     for timed in &mut all {
         timed.times.clear();
@@ -193,7 +198,7 @@ pub fn measure_latencies(
     let enough = Duration::from_millis(500) * graphs.len() as u32;
     let start = Instant::now();
     while all.first().is_some_and(|timed| timed.times.len() < 30) || start.elapsed() < enough {
-        all.iter_mut().for_each(run);
+        all.iter_mut().try_for_each(run)?;
     }
     Ok(all
         .into_iter()
@@ -209,7 +214,7 @@ pub fn measure_latencies(
         .collect())
 }
 
-fn constant_batch(graph: &Graph) -> Result<Batch, CompileError> {
+fn constant_batch(graph: &Graph) -> Result<Batch, ExecError> {
     let feeds = feeds_for_batch(graph, 1)?;
     let inputs = graph
         .inputs

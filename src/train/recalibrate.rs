@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::evaluate::{Programs, feed};
 use crate::data::{Prepared, Role};
 use crate::exec::value::to_host;
-use crate::exec::{CompileError, Device, Mode, upload};
+use crate::exec::{Device, ExecError, Mode, upload};
 use crate::graph::Graph;
 
 /// Examples whose statistics are averaged.
@@ -15,11 +15,7 @@ const EXAMPLES: usize = 4096;
 /// batches of the train split; no weight changes. Pruned channels shift the statistics of what
 /// follows, and stale ones cost most of the accuracy lost right after a cut (Li et al., EagleEye,
 /// ECCV 2020).
-pub fn recalibrate(
-    graph: &mut Graph,
-    device: &Device,
-    data: &Prepared,
-) -> Result<(), CompileError> {
+pub fn recalibrate(graph: &mut Graph, device: &Device, data: &Prepared) -> Result<(), ExecError> {
     if graph.running_statistics().is_empty() || data.count(Role::Train) == 0 {
         return Ok(());
     }
@@ -35,7 +31,7 @@ pub fn recalibrate(
         let (inputs, size) = feed(graph, device, &batch)?;
         let outcome = programs
             .of(size)?
-            .run(device, &parameters, &inputs, Mode::Recalibrate);
+            .run(device, &parameters, &inputs, Mode::Recalibrate)?;
         for statistics in outcome.statistics {
             for (name, value) in [
                 (statistics.running_mean, statistics.mean),

@@ -16,7 +16,7 @@ use super::schedule;
 use super::{Evaluator, Loss, Observer};
 use crate::data::{Prepared, Role};
 use crate::exec::value::{self, dims, from_host, reshape, scalar_to_host, to_host, track};
-use crate::exec::{CompileError, Device, Mode, Outcome, Parameters, Program, Value, upload};
+use crate::exec::{Device, ExecError, Mode, Operand, Outcome, Parameters, Program, Value, upload};
 use crate::graph::Graph;
 use crate::spec::evaluate::MetricName;
 use crate::spec::train::TrainParams;
@@ -25,7 +25,7 @@ use crate::spec::train::TrainParams;
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error(transparent)]
-    Compile(#[from] CompileError),
+    Compile(#[from] ExecError),
     #[error(
         "the loss became {loss} at step {step}; train with a lower learning rate, or check the \
          scale of the inputs"
@@ -150,7 +150,7 @@ impl Trainer<'_> {
                     * schedule::factor(&self.params.schedule, state.step, steps);
                 let loss = self.step(
                     program, &mut live, &trainable, &masks, &inputs, &batch, rate, state.step,
-                );
+                )?;
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged {
                         step: state.step,
@@ -214,11 +214,11 @@ impl Trainer<'_> {
         live: &mut Live,
         trainable: &BTreeSet<String>,
         masks: &BTreeMap<&str, Value>,
-        inputs: &[Value],
+        inputs: &[Operand],
         batch: &crate::data::Batch,
         rate: f64,
         step: u64,
-    ) -> f32 {
+    ) -> Result<f32, ExecError> {
         let mut leaves = live.parameters.clone();
         for name in trainable {
             if let Some(leaf) = leaves.get_mut(name) {
@@ -231,10 +231,11 @@ impl Trainer<'_> {
         let Outcome {
             mut outputs,
             statistics,
-        } = program.run(self.device, &leaves, inputs, mode);
+        } = program.run(self.device, &leaves, inputs, mode)?;
         let logits = outputs
             .pop()
-            .expect("a program gives what it was asked for");
+            .expect("a program gives what it was asked for")
+            .on_device(self.device);
         let logits_dims = dims(&logits);
         let width = logits_dims.iter().product::<usize>() / logits_dims[0].max(1);
         let targets = self.loss.targets(batch, width, self.device.plain());
@@ -275,7 +276,7 @@ impl Trainer<'_> {
                 *running = Dispatch::float_add(kept, fresh);
             }
         }
-        scalar_to_host(shown)
+        Ok(scalar_to_host(shown))
     }
 
     /// Measures the validation split after an epoch; whether to stop early.

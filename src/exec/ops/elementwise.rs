@@ -39,6 +39,16 @@ pub(in crate::exec) enum Unary {
     Sign,
     Sin,
     Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
+    Shrink { lambda: f32, bias: f32 },
     Identity,
 }
 
@@ -83,6 +93,19 @@ impl Unary {
             "Sign" => Self::Sign,
             "Sin" => Self::Sin,
             "Cos" => Self::Cos,
+            "Tan" => Self::Tan,
+            "Asin" => Self::Asin,
+            "Acos" => Self::Acos,
+            "Atan" => Self::Atan,
+            "Sinh" => Self::Sinh,
+            "Cosh" => Self::Cosh,
+            "Asinh" => Self::Asinh,
+            "Acosh" => Self::Acosh,
+            "Atanh" => Self::Atanh,
+            "Shrink" => Self::Shrink {
+                lambda: node.float("lambd").unwrap_or(0.5),
+                bias: node.float("bias").unwrap_or(0.0),
+            },
             "Identity" => Self::Identity,
             _ => return None,
         })
@@ -162,6 +185,24 @@ impl Unary {
             Self::Sign => B::float_sign(x),
             Self::Sin => B::float_sin(x),
             Self::Cos => B::float_cos(x),
+            Self::Tan => B::float_tan(x),
+            Self::Asin => B::float_asin(x),
+            Self::Acos => B::float_acos(x),
+            Self::Atan => B::float_atan(x),
+            Self::Sinh => B::float_sinh(x),
+            Self::Cosh => B::float_cosh(x),
+            Self::Asinh => B::float_asinh(x),
+            Self::Acosh => B::float_acosh(x),
+            Self::Atanh => B::float_atanh(x),
+            Self::Shrink { lambda, bias } => {
+                let kind = bool_type(&x);
+                let above = B::float_lower_equal_elem(x.clone(), lambda.into(), kind);
+                let below = B::float_greater_equal_elem(x.clone(), (-lambda).into(), kind);
+                let high = B::float_sub_scalar(x.clone(), bias.into());
+                let low = B::float_add_scalar(x, bias.into());
+                let high = B::float_mask_fill(high, above, 0f32.into());
+                B::float_add(high, B::float_mask_fill(low, below, 0f32.into()))
+            }
             Self::Identity => x,
         }
     }

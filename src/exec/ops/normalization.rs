@@ -7,7 +7,10 @@ use burn::backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};
 use rand::{RngExt, SeedableRng};
 
 use crate::exec::kernels;
-use crate::exec::value::{Value, dims, from_host, reshape};
+use crate::exec::value::{Value, bool_type, dims, expand, from_host, reshape, sum_keep, with_rank};
+use crate::graph::normalize_axis;
+use crate::graph::params::RuleError;
+use crate::onnx::proto::NodeProto;
 
 type B = Dispatch;
 
@@ -61,6 +64,170 @@ pub(in crate::exec) fn batch_norm_train(
         mean,
         variance: B::float_mul_scalar(variance, unbiased.into()),
     }
+}
+
+/// LayerNormalization, RMSNormalization, GroupNormalization, InstanceNormalization and
+/// MeanVarianceNormalization: each stretch of elements is brought to mean 0 (but for RMS) and
+/// variance 1, then scaled and shifted.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::exec) struct Standardize {
+    /// The shape in which the stretches are whole axes.
+    shape: Vec<usize>,
+    axes: Vec<usize>,
+    centred: bool,
+    epsilon: f32,
+    /// The epsilon is added to the deviation (MeanVarianceNormalization), not to the variance.
+    beside: bool,
+    /// Shapes that scale and shift take before and after the result has its own shape back.
+    before: Option<Vec<usize>>,
+    after: Option<Vec<usize>>,
+    output: Vec<usize>,
+}
+
+impl Standardize {
+    /// With how many of the node's inputs are read.
+    pub fn of(node: &NodeProto, opset: i64, x: &[usize]) -> Result<(Self, usize), RuleError> {
+        let rank = x.len();
+        let mut made = Self {
+            shape: x.to_vec(),
+            axes: Vec::new(),
+            centred: true,
+            epsilon: node.float("epsilon").unwrap_or(1e-5),
+            beside: false,
+            before: None,
+            after: None,
+            output: x.to_vec(),
+        };
+        let along_channels = || {
+            let mut along = vec![1; rank];
+            along[1] = x[1];
+            along
+        };
+        let reads = match node.operator() {
+            "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
+                let axis = normalize_axis(node.int("axis").unwrap_or(-1), rank)?;
+                made.axes = (axis..rank).collect();
+                made.centred = node.operator() == "LayerNormalization";
+                3
+            }
+            "InstanceNormalization" => {
+                made.axes = (2..rank).collect();
+                made.after = Some(along_channels());
+                3
+            }
+            "GroupNormalization" => {
+                let groups = node.int("num_groups").unwrap_or(0);
+                let groups = usize::try_from(groups)
+                    .ok()
+                    .filter(|&groups| groups > 0 && x[1].is_multiple_of(groups))
+                    .ok_or_else(|| {
+                        RuleError::new(format!("has {groups} groups of {} channels", x[1]))
+                    })?;
+                let rest: usize = x[1..].iter().product::<usize>() / groups;
+                made.shape = vec![x[0], groups, rest];
+                made.axes = vec![2];
+                // Before opset 21 there was a scale for each group.
+                if opset < 21 {
+                    made.before = Some(vec![1, groups, 1]);
+                } else {
+                    made.after = Some(along_channels());
+                }
+                3
+            }
+            _ => {
+                let axes = node.ints("axes").map_or(vec![0, 2, 3], <[i64]>::to_vec);
+                made.axes = axes
+                    .into_iter()
+                    .map(|axis| normalize_axis(axis, rank))
+                    .collect::<Result<_, _>>()?;
+                made.epsilon = 1e-9;
+                made.beside = true;
+                1
+            }
+        };
+        Ok((made, reads))
+    }
+
+    pub fn run(&self, x: Value, scale: Option<Value>, shift: Option<Value>) -> Value {
+        let x = reshape(x, &self.shape);
+        let count: usize = self.axes.iter().map(|&axis| self.shape[axis]).product();
+        let mean = |value: Value| {
+            B::float_div_scalar(sum_keep(value, &self.axes), (count.max(1) as f32).into())
+        };
+        let x = match self.centred {
+            true => B::float_sub(x.clone(), mean(x)),
+            false => x,
+        };
+        let variance = mean(B::float_mul(x.clone(), x.clone()));
+        let deviation = match self.beside {
+            true => B::float_add_scalar(B::float_sqrt(variance), self.epsilon.into()),
+            false => B::float_sqrt(B::float_add_scalar(variance, self.epsilon.into())),
+        };
+        let mut out = B::float_div(x, deviation);
+        let affine = |out: Value, along: Option<&Vec<usize>>| {
+            let rank = out.shape().num_dims();
+            let place = |value: Value| match along {
+                Some(along) => reshape(value, along),
+                None => with_rank(value, rank),
+            };
+            let out = match scale.clone() {
+                Some(scale) => B::float_mul(out, place(scale)),
+                None => out,
+            };
+            match shift.clone() {
+                Some(shift) => B::float_add(out, place(shift)),
+                None => out,
+            }
+        };
+        if let Some(along) = &self.before {
+            out = affine(out, Some(along));
+            return reshape(out, &self.output);
+        }
+        affine(reshape(out, &self.output), self.after.as_ref())
+    }
+}
+
+/// LpNormalization: `x` divided by its `order`-norm along `axis`.
+pub(in crate::exec) fn lp_normalize(x: Value, axis: usize, order: i64) -> Value {
+    let norm = match order {
+        1 => B::float_sum_dim(B::float_abs(x.clone()), axis),
+        _ => B::float_sqrt(B::float_sum_dim(B::float_mul(x.clone(), x.clone()), axis)),
+    };
+    // Nothing is divided by zero: what has no length stays zero.
+    let none = B::float_equal_elem(norm.clone(), 0f32.into(), bool_type(&norm));
+    B::float_div(x, B::float_mask_fill(norm, none, 1f32.into()))
+}
+
+/// LRN over `[batch, channels, …]`: `x ÷ (bias + alpha ÷ size · Σ x²)^beta`, summed over the `size`
+/// channels around each (Krizhevsky et al., 2012, section 3.3).
+pub(in crate::exec) fn local_response(
+    x: Value,
+    size: usize,
+    alpha: f32,
+    beta: f32,
+    bias: f32,
+    device: &DispatchDevice,
+) -> Value {
+    let shape = dims(&x);
+    let channels = shape[1];
+    let area: usize = shape[2..].iter().product();
+    let (before, after) = ((size - 1) / 2, size / 2);
+    let mut near = vec![0f32; channels * channels];
+    for row in 0..channels {
+        let last = (row + after).min(channels.saturating_sub(1));
+        for column in row.saturating_sub(before)..=last {
+            near[row * channels + column] = alpha / size as f32;
+        }
+    }
+    let near = from_host(&[1, channels, channels], near, device);
+    let near = expand(near, &[shape[0], channels, channels]);
+    let square = reshape(
+        B::float_mul(x.clone(), x.clone()),
+        &[shape[0], channels, area],
+    );
+    let sums = reshape(B::float_matmul(near, square), &shape);
+    let below = B::float_add_scalar(sums, bias.into());
+    B::float_div(x, B::float_powf_scalar(below, beta.into()))
 }
 
 /// Softmax or its logarithm over all axes from `first` to `last`, taken together.

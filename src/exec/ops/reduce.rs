@@ -71,3 +71,20 @@ impl Reduce {
         reshape(reduced, output)
     }
 }
+
+/// CumSum along `axis`; `exclusive` leaves an element out of its own sum, `reverse` sums from the end.
+pub(in crate::exec) fn cumulate(x: Value, axis: usize, exclusive: bool, reverse: bool) -> Value {
+    let turned = match reverse {
+        true => B::float_flip(x, &[axis]),
+        false => x,
+    };
+    let own = exclusive.then(|| turned.clone());
+    let mut sums = B::float_cumsum(turned, axis);
+    if let Some(own) = own {
+        sums = B::float_sub(sums, own);
+    }
+    match reverse {
+        true => B::float_flip(sums, &[axis]),
+        false => sums,
+    }
+}

@@ -7,7 +7,8 @@ use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, PadMode};
 
 use crate::exec::kernels::conv2d;
-use crate::exec::value::{Value, dims, from_host, reshape};
+use crate::exec::ops::elementwise::power;
+use crate::exec::value::{Value, dims, from_host, reshape, sum_keep};
 use crate::graph::Window;
 
 type B = Dispatch;
@@ -197,4 +198,27 @@ pub(in crate::exec) fn global_pool(x: Value, average: bool) -> Value {
     let mut to = vec![1; rank];
     to[..2].copy_from_slice(&from[..2]);
     reshape(pooled, &to)
+}
+
+/// LpPool: the `order`-norm of each window; padding counts as zeros.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::exec) struct LpPool {
+    /// Averages over whole windows, padding included.
+    pub pool: Pool,
+    pub order: f32,
+}
+
+impl LpPool {
+    pub fn run(&self, x: Value, device: &DispatchDevice) -> Value {
+        let area = self.pool.window.kernel.iter().product::<usize>() as f32;
+        let powers = power(B::float_abs(x), self.order);
+        let sums = B::float_mul_scalar(self.pool.run(powers, device), area.into());
+        power(sums, 1.0 / self.order)
+    }
+}
+
+/// GlobalLpPool: `[batch, channels, …]` to `[batch, channels, 1, …]`.
+pub(in crate::exec) fn global_lp_pool(x: Value, order: f32) -> Value {
+    let axes: Vec<usize> = (2..x.shape().num_dims()).collect();
+    power(sum_keep(power(B::float_abs(x), order), &axes), 1.0 / order)
 }

@@ -45,7 +45,24 @@ impl<'a> Follower<'a> {
             Family::Pad => self.pad(node),
             Family::Resize => self.resize(index, node),
             Family::Gather => self.gather(node),
-            Family::SpaceDepth | Family::Host => None,
+            Family::LpNormalization
+            | Family::Lrn
+            | Family::LayerNormalization
+            | Family::GroupNormalization
+            | Family::LpPool
+            | Family::GlobalLpPool
+            | Family::Cumulative
+            | Family::Where
+            | Family::Pick
+            | Family::Scatter
+            | Family::TopK
+            | Family::Einsum
+            | Family::Recurrent
+            | Family::Attention
+            | Family::RotaryEmbedding
+            | Family::Control
+            | Family::SpaceDepth
+            | Family::Host => None,
         };
         match done {
             Some(outputs) => {
@@ -64,7 +81,13 @@ impl<'a> Follower<'a> {
             node.label(),
             node.operator()
         );
-        for name in node.input.iter().filter(|name| !name.is_empty()) {
+        let captured = node.captured().unwrap_or_default();
+        for name in node
+            .input
+            .iter()
+            .chain(&captured)
+            .filter(|name| !name.is_empty())
+        {
             for axis in self.axes_of(name) {
                 self.freeze_axis(&axis, &reason);
             }

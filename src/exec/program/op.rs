@@ -1,0 +1,421 @@
+//! One step's work, with everything that attributes and shapes say settled.
+
+use std::sync::Arc;
+
+use burn::backend::Dispatch;
+use burn::backend::ops::FloatTensorOps;
+
+use super::{Context, Mode, Statistics};
+use crate::exec::operand::Operand;
+use crate::exec::ops::attention::{Attention, Rotary};
+use crate::exec::ops::einsum::Einsum;
+use crate::exec::ops::elementwise::{Binary, Unary, power, prelu};
+use crate::exec::ops::linear::{Gemm, matmul};
+use crate::exec::ops::normalization::{
+    Standardize, batch_norm, batch_norm_train, dropout, local_response, lp_normalize, softmax,
+};
+use crate::exec::ops::pick::{Scatter, TopK, pick};
+use crate::exec::ops::recurrent::Recurrent;
+use crate::exec::ops::reduce::{Reduce, cumulate};
+use crate::exec::ops::resize::Resize;
+use crate::exec::ops::shape::{Fill, SpaceDepth, pad, select, slice, split};
+use crate::exec::ops::window::{Conv, ConvTranspose, LpPool, Pool, global_lp_pool, global_pool};
+use crate::exec::value::{self, Value};
+use crate::graph::params::{MOST_ELEMENTS, RuleError};
+use crate::graph::{Known, Slicing};
+use crate::host::{self, Array, Call};
+use crate::onnx::proto::NodeProto;
+
+/// One step's work.
+#[derive(Debug, Clone)]
+pub(super) enum Op {
+    Conv(Conv),
+    ConvTranspose(ConvTranspose),
+    Gemm(Gemm),
+    MatMul {
+        output: Vec<usize>,
+    },
+    Einsum(Einsum),
+    BatchNorm {
+        epsilon: f32,
+        momentum: f32,
+        running_mean: String,
+        running_variance: String,
+    },
+    Standardize(Standardize),
+    LpNormalize {
+        axis: usize,
+        order: i64,
+    },
+    LocalResponse {
+        size: usize,
+        alpha: f32,
+        beta: f32,
+        bias: f32,
+    },
+    Pool(Pool),
+    LpPool(LpPool),
+    GlobalPool {
+        average: bool,
+    },
+    GlobalLpPool {
+        order: f32,
+    },
+    Unary(Unary),
+    Binary(Binary),
+    Power(f32),
+    /// Any number of operands, folded; the result is divided where it is a mean.
+    Variadic {
+        operation: Binary,
+        mean: bool,
+    },
+    PRelu,
+    Where {
+        output: Vec<usize>,
+    },
+    Softmax {
+        first: usize,
+        last: usize,
+        logarithm: bool,
+    },
+    Reduce {
+        reduce: Reduce,
+        axes: Vec<usize>,
+        output: Vec<usize>,
+    },
+    Cumulate {
+        axis: usize,
+        exclusive: bool,
+        reverse: bool,
+    },
+    Concat {
+        axis: usize,
+    },
+    Split {
+        axis: usize,
+        sizes: Vec<usize>,
+    },
+    Slice(Slicing),
+    Reshape(Vec<usize>),
+    Transpose(Vec<usize>),
+    Expand(Vec<usize>),
+    Pad {
+        pads: Vec<(i64, i64)>,
+        fill: Fill,
+    },
+    Resize(Resize),
+    /// Rows along an axis by indices that are known or fed.
+    Gather {
+        axis: usize,
+        output: Vec<usize>,
+    },
+    /// Elements by flat index into the first input with a zero in front.
+    Pick {
+        indices: Arc<Vec<i64>>,
+        output: Vec<usize>,
+    },
+    Scatter(Scatter),
+    TopK(TopK),
+    SpaceDepth {
+        operation: SpaceDepth,
+        output: Vec<usize>,
+    },
+    Dropout {
+        ratio: f32,
+    },
+    Recurrent(Recurrent),
+    Attention(Attention),
+    Rotary(Rotary),
+    Host(HostCall),
+}
+
+/// An operator of [`crate::host`].
+#[derive(Debug, Clone)]
+pub(super) struct HostCall {
+    pub node: Arc<NodeProto>,
+    pub opset: i64,
+    /// What is known of each input, for those that are on the device.
+    pub inputs: Vec<Option<Known>>,
+}
+
+impl HostCall {
+    fn run(&self, operands: &[Option<Operand>]) -> Result<Vec<Operand>, RuleError> {
+        let inputs: Vec<_> = operands
+            .iter()
+            .zip(&self.inputs)
+            .map(|(operand, known)| Some(operand.as_ref()?.on_host(known.as_ref()?)))
+            .collect();
+        let results = on_host(&self.node, self.opset, &inputs)?;
+        Ok(results.into_iter().map(Operand::Host).collect())
+    }
+}
+
+/// The results of an operator on the host.
+pub(super) fn on_host(
+    node: &NodeProto,
+    opset: i64,
+    inputs: &[Option<Arc<Array>>],
+) -> Result<Vec<Arc<Array>>, RuleError> {
+    let call = Call {
+        node,
+        opset,
+        inputs,
+        most: MOST_ELEMENTS,
+    };
+    let results =
+        host::evaluate(&call).unwrap_or_else(|| Err(RuleError::new("is not supported yet")))?;
+    Ok(results.into_iter().map(Arc::new).collect())
+}
+
+impl Op {
+    /// Results for these operands; `None` stands for one that is left out.
+    pub fn run(
+        &self,
+        operands: &mut [Option<Operand>],
+        context: &mut Context,
+        node: usize,
+    ) -> Result<Vec<Operand>, RuleError> {
+        if let Self::Host(call) = self {
+            return call.run(operands);
+        }
+        let device = context.device;
+        let missing = || RuleError::new("misses an operand");
+        // Operands whose elements the host looks at.
+        let ints = |operand: Option<Operand>| match operand {
+            Some(Operand::Host(array)) => array.ints().map(<[i64]>::to_vec),
+            _ => Err(missing()),
+        };
+        if let Self::Gather { axis, output } = self {
+            let (x, indices) = (operands[0].take().ok_or_else(missing)?, operands[1].take());
+            let x = x.on_device(device);
+            let size = value::dims(&x)[*axis];
+            let indices = wrapped(&ints(indices)?, size)?;
+            let rows = value::reshape(select(x, *axis, &indices, device), output);
+            return Ok(vec![Operand::Device(rows)]);
+        }
+        if let Self::Where { output } = self {
+            let condition = match operands[0].take() {
+                Some(Operand::Host(array)) => marks(&array, output)?,
+                _ => return Err(missing()),
+            };
+            let known = operands.iter_mut().skip(1).map(|operand| {
+                let operand = operand.take().ok_or_else(missing)?;
+                Ok(operand.on_device(device))
+            });
+            let [x, y]: [Value; 2] = known
+                .collect::<Result<Vec<_>, RuleError>>()?
+                .try_into()
+                .map_err(|_| missing())?;
+            let chosen = value::choose(&condition, x, y, output, device);
+            return Ok(vec![Operand::Device(chosen)]);
+        }
+        if let Self::Scatter(scatter) = self {
+            let indices = ints(operands[1].take())?;
+            let (x, updates) = (operands[0].take(), operands[2].take());
+            let x = x.ok_or_else(missing)?.on_device(device);
+            let updates = updates.ok_or_else(missing)?.on_device(device);
+            let result = scatter.run(x, &indices, updates, device)?;
+            return Ok(vec![Operand::Device(result)]);
+        }
+        if let Self::TopK(top) = self {
+            return top.run(operands[0].take().ok_or_else(missing)?, device);
+        }
+        let mut floats: Vec<Option<Value>> = operands
+            .iter_mut()
+            .map(|operand| Some(operand.take()?.on_device(device)))
+            .collect();
+        let results = self.run_floats(&mut floats, context, node)?;
+        Ok(results.into_iter().map(Operand::Device).collect())
+    }
+
+    fn run_floats(
+        &self,
+        operands: &mut [Option<Value>],
+        context: &mut Context,
+        node: usize,
+    ) -> Result<Vec<Value>, RuleError> {
+        let device = context.device;
+        let count = operands.len();
+        let (needed, optional) = operands.split_at_mut(self.needed().min(count));
+        if needed.len() < self.needed() || needed.iter().any(Option::is_none) {
+            return Err(RuleError::new("misses an operand"));
+        }
+        let mut take = |index: usize| {
+            needed[index]
+                .take()
+                .expect("there, as was seen just before, and taken once")
+        };
+        let mut maybe = |index: usize| optional.get_mut(index).and_then(Option::take);
+        let result = match self {
+            Self::Conv(conv) => {
+                let (x, w) = (take(0), take(1));
+                conv.run(x, w, maybe(0))
+            }
+            Self::ConvTranspose(conv) => {
+                let (x, w) = (take(0), take(1));
+                conv.run(x, w, maybe(0))
+            }
+            Self::Gemm(gemm) => {
+                let (a, b) = (take(0), take(1));
+                gemm.run(a, b, maybe(0))
+            }
+            Self::MatMul { output } => matmul(take(0), take(1), output),
+            Self::Einsum(einsum) => {
+                let all = std::iter::once(take(0))
+                    .chain((0..count - 1).filter_map(maybe))
+                    .collect();
+                einsum.run(all, device)
+            }
+            Self::BatchNorm {
+                epsilon,
+                momentum,
+                running_mean,
+                running_variance,
+            } => {
+                let (x, scale, shift) = (take(0), take(1), take(2));
+                if context.mode == Mode::Evaluate {
+                    batch_norm(x, scale, shift, take(3), take(4), *epsilon)
+                } else {
+                    let batch = batch_norm_train(x, scale, shift, *epsilon);
+                    context.statistics.push(Statistics {
+                        running_mean: running_mean.clone(),
+                        running_variance: running_variance.clone(),
+                        momentum: *momentum,
+                        mean: batch.mean,
+                        variance: batch.variance,
+                    });
+                    batch.output
+                }
+            }
+            Self::Standardize(standardize) => {
+                let x = take(0);
+                standardize.run(x, maybe(0), maybe(1))
+            }
+            Self::LpNormalize { axis, order } => lp_normalize(take(0), *axis, *order),
+            Self::LocalResponse {
+                size,
+                alpha,
+                beta,
+                bias,
+            } => local_response(take(0), *size, *alpha, *beta, *bias, device),
+            Self::Pool(pool) => pool.run(take(0), device),
+            Self::LpPool(pool) => pool.run(take(0), device),
+            Self::GlobalPool { average } => global_pool(take(0), *average),
+            Self::GlobalLpPool { order } => global_lp_pool(take(0), *order),
+            Self::Unary(unary) => unary.run(take(0)),
+            Self::Binary(binary) => {
+                let (a, b) = (take(0), take(1));
+                binary.run(a, b)
+            }
+            Self::Power(exponent) => power(take(0), *exponent),
+            Self::Variadic { operation, mean } => {
+                let first = take(0);
+                let folded = (0..count - 1)
+                    .filter_map(maybe)
+                    .fold(first, |sum, next| operation.run(sum, next));
+                match mean {
+                    true => Dispatch::float_mul_scalar(folded, (1.0 / count as f32).into()),
+                    false => folded,
+                }
+            }
+            Self::PRelu => prelu(take(0), take(1)),
+            Self::Softmax {
+                first,
+                last,
+                logarithm,
+            } => softmax(take(0), *first, *last, *logarithm),
+            Self::Reduce {
+                reduce,
+                axes,
+                output,
+            } => reduce.run(take(0), axes, output),
+            Self::Cumulate {
+                axis,
+                exclusive,
+                reverse,
+            } => cumulate(take(0), *axis, *exclusive, *reverse),
+            Self::Concat { axis } => {
+                let all = std::iter::once(take(0))
+                    .chain((0..count - 1).filter_map(maybe))
+                    .collect();
+                Dispatch::float_cat(all, *axis)
+            }
+            Self::Split { axis, sizes } => return Ok(split(take(0), *axis, sizes)),
+            Self::Slice(slicing) => slice(take(0), slicing, device),
+            Self::Reshape(shape) => value::reshape(take(0), shape),
+            Self::Transpose(order) => Dispatch::float_permute(take(0), order),
+            Self::Expand(shape) => value::expand(take(0), shape),
+            Self::Pad { pads, fill } => pad(take(0), pads, *fill),
+            Self::Resize(resize) => resize.run(take(0), device),
+            Self::Pick { indices, output } => pick(take(0), indices, output, device),
+            Self::SpaceDepth { operation, output } => operation.run(take(0), output),
+            Self::Dropout { ratio } => match context.mode {
+                Mode::Train { seed } if *ratio > 0.0 => {
+                    let own = seed ^ (node as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    dropout(take(0), *ratio, own, device)
+                }
+                _ => take(0),
+            },
+            Self::Recurrent(recurrent) => {
+                let (x, w, r) = (take(0), take(1), take(2));
+                return Ok(recurrent.run(x, w, r, [maybe(0), maybe(1), maybe(2)], device));
+            }
+            Self::Attention(attention) => {
+                let (q, k, v) = (take(0), take(1), take(2));
+                attention.run(q, k, v, maybe(0), device)
+            }
+            Self::Rotary(rotary) => {
+                let (x, cosines, sines) = (take(0), take(1), take(2));
+                rotary.run(x, cosines, sines, device)
+            }
+            Self::Gather { .. }
+            | Self::Where { .. }
+            | Self::Scatter(_)
+            | Self::TopK(_)
+            | Self::Host(_) => return Err(RuleError::new("runs with operands on the host")),
+        };
+        Ok(vec![result])
+    }
+
+    /// How many operands the work can't do without.
+    fn needed(&self) -> usize {
+        match self {
+            Self::BatchNorm { .. } => 5,
+            Self::Recurrent(_) | Self::Attention(_) | Self::Rotary(_) => 3,
+            Self::Conv(_)
+            | Self::ConvTranspose(_)
+            | Self::Gemm(_)
+            | Self::MatMul { .. }
+            | Self::Binary(_)
+            | Self::PRelu => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// A condition broadcast to `output`.
+fn marks(condition: &Array, output: &[usize]) -> Result<Vec<bool>, RuleError> {
+    let own = condition.ints()?;
+    Ok(host::broadcast_indices(&condition.dims, output)
+        .into_iter()
+        .map(|index| own[index] != 0)
+        .collect())
+}
+
+/// Indices counted from the front, refused where they are out of range.
+fn wrapped(indices: &[i64], size: usize) -> Result<Vec<usize>, RuleError> {
+    indices
+        .iter()
+        .map(|&index| {
+            let from_front = if index < 0 {
+                index + size as i64
+            } else {
+                index
+            };
+            usize::try_from(from_front)
+                .ok()
+                .filter(|&index| index < size)
+                .ok_or_else(|| RuleError::new(format!("gathers index {index} of {size}")))
+        })
+        .collect()
+}

@@ -1,0 +1,67 @@
+//! ONNX operators on the host, for every data type and in every mode.
+//!
+//! This is where integers, booleans, strings and rare operators are computed, on every device alike;
+//! what training needs runs in [`crate::exec`] on the device, with gradients. The same functions fold
+//! constants and shape arithmetic before a graph runs. Floats are computed in float64 and rounded to
+//! their own type at the end, so a result is at least as exact as the type can tell.
+
+mod array;
+mod attention;
+mod call;
+mod contrib;
+mod elementwise;
+mod generate;
+mod indexing;
+mod loss;
+mod matrix;
+mod movement;
+mod normalization;
+mod number;
+mod quantize;
+mod recurrent;
+mod reduction;
+mod signal;
+mod vision;
+mod window;
+
+pub use array::{Array, Data, is_float, is_int};
+pub use call::{Call, Outcome};
+pub(crate) use call::{around, broadcast_indices, join, section};
+
+/// The results of an operator; `None` for one that this room does not hold.
+pub fn evaluate(call: &Call) -> Option<Outcome> {
+    match call.node.domain.as_deref() {
+        None | Some("" | "ai.onnx") => [
+            elementwise::evaluate,
+            movement::evaluate,
+            indexing::evaluate,
+            reduction::evaluate,
+            generate::evaluate,
+            matrix::evaluate,
+            window::evaluate,
+            quantize::evaluate,
+            normalization::evaluate,
+            recurrent::evaluate,
+            attention::evaluate,
+            vision::evaluate,
+            signal::evaluate,
+            loss::evaluate,
+        ]
+        .iter()
+        .find_map(|file| file(call)),
+        Some("com.microsoft") => contrib::evaluate(call),
+        Some(_) => None,
+    }
+}
+
+/// Whether this room holds the operator of `node`.
+pub fn holds(node: &crate::onnx::proto::NodeProto) -> bool {
+    // Without inputs and without room for a result nothing is computed.
+    let call = Call {
+        node,
+        opset: 1,
+        inputs: &[],
+        most: 0,
+    };
+    evaluate(&call).is_some()
+}
