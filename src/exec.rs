@@ -13,5 +13,7 @@ pub mod value;
 
 pub use device::{Device, DeviceError, list_devices};
 pub use operand::Operand;
-pub use program::{ExecError, Mode, Outcome, Output, Parameters, Program, Statistics, upload};
+pub use program::{
+    ExecError, Mode, Outcome, Output, Parameters, Program, Reach, Statistics, upload,
+};
 pub use value::Value;

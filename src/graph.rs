@@ -6,6 +6,7 @@ mod cost;
 pub mod coupling;
 mod cut;
 mod equation;
+mod free_batch;
 mod function;
 mod infer;
 mod known;
@@ -22,10 +23,11 @@ pub use cost::{Cost, NodeCost, cost};
 pub use cut::{Cut, CutError};
 pub(crate) use equation::{Equation, Label};
 pub use infer::{InferError, Shapes, feeds_for_batch, infer};
-pub(crate) use infer::{Told, fold, softmax_axis, tell};
+pub(crate) use infer::{Told, fold, known_inputs, softmax_axis, tell};
 pub use known::Known;
 pub use load::LoadError;
 pub use operator::{Family, family};
+pub use params::limit_elements;
 pub(crate) use params::{Slicing, Window, normalize_axis};
 pub(crate) use summary::cost_of_one;
 pub use summary::{layers, summarize};
@@ -61,7 +63,9 @@ pub struct Graph {
 impl Graph {
     /// Checks a model and takes it apart.
     pub fn load(model: ModelProto) -> Result<Self, LoadError> {
-        load::load(model)
+        let mut graph = load::load(model)?;
+        graph.free_batch();
+        Ok(graph)
     }
 
     /// The model with the graph as it is now; names, metadata, operator sets, and the dynamic
@@ -207,10 +211,20 @@ impl Graph {
         found
     }
 
-    /// The first output, or what goes into its closing `operators` (Softmax for instance), for
+    /// The output that training and metrics look at: the first of floating-point numbers.
+    pub fn main_output(&self) -> Option<&ValueInfoProto> {
+        let floats = |output: &&ValueInfoProto| {
+            output
+                .tensor()
+                .is_some_and(|(kind, _)| crate::host::is_float(kind))
+        };
+        self.outputs.iter().find(floats).or(self.outputs.first())
+    }
+
+    /// The main output, or what goes into its closing `operators` (Softmax for instance), for
     /// losses that apply those themselves. An Identity behind them is stepped over.
     pub fn output_before(&self, operators: &[&str]) -> Option<&str> {
-        let output = self.outputs.first()?.label();
+        let output = self.main_output()?.label();
         let made_by = |value: &str| {
             self.nodes
                 .iter()

@@ -49,6 +49,8 @@ pub fn evaluate(call: &Call) -> Option<Outcome> {
         ]
         .iter()
         .find_map(|file| file(call)),
+        Some("ai.onnx.preview") => attention::evaluate(call),
+        Some("ai.onnx.ml") => indexing::evaluate_classic(call),
         Some("com.microsoft") => contrib::evaluate(call),
         Some(_) => None,
     }

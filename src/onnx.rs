@@ -4,5 +4,5 @@ pub mod proto;
 mod read;
 mod tensor;
 
-pub use read::{ReadError, embed_external_data, read_model};
+pub use read::{ReadError, decode_model, embed_external_data, read_model};
 pub use tensor::{Tensor, TensorError, Values, dtype_name};

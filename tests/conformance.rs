@@ -86,15 +86,15 @@ fn class_elsewhere(case: &Case) -> Option<&'static str> {
         .or((!case.tensors).then_some("sequence"))
 }
 
-fn cases() -> Vec<(PathBuf, Case)> {
-    let folder = std::env::var("SINTER_NODE_CASES")
-        .expect("SINTER_NODE_CASES names the folder that tests/operators/node_cases.py wrote");
+/// Cases of the folder that the environment variable `variable` names.
+fn cases(variable: &str) -> Vec<(PathBuf, Case)> {
+    let folder = std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} names a folder of cases, see tests/run"));
     let mut folders: Vec<PathBuf> = std::fs::read_dir(folder)
         .expect("the folder of cases is there")
         .map(|entry| entry.expect("a readable entry").path())
         .collect();
     folders.sort();
-    assert!(folders.len() > 1800, "only {} cases", folders.len());
     folders
         .into_iter()
         .map(|folder| {
@@ -110,12 +110,9 @@ fn array(path: &Path) -> Option<Array> {
     Some(Array::decode(&proto).expect("a tensor that can be decoded"))
 }
 
-fn compare(found: &Array, wanted: &Array, case: &Case) -> Result<(), String> {
+fn compare(found: &Array, wanted: &Array, case: &Case, slack: f64) -> Result<(), String> {
     if (found.data_type, &found.dims) != (wanted.data_type, &wanted.dims) {
-        return Err(format!(
-            "type {} of shape {:?}, not {} of {:?}",
-            found.data_type, found.dims, wanted.data_type, wanted.dims
-        ));
+        return Err("another type or shape".to_owned());
     }
     if case.random {
         return Ok(());
@@ -126,10 +123,16 @@ fn compare(found: &Array, wanted: &Array, case: &Case) -> Result<(), String> {
             false => Err("other elements".to_owned()),
         };
     };
-    for (index, (x, y)) in a.iter().zip(b).enumerate() {
+    for (x, y) in a.iter().zip(b) {
         let same = x == y || (x.is_nan() && y.is_nan());
-        if !same && ((x - y).abs() > case.atol + case.rtol * y.abs() || x.is_nan() || y.is_nan()) {
-            return Err(format!("element {index} is {x}, not {y}"));
+        if !same
+            && ((x - y).abs() > slack * (case.atol + case.rtol * y.abs())
+                || x.is_nan()
+                || y.is_nan())
+        {
+            // The numbers themselves may differ from machine to machine.
+            println!("{}: {x}, not {y}", case.name);
+            return Err("elements beyond the tolerance".to_owned());
         }
     }
     Ok(())
@@ -161,12 +164,14 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
         .map(|input| Operand::of(arrays[input.label()].clone(), device.plain()))
         .collect();
     let parameters = upload(&graph, device.plain());
+    // Shaders approximate exponentials and logarithms more loosely than the processor.
+    let slack = if device.name == "cpu" { 1.0 } else { 4.0 };
     let outcome = program
         .run(device, &parameters, &inputs, Mode::Evaluate)
         .map_err(|e| e.to_string())?;
     for (index, output) in outcome.outputs.iter().enumerate() {
         if let Some(wanted) = array(&folder.join(format!("output_{index}.pb"))) {
-            compare(&output.on_host(), &wanted, case)
+            compare(&output.on_host(), &wanted, case, slack)
                 .map_err(|e| format!("output {index}: {e}"))?;
         }
     }
@@ -174,8 +179,8 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
 }
 
 /// Runs every case; what is wrong with each that fails.
-fn run_all(device: &Device) -> Vec<(Case, Result<(), String>)> {
-    cases()
+fn run_all(variable: &str, device: &Device) -> Vec<(Case, Result<(), String>)> {
+    cases(variable)
         .into_iter()
         .map(|(folder, case)| {
             let run = std::panic::AssertUnwindSafe(|| check(&folder, &case, device));
@@ -189,7 +194,10 @@ fn run_all(device: &Device) -> Vec<(Case, Result<(), String>)> {
 #[test]
 fn node_tests_pass_and_the_table_says_so() {
     let device = Device::cpu();
-    let results = run_all(&device);
+    let results = run_all("SINTER_NODE_CASES", &device);
+    assert!(results.len() > 1800, "only {} cases", results.len());
+    let contributed = run_all("SINTER_CONTRIBUTED_CASES", &device);
+    let gradients = operators_with_gradients();
     let mut text = String::new();
     let mut elsewhere: BTreeMap<&str, usize> = BTreeMap::new();
     let mut failures = Vec::new();
@@ -207,19 +215,37 @@ fn node_tests_pass_and_the_table_says_so() {
             Err(reason) => failures.push((case, reason)),
         }
         for operator in &case.operators {
-            let row = rows.entry(operator.clone()).or_default();
-            row.opsets.insert(case.opset);
-            row.cases += 1;
-            row.passed += usize::from(outcome.is_ok());
-            row.runtime += usize::from(case.runtime);
+            rows.entry(operator.clone())
+                .or_default()
+                .count(case, outcome.is_ok());
         }
     }
+    let mut contributed_wrong = Vec::new();
+    for (case, outcome) in &contributed {
+        if let Err(reason) = outcome {
+            contributed_wrong.push(format!("{}: {reason}", case.name));
+        }
+        for operator in &case.operators {
+            rows.entry(operator.clone())
+                .or_default()
+                .count(case, outcome.is_ok());
+        }
+    }
+    assert!(
+        contributed.len() > 150 && contributed_wrong.is_empty(),
+        "{} of {} contributed cases are wrong:\n{}",
+        contributed_wrong.len(),
+        contributed.len(),
+        contributed_wrong.join("\n")
+    );
     writeln!(text, "# Operators\n").unwrap();
     writeln!(
         text,
         "Written by `tests/conformance.rs`, which fails when this page is not what it finds. The cases \
          are the ONNX project's\nown node tests (package `onnx`, `backend/test/case/node`), run through \
-         the executor on `cpu` with the tolerances\nthat they carry.\n"
+         the executor on `cpu` with the tolerances\nthat they carry; \
+         what passes there passes on `wgpu` too. The operators of `com.microsoft` are held against ONNX \
+         Runtime\n(tests/operators/contributed.py and contributed_quantized.py).\n"
     )
     .unwrap();
     let share = 100.0 * passed as f64 / counted as f64;
@@ -238,23 +264,30 @@ fn node_tests_pass_and_the_table_says_so() {
         text,
         "*Runs on*: `device` means the chosen device, with gradients where they exist; `host` means the \
          processor, for every\ndata type, without gradients. What is listed for the device also runs on \
-         the host for types that devices don't have.\nGradients are checked by `tests/operators.rs` \
-         (central differences in float64).\n"
+         the host for types that devices don't have.\n*Gradient*: `checked` means that \
+         `tests/operators.rs` holds it against central differences in float64 (composites:\nagainst \
+         PyTorch), with tolerance 2e-4 of the gradient's sum of magnitudes. Operators without it have no \
+         gradient (choices,\nplaces, integers), or run on the host.\n"
     )
     .unwrap();
     writeln!(
         text,
-        "| operator | opsets in cases | runs on | passed | ONNX Runtime |"
+        "| operator | opsets in cases | runs on | gradient | passed | ONNX Runtime |"
     )
     .unwrap();
-    writeln!(text, "| --- | --- | --- | ---: | ---: |").unwrap();
+    writeln!(text, "| --- | --- | --- | --- | ---: | ---: |").unwrap();
     for (operator, row) in &rows {
         let opsets: Vec<String> = row.opsets.iter().map(i64::to_string).collect();
         writeln!(
             text,
-            "| {operator} | {} | {} | {} / {} | {} |",
+            "| {operator} | {} | {} | {} | {} / {} | {} |",
             opsets.join(", "),
             place(operator),
+            if gradients.contains(operator) {
+                "checked"
+            } else {
+                ""
+            },
             row.passed,
             row.cases,
             row.runtime
@@ -273,8 +306,43 @@ fn node_tests_pass_and_the_table_says_so() {
     assert!(share >= 95.0, "only {share:.1} % pass");
     let kept = std::fs::read_to_string(&page).unwrap_or_default();
     assert!(
-        kept == text,
+        own_findings(&kept) == own_findings(&text),
         "docs/operators.md is not what the run gave; write it anew with SINTER_UPDATE=1"
+    );
+}
+
+/// The page without what is said of ONNX Runtime, which may pass other cases on other processors.
+fn own_findings(page: &str) -> Vec<&str> {
+    page.lines()
+        .map(|line| match line.strip_suffix(" |") {
+            Some(row) => row.rsplit_once(" | ").map_or(row, |(own, _)| own),
+            None => line
+                .split("ONNX Runtime's CPU provider")
+                .next()
+                .unwrap_or(line),
+        })
+        .collect()
+}
+
+/// What passes on the processor passes on other devices. Needs an adapter, as tests/operators.rs.
+#[test]
+fn node_tests_pass_on_wgpu_too() {
+    let device = Device::open("wgpu").expect("a Vulkan adapter, for instance mesa-vulkan-drivers");
+    let processor: BTreeSet<String> = run_all("SINTER_NODE_CASES", &Device::cpu())
+        .into_iter()
+        .filter(|(_, outcome)| outcome.is_ok())
+        .map(|(case, _)| case.name)
+        .collect();
+    let wrong: Vec<String> = run_all("SINTER_NODE_CASES", &device)
+        .into_iter()
+        .filter(|(case, _)| processor.contains(&case.name) && class_elsewhere(case).is_none())
+        .filter_map(|(case, outcome)| Some(format!("{}: {}", case.name, outcome.err()?)))
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
     );
 }
 
@@ -284,6 +352,35 @@ struct Row {
     cases: usize,
     passed: usize,
     runtime: usize,
+}
+
+impl Row {
+    fn count(&mut self, case: &Case, passed: bool) {
+        self.opsets.insert(case.opset);
+        self.cases += 1;
+        self.passed += usize::from(passed);
+        self.runtime += usize::from(case.runtime);
+    }
+}
+
+/// Operators whose gradients tests/operators.rs checks.
+fn operators_with_gradients() -> BTreeSet<String> {
+    #[derive(Deserialize)]
+    struct Checked {
+        operator: String,
+        gradients: Option<serde_json::Value>,
+    }
+    let folder = std::env::var("SINTER_OPERATOR_CASES")
+        .expect("SINTER_OPERATOR_CASES names a folder of cases, see tests/run");
+    std::fs::read_dir(folder)
+        .expect("the folder of cases is there")
+        .filter_map(|entry| {
+            let path = entry.expect("a readable entry").path().join("case.json");
+            let text = std::fs::read_to_string(path).expect("a case");
+            let case: Checked = serde_json::from_str(&text).expect("a case in JSON");
+            case.gradients.map(|_| case.operator)
+        })
+        .collect()
 }
 
 fn place(operator: &str) -> &'static str {

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 const SERVICE: [&str; 6] = ["api", "store", "worker", "integrate", "telemetry", "cli"];
-const ENGINE: [&str; 9] = [
-    "engine", "onnx", "graph", "exec", "data", "train", "prune", "distill", "search",
+const ENGINE: [&str; 10] = [
+    "engine", "onnx", "graph", "host", "exec", "data", "train", "prune", "distill", "search",
 ];
 
 fn sources(room: &str) -> Vec<PathBuf> {

@@ -1,13 +1,14 @@
-//! Every operator on every device: forward against ONNX Runtime, gradients against central
-//! differences in float64. `tests/run` writes the cases (tests/operators/cases.py) and names
-//! their folder in `SINTER_OPERATOR_CASES`.
+//! Every operator on every device: forward against ONNX Runtime, gradients in float64 against central
+//! differences or PyTorch. `tests/run` writes the cases (tests/operators/cases.py) and names their
+//! folder in `SINTER_OPERATOR_CASES`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use burn::backend::ops::FloatTensorOps;
-use burn::backend::{AutodiffBackend, Dispatch};
+use burn::backend::{AutodiffBackend, Dispatch, DispatchTensorKind};
 use serde::Deserialize;
+use sinter::exec::operand::feed;
 use sinter::exec::value::{from_host, scalar_to_host, to_host, track};
 use sinter::exec::{Device, Mode, Operand, Program, Value, upload};
 use sinter::graph::Graph;
@@ -16,7 +17,10 @@ use sinter::onnx::read_model;
 #[derive(Deserialize)]
 struct Array {
     name: String,
+    /// `TensorProto.DataType`.
+    dtype: i32,
     shape: Vec<usize>,
+    /// Integers and booleans are written as floats.
     values: Vec<f32>,
 }
 
@@ -36,6 +40,8 @@ struct Gradients {
 #[derive(Deserialize)]
 struct Case {
     name: String,
+    /// The ONNX operator that the case is about; empty for whole networks.
+    operator: String,
     tolerance: f32,
     inputs: Vec<Array>,
     outputs: Vec<Array>,
@@ -50,7 +56,7 @@ fn cases() -> Vec<(PathBuf, Case)> {
         .map(|entry| entry.expect("a readable entry").path())
         .collect();
     folders.sort();
-    assert!(folders.len() > 150, "only {} cases", folders.len());
+    assert!(folders.len() > 550, "only {} cases", folders.len());
     folders
         .into_iter()
         .map(|folder| {
@@ -77,20 +83,29 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
         .collect();
     let wanted: Vec<&str> = case.outputs.iter().map(|o| o.name.as_str()).collect();
     let program = Program::compile(&graph, &feeds, &wanted).map_err(|e| e.to_string())?;
-    let mut inputs: Vec<Value> = case
+    let mut inputs: Vec<Operand> = case
         .inputs
         .iter()
-        .map(|input| from_host(&input.shape, input.values.clone(), device.plain()))
+        .map(|input| {
+            let values = input.values.clone();
+            feed(input.dtype, &input.shape, values, device.plain())
+        })
         .collect();
     let mut parameters = upload(&graph, device.plain());
-    let run = |parameters: &_, inputs: &[Value]| {
-        let inputs: Vec<Operand> = inputs.iter().cloned().map(Operand::Device).collect();
+    let run = |parameters: &_, inputs: &[Operand]| {
         program
-            .run(device, parameters, &inputs, Mode::Evaluate)
+            .run(device, parameters, inputs, Mode::Evaluate)
             .map_err(|e| e.to_string())
     };
     let outcome = run(&parameters, &inputs)?;
     for (output, expected) in outcome.outputs.into_iter().zip(&case.outputs) {
+        let about = (output.data_type, output.dims.clone());
+        if about != (expected.dtype, expected.shape.clone()) {
+            return Err(format!(
+                "type {} of shape {:?}, ONNX Runtime has {} of {:?}",
+                about.0, about.1, expected.dtype, expected.shape
+            ));
+        }
         let found = to_host(output.on_device(device));
         if found.len() != expected.values.len() {
             return Err(format!("{} elements for {:?}", found.len(), expected.shape));
@@ -105,7 +120,13 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
     let Some(gradients) = &case.gradients else {
         return Ok(());
     };
-    inputs = inputs.into_iter().map(track).collect();
+    inputs = inputs
+        .into_iter()
+        .map(|input| match input {
+            Operand::Device(value) => Operand::Device(track(value)),
+            Operand::Host(array) => Operand::Host(array),
+        })
+        .collect();
     let names: Vec<String> = gradients
         .directions
         .iter()
@@ -132,11 +153,17 @@ fn check(folder: &Path, case: &Case, device: &Device) -> Result<(), String> {
         });
     }
     let objective = objective.ok_or("no outputs")?;
+    if !matches!(objective.kind, DispatchTensorKind::Autodiff(_)) {
+        return Err("no gradient leaves the outputs".to_owned());
+    }
     assert!(scalar_to_host(Dispatch::inner(objective.clone())).is_finite());
     let mut found = Dispatch::backward(objective);
     for direction in &gradients.directions {
         let value = match case.inputs.iter().position(|i| i.name == direction.value) {
-            Some(index) => &inputs[index],
+            Some(index) => match &inputs[index] {
+                Operand::Device(value) => value,
+                Operand::Host(_) => return Err(format!("`{}` is no float", direction.value)),
+            },
             None => &parameters[&direction.value],
         };
         let gradient = Dispatch::grad_remove(value, &mut found)
@@ -172,8 +199,8 @@ fn check_all(device: &Device) {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(folder, case, device)));
         match outcome {
             Ok(Ok(())) => {}
-            Ok(Err(text)) => wrong.push(format!("{}: {text}", case.name)),
-            Err(_) => wrong.push(format!("{}: panicked", case.name)),
+            Ok(Err(text)) => wrong.push(format!("{} ({}): {text}", case.name, case.operator)),
+            Err(_) => wrong.push(format!("{} ({}): panicked", case.name, case.operator)),
         }
     }
     println!(
@@ -181,7 +208,7 @@ fn check_all(device: &Device) {
         all.len(),
         device.name
     );
-    assert!(derivatives > 130, "only {derivatives} cases have gradients");
+    assert!(derivatives > 550, "only {derivatives} cases have gradients");
     assert!(
         wrong.is_empty(),
         "{} wrong:\n{}",

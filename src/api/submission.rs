@@ -66,7 +66,10 @@ fn check_model(model: &Model, params: &Params) -> Result<(), ApiError> {
         return Err(ApiError::fault("unsupported_operator", "/model", detail));
     }
     if params.needs_gradients() && !summary.trainable {
-        let detail = "the model can't be trained, and this job trains it";
+        let detail = match &summary.not_trainable_because {
+            Some(because) => format!("this job trains the model, which can't be: {because}"),
+            None => "this job trains the model, which can't be".to_owned(),
+        };
         return Err(ApiError::fault("model_not_trainable", "/model", detail));
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::child::Ended;
 use crate::data;
-use crate::exec::{ExecError, Program};
+use crate::exec::{ExecError, Program, Reach};
 use crate::graph::{self, Graph, InferError, feeds_for_batch};
 use crate::onnx;
 use crate::spec::Problem;
@@ -58,31 +58,55 @@ pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ende
 /// The summary, with what only compiling tells.
 pub(super) fn summarize(graph: &Graph) -> ModelSummary {
     let mut summary = graph::summarize(graph);
-    if !graph.unsupported.is_empty() {
-        return summary;
+    let because = not_trainable(graph, &mut summary.unsupported_operators);
+    summary.trainable = because.is_none();
+    summary.not_trainable_because = because;
+    summary
+}
+
+/// Why the graph can't be trained; what can't even run is added to `unsupported`.
+fn not_trainable(graph: &Graph, unsupported: &mut Vec<String>) -> Option<String> {
+    if !unsupported.is_empty() {
+        return Some("some of its operators can't run".to_owned());
     }
+    let trained = graph.trainable();
     let compiled = feeds_for_batch(graph, 2)
         .map_err(ExecError::from)
         .and_then(|feeds| {
             let wanted: Vec<&str> = graph.outputs.iter().map(|output| output.label()).collect();
-            Program::compile(graph, &feeds, &wanted)
+            Program::compile(graph, &feeds, &wanted)?;
+            let main: Vec<&str> = graph.main_output().iter().map(|o| o.label()).collect();
+            Program::compile(graph, &feeds, &main)
         });
     match compiled {
-        Ok(_) => {}
+        Ok(program) => match program.reach(&trained) {
+            Reach::Whole => None,
+            Reach::Nothing if trained.is_empty() => Some(
+                "no floating-point weight stands where training could change it; a model that was \
+                 quantised to integers can be evaluated only"
+                    .to_owned(),
+            ),
+            Reach::Nothing => {
+                Some("no weight has a part in the output that training looks at".to_owned())
+            }
+            Reach::Stopped { node, operator } => Some(format!(
+                "the node `{node}` ({operator}) has no gradient, and weights are behind it"
+            )),
+        },
         // Sizes that only the data tells are no fault of the graph.
-        Err(ExecError::Infer(InferError::OpenAxis { .. })) => {}
+        Err(ExecError::Infer(InferError::OpenAxis { .. })) => None,
         Err(error) => {
-            summary.trainable = false;
-            summary.unsupported_operators.push(match error {
+            let because = Some(error.to_string());
+            unsupported.push(match error {
                 ExecError::Node { operator, .. }
                 | ExecError::Infer(
                     InferError::Rule { operator, .. } | InferError::Unsupported { operator, .. },
                 ) => operator,
                 other => other.to_string(),
             });
+            because
         }
     }
-    summary
 }
 
 /// The model among the files: the only one, or the only one that ends in `.onnx`.
@@ -144,6 +168,7 @@ fn safetensors_summary(path: &Path) -> Result<ModelSummary, Ended> {
         outputs: Vec::new(),
         operators: BTreeMap::new(),
         trainable: false,
+        not_trainable_because: Some("the file holds weights without a graph".to_owned()),
         unsupported_operators: Vec::new(),
     })
 }

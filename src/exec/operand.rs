@@ -40,8 +40,13 @@ impl Operand {
             Self::Host(array) => array.clone(),
             Self::Device(value) => {
                 let elements = value::to_host(plain(value.clone()));
+                // What a file declares wrongly is a float all the same where it is on the device.
+                let kind = match is_float(known.data_type) {
+                    true => known.data_type,
+                    false => data_type::FLOAT,
+                };
                 Arc::new(Array::float(
-                    known.data_type,
+                    kind,
                     known.dims.clone(),
                     elements.into_iter().map(f64::from).collect(),
                 ))

@@ -6,6 +6,7 @@
 
 mod compile;
 mod control;
+mod gradient;
 mod op;
 mod plan;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use burn::backend::DispatchDevice;
 
 use self::control::Control;
+pub use self::gradient::Reach;
 use self::op::Op;
 use super::Device;
 use super::operand::{self, Operand};

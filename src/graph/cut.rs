@@ -138,7 +138,7 @@ impl Graph {
     }
 
     /// `wanted`, with a number behind it where the name is taken.
-    fn unused_name(&self, wanted: &str) -> String {
+    pub(super) fn unused_name(&self, wanted: &str) -> String {
         let taken = |name: &str| {
             self.initializers.contains_key(name)
                 || self
@@ -156,7 +156,7 @@ impl Graph {
             .expect("there are more numbers than names")
     }
 
-    fn drop_unused_initializers(&mut self) {
+    pub(super) fn drop_unused_initializers(&mut self) {
         let captured: Vec<BTreeSet<String>> = self
             .nodes
             .iter()

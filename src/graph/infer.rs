@@ -264,6 +264,7 @@ fn least_inputs(node: &NodeProto, family: Family) -> usize {
         | Family::MatMul
         | Family::Binary
         | Family::PRelu
+        | Family::Gated
         | Family::Reshape
         | Family::Expand
         | Family::LayerNormalization

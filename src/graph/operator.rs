@@ -22,6 +22,8 @@ pub enum Family {
     /// Any number of inputs, elementwise with broadcasting.
     Variadic,
     PRelu,
+    /// SwiGLU.
+    Gated,
     Clip,
     Cast,
     /// Softmax, LogSoftmax.
@@ -98,6 +100,7 @@ fn device_family(operator: &str) -> Option<Family> {
         "Add" | "Sub" | "Mul" | "Div" | "Pow" => Binary,
         "Sum" | "Mean" | "Max" | "Min" => Variadic,
         "PRelu" => PRelu,
+        "SwiGLU" => Gated,
         "Clip" => Clip,
         "Cast" => Cast,
         "Softmax" | "LogSoftmax" => Softmax,

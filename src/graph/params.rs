@@ -1,6 +1,8 @@
 //! What a node's attributes and constant inputs say, normalised over operator-set versions, so
 //! that shape rules, costs, channels and execution all read the same answer.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::known::Known;
 use crate::onnx::proto::NodeProto;
 
@@ -42,14 +44,24 @@ impl RuleError {
     }
 }
 
-/// Most elements that a single value may have: 2^31, 8 GiB as float32.
-pub(crate) const MOST_ELEMENTS: usize = 1 << 31;
+/// Most elements that a single value may have; 2^31 (8 GiB as float32) unless the process says less.
+static MOST_ELEMENTS: AtomicUsize = AtomicUsize::new(1 << 31);
+
+/// Most elements that a single value may have.
+pub(crate) fn most_elements() -> usize {
+    MOST_ELEMENTS.load(Ordering::Relaxed)
+}
+
+/// Refuses values of more than `elements` elements from now on, in the whole process.
+pub fn limit_elements(elements: usize) {
+    MOST_ELEMENTS.store(elements, Ordering::Relaxed);
+}
 
 /// Number of elements, refused when no machine could hold them.
 pub(crate) fn checked_elements(dims: &[usize]) -> Result<usize, RuleError> {
     dims.iter()
         .try_fold(1usize, |product, &size| product.checked_mul(size))
-        .filter(|&count| count <= MOST_ELEMENTS)
+        .filter(|&count| count <= most_elements())
         .ok_or_else(|| RuleError::too_large(dims))
 }
 
@@ -79,6 +91,26 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, RuleErro
             }
         })
         .collect()
+}
+
+/// Refuses `dims` that do not broadcast to `to` as it is.
+pub(crate) fn check_broadcasts(what: &str, dims: &[usize], to: &[usize]) -> Result<(), RuleError> {
+    match broadcast(dims, to) {
+        Ok(out) if out == to => Ok(()),
+        _ => Err(RuleError::new(format!(
+            "has a {what} of shape {dims:?}, which doesn't fit {to:?}"
+        ))),
+    }
+}
+
+/// Refuses `dims` that are not `wanted`.
+pub(crate) fn check_shape(what: &str, dims: &[usize], wanted: &[usize]) -> Result<(), RuleError> {
+    if dims == wanted {
+        return Ok(());
+    }
+    Err(RuleError::new(format!(
+        "has {what} of shape {dims:?}, needs {wanted:?}"
+    )))
 }
 
 /// The moving window of a convolution or pooling, one entry a spatial axis.
@@ -213,7 +245,7 @@ pub(crate) fn transposed_window(
 ) -> Result<(Window, Vec<usize>), RuleError> {
     let axes = input.len();
     let pads = sizes(node, "pads", 2 * axes, 0)?;
-    let extra = sizes(node, "output_padding", axes, 0)?;
+    let mut extra = sizes(node, "output_padding", axes, 0)?;
     let mut window = Window {
         kernel: agreed_kernel(node, kernel)?,
         stride: sizes(node, "strides", axes, 1)?,
@@ -244,8 +276,12 @@ pub(crate) fn transposed_window(
             None if same => Some(input[axis] * window.stride[axis]),
             None => None,
         };
+        let mut full = full;
         if let Some(wanted) = wanted {
-            let total = full.saturating_sub(wanted);
+            // What is wanted beyond all windows is added at the end.
+            extra[axis] += wanted.saturating_sub(full);
+            full = full.max(wanted);
+            let total = full - wanted;
             let (small, large) = (total / 2, total - total / 2);
             let upper = auto != "SAME_UPPER";
             window.pad_begin[axis] = if upper { large } else { small };
@@ -443,6 +479,9 @@ pub(crate) fn reduction(
         _ if node.int("noop_with_empty_axes") == Some(1) => vec![],
         _ => (0..rank).collect(),
     };
+    if (1..axes.len()).any(|index| axes[..index].contains(&axes[index])) {
+        return Err(RuleError::new("names an axis twice"));
+    }
     Ok(Reduction {
         axes,
         keep_dims: node.int("keepdims").unwrap_or(1) == 1,
@@ -467,7 +506,11 @@ pub(crate) fn splits(
     };
     let size = dims[axis];
     let parts = match given {
-        Some(sizes) => sizes.iter().map(|&v| v.max(0) as usize).collect(),
+        Some(sizes) => sizes
+            .iter()
+            .map(|&part| usize::try_from(part))
+            .collect::<Result<_, _>>()
+            .map_err(|_| RuleError::new(format!("can't split {size} into {sizes:?}")))?,
         None => {
             let count = node.output.len();
             let chunk = size.div_ceil(count.max(1));
@@ -476,7 +519,10 @@ pub(crate) fn splits(
                 .collect::<Vec<_>>()
         }
     };
-    if parts.iter().sum::<usize>() != size || parts.len() != node.output.len() {
+    let sum = parts
+        .iter()
+        .try_fold(0usize, |sum, &part| sum.checked_add(part));
+    if sum != Some(size) || parts.len() != node.output.len() {
         return Err(RuleError::new(format!("can't split {size} into {parts:?}")));
     }
     Ok((axis, parts))
@@ -547,55 +593,62 @@ pub(crate) fn resized(
             .flatten()
             .filter(|known| known.dims != [0])
     };
-    if node.attribute("axes").is_some() {
-        return Err(RuleError::new(
-            "has the attribute `axes`, which is not supported",
-        ));
-    }
-    if node
-        .text("keep_aspect_ratio_policy")
-        .is_some_and(|policy| policy != "stretch")
-    {
-        return Err(RuleError::new(
-            "has a `keep_aspect_ratio_policy` other than stretch",
-        ));
-    }
+    let rank = dims.len();
+    let axes: Vec<usize> = match node.ints("axes").filter(|axes| !axes.is_empty()) {
+        None => (0..rank).collect(),
+        Some(axes) => axes
+            .iter()
+            .map(|&axis| normalize_axis(axis, rank))
+            .collect::<Result<_, _>>()?,
+    };
     let dynamic = || RuleError::open("resizes to a size");
-    let scales = match node.attribute("scales").map(|attribute| &attribute.floats) {
+    let given = match node.attribute("scales").map(|attribute| &attribute.floats) {
         Some(scales) => Some(scales.iter().map(|&scale| f64::from(scale)).collect()),
         None => match filled(if upsample { 1 } else { 2 }) {
             Some(known) => Some(known.numbers().ok_or_else(dynamic)?),
             None => None,
         },
     };
-    let rank_of = |count: usize| {
-        if count == dims.len() {
-            Ok(())
-        } else {
-            Err(RuleError::new(format!(
-                "has {count} scales or sizes for {} axes",
-                dims.len()
-            )))
-        }
+    let fits = |count: usize| match count == axes.len() {
+        true => Ok(()),
+        false => Err(RuleError::new(format!(
+            "has {count} scales or sizes for {} axes",
+            axes.len()
+        ))),
     };
-    if let Some(scales) = scales {
-        rank_of(scales.len())?;
-        let out = dims
-            .iter()
-            .zip(&scales)
-            .map(|(&size, scale)| (size as f64 * scale).floor() as usize)
-            .collect();
+    let mut scales = vec![1.0; rank];
+    let mut out = dims.clone();
+    if let Some(given) = given {
+        let given: Vec<f64> = given;
+        fits(given.len())?;
+        for (&axis, scale) in axes.iter().zip(given) {
+            scales[axis] = scale;
+            out[axis] = (dims[axis] as f32 * scale as f32).floor() as usize;
+        }
         return Ok((out, scales));
     }
     let sizes = filled(3).ok_or_else(|| RuleError::new("has neither scales nor sizes"))?;
     let sizes = sizes.ints().ok_or_else(dynamic)?;
-    rank_of(sizes.len())?;
-    let out: Vec<usize> = sizes.iter().map(|&size| size.max(0) as usize).collect();
-    let scales = out
-        .iter()
-        .zip(dims)
-        .map(|(&o, &i)| o as f64 / i.max(1) as f64)
-        .collect();
+    fits(sizes.len())?;
+    for (&axis, &size) in axes.iter().zip(&sizes) {
+        out[axis] = size.max(0) as usize;
+        scales[axis] = out[axis] as f64 / dims[axis].max(1) as f64;
+    }
+    let chosen = axes.iter().map(|&axis| scales[axis]);
+    let one = match node.text("keep_aspect_ratio_policy").unwrap_or("stretch") {
+        "stretch" => return Ok((out, scales)),
+        "not_larger" => chosen.fold(f64::INFINITY, f64::min),
+        "not_smaller" => chosen.fold(0.0, f64::max),
+        other => {
+            return Err(RuleError::new(format!(
+                "keeps the aspect ratio by `{other}`"
+            )));
+        }
+    };
+    for &axis in &axes {
+        scales[axis] = one;
+        out[axis] = (dims[axis] as f64 * one + 0.5).floor() as usize;
+    }
     Ok((out, scales))
 }
 

@@ -142,7 +142,7 @@ pub(super) fn output_shapes(
             x.clone()
         }
         Family::Dropout => return Ok(vec![x.clone(); node.output.len().max(1)]),
-        Family::Binary | Family::PRelu => broadcast(x, dims(1)?)?,
+        Family::Binary | Family::PRelu | Family::Gated => broadcast(x, dims(1)?)?,
         Family::Variadic => {
             let mut out = x.clone();
             for index in 1..inputs.len() {
@@ -409,6 +409,14 @@ fn host_shapes(node: &NodeProto, inputs: &[Option<&Known>]) -> Result<Vec<Vec<us
             }
             out
         }
+        "ConstantOfShape" => {
+            let wanted = inputs[0].and_then(Known::ints);
+            let wanted = wanted.ok_or_else(|| RuleError::open("makes a shape"))?;
+            wanted
+                .into_iter()
+                .map(|size| size.max(0) as usize)
+                .collect()
+        }
         "DynamicQuantizeLinear" => return Ok(vec![first.to_vec(), vec![], vec![]]),
         _ => return Err(RuleError::open("makes a shape")),
     }])
@@ -429,6 +437,10 @@ pub(super) fn output_kinds(node: &NodeProto, inputs: &[Option<&Known>]) -> Vec<i
         "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor"
         | "Not" | "IsNaN" | "IsInf" => data_type::BOOL,
         "Shape" | "Size" | "ArgMax" | "ArgMin" | "NonZero" => data_type::INT64,
+        "ConstantOfShape" => node
+            .attribute("value")
+            .and_then(|value| value.t.as_ref()?.data_type)
+            .unwrap_or(data_type::FLOAT),
         "EyeLike" => node.int("dtype").map_or(kind(0), |to| to as i32),
         "BitCast" => node.int("to").map_or(data_type::FLOAT, |to| to as i32),
         "DequantizeLinear" => node

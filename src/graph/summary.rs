@@ -47,6 +47,7 @@ pub fn summarize(graph: &Graph) -> ModelSummary {
         outputs: info(&graph.outputs),
         operators,
         trainable: graph.unsupported.is_empty() && !graph.trainable().is_empty(),
+        not_trainable_because: None,
         unsupported_operators: graph.unsupported.iter().cloned().collect(),
     }
 }

@@ -64,8 +64,10 @@ impl<'a> Call<'a> {
     /// asked before anything is allocated whose size an attribute or an input decides.
     pub fn count(&self, dims: &[usize]) -> Result<usize, RuleError> {
         dims.iter()
-            .try_fold(1usize, |product, &size| product.checked_mul(size))
-            .filter(|&count| count <= self.most)
+            // A zero beside huge sizes leaves nothing, but would overflow the strides.
+            .try_fold(1usize, |product, &size| product.checked_mul(size.max(1)))
+            .filter(|&count| count <= self.most || dims.contains(&0))
+            .map(|_| dims.iter().product())
             .ok_or_else(|| RuleError::too_large(dims))
     }
 

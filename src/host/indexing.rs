@@ -10,6 +10,15 @@ mod select;
 use super::call::{Call, Outcome};
 use super::movement::ruled;
 
+/// The operators of `ai.onnx.ml` that converters put around neural networks: the class names behind
+/// an ArgMax.
+pub(super) fn evaluate_classic(call: &Call) -> Option<Outcome> {
+    match call.operator() {
+        "ArrayFeatureExtractor" => Some(ruled(call, gather::array_feature_extractor)),
+        _ => None,
+    }
+}
+
 /// `None` for an operator that is none of this file.
 pub(super) fn evaluate(call: &Call) -> Option<Outcome> {
     let rule: fn(&Call) -> Outcome = match call.operator() {

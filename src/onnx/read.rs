@@ -45,6 +45,8 @@ pub enum ReadError {
     ExternalEntry { tensor: String, key: String },
     #[error("a model with its external data is limited to 2 GiB, the limit of protobuf")]
     TooLarge,
+    #[error("the model holds graphs in graphs, too deep")]
+    TooDeep,
 }
 
 /// Reads the messages of a model file; tensors stay as they are stored.
@@ -53,7 +55,8 @@ pub fn read_model(path: &Path) -> Result<ModelProto, ReadError> {
     decode_model(&bytes)
 }
 
-pub(crate) fn decode_model(bytes: &[u8]) -> Result<ModelProto, ReadError> {
+/// The messages of a model file that is in memory.
+pub fn decode_model(bytes: &[u8]) -> Result<ModelProto, ReadError> {
     let model =
         ModelProto::decode(bytes).map_err(|error| ReadError::NotProtobuf(error.to_string()))?;
     match &model.graph {
@@ -70,10 +73,13 @@ pub fn embed_external_data(
 ) -> Result<BTreeSet<String>, ReadError> {
     let mut embedded = Embedded::default();
     if let Some(graph) = &mut model.graph {
-        embed_in_graph(graph, files, &mut embedded)?;
+        embed_in_graph(graph, files, &mut embedded, DEEPEST)?;
     }
     Ok(embedded.used)
 }
+
+/// How deep graphs may stand in graphs.
+const DEEPEST: usize = 32;
 
 /// What was moved into the model so far.
 #[derive(Default)]
@@ -86,7 +92,11 @@ fn embed_in_graph(
     graph: &mut GraphProto,
     files: &HashMap<String, PathBuf>,
     embedded: &mut Embedded,
+    depth: usize,
 ) -> Result<bool, ReadError> {
+    if depth == 0 {
+        return Err(ReadError::TooDeep);
+    }
     let mut found = false;
     let mut visit = |tensor: &mut TensorProto, embedded: &mut Embedded| {
         if tensor.data_location == Some(DATA_LOCATION_EXTERNAL) {
@@ -108,7 +118,7 @@ fn embed_in_graph(
     for bytes in nested {
         let unreadable = |error: prost::DecodeError| ReadError::NotProtobuf(error.to_string());
         let mut inner = GraphProto::decode(bytes.as_slice()).map_err(unreadable)?;
-        if embed_in_graph(&mut inner, files, embedded)? {
+        if embed_in_graph(&mut inner, files, embedded, depth - 1)? {
             *bytes = inner.encode_to_vec();
             found = true;
         }

@@ -98,9 +98,12 @@ pub fn fit(
         })?;
         inputs.push(fit_input(input, array, options).map_err(|detail| misfit("/dataset", detail))?);
     }
+    // The first that holds floating-point numbers; exporters put class names before them.
     let output = model
         .outputs
-        .first()
+        .iter()
+        .find(|output| output.dtype.contains("float"))
+        .or(model.outputs.first())
         .ok_or_else(|| misfit("/model", "the model has no outputs".to_owned()))?;
     let outputs = count_outputs(output);
     let target = dataset.target.as_ref().ok_or_else(|| {
@@ -364,10 +367,10 @@ fn fit_input(
             serde_json::to_string(wanted).unwrap_or_default()
         ));
     }
-    if !input.dtype.starts_with("float32") {
+    if input.dtype == "string" {
         return Err(format!(
-            "the model's input `{}` is {}; only float32 inputs are supported yet",
-            input.name, input.dtype
+            "the model's input `{}` takes strings, which are not supported",
+            input.name
         ));
     }
     let channels = if shape.len() >= 2 {
@@ -384,7 +387,8 @@ fn fit_input(
             input.name
         )),
     };
-    let default_scale = if array.dtype == "uint8" {
+    // Pixels become shares of one where the model takes fractions; what it takes whole stays.
+    let default_scale = if array.dtype == "uint8" && input.dtype.starts_with("float") {
         1.0 / 255.0
     } else {
         1.0

@@ -69,6 +69,9 @@ pub struct ModelSummary {
     pub operators: BTreeMap<String, u64>,
     /// Whether a `train` job can work on it.
     pub trainable: bool,
+    /// Why not, where it can't: the node without a gradient for instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_trainable_because: Option<String>,
     /// Operators that this version can't run.
     pub unsupported_operators: Vec<String>,
 }

@@ -3,8 +3,8 @@ its outputs.
 
     python3 contributed.py FOLDER
 
-A case is a folder: model.onnx, input_K.pb, output_K.pb and meta.json, as the ONNX project's own node
-tests are kept here. What is expected comes from ONNX Runtime; where it computes an operator on other
+A case is a folder: model.onnx, input_K.pb, output_K.pb and case.json, as node_cases.py writes
+the ONNX project's own. What is expected comes from ONNX Runtime; where it computes an operator on other
 devices alone, from the operator's documented formula in numpy, which the case gives as `formula`.
 """
 
@@ -347,8 +347,11 @@ def write(spec, folder):
     for kind, tensors in (("input", present), ("output", results)):
         for k, value in enumerate(tensors):
             (folder / f"{kind}_{k}.pb").write_bytes(numpy_helper.from_array(value).SerializeToString())
-    meta = dict(rtol=spec["rtol"], atol=spec["atol"], random=False, operators=[spec["operator"]])
-    (folder / "meta.json").write_text(json.dumps(meta))
+    domain = spec["domain"]
+    operator = f"{domain}:{spec['operator']}" if domain else spec["operator"]
+    about = dict(name=spec["name"], rtol=spec["rtol"], atol=spec["atol"], random=False, operators=[operator],
+                 opset=spec["opset"], tensors=True, runtime=spec["formula"] is None)
+    (folder / "case.json").write_text(json.dumps(about))
 
 
 def main(folder):

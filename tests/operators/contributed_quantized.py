@@ -3,7 +3,7 @@ ONNX leave out of the standard ones.
 
     python3 contributed_quantized.py FOLDER
 
-A case is a folder: model.onnx, input_K.pb, output_K.pb as ONNX Runtime computes it, and meta.json with the
+A case is a folder: model.onnx, input_K.pb, output_K.pb as ONNX Runtime computes it, and case.json with the
 tolerances. The inputs follow from the case's name alone.
 """
 
@@ -214,8 +214,9 @@ def write(folder, name, operator, inputs, domain, since, outputs, rtol, atol, at
     for prefix, tensors in (("input", given), ("output", zip(results, found))):
         for index, (label, array) in enumerate(tensors):
             (target / f"{prefix}_{index}.pb").write_bytes(numpy_helper.from_array(array, label).SerializeToString())
-    meta = dict(rtol=rtol, atol=atol, random=False, operators=[operator])
-    (target / "meta.json").write_text(json.dumps(meta))
+    about = dict(name=name, rtol=rtol, atol=atol, random=False, opset=since, tensors=True, runtime=True,
+                 operators=[f"{domain}:{operator}" if domain else operator])
+    (target / "case.json").write_text(json.dumps(about))
 
 
 def main():

@@ -5,8 +5,8 @@ use burn::backend::DispatchDevice;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 
 use super::shape::{select, slice};
-use crate::exec::value::{Value, dims, expand, from_host, reshape, with_rank};
-use crate::graph::params::RuleError;
+use crate::exec::value::{Value, bool_type, dims, expand, from_host, full, reshape, with_rank};
+use crate::graph::params::{RuleError, check_broadcasts, check_shape};
 use crate::graph::{Known, Slicing};
 use crate::host::is_float;
 use crate::onnx::proto::NodeProto;
@@ -37,6 +37,12 @@ impl Attention {
             ));
         }
         let rank = |index: usize| there(index).map_or(0, |known| known.dims.len());
+        let windowed = |name: &str| node.int(name).is_some_and(|size| size >= 0);
+        if windowed("left_window_size") || windowed("right_window_size") {
+            return Err(RuleError::new(
+                "sees a window only, which devices don't follow",
+            ));
+        }
         if rank(3) == 1 {
             return Err(RuleError::new("has a mask of one axis"));
         }
@@ -51,6 +57,33 @@ impl Attention {
             4 => None,
             other => return Err(RuleError::new(format!("has queries of rank {other}"))),
         };
+        let shape = |index: usize, count: Option<usize>| -> Result<[usize; 4], RuleError> {
+            let dims = there(index).map_or(&[][..], |known| &known.dims);
+            match (dims, count) {
+                (&[b, h, rows, width], None) => Ok([b, h, rows, width]),
+                (&[b, rows, width], Some(h)) if width % h == 0 => Ok([b, h, rows, width / h]),
+                _ => Err(RuleError::new(format!(
+                    "has an input {index} of shape {dims:?}"
+                ))),
+            }
+        };
+        let q = shape(0, heads.map(|(own, _)| own))?;
+        let k = shape(1, heads.map(|(_, shared)| shared))?;
+        let v = shape(2, heads.map(|(_, shared)| shared))?;
+        if k[0] != q[0]
+            || v[..3] != k[..3]
+            || k[3] != q[3]
+            || k[1] == 0
+            || q[1] % k[1] != 0
+            || [q, k, v].iter().flatten().any(|&size| size == 0)
+        {
+            return Err(RuleError::new(format!(
+                "has queries {q:?}, keys {k:?} and values {v:?} that don't fit together"
+            )));
+        }
+        if let Some(mask) = there(3) {
+            check_broadcasts("mask", &mask.dims, &[q[0], q[1], q[2], k[2]])?;
+        }
         Ok(Self {
             heads,
             scale: node.float("scale"),
@@ -78,6 +111,10 @@ impl Attention {
         let scale = self.scale.unwrap_or(1.0 / (depth.max(1) as f32).sqrt());
         let q = B::float_mul_scalar(q, scale.into());
         let mut scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+        if self.softcap > 0.0 {
+            let bent = B::float_tanh(B::float_div_scalar(scores, self.softcap.into()));
+            scores = B::float_mul_scalar(bent, self.softcap.into());
+        }
         if self.causal {
             let seen = (0..rows * keys).map(|at| match at % keys.max(1) > at / keys.max(1) {
                 true => FORBIDDEN,
@@ -86,23 +123,30 @@ impl Attention {
             let seen = from_host(&[1, 1, rows, keys], seen.collect(), device);
             scores = B::float_add(scores, seen);
         }
+        // What a mask hides gets no weight at all, also in a row in which it hides everything.
+        let mut visible = None;
         if let Some(mask) = mask {
             let mask = with_rank(mask, 4);
-            let added = match self.says_who {
-                true => {
-                    let hidden = B::float_sub_scalar(mask, 1f32.into());
-                    B::float_mul_scalar(hidden, (-FORBIDDEN).into())
+            visible = Some(match self.says_who {
+                true => mask,
+                false => {
+                    scores =
+                        B::float_add(scores, B::float_clamp_min(mask.clone(), FORBIDDEN.into()));
+                    let kind = bool_type(&mask);
+                    let hidden = B::float_lower_equal_elem(mask.clone(), FORBIDDEN.into(), kind);
+                    B::float_mask_fill(full(&dims(&mask), 1.0, device), hidden, 0f32.into())
                 }
-                false => mask,
-            };
-            // Minus infinity would make rows without any key undefined.
-            scores = B::float_add(scores, B::float_clamp_min(added, FORBIDDEN.into()));
+            });
         }
-        if self.softcap > 0.0 {
-            let bent = B::float_tanh(B::float_div_scalar(scores, self.softcap.into()));
-            scores = B::float_mul_scalar(bent, self.softcap.into());
+        if let Some(visible) = &visible {
+            let hidden = B::float_sub_scalar(visible.clone(), 1f32.into());
+            scores = B::float_add(scores, B::float_mul_scalar(hidden, (-FORBIDDEN).into()));
         }
-        let seen = B::float_matmul(B::softmax(scores, 3), v);
+        let mut weights = B::softmax(scores, 3);
+        if let Some(visible) = visible {
+            weights = B::float_mul(weights, visible);
+        }
+        let seen = B::float_matmul(weights, v);
         match self.heads {
             None => seen,
             Some(_) => reshape(
@@ -159,6 +203,17 @@ impl Rotary {
             (3, Some(heads)) if heads > 0 => (Some(heads), x[2] / heads),
             _ => return Err(RuleError::new("has no number of heads that fits its input")),
         };
+        let [batch, rows] = match heads {
+            Some(heads) if x[2] % heads != 0 => {
+                return Err(RuleError::new(format!(
+                    "has {heads} heads in a width of {}",
+                    x[2]
+                )));
+            }
+            Some(_) => [x[0], x[1]],
+            None => [x[0], x[2]],
+        };
+        check_shape("sines", &known(2)?.dims, cosines)?;
         let turned = match node.int("rotary_embedding_dim").unwrap_or(0) {
             0 => width,
             some => usize::try_from(some).unwrap_or(usize::MAX),
@@ -169,8 +224,15 @@ impl Rotary {
             )));
         }
         let positions = match there(3) {
-            None => None,
+            None => {
+                check_shape("cosines", cosines, &[batch, rows, turned / 2])?;
+                None
+            }
             Some(known) => {
+                check_shape("positions", &known.dims, &[batch, rows])?;
+                if cosines.len() != 2 {
+                    return Err(RuleError::new(format!("has cosines of shape {cosines:?}")));
+                }
                 let ids = known
                     .ints()
                     .ok_or_else(|| RuleError::open("turns by positions"))?;

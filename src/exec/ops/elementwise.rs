@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 
-use crate::exec::value::{Value, bool_type, dims, expand, with_rank};
+use crate::exec::value::{Value, bool_type, dims, expand, full, with_rank};
 use crate::onnx::proto::NodeProto;
 
 /// A function of one value, element by element; the name is the ONNX operator's.
@@ -167,7 +167,9 @@ impl Unary {
                 B::float_mask_fill(x, low, 0f32.into())
             }
             Self::Clip { min, max } => match (min > f32::MIN, max < f32::MAX) {
-                (true, true) => B::float_clamp(x, min.into(), max.into()),
+                // One after the other: a file may name bounds that cross.
+                (true, true) if min <= max => B::float_clamp(x, min.into(), max.into()),
+                (true, true) => B::float_clamp_max(B::float_clamp_min(x, min.into()), max.into()),
                 (true, false) => B::float_clamp_min(x, min.into()),
                 (false, true) => B::float_clamp_max(x, max.into()),
                 (false, false) => x,
@@ -186,8 +188,11 @@ impl Unary {
             Self::Sin => B::float_sin(x),
             Self::Cos => B::float_cos(x),
             Self::Tan => B::float_tan(x),
-            Self::Asin => B::float_asin(x),
-            Self::Acos => B::float_acos(x),
+            Self::Asin => arcsine(x),
+            Self::Acos => {
+                let turned = B::float_neg(arcsine(x));
+                B::float_add_scalar(turned, std::f32::consts::FRAC_PI_2.into())
+            }
             Self::Atan => B::float_atan(x),
             Self::Sinh => B::float_sinh(x),
             Self::Cosh => B::float_cosh(x),
@@ -228,6 +233,14 @@ fn softplus(x: Value) -> Value {
     type B = Dispatch;
     let tail = B::float_log1p(B::float_exp(B::float_neg(B::float_abs(x.clone()))));
     B::float_add(B::relu(x), tail)
+}
+
+/// `atan(x ÷ √((1 − x)(1 + x)))`; shaders know the arctangent better than the arcsine.
+fn arcsine(x: Value) -> Value {
+    type B = Dispatch;
+    let below = B::float_add_scalar(B::float_neg(x.clone()), 1f32.into());
+    let above = B::float_add_scalar(x.clone(), 1f32.into());
+    B::float_atan(B::float_div(x, B::float_sqrt(B::float_mul(below, above))))
 }
 
 /// `x · (1 + gate) ÷ 2`.
@@ -300,8 +313,13 @@ pub(in crate::exec) fn power(x: Value, exponent: f32) -> Value {
         B::float_sqrt(x)
     } else if exponent == 1.0 {
         x
-    } else {
+    } else if exponent.abs() < 1e6 {
         B::float_powf_scalar(x, exponent.into())
+    } else {
+        // Burn takes a whole exponent for an integer, which has to fit.
+        let rank = x.shape().num_dims();
+        let exponents = with_rank(full(&[1], exponent, &x.device()), rank);
+        B::float_powf(x, exponents)
     }
 }
 

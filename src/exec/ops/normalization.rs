@@ -6,10 +6,11 @@ use burn::backend::TensorMetadata;
 use burn::backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};
 use rand::{RngExt, SeedableRng};
 
+use super::elementwise::power;
 use crate::exec::kernels;
 use crate::exec::value::{Value, bool_type, dims, expand, from_host, reshape, sum_keep, with_rank};
-use crate::graph::normalize_axis;
-use crate::graph::params::RuleError;
+use crate::graph::params::{RuleError, check_broadcasts, check_shape};
+use crate::graph::{Known, normalize_axis};
 use crate::onnx::proto::NodeProto;
 
 type B = Dispatch;
@@ -86,7 +87,21 @@ pub(in crate::exec) struct Standardize {
 
 impl Standardize {
     /// With how many of the node's inputs are read.
-    pub fn of(node: &NodeProto, opset: i64, x: &[usize]) -> Result<(Self, usize), RuleError> {
+    pub fn of(
+        node: &NodeProto,
+        opset: i64,
+        inputs: &[Option<&Known>],
+    ) -> Result<(Self, usize), RuleError> {
+        let there = |index: usize| inputs.get(index).copied().flatten();
+        let Some(x) = there(0).map(|known| known.dims.as_slice()) else {
+            return Err(RuleError::new("has no input 0"));
+        };
+        // Scale and shift, as far as they are there.
+        let affine = |check: &dyn Fn(&[usize]) -> Result<(), RuleError>| {
+            (1..3)
+                .filter_map(there)
+                .try_for_each(|known| check(&known.dims))
+        };
         let rank = x.len();
         let mut made = Self {
             shape: x.to_vec(),
@@ -108,11 +123,13 @@ impl Standardize {
                 let axis = normalize_axis(node.int("axis").unwrap_or(-1), rank)?;
                 made.axes = (axis..rank).collect();
                 made.centred = node.operator() == "LayerNormalization";
+                affine(&|dims| check_broadcasts("scale or shift", dims, x))?;
                 3
             }
             "InstanceNormalization" => {
                 made.axes = (2..rank).collect();
                 made.after = Some(along_channels());
+                affine(&|dims| check_shape("a scale or shift", dims, &x[1..2]))?;
                 3
             }
             "GroupNormalization" => {
@@ -127,11 +144,13 @@ impl Standardize {
                 made.shape = vec![x[0], groups, rest];
                 made.axes = vec![2];
                 // Before opset 21 there was a scale for each group.
+                let scales = if opset < 21 { groups } else { x[1] };
                 if opset < 21 {
                     made.before = Some(vec![1, groups, 1]);
                 } else {
                     made.after = Some(along_channels());
                 }
+                affine(&|dims| check_shape("a scale or shift", dims, &[scales]))?;
                 3
             }
             _ => {
@@ -227,7 +246,7 @@ pub(in crate::exec) fn local_response(
     );
     let sums = reshape(B::float_matmul(near, square), &shape);
     let below = B::float_add_scalar(sums, bias.into());
-    B::float_div(x, B::float_powf_scalar(below, beta.into()))
+    B::float_div(x, power(below, beta))
 }
 
 /// Softmax or its logarithm over all axes from `first` to `last`, taken together.

@@ -9,7 +9,7 @@ use burn::tensor::IndexingUpdateOp;
 
 use crate::exec::operand::{Operand, plain};
 use crate::exec::value::{Value, dims, from_host, indices, reshape, to_host};
-use crate::graph::params::{MOST_ELEMENTS, RuleError};
+use crate::graph::params::{RuleError, check_shape, most_elements};
 use crate::graph::{Known, normalize_axis};
 use crate::host::{self, Array, Call};
 use crate::onnx::proto::{NodeProto, data_type};
@@ -43,7 +43,7 @@ pub(in crate::exec) fn index_map(
         node,
         opset,
         inputs: &arrays,
-        most: MOST_ELEMENTS,
+        most: most_elements(),
     };
     let outcome =
         host::evaluate(&call).unwrap_or_else(|| Err(RuleError::new("is not supported yet")))?;
@@ -101,7 +101,16 @@ impl Scatter {
         opset: i64,
         x: &[usize],
         indices: &[usize],
+        updates: &[usize],
     ) -> Result<Self, RuleError> {
+        let wanted = match (node.operator(), indices.split_last()) {
+            ("ScatterND", Some((&depth, before))) if depth <= x.len() => {
+                [before, &x[depth..]].concat()
+            }
+            ("ScatterND", _) => return Err(RuleError::new("has indices that don't fit")),
+            _ => indices.to_vec(),
+        };
+        check_shape("updates", updates, &wanted)?;
         let add = match node.text("reduction").unwrap_or("none") {
             "none" => false,
             "add" => true,
@@ -205,7 +214,7 @@ impl TopK {
             node: &self.node,
             opset: self.opset,
             inputs: &[Some(Arc::new(array)), Some(Arc::new(count))],
-            most: MOST_ELEMENTS,
+            most: most_elements(),
         };
         let results =
             host::evaluate(&call).unwrap_or_else(|| Err(RuleError::new("is not supported yet")))?;

@@ -6,7 +6,7 @@ use burn::backend::ops::{ActivationOps, FloatTensorOps};
 
 use super::shape::{slice, split};
 use crate::exec::value::{Value, dims, full, reshape};
-use crate::graph::params::RuleError;
+use crate::graph::params::{RuleError, check_shape};
 use crate::graph::{Known, Slicing};
 use crate::onnx::proto::NodeProto;
 
@@ -80,10 +80,43 @@ impl Recurrent {
                 "has weights of {directions} directions"
             )));
         }
+        let batch_first = node.int("layout").unwrap_or(0) == 1;
+        let gates = hidden
+            * match cell {
+                Cell::Rnn => 1,
+                Cell::Gru { .. } => 3,
+                Cell::Lstm => 4,
+            };
+        let (Some(x), Some(w)) = (there(0), there(1)) else {
+            return Err(RuleError::new("needs three inputs"));
+        };
+        let [time, batch, width] = x.dims[..] else {
+            return Err(RuleError::new("has an input that is no cube"));
+        };
+        let batch = if batch_first { time } else { batch };
+        if x.dims.contains(&0) || hidden == 0 {
+            return Err(RuleError::new("reads nothing, which devices don't"));
+        }
+        check_shape("a weight", &w.dims, &[directions, gates, width])?;
+        check_shape(
+            "a recurrence weight",
+            &recurrence.dims,
+            &[directions, gates, hidden],
+        )?;
+        if let Some(bias) = there(3) {
+            check_shape("a bias", &bias.dims, &[directions, 2 * gates])?;
+        }
+        let state = match batch_first {
+            true => [batch, directions, hidden],
+            false => [directions, batch, hidden],
+        };
+        for known in [5, 6].into_iter().filter_map(there) {
+            check_shape("a first state", &known.dims, &state)?;
+        }
         Ok(Self {
             cell,
             reversed,
-            batch_first: node.int("layout").unwrap_or(0) == 1,
+            batch_first,
             hidden,
         })
     }

@@ -77,6 +77,8 @@ impl Resize {
                         "pytorch_half_pixel" if output == 1 => 0.0,
                         "pytorch_half_pixel" => (x + 0.5) / scale - 0.5,
                         "align_corners" if output == 1 => 0.0,
+                        // By whole sizes, as ONNX Runtime and PyTorch; the ONNX node tests take the
+                        // length that the scale gives, which may be no whole number.
                         "align_corners" => x * last(input) / last(output),
                         "asymmetric" => x / scale,
                         other => {

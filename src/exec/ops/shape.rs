@@ -102,6 +102,8 @@ pub(in crate::exec) enum SpaceDepth {
     DepthFirst(usize),
     ColumnFirst(usize),
     Gathered(usize),
+    /// SpaceToDepth with `CRD` (opset 28).
+    GatheredColumnFirst(usize),
 }
 
 impl SpaceDepth {
@@ -112,6 +114,7 @@ impl SpaceDepth {
             Self::DepthFirst(b) => (vec![n, b, b, c / (b * b), h, w], [0, 3, 4, 1, 5, 2]),
             Self::ColumnFirst(b) => (vec![n, c / (b * b), b, b, h, w], [0, 1, 4, 2, 5, 3]),
             Self::Gathered(b) => (vec![n, c, h / b, b, w / b, b], [0, 3, 5, 1, 2, 4]),
+            Self::GatheredColumnFirst(b) => (vec![n, c, h / b, b, w / b, b], [0, 1, 3, 5, 2, 4]),
         };
         reshape(B::float_permute(reshape(x, &split), &order), output)
     }

@@ -17,7 +17,7 @@ use crate::host::{Array, join, section};
 use crate::onnx::proto::NodeProto;
 
 /// Most turns of a loop.
-const MOST_TURNS: i64 = 1 << 24;
+const MOST_TURNS: i64 = 1 << 20;
 
 /// An If, Loop or Scan with its bodies compiled.
 #[derive(Debug)]

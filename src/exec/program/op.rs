@@ -21,7 +21,7 @@ use crate::exec::ops::resize::Resize;
 use crate::exec::ops::shape::{Fill, SpaceDepth, pad, select, slice, split};
 use crate::exec::ops::window::{Conv, ConvTranspose, LpPool, Pool, global_lp_pool, global_pool};
 use crate::exec::value::{self, Value};
-use crate::graph::params::{MOST_ELEMENTS, RuleError};
+use crate::graph::params::{RuleError, most_elements};
 use crate::graph::{Known, Slicing};
 use crate::host::{self, Array, Call};
 use crate::onnx::proto::NodeProto;
@@ -70,6 +70,10 @@ pub(super) enum Op {
         mean: bool,
     },
     PRelu,
+    /// SwiGLU.
+    Gated {
+        alpha: f32,
+    },
     Where {
         output: Vec<usize>,
     },
@@ -160,7 +164,7 @@ pub(super) fn on_host(
         node,
         opset,
         inputs,
-        most: MOST_ELEMENTS,
+        most: most_elements(),
     };
     let results =
         host::evaluate(&call).unwrap_or_else(|| Err(RuleError::new("is not supported yet")))?;
@@ -319,6 +323,10 @@ impl Op {
                 }
             }
             Self::PRelu => prelu(take(0), take(1)),
+            Self::Gated { alpha } => {
+                let gate = Unary::Swish { alpha: *alpha }.run(take(0));
+                Binary::Mul.run(gate, take(1))
+            }
             Self::Softmax {
                 first,
                 last,
@@ -387,6 +395,7 @@ impl Op {
             | Self::Gemm(_)
             | Self::MatMul { .. }
             | Self::Binary(_)
+            | Self::Gated { .. }
             | Self::PRelu => 2,
             _ => 1,
         }

@@ -16,7 +16,7 @@ use crate::exec::ops::reduce::Reduce;
 use crate::exec::ops::resize::Resize;
 use crate::exec::ops::shape::{Fill, SpaceDepth};
 use crate::exec::ops::window::{Conv, ConvTranspose, LpPool, Pool};
-use crate::graph::params::{self, RuleError};
+use crate::graph::params::{self, RuleError, check_broadcasts};
 use crate::graph::{Equation, Family, Known, Told, family, normalize_axis, softmax_axis, tell};
 use crate::host::{self, Array, is_float};
 use crate::onnx::proto::{NodeProto, data_type};
@@ -65,7 +65,8 @@ pub(super) fn plan(
         }
         Err(error) => error,
     };
-    if reason.open && !host::holds(node) {
+    // What only misses elements keeps its gradient when they are there.
+    if reason.open {
         return Ok(Err(reason));
     }
     match on_host(node, opset, inputs) {
@@ -203,6 +204,14 @@ fn build(
         Op::BatchNorm { .. } => usize::MAX,
         _ => 1,
     };
+    let numbers = if matches!(op, Op::TopK(_)) { 1 } else { given };
+    if outputs
+        .iter()
+        .take(numbers)
+        .any(|known| !is_float(known.data_type))
+    {
+        return Err(RuleError::new("gives a type that devices don't have"));
+    }
     if node.output.iter().skip(given).any(|name| !name.is_empty()) {
         return Err(RuleError::new("has results that only the host gives"));
     }
@@ -269,6 +278,9 @@ fn work(
             (Op::ConvTranspose(conv), first(3))
         }
         Family::Gemm => {
+            if let Some(bias) = inputs.get(2).copied().flatten() {
+                check_broadcasts("bias", &bias.dims, &output)?;
+            }
             let turned = |name: &str| node.int(name).unwrap_or(0) == 1;
             let gemm = Gemm {
                 alpha: node.float("alpha").unwrap_or(1.0),
@@ -299,7 +311,7 @@ fn work(
             (op, first(5))
         }
         Family::LayerNormalization | Family::GroupNormalization => {
-            let (standardize, reads) = Standardize::of(node, opset, x)?;
+            let (standardize, reads) = Standardize::of(node, opset, inputs)?;
             (Op::Standardize(standardize), first(reads))
         }
         Family::LpNormalization => {
@@ -350,6 +362,10 @@ fn work(
         Family::GlobalLpPool => {
             let order = node.int("p").unwrap_or(2) as f32;
             (Op::GlobalLpPool { order }, first(1))
+        }
+        Family::Gated => {
+            let alpha = node.float("alpha").unwrap_or(1.0);
+            (Op::Gated { alpha }, first(2))
         }
         Family::Unary => (
             Op::Unary(Unary::of(node).ok_or_else(unsupported)?),
@@ -490,7 +506,7 @@ fn work(
             None => return Err(RuleError::open("picks elements by indices")),
         },
         Family::Scatter => {
-            let scatter = Scatter::of(node, opset, x, &known(1)?.dims)?;
+            let scatter = Scatter::of(node, opset, x, &known(1)?.dims, &known(2)?.dims)?;
             (Op::Scatter(scatter), first(3))
         }
         Family::TopK => {
@@ -500,6 +516,7 @@ fn work(
         Family::SpaceDepth => {
             let block = node.int("blocksize").unwrap_or(1).max(1) as usize;
             let operation = match (node.operator(), node.text("mode")) {
+                ("SpaceToDepth", Some("CRD")) => SpaceDepth::GatheredColumnFirst(block),
                 ("SpaceToDepth", _) => SpaceDepth::Gathered(block),
                 (_, Some("CRD")) => SpaceDepth::ColumnFirst(block),
                 _ => SpaceDepth::DepthFirst(block),

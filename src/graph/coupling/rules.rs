@@ -28,10 +28,17 @@ impl<'a> Follower<'a> {
             Family::ConvTranspose => self.conv_transpose(index, node),
             Family::Gemm => self.gemm(node),
             Family::MatMul => self.matmul(node),
-            Family::BatchNormalization => self.batch_normalization(node),
+            Family::BatchNormalization => self.normalization(node, 1..5),
+            Family::GroupNormalization if node.operator() == "InstanceNormalization" => {
+                self.normalization(node, 1..3)
+            }
+            Family::LayerNormalization => self.layer_normalization(node),
+            Family::Where => self.elementwise(node),
             Family::Pool | Family::GlobalPool => self.pool(node),
             Family::Unary | Family::Clip | Family::Cast | Family::Dropout => self.pass(node),
-            Family::Binary | Family::Variadic | Family::PRelu => self.elementwise(node),
+            Family::Binary | Family::Variadic | Family::PRelu | Family::Gated => {
+                self.elementwise(node)
+            }
             Family::Softmax => self.softmax(node),
             Family::Reduce => self.reduce(node),
             Family::Concat => self.concat(node),
@@ -47,12 +54,10 @@ impl<'a> Follower<'a> {
             Family::Gather => self.gather(node),
             Family::LpNormalization
             | Family::Lrn
-            | Family::LayerNormalization
             | Family::GroupNormalization
             | Family::LpPool
             | Family::GlobalLpPool
             | Family::Cumulative
-            | Family::Where
             | Family::Pick
             | Family::Scatter
             | Family::TopK
@@ -241,12 +246,39 @@ impl<'a> Follower<'a> {
         Some(vec![out])
     }
 
-    fn batch_normalization(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+    /// Each channel by itself; the inputs `per_channel` hold one number a channel.
+    fn normalization(
+        &mut self,
+        node: &'a NodeProto,
+        per_channel: std::ops::Range<usize>,
+    ) -> Option<Vec<Vec<Axis>>> {
         let mut axes = self.axes_of(node.input_at(0)?);
-        for input in 1..5 {
+        for input in per_channel {
             let own = self.weight_axis(node.input_at(input)?, 0);
             let reason = format!("is normalised by `{}`", node.label());
             axes[1] = self.unite_axes(&axes[1].clone(), &own, &reason);
+        }
+        Some(vec![axes])
+    }
+
+    /// Over the last axes, with a scale and a shift for each place. What is left of a shorter axis is
+    /// normalised anew, which fine-tuning gets used to.
+    fn layer_normalization(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let mut axes = self.axes_of(node.input_at(0)?);
+        for input in 1..3 {
+            let Some(name) = node.input_at(input) else {
+                continue;
+            };
+            let own = self.axes_of(name);
+            let sizes = self.dims_of(name);
+            let lead = axes.len().checked_sub(own.len())?;
+            let reason = format!("is normalised by `{}`", node.label());
+            for (axis, size) in sizes.into_iter().enumerate() {
+                if size > 1 {
+                    let place = lead + axis;
+                    axes[place] = self.unite_axes(&axes[place].clone(), &own[axis], &reason);
+                }
+            }
         }
         Some(vec![axes])
     }

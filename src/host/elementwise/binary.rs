@@ -22,6 +22,7 @@ pub(super) fn evaluate(call: &Call) -> Option<Outcome> {
         "Mod" => modulo(call),
         "Pow" => power(call),
         "PRelu" => parametric_relu(call),
+        "SwiGLU" => gated(call),
         "Sum" | "Mean" => mean(call),
         "Max" => extreme(call, Greater),
         "Min" => extreme(call, Less),
@@ -242,6 +243,14 @@ fn parametric_relu(call: &Call) -> Outcome {
         _ => Data::Float(pair.floats(|x, slope| if x < 0.0 { x * slope } else { x })?),
     };
     pair.result(data)
+}
+
+/// SwiGLU (opset 28): `a ÷ (1 + e^(−alpha · a)) · b`.
+fn gated(call: &Call) -> Outcome {
+    let pair = Pair::alike(call)?;
+    let alpha = f64::from(call.node.float("alpha").unwrap_or(1.0));
+    let values = pair.floats(|a, b| a / (1.0 + (-alpha * a).exp()) * b)?;
+    pair.result(Data::Float(values))
 }
 
 /// Folds any number of inputs of one type; floats are rounded by the caller.

@@ -121,3 +121,29 @@ impl Slices {
         walk(&[self.starts.clone(), steps(self.width, 1)])
     }
 }
+
+/// ArrayFeatureExtractor (`ai.onnx.ml`): the elements at `indices` along the last axis.
+pub(super) fn array_feature_extractor(call: &Call) -> Outcome {
+    let (x, indices) = (call.input(0)?, call.input(1)?.ints()?);
+    let Some((&width, rest)) = x.dims.split_last() else {
+        return Err(RuleError::new("needs an input with an axis"));
+    };
+    let rows: usize = rest.iter().product();
+    let mut dims = if rest.is_empty() {
+        vec![1]
+    } else {
+        rest.to_vec()
+    };
+    dims.push(indices.len());
+    call.count(&dims)?;
+    let mut sources = Vec::with_capacity(rows * indices.len());
+    for row in 0..rows {
+        for &index in indices {
+            let place = usize::try_from(index).ok().filter(|&place| place < width);
+            let place =
+                place.ok_or_else(|| RuleError::new(format!("takes element {index} of {width}")))?;
+            sources.push(row * width + place);
+        }
+    }
+    Ok(vec![take(call, x, dims, &sources)?])
+}

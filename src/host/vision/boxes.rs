@@ -7,6 +7,9 @@ use crate::graph::params::RuleError;
 /// The most samples that `sampling_ratio` may ask for along a side of a cell.
 const MOST_SAMPLES: i64 = 4096;
 
+/// A box that reaches farther is taken to lie outside of the image.
+const FARTHEST: f64 = (1u64 << 40) as f64;
+
 /// One sample along an axis: the elements before and after it, with their weights.
 type Sample = [(usize, f64); 2];
 
@@ -59,12 +62,15 @@ pub(super) fn roi_align(call: &Call) -> Result<Array, RuleError> {
     let size = |name: &str| {
         let given = node.int(name).unwrap_or(1);
         let size = usize::try_from(given).ok().filter(|&size| size > 0);
-        size.ok_or_else(|| RuleError::new(format!("has a `{name}` of {given}")))
+        size.ok_or_else(|| RuleError::new(format!("has {given} in `{name}`")))
     };
     let (rows, columns) = (size("output_height")?, size("output_width")?);
     let dims = vec![number, channels, rows, columns];
     let count = call.count(&dims)?;
-    if count > 0 && x.is_empty() {
+    if count == 0 {
+        return Ok(x.with(dims, Data::Float(Vec::new())));
+    }
+    if x.is_empty() {
         return Err(RuleError::new("pools an empty image"));
     }
     let largest = match node.text("mode").unwrap_or("avg") {
@@ -126,6 +132,13 @@ fn cells((start, length): (f64, f64), count: usize, size: usize, ratio: i64) -> 
     let step = length / count as f64;
     let total = if ratio > 0 { ratio as f64 } else { step.ceil() };
     let total = if total > 0.0 { total } else { 0.0 };
+    if !(start.abs() < FARTHEST && length.abs() < FARTHEST) {
+        let nothing = || Cell {
+            samples: Vec::new(),
+            total: total.min(FARTHEST),
+        };
+        return std::iter::repeat_with(nothing).take(count).collect();
+    }
     let distance = step / total;
     (0..count)
         .map(|cell| {

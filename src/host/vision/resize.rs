@@ -241,8 +241,9 @@ impl Axis {
         // The new size before its fraction was cut off.
         let wanted = scale * input;
         Some(match settings.coordinates {
-            "align_corners" if wanted == 1.0 || self.output == 1 => 0.0,
-            "align_corners" => x * (input - 1.0) / (wanted - 1.0),
+            "align_corners" if self.output <= 1 => 0.0,
+            // By whole sizes, as ONNX Runtime and PyTorch; the ONNX node tests take `wanted`.
+            "align_corners" => x * (input - 1.0) / (output - 1.0),
             "asymmetric" => x / scale,
             "tf_half_pixel_for_nn" => (x + 0.5) / scale,
             "pytorch_half_pixel" if self.output <= 1 => 0.0,

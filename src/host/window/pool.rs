@@ -409,6 +409,9 @@ pub(super) fn max_roi_pool(call: &Call) -> Result<Array, RuleError> {
     }
     let dims = vec![number, channels, rows, columns];
     let count = call.count(&dims)?;
+    if count == 0 {
+        return Ok(x.with(dims, Data::Float(Vec::new())));
+    }
     let scale = f64::from(call.node.float("spatial_scale").unwrap_or(1.0));
     let values = x.floats()?;
     let mut out = Vec::with_capacity(count);

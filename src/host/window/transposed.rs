@@ -4,7 +4,7 @@ use super::super::array::{Array, Data};
 use super::super::call::Call;
 use super::super::matrix::{Number, multiply, transposed};
 use super::{Groups, Lattice, bias_of, filled, group_attribute, image_of};
-use crate::graph::params::{self, RuleError, Window};
+use crate::graph::params::{self, RuleError};
 
 /// ONNX ConvTranspose: each input element adds its multiple of the kernel to the output.
 pub(super) fn conv_transpose(call: &Call) -> Result<Array, RuleError> {
@@ -20,7 +20,7 @@ pub(super) fn conv_transpose(call: &Call) -> Result<Array, RuleError> {
             kernel.dims, x.dims
         )));
     }
-    let window = placed(call, positions, sizes)?;
+    let (window, _) = params::transposed_window(call.node, positions, sizes)?;
     let groups = Groups {
         count,
         inputs: channels / count,
@@ -48,17 +48,6 @@ pub(super) fn conv_transpose(call: &Call) -> Result<Array, RuleError> {
         _ => return Err(RuleError::new("has a kernel of another type")),
     };
     Ok(x.with(dims, data))
-}
-
-/// The window, with the output exactly as large as asked for even where no tap reaches its end.
-fn placed(call: &Call, positions: &[usize], sizes: &[usize]) -> Result<Window, RuleError> {
-    let (mut window, _) = params::transposed_window(call.node, positions, sizes)?;
-    if let Some(shape) = call.node.ints("output_shape") {
-        for (output, &wanted) in window.output.iter_mut().zip(shape) {
-            *output = usize::try_from(wanted).unwrap_or(*output);
-        }
-    }
-    Ok(window)
 }
 
 /// Adds the transposed convolution of `x` to `out`.

@@ -44,6 +44,7 @@ async fn new_model(store: &Store, id: Uuid, job_id: Option<String>) -> (StagingF
             outputs: Vec::new(),
             operators: BTreeMap::new(),
             trainable: true,
+            not_trainable_because: None,
             unsupported_operators: Vec::new(),
         },
     };

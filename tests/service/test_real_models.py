@@ -1,0 +1,130 @@
+"""Models as people have them: downloaded ones and exports of PyTorch, scikit-learn and Keras.
+
+tests/run writes them (tests/models/export.py) and names the folder in SINTER_MODEL_CASES, and the program
+that runs single models (examples/forward.rs) in SINTER_FORWARD.
+"""
+
+import io
+import json
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+FOLDER = os.environ.get("SINTER_MODEL_CASES")
+ALL = sorted(path.parent for path in pathlib.Path(FOLDER).glob("*/case.json")) if FOLDER else []
+PARITY = sorted(path.parent for path in pathlib.Path(FOLDER).glob("train_*/parity.json")) if FOLDER else []
+TOLERANCE = 1e-4
+
+
+def name_of(path):
+    return path.name
+
+
+def test_there_are_models():
+    assert len(ALL) >= 30, "SINTER_MODEL_CASES names the folder that tests/models/export.py wrote"
+    assert len(PARITY) == 6
+
+
+def forward(*arguments):
+    done = subprocess.run([os.environ["SINTER_FORWARD"], *map(str, arguments)], capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def read(path):
+    tensor = onnx.TensorProto()
+    tensor.ParseFromString(path.read_bytes())
+    return numpy_helper.to_array(tensor)
+
+
+def numbered(folder, prefix):
+    return sorted(folder.glob(f"{prefix}*.pb"), key=lambda path: int(path.stem.rsplit("_", 1)[1]))
+
+
+def session(path):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def difference(found, wanted):
+    """Largest difference, relative to the largest element of what is wanted."""
+    assert found.shape == wanted.shape and found.dtype == wanted.dtype
+    if wanted.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(found, wanted) else np.inf
+    if wanted.size == 0:
+        return 0.0
+    scale = max(float(np.abs(wanted).max()), 1e-6)
+    return float(np.abs(found.astype(np.float64) - wanted).max()) / scale
+
+
+@pytest.mark.parametrize("folder", ALL, ids=name_of)
+def test_agrees_with_onnx_runtime_and_comes_back_the_same(folder, tmp_path):
+    case = json.loads((folder / "case.json").read_text())
+    again = tmp_path / "again.onnx"
+    for batch in case["batches"]:
+        about = forward(folder / "model.onnx", "--inputs", folder / f"input_{batch}_", "--outputs", tmp_path / "out_",
+                        "--rewrite", again)
+        wanted = numbered(folder, f"output_{batch}_")
+        assert wanted
+        for index, path in enumerate(wanted):
+            found = difference(read(tmp_path / f"out_{index}.pb"), read(path))
+            assert found <= TOLERANCE, f"output {index} at batch {batch} differs by {found}"
+    assert about["unsupported"] == []
+    assert (about["training"] == "reaches the weights") == case["trainable"], about["training"]
+
+    onnx.checker.check_model(str(again))
+    first, second = session(folder / "model.onnx"), session(again)
+    assert [i.name for i in first.get_inputs()] == [i.name for i in second.get_inputs()]
+    feeds = {info.name: read(path)
+             for info, path in zip(first.get_inputs(), numbered(folder, f"input_{case['batches'][0]}_"))}
+    for one, other in zip(first.run(None, feeds), second.run(None, feeds), strict=True):
+        assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("folder", PARITY, ids=name_of)
+def test_ten_steps_follow_pytorch(server, folder):
+    parity = json.loads((folder / "parity.json").read_text())
+    arrays = dict(np.load(folder / "data.npz"))
+    archive = io.BytesIO()
+    np.savez(archive, **{f"{name}_{split}": value for name, value in arrays.items() for split in ("train", "test")})
+    steps = len(parity["losses"])
+    job = server.run(
+        "train", server.upload_model((folder / "model.onnx").read_bytes()),
+        server.upload_dataset(archive.getvalue()),
+        {"epochs": steps, "optimizer": {"name": "sgd", "learning_rate": parity["learning_rate"], "momentum": 0,
+                                        "weight_decay": 0}, "schedule": {"name": "constant"}},
+        data={"batch_size": len(arrays["y"]), "validation_fraction": 0, "preprocess": {"scale": 1}}, timeout=600)
+    assert job["status"] == "succeeded", job["error"]
+    curves = {c["name"]: c["points"] for c in server.get(f"/v1/jobs/{job['id']}/metrics").json()["data"]}
+    losses = [point["value"] for point in curves["train/loss"]]
+    np.testing.assert_allclose(losses, parity["losses"], rtol=0, atol=1e-3)
+    assert losses[-1] < losses[0]
+
+    trained = onnx.load_from_string(server.artifact(job, "model.onnx"))
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in trained.graph.initializer}
+    final = onnx.load(folder / "final.onnx")
+    compared = 0
+    for tensor in final.graph.initializer:
+        wanted = numpy_helper.to_array(tensor)
+        if wanted.dtype == np.float32 and wanted.size > 1:
+            np.testing.assert_allclose(found[tensor.name], wanted, rtol=0, atol=1e-3, err_msg=tensor.name)
+            compared += 1
+    assert compared > 3
+
+
+def test_a_quantised_model_is_evaluated_but_not_trained(server):
+    folder = next(path for path in ALL if "int8" in path.name)
+    model = server.get(f"/v1/models/{server.upload_model((folder / 'model.onnx').read_bytes())['id']}").json()
+    assert model["summary"]["unsupported_operators"] == []
+    assert model["summary"]["trainable"] is False
+    assert model["summary"]["not_trainable_because"]
