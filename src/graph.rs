@@ -35,6 +35,28 @@ pub use summary::{layers, summarize};
 use crate::onnx::Tensor;
 use crate::onnx::proto::{ModelProto, NodeProto, ValueInfoProto};
 
+/// Whether a node passes elements of its first input (of any, for Concat) on as they are.
+fn moves(family: Option<Family>, node: &NodeProto) -> bool {
+    match family {
+        Some(
+            Family::Transpose
+            | Family::Reshape
+            | Family::Flatten
+            | Family::Squeeze
+            | Family::Unsqueeze
+            | Family::Expand
+            | Family::Slice
+            | Family::Split
+            | Family::Concat,
+        ) => true,
+        Some(Family::Unary) => node.operator() == "Identity",
+        Some(Family::Cast) => node
+            .int("to")
+            .is_some_and(|to| crate::host::is_float(to as i32)),
+        _ => false,
+    }
+}
+
 /// A model's graph.
 ///
 /// Nodes stand in topological order, every value has one producer, and every `Constant` node has
@@ -143,24 +165,59 @@ impl Graph {
     }
 
     /// Names of the initializers that training changes: floats in a weight's place (operands of
-    /// convolutions and matrix products, biases, normalisation scales, slopes, and elementwise
-    /// operands of more than one element). Running statistics and scalars are none.
+    /// convolutions and matrix products, biases, normalisation scales, slopes, embeddings, and
+    /// elementwise operands of more than one element), or on the way to one through nodes that only
+    /// move elements. Running statistics and scalars are none.
     pub fn trainable(&self) -> BTreeSet<&str> {
-        self.initializers_in(&|node, index, tensor| match family(node) {
-            Some(Family::Conv | Family::ConvTranspose | Family::Gemm | Family::MatMul) => true,
-            Some(
-                Family::BatchNormalization
-                | Family::LayerNormalization
-                | Family::GroupNormalization,
-            ) => matches!(index, 1 | 2),
-            Some(Family::PRelu) => index == 1,
-            Some(Family::Recurrent) => matches!(index, 1..=3 | 7),
-            // Rows of an embedding; a table of one axis is a constant that is looked up.
-            Some(Family::Gather) => index == 0 && tensor.dims.len() > 1,
-            Some(Family::Einsum) => true,
-            Some(Family::Binary | Family::Variadic) => tensor.elements() > 1,
-            _ => false,
-        })
+        let mut places: BTreeSet<&str> = BTreeSet::new();
+        let mut weights = BTreeSet::new();
+        for node in self.nodes.iter().rev() {
+            let family = family(node);
+            let goes_on = moves(family, node)
+                && node
+                    .output
+                    .iter()
+                    .any(|name| places.contains(name.as_str()));
+            for (index, name) in node.input.iter().enumerate() {
+                let moved = goes_on && (index == 0 || family == Some(Family::Concat));
+                let place = match family {
+                    Some(Family::Conv | Family::ConvTranspose | Family::Gemm | Family::MatMul) => {
+                        true
+                    }
+                    Some(
+                        Family::BatchNormalization
+                        | Family::LayerNormalization
+                        | Family::GroupNormalization,
+                    ) => matches!(index, 1 | 2),
+                    Some(Family::PRelu) => index == 1,
+                    Some(Family::Recurrent) => matches!(index, 1..=3 | 7),
+                    Some(Family::Gather) => index == 0,
+                    Some(Family::Einsum | Family::Binary | Family::Variadic | Family::Concat) => {
+                        true
+                    }
+                    _ => false,
+                };
+                if !moved && !place {
+                    continue;
+                }
+                let Some(tensor) = self.initializers.get(name) else {
+                    places.insert(name);
+                    continue;
+                };
+                // A table of one axis is a constant that is looked up, a single number a setting.
+                let large = match family {
+                    Some(Family::Gather) => tensor.dims.len() > 1,
+                    Some(Family::Binary | Family::Variadic | Family::Concat) => {
+                        tensor.elements() > 1
+                    }
+                    _ => true,
+                };
+                if tensor.floats().is_some() && large {
+                    weights.insert(name.as_str());
+                }
+            }
+        }
+        weights
     }
 
     /// Names of running means and variances of batch normalisation.

@@ -12,6 +12,7 @@
 //! maps and grouped convolutions need no special indices.
 
 mod rules;
+mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -154,6 +155,8 @@ struct Follower<'a> {
     frozen: HashMap<Atom, String>,
     weights: BTreeMap<(String, usize), Vec<Atom>>,
     values: HashMap<&'a str, Vec<Axis>>,
+    /// Of integers that are counts: the channels that each element counts.
+    sizes: HashMap<&'a str, Vec<Axis>>,
     fixes: Vec<Fix>,
 }
 
@@ -166,6 +169,7 @@ impl<'a> Follower<'a> {
             frozen: HashMap::new(),
             weights: BTreeMap::new(),
             values: HashMap::new(),
+            sizes: HashMap::new(),
             fixes: Vec::new(),
         }
     }

@@ -373,7 +373,9 @@ fn attention_shapes(
             let heads = |name: &str| node.int(name).and_then(|n| usize::try_from(n).ok());
             match (heads("q_num_heads"), heads("kv_num_heads")) {
                 (Some(q), Some(kv)) if q > 0 && kv > 0 && width % kv == 0 => {
-                    Ok(vec![vec![*b, *rows, width / kv * q]])
+                    let width = (width / kv).checked_mul(q);
+                    let width = width.ok_or_else(|| RuleError::new("has too many heads"))?;
+                    Ok(vec![vec![*b, *rows, width]])
                 }
                 _ => Err(RuleError::new("has no numbers of heads that fit")),
             }

@@ -8,6 +8,7 @@ mod group_query;
 mod multi_head;
 mod normalize;
 mod other;
+mod quantized_lstm;
 mod standard;
 
 use super::call::{Call, Outcome};
@@ -41,6 +42,7 @@ pub(super) fn evaluate(call: &Call) -> Option<Outcome> {
         "GroupQueryAttention" => group_query::group_query_attention(call),
         "LinearAttention" => super::attention::linear_attention(call),
         "RotaryEmbedding" => attention::rotary_embedding(call),
+        "DynamicQuantizeLSTM" => quantized_lstm::dynamic_quantize_lstm(call),
         "Trilu" | "Pad" | "GatherND" | "GridSample" => other::renamed(call),
         "Range" => other::range(call),
         "ExpandDims" => other::expand_dims(call),

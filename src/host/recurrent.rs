@@ -2,8 +2,11 @@
 //! peepholes, Gers and Schmidhuber 2000).
 
 mod activation;
+mod product;
 
 use activation::{Activation, activations};
+use product::Numbers;
+pub(super) use product::{Product, Weights, each_pair};
 
 use super::array::{Array, Data};
 use super::call::{Call, Outcome};
@@ -12,26 +15,21 @@ use crate::graph::params::RuleError;
 /// `None` for an operator that is none of this file.
 pub(super) fn evaluate(call: &Call) -> Option<Outcome> {
     Some(match call.operator() {
-        "RNN" => run(call, Cell::Rnn),
-        "GRU" => run(
+        "RNN" => with_numbers(call, Cell::Rnn),
+        "GRU" => with_numbers(
             call,
             Cell::Gru {
                 linear_before_reset: call.node.int("linear_before_reset").unwrap_or(0) != 0,
             },
         ),
-        "LSTM" => run(
-            call,
-            Cell::Lstm {
-                input_forget: call.node.int("input_forget").unwrap_or(0) != 0,
-            },
-        ),
+        "LSTM" => with_numbers(call, Cell::lstm(call)),
         _ => return None,
     })
 }
 
 /// What happens at one step of time.
 #[derive(Debug, Clone, Copy)]
-enum Cell {
+pub(super) enum Cell {
     Rnn,
     Gru {
         /// Whether the reset gate comes after the recurrent product of the hidden gate.
@@ -44,6 +42,13 @@ enum Cell {
 }
 
 impl Cell {
+    /// LSTM, as the node has it.
+    pub fn lstm(call: &Call) -> Self {
+        Self::Lstm {
+            input_forget: call.node.int("input_forget").unwrap_or(0) != 0,
+        }
+    }
+
     fn gates(self) -> usize {
         match self {
             Self::Rnn => 1,
@@ -63,25 +68,30 @@ impl Cell {
 }
 
 /// Sizes of a layer, and the order of its axes.
-struct Shape {
-    steps: usize,
-    batch: usize,
-    input: usize,
-    hidden: usize,
-    directions: usize,
+pub(super) struct Shape {
+    pub steps: usize,
+    pub batch: usize,
+    pub input: usize,
+    pub hidden: usize,
+    pub directions: usize,
+    /// Rows of the weights of one direction: the hidden states of every gate.
+    pub rows: usize,
     /// `layout` 1: the batch comes first.
     batch_first: bool,
 }
 
 impl Shape {
-    fn of(call: &Call, cell: Cell, directions: usize) -> Result<Self, RuleError> {
+    /// The sizes of the layer whose recurrent weights, at input 2, have the hidden state on axis
+    /// `hidden_axis`. Checks every input but the weights.
+    pub fn of(call: &Call, cell: Cell, hidden_axis: usize) -> Result<Self, RuleError> {
         let layout = call.node.int("layout").unwrap_or(0);
-        let recurrent = &call.input(2)?.dims;
-        let (&[first, second, input], &[_, _, hidden]) =
-            (call.input(0)?.dims.as_slice(), recurrent.as_slice())
-        else {
+        let (&[first, second, input], recurrent @ &[_, _, _]) = (
+            call.input(0)?.dims.as_slice(),
+            call.input(2)?.dims.as_slice(),
+        ) else {
             return Err(RuleError::new("needs an input and weights of three axes"));
         };
+        let hidden = recurrent[hidden_axis];
         if !(0..=1).contains(&layout) {
             return Err(RuleError::new(format!("has layout {layout}")));
         }
@@ -98,23 +108,24 @@ impl Shape {
         } else {
             (first, second)
         };
+        if hidden == 0 {
+            return Err(RuleError::new("has a hidden state of no elements"));
+        }
+        call.count(&[2 * cell.gates(), hidden])?;
+        let rows = cell.gates() * hidden;
+        call.count(&[batch, rows])?;
+        let directions = directions(call)?.len();
         let shape = Self {
             steps,
             batch,
             input,
             hidden,
             directions,
+            rows,
             batch_first,
         };
-        if hidden == 0 {
-            return Err(RuleError::new("has a hidden state of no elements"));
-        }
-        call.count(&[2 * cell.gates(), hidden])?;
         call.count(&shape.output_dims())?;
         call.count(&shape.state_dims())?;
-        let rows = cell.gates() * hidden;
-        expect(call, 1, &[directions, rows, input])?;
-        expect(call, 2, &[directions, rows, hidden])?;
         expect(call, 3, &[directions, 2 * rows])?;
         expect(call, 4, &[batch])?;
         expect(call, 5, &shape.state_dims())?;
@@ -171,7 +182,7 @@ impl Shape {
 }
 
 /// Refuses an input, where there is one, of another shape.
-fn expect(call: &Call, index: usize, dims: &[usize]) -> Result<(), RuleError> {
+pub(super) fn expect(call: &Call, index: usize, dims: &[usize]) -> Result<(), RuleError> {
     match call.optional(index) {
         Some(array) if array.dims != dims => Err(RuleError::new(format!(
             "has a value of shape {:?} as input {index}, needs {dims:?}",
@@ -181,12 +192,11 @@ fn expect(call: &Call, index: usize, dims: &[usize]) -> Result<(), RuleError> {
     }
 }
 
-/// The weights of one direction.
+/// One direction.
 struct Layer<'a> {
     cell: Cell,
     hidden: usize,
-    input_weights: &'a [f64],
-    recurrent_weights: &'a [f64],
+    weights: &'a Weights<'a>,
     /// Of the input, then of the recurrent product, gate by gate; empty where there is none.
     biases: &'a [f64],
     /// Of the input, output and forget gate; empty where there is none.
@@ -195,19 +205,38 @@ struct Layer<'a> {
     clip: f64,
 }
 
-/// What one example remembers, and scratch room for a step.
+/// What one example remembers.
 struct State {
     hidden: Vec<f64>,
     cell: Vec<f64>,
+}
+
+/// Scratch room for one step of time: a row for each example that takes it.
+#[derive(Default)]
+struct Room {
+    input: Vec<f64>,
+    hidden: Vec<f64>,
     /// Products with the input, by gate.
     from_input: Vec<f64>,
     /// Products with the hidden state, by gate.
     recurrent: Vec<f64>,
-    reset: Vec<f64>,
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+/// Products of one example, by gate, biases included.
+struct Gates<'a> {
+    from_input: &'a mut [f64],
+    recurrent: &'a mut [f64],
+}
+
+impl Gates<'_> {
+    fn sum(&self, row: usize) -> f64 {
+        self.from_input[row] + self.recurrent[row]
+    }
+}
+
+/// Adds the biases, where there are any.
+fn add(values: &mut [f64], biases: &[f64]) {
+    values.iter_mut().zip(biases).for_each(|(v, b)| *v += b);
 }
 
 impl Layer<'_> {
@@ -216,93 +245,107 @@ impl Layer<'_> {
         self.activations[index].apply(value.clamp(-self.clip, self.clip))
     }
 
-    fn input_bias(&self, row: usize) -> f64 {
-        self.biases.get(row).copied().unwrap_or(0.0)
-    }
-
-    fn recurrent_bias(&self, row: usize) -> f64 {
-        let rows = self.cell.gates() * self.hidden;
-        self.biases.get(rows + row).copied().unwrap_or(0.0)
+    /// The biases of the input and of the recurrent product.
+    fn biases(&self) -> (&[f64], &[f64]) {
+        self.biases.split_at(self.biases.len() / 2)
     }
 
     fn peephole(&self, row: usize) -> f64 {
         self.peepholes.get(row).copied().unwrap_or(0.0)
     }
 
-    /// One step of time of one example.
-    fn step(&self, input: &[f64], state: &mut State) {
-        let width = input.len();
-        for row in 0..self.cell.gates() * self.hidden {
-            state.from_input[row] =
-                self.input_bias(row) + dot(&self.input_weights[row * width..][..width], input);
-            state.recurrent[row] =
-                self.recurrent_bias(row) + dot(self.recurrent_row(row), &state.hidden);
+    /// One step of time of the examples `active`, whose inputs are in `room`.
+    fn step(
+        &self,
+        states: &mut [State],
+        active: &[usize],
+        room: &mut Room,
+    ) -> Result<(), RuleError> {
+        let rows = self.cell.gates() * self.hidden;
+        room.hidden.clear();
+        for &example in active {
+            room.hidden.extend_from_slice(&states[example].hidden);
         }
-        match self.cell {
-            Cell::Rnn => self.rnn(state),
-            Cell::Gru {
-                linear_before_reset,
-            } => self.gru(state, linear_before_reset),
-            Cell::Lstm { input_forget } => self.lstm(state, input_forget),
+        room.from_input.resize(active.len() * rows, 0.0);
+        room.recurrent.resize(active.len() * rows, 0.0);
+        let Weights { input, recurrent } = self.weights;
+        input.multiply(&room.input, 0..rows, &mut room.from_input)?;
+        recurrent.multiply(&room.hidden, 0..rows, &mut room.recurrent)?;
+        let from_input = room.from_input.chunks_exact_mut(rows);
+        let gates = from_input.zip(room.recurrent.chunks_exact_mut(rows));
+        for (&example, (from_input, recurrent)) in active.iter().zip(gates) {
+            add(from_input, self.biases().0);
+            add(recurrent, self.biases().1);
+            let gates = Gates {
+                from_input,
+                recurrent,
+            };
+            let state = &mut states[example];
+            match self.cell {
+                Cell::Rnn => self.rnn(state, &gates),
+                Cell::Gru {
+                    linear_before_reset,
+                } => self.gru(state, gates, linear_before_reset)?,
+                Cell::Lstm { input_forget } => self.lstm(state, &gates, input_forget),
+            }
         }
+        Ok(())
     }
 
-    fn recurrent_row(&self, row: usize) -> &[f64] {
-        &self.recurrent_weights[row * self.hidden..][..self.hidden]
-    }
-
-    fn rnn(&self, state: &mut State) {
+    fn rnn(&self, state: &mut State, gates: &Gates) {
         for unit in 0..self.hidden {
-            state.hidden[unit] = self.activate(0, state.from_input[unit] + state.recurrent[unit]);
+            state.hidden[unit] = self.activate(0, gates.sum(unit));
         }
     }
 
     /// Gates in the order update, reset, hidden.
-    fn gru(&self, state: &mut State, linear_before_reset: bool) {
+    fn gru(
+        &self,
+        state: &mut State,
+        gates: Gates,
+        linear_before_reset: bool,
+    ) -> Result<(), RuleError> {
         let size = self.hidden;
-        let gate = |state: &State, row: usize| state.from_input[row] + state.recurrent[row];
-        for unit in 0..size {
-            state.reset[unit] = self.activate(0, gate(state, size + unit));
-        }
+        let mut reset: Vec<f64> = (size..2 * size)
+            .map(|row| self.activate(0, gates.sum(row)))
+            .collect();
         if !linear_before_reset {
-            for unit in 0..size {
-                state.reset[unit] *= state.hidden[unit];
-            }
-            for unit in 0..size {
-                let row = 2 * size + unit;
-                state.recurrent[row] =
-                    self.recurrent_bias(row) + dot(self.recurrent_row(row), &state.reset);
-            }
+            reset
+                .iter_mut()
+                .zip(&state.hidden)
+                .for_each(|(r, h)| *r *= h);
+            let hidden_gate = &mut gates.recurrent[2 * size..];
+            let recurrent = &self.weights.recurrent;
+            recurrent.multiply(&reset, 2 * size..3 * size, hidden_gate)?;
+            let biases = self.biases().1;
+            add(hidden_gate, biases.get(2 * size..).unwrap_or_default());
+            reset.fill(1.0);
         }
         for unit in 0..size {
             let row = 2 * size + unit;
-            let reset = if linear_before_reset {
-                state.reset[unit]
-            } else {
-                1.0
-            };
-            let update = self.activate(0, gate(state, unit));
-            let new = self.activate(1, state.from_input[row] + reset * state.recurrent[row]);
+            let update = self.activate(0, gates.sum(unit));
+            let recurrent = reset[unit] * gates.recurrent[row];
+            let new = self.activate(1, gates.from_input[row] + recurrent);
             state.hidden[unit] = (1.0 - update) * new + update * state.hidden[unit];
         }
+        Ok(())
     }
 
     /// Gates in the order input, output, forget, cell.
-    fn lstm(&self, state: &mut State, input_forget: bool) {
+    fn lstm(&self, state: &mut State, gates: &Gates, input_forget: bool) {
         let size = self.hidden;
-        let gate = |state: &State, row: usize| state.from_input[row] + state.recurrent[row];
         for unit in 0..size {
             let old = state.cell[unit];
             let peep = |part: usize, cell: f64| self.peephole(part * size + unit) * cell;
-            let input = self.activate(0, gate(state, unit) + peep(0, old));
+            let input = self.activate(0, gates.sum(unit) + peep(0, old));
             let forget = if input_forget {
                 1.0 - input
             } else {
-                self.activate(0, gate(state, 2 * size + unit) + peep(2, old))
+                self.activate(0, gates.sum(2 * size + unit) + peep(2, old))
             };
-            let candidate = self.activate(1, gate(state, 3 * size + unit));
+            let candidate = self.activate(1, gates.sum(3 * size + unit));
             let cell = forget * old + input * candidate;
-            let output = self.activate(0, gate(state, size + unit) + peep(1, cell));
+            let output = self.activate(0, gates.sum(size + unit) + peep(1, cell));
             state.cell[unit] = cell;
             // Gates are clipped; the cell is not, as in ONNX Runtime.
             state.hidden[unit] = output * self.activations[2].apply(cell);
@@ -350,15 +393,35 @@ fn part(array: Option<&Array>, index: usize, of: usize) -> Result<&[f64], RuleEr
     Ok(&values[index * size..][..size])
 }
 
-/// RNN, GRU and LSTM: the outputs Y, Y_h and, for LSTM, Y_c. Padding gives zeros in Y.
-fn run(call: &Call, cell: Cell) -> Outcome {
-    let backwards = directions(call)?;
-    let count = backwards.len();
-    let shape = Shape::of(call, cell, count)?;
-    let lengths = lengths(call, &shape)?;
+/// RNN, GRU and LSTM with weights that are numbers, `[directions, rows, input or hidden]`.
+fn with_numbers(call: &Call, cell: Cell) -> Outcome {
+    let shape = Shape::of(call, cell, 2)?;
+    expect(call, 1, &[shape.directions, shape.rows, shape.input])?;
+    expect(call, 2, &[shape.directions, shape.rows, shape.hidden])?;
+    let product = |index: usize, direction: usize, width: usize| {
+        let weights = part(Some(call.input(index)?), direction, shape.directions)?;
+        Ok(Box::new(Numbers { weights, width }) as Box<dyn Product>)
+    };
+    let weights = (0..shape.directions)
+        .map(|direction| {
+            Ok(Weights {
+                input: product(1, direction, shape.input)?,
+                recurrent: product(2, direction, shape.hidden)?,
+            })
+        })
+        .collect::<Result<Vec<_>, RuleError>>()?;
+    run(call, cell, &shape, &weights)
+}
+
+/// The outputs Y, Y_h and, for LSTM, Y_c of a layer with the weights of each direction. Padding gives
+/// zeros in Y.
+pub(super) fn run(call: &Call, cell: Cell, shape: &Shape, weights: &[Weights]) -> Outcome {
+    let lengths = lengths(call, shape)?;
+    let longest = lengths.iter().copied().max().unwrap_or(0);
     let is_lstm = matches!(cell, Cell::Lstm { .. });
     let x = call.input(0)?;
     let input = x.floats()?;
+    let count = shape.directions;
     let activations = activations(call, cell.default_activations(), count)?;
     let clip = call.node.float("clip").map_or(f64::INFINITY, f64::from);
     if clip.is_nan() || clip < 0.0 {
@@ -370,42 +433,54 @@ fn run(call: &Call, cell: Cell) -> Outcome {
     let mut output = vec![0.0; call.count(&output_dims)?];
     let mut last = vec![0.0; call.count(&state_dims)?];
     let mut last_cell = last.clone();
-    let rows = cell.gates() * shape.hidden;
     let initial = |index: usize, at: usize| -> Result<Vec<f64>, RuleError> {
         match call.optional(index) {
             Some(array) => Ok(array.floats()?[at..][..shape.hidden].to_vec()),
             None => Ok(vec![0.0; shape.hidden]),
         }
     };
-    for (direction, &backward) in backwards.iter().enumerate() {
+    let mut room = Room::default();
+    let backwards = directions(call)?.iter();
+    for (direction, (&backward, weights)) in backwards.zip(weights).enumerate() {
         let layer = Layer {
             cell,
             hidden: shape.hidden,
-            input_weights: part(Some(call.input(1)?), direction, count)?,
-            recurrent_weights: part(Some(call.input(2)?), direction, count)?,
+            weights,
             biases: part(call.optional(3), direction, count)?,
             peepholes: part(call.optional(7).filter(|_| is_lstm), direction, count)?,
             activations: &activations[direction],
             clip,
         };
-        // A sequence of no steps leaves zeros, as in ONNX Runtime.
-        let sequences = lengths.iter().enumerate();
-        for (example, &length) in sequences.filter(|(_, length)| **length > 0) {
-            let at = shape.state_at(direction, example);
-            let mut state = State {
-                hidden: initial(5, at)?,
-                cell: if is_lstm { initial(6, at)? } else { vec![] },
-                from_input: vec![0.0; rows],
-                recurrent: vec![0.0; rows],
-                reset: vec![0.0; shape.hidden],
+        let mut states = (0..shape.batch)
+            .map(|example| {
+                let at = shape.state_at(direction, example);
+                Ok(State {
+                    hidden: initial(5, at)?,
+                    cell: if is_lstm { initial(6, at)? } else { vec![] },
+                })
+            })
+            .collect::<Result<Vec<_>, RuleError>>()?;
+        for turn in 0..longest {
+            let active: Vec<usize> = (0..shape.batch).filter(|&e| lengths[e] > turn).collect();
+            let step = |example: usize| match backward {
+                true => lengths[example] - 1 - turn,
+                false => turn,
             };
-            for turn in 0..length {
-                let step = if backward { length - 1 - turn } else { turn };
-                let start = shape.input_at(step, example);
-                layer.step(&input[start..][..shape.input], &mut state);
-                let start = shape.output_at(step, direction, example);
-                output[start..][..shape.hidden].copy_from_slice(&state.hidden);
+            room.input.clear();
+            for &example in &active {
+                let start = shape.input_at(step(example), example);
+                room.input.extend_from_slice(&input[start..][..shape.input]);
             }
+            layer.step(&mut states, &active, &mut room)?;
+            for &example in &active {
+                let start = shape.output_at(step(example), direction, example);
+                output[start..][..shape.hidden].copy_from_slice(&states[example].hidden);
+            }
+        }
+        // A sequence of no steps leaves zeros, as in ONNX Runtime.
+        let examples = states.iter().enumerate();
+        for (example, state) in examples.filter(|(example, _)| lengths[*example] > 0) {
+            let at = shape.state_at(direction, example);
             last[at..][..shape.hidden].copy_from_slice(&state.hidden);
             if is_lstm {
                 last_cell[at..][..shape.hidden].copy_from_slice(&state.cell);

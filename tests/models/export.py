@@ -18,6 +18,14 @@ import sys
 import time
 import warnings
 
+import torch
+
+import downloaded  # noqa: F401, this and the next three list their models
+import other_tools  # noqa: F401
+import pytorch  # noqa: F401
+import training  # noqa: F401
+from case import MODELS
+
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -37,15 +45,6 @@ def main():
         os.environ["SINTER_TEST_CACHE"] = str(options.cache)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-
-    import torch
-
-    import downloaded  # noqa: F401, each of these lists its models
-    import other_tools  # noqa: F401
-    import pytorch  # noqa: F401
-    import training  # noqa: F401
-    from case import MODELS
-
     torch.set_num_threads(1)
     chosen = [name for name in MODELS if any(fnmatch.fnmatch(name, pattern) for pattern in options.only)]
     if not chosen:

@@ -123,6 +123,7 @@ class Gpt(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, self.VOCABULARY, bias=False)
         self.head.weight = self.tokens.weight
+        nn.init.normal_(self.tokens.weight, std=0.2)
 
     def forward(self, input_ids):
         x = self.tokens(input_ids) + self.positions(torch.arange(input_ids.size(1)))

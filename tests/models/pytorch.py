@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 from collections.abc import Callable
+from importlib.metadata import version
 
 import numpy as np
 import onnx
@@ -102,8 +103,8 @@ def torchvision_model(name, **options):
     return lambda: torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **options)
 
 
-TORCHVISION = f"torchvision {torchvision.__version__}"
-OWN = f"tests/models/networks.py, torch {torch.__version__}"
+TORCHVISION = f"torchvision {version('torchvision')}"
+OWN = f"tests/models/networks.py, torch {version('torch')}"
 # name: (where the definition is from, what makes the module, what makes its inputs)
 NETWORKS = {
     "resnet18": (TORCHVISION, torchvision_model("resnet18"), images(64)),
@@ -128,11 +129,26 @@ NETWORKS = {
 }
 
 
+def set_statistics(network, name):
+    """Gives batch norms the mean statistics of seeded data, so that signals reach the outputs."""
+    norms = [part for part in network.module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    network.module.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # the mean of all batches
+    for index in range(8):
+        network.module(*network.tensors(16, np.random.default_rng(seed(f"{name} statistics {index}"))))
+    for norm, momentum in zip(norms, usual):
+        norm.momentum = momentum
+    network.module.eval()
+
+
 def make(name, build, inputs):
     """The network with seeded weights, ready for inference.
 
-    Weights that start as all zeros or all ones (norms, zeroed heads, class tokens) get noise and batch norms the
-    statistics of seeded data, so that leaving one out would show in the outputs.
+    Weights that start as all zeros or all ones (norms, zeroed heads, class tokens) get noise, so that leaving one out
+    shows in the outputs.
     """
     torch.manual_seed(seed(name))
     network = Network(build(), inputs)
@@ -140,10 +156,7 @@ def make(name, build, inputs):
         for parameter in network.module.parameters():
             if (parameter == parameter.flatten()[0]).all():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        network.module.train()
-        for index in range(8):
-            network.module(*network.tensors(16, np.random.default_rng(seed(f"{name} statistics {index}"))))
-    network.module.eval()
+        set_statistics(network, name)
     return network
 
 
@@ -170,19 +183,24 @@ def dynamo(network):
     return program.model_proto
 
 
-def case(name, exporter, exporter_name):
+def exported(name, exporter, exporter_name):
+    """The case of a network by one of the exporters; both get the same weights and inputs."""
     origin, build, inputs = NETWORKS[name]
     network = make(name, build, inputs)
-    proto = exporter(network)
 
     def reference(arrays):
         with torch.no_grad():
             return [network.module(*map(torch.from_numpy, arrays)).numpy()]
 
-    return Case(proto, f"{origin}, {exporter_name} exporter", lambda *args: list(inputs(*args).values()), reference,
-                seed=name)
+    return Case(
+        exporter(network),
+        f"{origin}, {exporter_name} exporter",
+        lambda batch, rng: list(inputs(batch, rng).values()),
+        reference,
+        seed_name=name,
+    )
 
 
 for name in NETWORKS:
-    model(f"{name}_torchscript")(functools.partial(case, name, torchscript, "TorchScript"))
-    model(f"{name}_dynamo")(functools.partial(case, name, dynamo, "dynamo"))
+    model(f"{name}_torchscript")(functools.partial(exported, name, torchscript, "TorchScript"))
+    model(f"{name}_dynamo")(functools.partial(exported, name, dynamo, "dynamo"))

@@ -2,7 +2,8 @@
 
 The folder train_NAME has model.onnx with nothing folded; data.npz, an array for each input and the labels `y`;
 parity.json with the learning rate, the loss before each step, and the losses of the same ten steps in float64, which
-say how much of a difference is rounding; and final.onnx, the same model after the last step, with the same initializers by name.
+say how much of a difference is rounding; and final.onnx, the same model after the last step, its initializers named
+as before.
 """
 
 import copy

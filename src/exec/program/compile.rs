@@ -29,9 +29,15 @@ pub(super) fn compile(
         folded: HashMap::new(),
         builder: Builder::default(),
     };
+    let used = used_values(graph, wanted)?;
     for (index, node) in graph.nodes.iter().enumerate() {
         if needed.contains(&index) {
-            compiler.add(index, node)?;
+            // A result that nothing reads asks nothing of the node.
+            let mut node = node.clone();
+            for name in node.output.iter_mut().filter(|name| !used.contains(*name)) {
+                name.clear();
+            }
+            compiler.add(index, &node)?;
         }
     }
     let outputs: Vec<usize> = wanted
@@ -39,6 +45,16 @@ pub(super) fn compile(
         .map(|name| compiler.slot(name))
         .collect::<Result<_, _>>()?;
     Ok(compiler.builder.finish(outputs))
+}
+
+/// Names of all values that a node, a graph inside a node, or the caller reads.
+fn used_values(graph: &Graph, wanted: &[&str]) -> Result<HashSet<String>, ExecError> {
+    let mut used: HashSet<String> = wanted.iter().map(|&name| name.to_owned()).collect();
+    for node in &graph.nodes {
+        used.extend(node.input.iter().cloned());
+        used.extend(node.captured().map_err(|e| ExecError::of(node, e))?);
+    }
+    Ok(used)
 }
 
 /// Nodes on the way to the wanted values, without those whose results are known already.

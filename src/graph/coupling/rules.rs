@@ -17,7 +17,11 @@ impl<'a> Follower<'a> {
                 .get(name)
                 .is_some_and(|known| known.value.is_some())
         }) {
+            self.follow_sizes(node);
             return;
+        }
+        if node.operator() != "Reshape" {
+            self.freeze_counts(node);
         }
         let Some(family) = family(node) else {
             self.give_up(node);
@@ -582,6 +586,18 @@ impl<'a> Follower<'a> {
         Some(vec![out])
     }
 
+    /// Whether an axis holds exactly these channels.
+    fn alike(&mut self, axis: &Axis, atoms: &[super::Atom]) -> bool {
+        let Some(own) = axis else {
+            return false;
+        };
+        own.len() == atoms.len()
+            && own
+                .iter()
+                .zip(atoms)
+                .all(|(&a, &b)| self.root(a) == self.root(b))
+    }
+
     /// A Reshape to fixed sizes must change with the channels it counts.
     fn follow_target_shape(&mut self, index: usize, node: &NodeProto, out: &mut [Axis]) {
         let Some(shape) = node.input_at(1) else {
@@ -589,7 +605,18 @@ impl<'a> Follower<'a> {
         };
         let constant = self.graph.initializers.contains_key(shape);
         let wanted = self.shapes.get(shape).and_then(|known| known.ints());
+        let counts = self.sizes.get(shape).cloned().unwrap_or_default();
         for (axis, own) in out.iter_mut().enumerate() {
+            if let Some(count) = counts.get(axis).cloned().flatten() {
+                // A size that is read off the very channels that it names follows them.
+                if !self.alike(own, &count) {
+                    let reason = format!("has its number named by `{}`", node.label());
+                    self.freeze_axis(&Some(count), &reason);
+                    self.freeze_axis(own, &reason);
+                    *own = None;
+                }
+                continue;
+            }
             let Some(atoms) = own.clone() else {
                 continue;
             };
