@@ -9,9 +9,12 @@ FOLDER is what tests/models/export.py wrote. Speed: medians in turns, 2 threads 
 the median latency of ONNX Runtime at batch 1, in turns with the original.
 """
 
+import collections
+import io
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -94,13 +97,34 @@ def beside_runtime(forward, folder, case):
     return about, worst, statistics.median(ours), statistics.median(theirs)
 
 
+def post(base, what, name, content):
+    return requests.post(f"{base}/v1/{what}?name={name}", data=content, timeout=120,
+                         headers={"Content-Type": "application/octet-stream"}).json()
+
+
+def examples(folder, case, model):
+    """The inputs of the largest batch as a data set, which tells the sizes that the file leaves open."""
+    batch = case["batches"][-1]
+    arrays = {}
+    for info, path in zip(session(model).get_inputs(), numbered(folder, f"input_{batch}_")):
+        for split in ("train", "test"):
+            arrays[f"{info.name}_{split}"] = read(path)
+    file = io.BytesIO()
+    labels = np.zeros(batch, np.int64)
+    np.savez(file, **arrays, y_train=labels, y_test=labels)
+    return file.getvalue()
+
+
 def prune(base, folder, case):
     """What came of pruning: MACs reached and times before and after, or what stood in the way."""
-    upload = requests.post(f"{base}/v1/models?name={folder.name}", data=(folder / "model.onnx").read_bytes(),
-                           headers={"Content-Type": "application/octet-stream"}, timeout=120).json()
-    answer = requests.post(f"{base}/v1/jobs", timeout=60, json={
-        "kind": "prune", "model": upload["id"], "device": "cpu",
-        "params": {"granularity": "channel", "scope": "global", "target": {"macs_ratio": 0.7}}})
+    model = str(folder / "model.onnx")
+    upload = post(base, "models", folder.name, (folder / "model.onnx").read_bytes())
+    body = {"kind": "prune", "model": upload["id"], "device": "cpu",
+            "params": {"granularity": "channel", "scope": "global", "target": {"macs_ratio": 0.7}}}
+    if upload["summary"]["macs"] is None:
+        body["dataset"] = post(base, "datasets", folder.name, examples(folder, case, model))["id"]
+        body["data"] = {"validation_fraction": 0, "preprocess": {"scale": 1}}
+    answer = requests.post(f"{base}/v1/jobs", timeout=60, json=body)
     if answer.status_code != 202:
         return answer.json().get("detail", answer.text)
     job = answer.json()
@@ -109,13 +133,20 @@ def prune(base, folder, case):
     if job["status"] != "succeeded":
         return job["error"]["detail"]
     smaller = requests.get(f"{base}/v1/jobs/{job['id']}/artifacts/model.onnx", timeout=60).content
-    before, after = session(str(folder / "model.onnx")), session(smaller)
+    before, after = session(model), session(smaller)
     feeds = feeds_of(before, folder, case["batches"][0])
     count = int(np.clip(100 / max(time_runtime(before, feeds, 3), 0.02), 3, 200))
     times = [(time_runtime(before, feeds, count), time_runtime(after, feeds, count)) for _ in range(ROUNDS)]
     first, second = (statistics.median(column) for column in zip(*times))
-    reached = job["result"]["prune"]["reached"]["macs_ratio"]
-    return reached, first, second
+    outcome = job["result"]["prune"]
+    return outcome["reached"]["macs_ratio"], first, second, in_the_way(outcome)
+
+
+def in_the_way(outcome):
+    """What kept most of the layers whole that are."""
+    reasons = collections.Counter(re.sub(r"`[^`]*` ?", "", blocked["reason"]) for blocked in outcome["blocked"])
+    text = [f"{count} layers: {reason.strip()}" for reason, count in reasons.most_common(2)]
+    return "; ".join(text)
 
 
 def start_server(binary, folder):
@@ -140,8 +171,9 @@ def main():
             about, worst, ours, theirs = beside_runtime(forward, own, case)
             outcome = prune(base, own, case) if case["trainable"] else "not trainable: " + about["training"]
             if isinstance(outcome, tuple):
-                reached, before, after = outcome
-                outcome = f"{reached:.2f} | {before:.2f} → {after:.2f} ms, {before / after:.2f}×"
+                reached, before, after, way = outcome
+                why = f"; {way}" if before / after < 1.15 and way else ""
+                outcome = f"{reached:.2f} | {before:.3f} → {after:.3f} ms, {before / after:.2f}×{why}"
             else:
                 outcome = f" | {outcome}"
             operators = len(about["operators"])

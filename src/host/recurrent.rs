@@ -2,9 +2,14 @@
 //! peepholes, Gers and Schmidhuber 2000).
 
 mod activation;
+mod cell;
 mod product;
+mod single;
 
-use activation::{Activation, activations};
+pub(super) use activation::Precision;
+use activation::activations;
+pub(super) use cell::Cell;
+use cell::{Layer, Room, State};
 use product::Numbers;
 pub(super) use product::{Product, Weights, each_pair};
 
@@ -25,46 +30,6 @@ pub(super) fn evaluate(call: &Call) -> Option<Outcome> {
         "LSTM" => with_numbers(call, Cell::lstm(call)),
         _ => return None,
     })
-}
-
-/// What happens at one step of time.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Cell {
-    Rnn,
-    Gru {
-        /// Whether the reset gate comes after the recurrent product of the hidden gate.
-        linear_before_reset: bool,
-    },
-    Lstm {
-        /// Whether the forget gate is one minus the input gate.
-        input_forget: bool,
-    },
-}
-
-impl Cell {
-    /// LSTM, as the node has it.
-    pub fn lstm(call: &Call) -> Self {
-        Self::Lstm {
-            input_forget: call.node.int("input_forget").unwrap_or(0) != 0,
-        }
-    }
-
-    fn gates(self) -> usize {
-        match self {
-            Self::Rnn => 1,
-            Self::Gru { .. } => 3,
-            Self::Lstm { .. } => 4,
-        }
-    }
-
-    /// The activations of one direction, where the node names none.
-    fn default_activations(self) -> &'static [&'static str] {
-        match self {
-            Self::Rnn => &["Tanh"],
-            Self::Gru { .. } => &["Sigmoid", "Tanh"],
-            Self::Lstm { .. } => &["Sigmoid", "Tanh", "Tanh"],
-        }
-    }
 }
 
 /// Sizes of a layer, and the order of its axes.
@@ -192,167 +157,6 @@ pub(super) fn expect(call: &Call, index: usize, dims: &[usize]) -> Result<(), Ru
     }
 }
 
-/// One direction.
-struct Layer<'a> {
-    cell: Cell,
-    hidden: usize,
-    weights: &'a Weights<'a>,
-    /// Of the input, then of the recurrent product, gate by gate; empty where there is none.
-    biases: &'a [f64],
-    /// Of the input, output and forget gate; empty where there is none.
-    peepholes: &'a [f64],
-    activations: &'a [Activation],
-    clip: f64,
-}
-
-/// What one example remembers.
-struct State {
-    hidden: Vec<f64>,
-    cell: Vec<f64>,
-}
-
-/// Scratch room for one step of time: a row for each example that takes it.
-#[derive(Default)]
-struct Room {
-    input: Vec<f64>,
-    hidden: Vec<f64>,
-    /// Products with the input, by gate.
-    from_input: Vec<f64>,
-    /// Products with the hidden state, by gate.
-    recurrent: Vec<f64>,
-}
-
-/// Products of one example, by gate, biases included.
-struct Gates<'a> {
-    from_input: &'a mut [f64],
-    recurrent: &'a mut [f64],
-}
-
-impl Gates<'_> {
-    fn sum(&self, row: usize) -> f64 {
-        self.from_input[row] + self.recurrent[row]
-    }
-}
-
-/// Adds the biases, where there are any.
-fn add(values: &mut [f64], biases: &[f64]) {
-    values.iter_mut().zip(biases).for_each(|(v, b)| *v += b);
-}
-
-impl Layer<'_> {
-    /// The activation number `index` of the clipped value.
-    fn activate(&self, index: usize, value: f64) -> f64 {
-        self.activations[index].apply(value.clamp(-self.clip, self.clip))
-    }
-
-    /// The biases of the input and of the recurrent product.
-    fn biases(&self) -> (&[f64], &[f64]) {
-        self.biases.split_at(self.biases.len() / 2)
-    }
-
-    fn peephole(&self, row: usize) -> f64 {
-        self.peepholes.get(row).copied().unwrap_or(0.0)
-    }
-
-    /// One step of time of the examples `active`, whose inputs are in `room`.
-    fn step(
-        &self,
-        states: &mut [State],
-        active: &[usize],
-        room: &mut Room,
-    ) -> Result<(), RuleError> {
-        let rows = self.cell.gates() * self.hidden;
-        room.hidden.clear();
-        for &example in active {
-            room.hidden.extend_from_slice(&states[example].hidden);
-        }
-        room.from_input.resize(active.len() * rows, 0.0);
-        room.recurrent.resize(active.len() * rows, 0.0);
-        let Weights { input, recurrent } = self.weights;
-        input.multiply(&room.input, 0..rows, &mut room.from_input)?;
-        recurrent.multiply(&room.hidden, 0..rows, &mut room.recurrent)?;
-        let from_input = room.from_input.chunks_exact_mut(rows);
-        let gates = from_input.zip(room.recurrent.chunks_exact_mut(rows));
-        for (&example, (from_input, recurrent)) in active.iter().zip(gates) {
-            add(from_input, self.biases().0);
-            add(recurrent, self.biases().1);
-            let gates = Gates {
-                from_input,
-                recurrent,
-            };
-            let state = &mut states[example];
-            match self.cell {
-                Cell::Rnn => self.rnn(state, &gates),
-                Cell::Gru {
-                    linear_before_reset,
-                } => self.gru(state, gates, linear_before_reset)?,
-                Cell::Lstm { input_forget } => self.lstm(state, &gates, input_forget),
-            }
-        }
-        Ok(())
-    }
-
-    fn rnn(&self, state: &mut State, gates: &Gates) {
-        for unit in 0..self.hidden {
-            state.hidden[unit] = self.activate(0, gates.sum(unit));
-        }
-    }
-
-    /// Gates in the order update, reset, hidden.
-    fn gru(
-        &self,
-        state: &mut State,
-        gates: Gates,
-        linear_before_reset: bool,
-    ) -> Result<(), RuleError> {
-        let size = self.hidden;
-        let mut reset: Vec<f64> = (size..2 * size)
-            .map(|row| self.activate(0, gates.sum(row)))
-            .collect();
-        if !linear_before_reset {
-            reset
-                .iter_mut()
-                .zip(&state.hidden)
-                .for_each(|(r, h)| *r *= h);
-            let hidden_gate = &mut gates.recurrent[2 * size..];
-            let recurrent = &self.weights.recurrent;
-            recurrent.multiply(&reset, 2 * size..3 * size, hidden_gate)?;
-            let biases = self.biases().1;
-            add(hidden_gate, biases.get(2 * size..).unwrap_or_default());
-            reset.fill(1.0);
-        }
-        for unit in 0..size {
-            let row = 2 * size + unit;
-            let update = self.activate(0, gates.sum(unit));
-            let recurrent = reset[unit] * gates.recurrent[row];
-            let new = self.activate(1, gates.from_input[row] + recurrent);
-            state.hidden[unit] = (1.0 - update) * new + update * state.hidden[unit];
-        }
-        Ok(())
-    }
-
-    /// Gates in the order input, output, forget, cell.
-    fn lstm(&self, state: &mut State, gates: &Gates, input_forget: bool) {
-        let size = self.hidden;
-        for unit in 0..size {
-            let old = state.cell[unit];
-            let peep = |part: usize, cell: f64| self.peephole(part * size + unit) * cell;
-            let input = self.activate(0, gates.sum(unit) + peep(0, old));
-            let forget = if input_forget {
-                1.0 - input
-            } else {
-                self.activate(0, gates.sum(2 * size + unit) + peep(2, old))
-            };
-            let candidate = self.activate(1, gates.sum(3 * size + unit));
-            let cell = forget * old + input * candidate;
-            let output = self.activate(0, gates.sum(size + unit) + peep(1, cell));
-            state.cell[unit] = cell;
-            // Gates are clipped; the cell is not, as in ONNX Runtime.
-            state.hidden[unit] = output * self.activations[2].apply(cell);
-        }
-    }
-}
-
 /// Whether each direction runs backwards.
 fn directions(call: &Call) -> Result<&'static [bool], RuleError> {
     match call.node.text("direction").unwrap_or("forward") {
@@ -410,19 +214,25 @@ fn with_numbers(call: &Call, cell: Cell) -> Outcome {
             })
         })
         .collect::<Result<Vec<_>, RuleError>>()?;
-    run(call, cell, &shape, &weights)
+    run(call, cell, Precision::Double, &shape, &weights)
 }
 
 /// The outputs Y, Y_h and, for LSTM, Y_c of a layer with the weights of each direction. Padding gives
 /// zeros in Y.
-pub(super) fn run(call: &Call, cell: Cell, shape: &Shape, weights: &[Weights]) -> Outcome {
+pub(super) fn run(
+    call: &Call,
+    cell: Cell,
+    precision: Precision,
+    shape: &Shape,
+    weights: &[Weights],
+) -> Outcome {
     let lengths = lengths(call, shape)?;
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let is_lstm = matches!(cell, Cell::Lstm { .. });
     let x = call.input(0)?;
     let input = x.floats()?;
     let count = shape.directions;
-    let activations = activations(call, cell.default_activations(), count)?;
+    let activations = activations(call, cell.default_activations(), count, precision)?;
     let clip = call.node.float("clip").map_or(f64::INFINITY, f64::from);
     if clip.is_nan() || clip < 0.0 {
         return Err(RuleError::new(format!("has a `clip` of {clip}")));
@@ -444,6 +254,7 @@ pub(super) fn run(call: &Call, cell: Cell, shape: &Shape, weights: &[Weights]) -
     for (direction, (&backward, weights)) in backwards.zip(weights).enumerate() {
         let layer = Layer {
             cell,
+            precision,
             hidden: shape.hidden,
             weights,
             biases: part(call.optional(3), direction, count)?,

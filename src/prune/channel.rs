@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{PruneError, importance};
 use crate::graph::coupling::{Couplings, Group};
-use crate::graph::{Cost, Cut, Graph, cost_of_one};
+use crate::graph::{Cost, Cut, Family, Graph, cost_of_one, family};
 use crate::spec::prune::{PruneParams, Scope, Target};
 
 /// Multiples that are tried for kept channel counts when the request names none. ONNX Runtime
@@ -46,8 +46,19 @@ pub fn choose(
     seed: u64,
 ) -> Result<Chosen, PruneError> {
     if couplings.groups.is_empty() {
-        let reasons: BTreeSet<&str> = couplings.blocked.values().map(String::as_str).collect();
-        let reasons: Vec<&str> = reasons.into_iter().take(5).collect();
+        let mut reasons: BTreeSet<String> = couplings.blocked.values().cloned().collect();
+        for node in &graph.nodes {
+            if family(node) == Some(Family::Recurrent) {
+                let (label, operator) = (node.label(), node.operator());
+                reasons.insert(format!(
+                    "the hidden units of `{label}` ({operator}) stay together"
+                ));
+            }
+        }
+        if reasons.is_empty() {
+            reasons.insert("no kernel of a convolution or matrix product is a weight".to_owned());
+        }
+        let reasons: Vec<String> = reasons.into_iter().take(5).collect();
         return Err(PruneError::NothingPrunable(reasons.join("; ")));
     }
     let scores = importance::of_units(

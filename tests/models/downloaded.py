@@ -148,7 +148,9 @@ def silero_vad_ifless():
 
 @model("silero_vad_half")
 def silero_vad_half():
-    return silero("silero_vad_half.onnx", ("input", "state"), "three Ifs about shapes")
+    case = silero("silero_vad_half.onnx", ("input", "state"), "three Ifs about shapes; its weights are initializers")
+    case.trainable = True
+    return case
 
 
 def letters(vocabulary):

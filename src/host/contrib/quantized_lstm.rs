@@ -7,7 +7,7 @@ use super::standard::{Standard, transposed};
 use crate::graph::params::RuleError;
 use crate::host::array::Array;
 use crate::host::call::{Call, Outcome};
-use crate::host::recurrent::{self, Cell, Product, Shape, Weights, each_pair};
+use crate::host::recurrent::{self, Cell, Precision, Product, Shape, Weights, each_pair};
 use crate::onnx::dtype_name;
 use crate::onnx::proto::data_type::{FLOAT, INT8, UINT8};
 
@@ -32,7 +32,7 @@ pub fn dynamic_quantize_lstm(call: &Call) -> Outcome {
             recurrent: Box::new(recurrent),
         })
         .collect();
-    recurrent::run(call, cell, &shape, &weights)
+    recurrent::run(call, cell, Precision::Single, &shape, &weights)
 }
 
 /// The inputs up to the last step of the longest sequence.

@@ -1,7 +1,26 @@
 //! Activations of recurrent layers, by name.
 
+use super::single;
 use crate::graph::params::RuleError;
 use crate::host::call::Call;
+
+/// The floating-point type in which a layer computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// float64.
+    Double,
+    /// float32, operation by operation as ONNX Runtime does.
+    Single,
+}
+
+impl Precision {
+    pub fn round(self, value: f64) -> f64 {
+        match self {
+            Self::Double => value,
+            Self::Single => f64::from(value as f32),
+        }
+    }
+}
 
 /// Of the value, alpha and beta.
 type Function = fn(f64, f64, f64) -> f64;
@@ -21,10 +40,13 @@ impl Activation {
 
     /// The activation of that name in any case, with the defaults of the ONNX operator, and how
     /// many of alpha and beta it takes.
-    fn named(name: &str) -> Option<(Self, usize)> {
+    fn named(name: &str, precision: Precision) -> Option<(Self, usize)> {
+        let single = precision == Precision::Single;
         let (function, alpha, beta, takes): (Function, f64, f64, usize) =
             match name.to_ascii_lowercase().as_str() {
                 "relu" => (|x, _, _| x.max(0.0), 0.0, 0.0, 0),
+                "tanh" if single => (|x, _, _| single::tanh(x), 0.0, 0.0, 0),
+                "sigmoid" if single => (|x, _, _| single::sigmoid(x), 0.0, 0.0, 0),
                 "tanh" => (|x, _, _| x.tanh(), 0.0, 0.0, 0),
                 "sigmoid" => (|x, _, _| 1.0 / (1.0 + (-x).exp()), 0.0, 0.0, 0),
                 "softsign" => (|x, _, _| x / (1.0 + x.abs()), 0.0, 0.0, 0),
@@ -61,6 +83,7 @@ pub fn activations(
     call: &Call,
     defaults: &[&str],
     directions: usize,
+    precision: Precision,
 ) -> Result<Vec<Vec<Activation>>, RuleError> {
     let given: Option<Vec<String>> = call.node.attribute("activations").map(|attribute| {
         let names = attribute.strings.iter();
@@ -91,7 +114,7 @@ pub fn activations(
     let mut betas = list("activation_beta").iter();
     let mut all = Vec::with_capacity(names.len());
     for name in &names {
-        let (mut activation, takes) = Activation::named(name)
+        let (mut activation, takes) = Activation::named(name, precision)
             .ok_or_else(|| call.unsupported(format_args!("has the activation `{name}`")))?;
         if takes >= 1
             && let Some(&alpha) = alphas.next()
