@@ -146,6 +146,7 @@ def in_the_way(outcome):
     """What kept most of the layers whole that are."""
     reasons = collections.Counter(re.sub(r"`[^`]*` ?", "", blocked["reason"]) for blocked in outcome["blocked"])
     text = [f"{count} layers: {reason.strip()}" for reason, count in reasons.most_common(2)]
+    text.append(f"kept counts are multiples of {outcome['round_to']}")
     return "; ".join(text)
 
 

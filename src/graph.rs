@@ -207,9 +207,9 @@ impl Graph {
                 // A table of one axis is a constant that is looked up, a single number a setting.
                 let large = match family {
                     Some(Family::Gather) => tensor.dims.len() > 1,
-                    Some(Family::Binary | Family::Variadic | Family::Concat) => {
-                        tensor.elements() > 1
-                    }
+                    Some(Family::Binary | Family::Variadic) => tensor.elements() > 1,
+                    // A class token, but no list of sizes or scales.
+                    Some(Family::Concat) if !moved => tensor.dims.len() > 1,
                     _ => true,
                 };
                 if tensor.floats().is_some() && large {

@@ -273,6 +273,7 @@ pub(super) fn run(
             .collect::<Result<Vec<_>, RuleError>>()?;
         for turn in 0..longest {
             let active: Vec<usize> = (0..shape.batch).filter(|&e| lengths[e] > turn).collect();
+            let ended: Vec<usize> = (0..shape.batch).filter(|&e| lengths[e] == turn).collect();
             let step = |example: usize| match backward {
                 true => lengths[example] - 1 - turn,
                 false => turn,
@@ -282,7 +283,7 @@ pub(super) fn run(
                 let start = shape.input_at(step(example), example);
                 room.input.extend_from_slice(&input[start..][..shape.input]);
             }
-            layer.step(&mut states, &active, &mut room)?;
+            layer.step(&mut states, &active, &ended, &mut room)?;
             for &example in &active {
                 let start = shape.output_at(step(example), direction, example);
                 output[start..][..shape.hidden].copy_from_slice(&states[example].hidden);

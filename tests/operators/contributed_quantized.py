@@ -156,6 +156,36 @@ for right in (U8, I8):
     case(f"DynamicQuantizeMatMul_{right}_columns", "DynamicQuantizeMatMul",
          [Reals(3, 8, low=0.1), Levels(right, 8, 3), scale([0.011, 0.013, 0.007]), None, None])
 
+# Recurrent layers: weights [directions, input or hidden, 4 * hidden].
+HIDDEN = 6
+
+
+def lstm(name, kind, scales, *, lengths=None, states=False, peepholes=False, outputs=3, **attributes):
+    """DynamicQuantizeLSTM of 7 steps, 3 examples and 5 inputs. `scales` is one scale for each direction, or for
+    each direction and column. The cases run on one thread: on more, ONNX Runtime quantizes the hidden states of
+    each thread's share of the batch apart."""
+    scales = np.array(scales, F32)
+    directions = len(scales)
+    zeros = np.full(scales.shape, 0 if kind == I8 else 131, kind)
+    state = [Reals(directions, 3, HIDDEN, low=-0.9, high=0.9) if states else None for _ in range(2)]
+    case(f"DynamicQuantizeLSTM_{kind}_{name}", "DynamicQuantizeLSTM",
+         [Reals(7, 3, 5), Levels(kind, directions, 5, 4 * HIDDEN), Levels(kind, directions, HIDDEN, 4 * HIDDEN),
+          Reals(directions, 8 * HIDDEN, low=-0.5, high=0.5), lengths and np.array(lengths, I32), *state,
+          Reals(directions, 3 * HIDDEN, low=-0.5, high=0.5) if peepholes else None, scales, zeros, scales * 1.5, zeros],
+         outputs=outputs, hidden_size=HIDDEN, **attributes)
+
+
+for kind in (U8, I8):
+    by_column = [np.linspace(0.005, 0.011, 4 * HIDDEN), np.linspace(0.009, 0.004, 4 * HIDDEN)]
+    lstm("forward", kind, [0.008])
+    lstm("reverse_columns", kind, by_column[:1], direction="reverse", states=True)
+    lstm("bidirectional", kind, [0.008, 0.006], direction="bidirectional", states=True)
+    lstm("bidirectional_columns", kind, by_column, direction="bidirectional")
+    lstm("lengths", kind, [0.008, 0.006], direction="bidirectional", lengths=[4, 6, 0], states=True)
+    lstm("peepholes", kind, [0.008], peepholes=True, states=True, clip=1.5)
+    lstm("input_forget", kind, [0.008], input_forget=1)
+    lstm("activations", kind, [0.008], activations=["HardSigmoid", "Softsign", "Relu"])
+
 # Convolutions of the standard domain.
 for left, right in KINDS:
     x, w, y = zero(7, left), zero(0, right), zero(11, left)

@@ -797,14 +797,15 @@ def test_a_job_that_names_a_deleted_model_or_data_set_is_422(untouched):
 
 
 def test_a_job_on_an_operator_that_can_not_run_is_refused_by_its_name(untouched):
-    node = helper.make_node("NonZero", ["input"], ["places"], "n")
-    cast = helper.make_node("Cast", ["places"], ["output"], "c", to=TensorProto.FLOAT)
-    content = models.build([node, cast], [("input", ["batch", 64])], [("output", ["a", "b"])])
+    node = helper.make_node("SequenceConstruct", ["input"], ["several"], "n")
+    first = helper.make_node("ConcatFromSequence", ["several"], ["output"], "c", axis=0)
+    content = models.build([node, first], [("input", ["batch", 64])], [("output", ["a", "b"])])
     model = untouched.upload_model(content, "odd")
-    assert model["summary"]["unsupported_operators"] == ["NonZero"]
+    assert model["summary"]["unsupported_operators"] == ["ConcatFromSequence", "SequenceConstruct"]
     assert model["summary"]["trainable"] is False
     body = {"kind": "evaluate", "model": model["id"], "dataset": untouched.digits["id"]}
-    assert_problem(untouched.post("/v1/jobs", json=body), 422, "unsupported_operator", pointer="/model", says="NonZero")
+    assert_problem(untouched.post("/v1/jobs", json=body), 422, "unsupported_operator", pointer="/model",
+                   says="SequenceConstruct")
     assert untouched.delete(f"/v1/models/{model['id']}").status_code == 204
 
 

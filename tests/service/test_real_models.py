@@ -25,6 +25,9 @@ TOLERANCE = 1e-4
 # (Magika: 1.8e-4); then this many times that difference is allowed.
 SPREAD = 3
 
+# Models that quantise while they run turn the last bit of a float into a whole level of 255.
+QUANTISED = 2e-3
+
 
 def name_of(path):
     return path.name
@@ -71,6 +74,13 @@ def difference(found, wanted):
     return float(np.abs(found.astype(np.float64) - wanted).max()) / scale
 
 
+def on_one_thread(folder, batch):
+    """ONNX Runtime quantises a batch in as many parts as it has threads; here it has one."""
+    runtime = session(folder / "model.onnx")
+    return runtime.run(None, {info.name: read(path)
+                              for info, path in zip(runtime.get_inputs(), numbered(folder, f"input_{batch}_"))})
+
+
 def own_spread(folder, batch, index):
     """How far ONNX Runtime's own results are from each other, example by example and all at once."""
     runtime = session(folder / "model.onnx")
@@ -91,6 +101,10 @@ def test_agrees_with_onnx_runtime_and_comes_back_the_same(folder, tmp_path):
         assert wanted
         for index, path in enumerate(wanted):
             found = difference(read(tmp_path / f"out_{index}.pb"), read(path))
+            if "int8" in folder.name:
+                found = difference(read(tmp_path / f"out_{index}.pb"), on_one_thread(folder, batch)[index])
+                assert found <= QUANTISED, f"output {index} at batch {batch} differs by {found}"
+                continue
             allowed = max(TOLERANCE, SPREAD * own_spread(folder, batch, index) if found > TOLERANCE else 0)
             assert found <= allowed, f"output {index} at batch {batch} differs by {found}"
     assert about["unsupported"] == []

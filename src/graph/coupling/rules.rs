@@ -23,9 +23,13 @@ impl<'a> Follower<'a> {
         if node.operator() != "Reshape" {
             self.freeze_counts(node);
         }
-        let Some(family) = family(node) else {
-            self.give_up(node);
-            return;
+        let unknown = |name: &String| !name.is_empty() && !self.shapes.contains_key(name);
+        let family = match family(node) {
+            Some(family) if !node.input.iter().chain(&node.output).any(unknown) => family,
+            _ => {
+                self.give_up(node);
+                return;
+            }
         };
         let done = match family {
             Family::Conv => self.conv(index, node),

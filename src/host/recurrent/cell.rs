@@ -110,16 +110,18 @@ impl Layer<'_> {
         self.round(self.round(products + peep) + self.round(of_input + of_recurrent))
     }
 
-    /// One step of time of the examples `active`, whose inputs are in `room`.
+    /// One step of time of the examples `active`, whose inputs are in `room`. The sequences of `ended`
+    /// had their last step just before; ONNX Runtime still has their states beside those of the others.
     pub fn step(
         &self,
         states: &mut [State],
         active: &[usize],
+        ended: &[usize],
         room: &mut Room,
     ) -> Result<(), RuleError> {
         let rows = self.cell.gates() * self.hidden;
         room.hidden.clear();
-        for &example in active {
+        for &example in active.iter().chain(ended) {
             room.hidden.extend_from_slice(&states[example].hidden);
         }
         room.from_input.resize(active.len() * rows, 0.0);
@@ -160,28 +162,24 @@ impl Layer<'_> {
         linear_before_reset: bool,
     ) -> Result<(), RuleError> {
         let size = self.hidden;
-        let mut reset: Vec<f64> = (size..2 * size)
-            .map(|row| self.activate(0, self.gate(&gates, row, 0.0)))
-            .collect();
+        let reset =
+            |unit: usize, gates: &Gates| self.activate(0, self.gate(gates, size + unit, 0.0));
         if !linear_before_reset {
-            reset
-                .iter_mut()
-                .zip(&state.hidden)
-                .for_each(|(r, h)| *r *= h);
+            let kept: Vec<f64> = (0..size)
+                .map(|unit| reset(unit, &gates) * state.hidden[unit])
+                .collect();
             let hidden_gate = &mut gates.recurrent[2 * size..];
             let recurrent = &self.weights.recurrent;
-            recurrent.multiply(&reset, 2 * size..3 * size, hidden_gate)?;
+            recurrent.multiply(&kept, 2 * size..3 * size, hidden_gate)?;
         }
         for unit in 0..size {
             let row = 2 * size + unit;
-            let update = self.activate(0, self.gate(&gates, unit, 0.0));
-            let factor = if linear_before_reset {
-                reset[unit]
-            } else {
-                1.0
-            };
             let (of_input, of_recurrent) = self.biases(row);
-            let recurrent = factor * (gates.recurrent[row] + of_recurrent);
+            let mut recurrent = gates.recurrent[row] + of_recurrent;
+            if linear_before_reset {
+                recurrent *= reset(unit, &gates);
+            }
+            let update = self.activate(0, self.gate(&gates, unit, 0.0));
             let new = self.activate(1, gates.from_input[row] + of_input + recurrent);
             state.hidden[unit] = (1.0 - update) * new + update * state.hidden[unit];
         }

@@ -13,7 +13,8 @@ pub struct Weights<'a> {
 /// A matrix of weights, one row for each element of each gate.
 pub trait Product {
     /// Puts the products of each vector in `vectors`, those of all examples at one step of time, with
-    /// each of the `rows` of the matrix into `out`, `[vectors, rows]`.
+    /// each of the `rows` of the matrix into `out`, `[vectors, rows]`. Vectors past the end of `out` get
+    /// no products, but count where the products depend on the range of all.
     fn multiply(
         &self,
         vectors: &[f64],
