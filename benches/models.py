@@ -122,7 +122,10 @@ def prune(base, folder, case):
     body = {"kind": "prune", "model": upload["id"], "device": "cpu",
             "params": {"granularity": "channel", "scope": "global", "target": {"macs_ratio": 0.7}}}
     if upload["summary"]["macs"] is None:
-        body["dataset"] = post(base, "datasets", folder.name, examples(folder, case, model))["id"]
+        dataset = post(base, "datasets", folder.name, examples(folder, case, model))
+        if "id" not in dataset:
+            return "its sizes are open and its inputs make no data set: " + dataset["detail"]
+        body["dataset"] = dataset["id"]
         body["data"] = {"validation_fraction": 0, "preprocess": {"scale": 1}}
     answer = requests.post(f"{base}/v1/jobs", timeout=60, json=body)
     if answer.status_code != 202:

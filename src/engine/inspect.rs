@@ -70,6 +70,12 @@ fn not_trainable(graph: &Graph, unsupported: &mut Vec<String>) -> Option<String>
         return Some("some of its operators can't run".to_owned());
     }
     let trained = graph.trainable();
+    let integer = |operator: &str| {
+        operator.contains("Quantize")
+            || operator.starts_with("QLinear")
+            || operator.ends_with("Integer")
+    };
+    let quantised = graph.nodes.iter().find(|node| integer(node.operator()));
     let compiled = feeds_for_batch(graph, 2)
         .map_err(ExecError::from)
         .and_then(|feeds| {
@@ -80,6 +86,14 @@ fn not_trainable(graph: &Graph, unsupported: &mut Vec<String>) -> Option<String>
         });
     match compiled {
         Ok(program) => match program.reach(&trained) {
+            _ if quantised.is_some() => quantised.map(|node| {
+                format!(
+                    "the model is quantised to integers (`{}`, {}), which have no gradient; train \
+                     and prune the floating-point model that it was made from",
+                    node.label(),
+                    node.operator()
+                )
+            }),
             Reach::Whole => None,
             Reach::Nothing if trained.is_empty() => Some(
                 "no floating-point weight stands where training could change it; a model that was \

@@ -108,7 +108,7 @@ def test_agrees_with_onnx_runtime_and_comes_back_the_same(folder, tmp_path):
             allowed = max(TOLERANCE, SPREAD * own_spread(folder, batch, index) if found > TOLERANCE else 0)
             assert found <= allowed, f"output {index} at batch {batch} differs by {found}"
     assert about["unsupported"] == []
-    if not folder.name.startswith("light_"):  # their weights are nodes, but for some biases
+    if not folder.name.startswith("light_") and "int8" not in folder.name:  # weights made by nodes; some floats left
         assert (about["training"] == "reaches the weights") == case["trainable"], about["training"]
 
     onnx.checker.check_model(str(again))
@@ -151,9 +151,9 @@ def test_ten_steps_follow_pytorch(server, folder):
     assert compared > 3
 
 
-def test_a_quantised_model_is_evaluated_but_not_trained(server):
-    folder = next(path for path in ALL if "int8" in path.name)
+@pytest.mark.parametrize("folder", [path for path in ALL if "int8" in path.name], ids=name_of)
+def test_a_quantised_model_is_evaluated_but_not_trained(server, folder):
     model = server.get(f"/v1/models/{server.upload_model((folder / 'model.onnx').read_bytes())['id']}").json()
     assert model["summary"]["unsupported_operators"] == []
     assert model["summary"]["trainable"] is False
-    assert model["summary"]["not_trainable_because"]
+    assert "quantised to integers" in model["summary"]["not_trainable_because"]
