@@ -119,6 +119,8 @@ def prune(base, folder, case):
     """What came of pruning: MACs reached and times before and after, or what stood in the way."""
     model = str(folder / "model.onnx")
     upload = post(base, "models", folder.name, (folder / "model.onnx").read_bytes())
+    if not upload["summary"]["trainable"]:
+        return "not trainable: " + upload["summary"]["not_trainable_because"]
     body = {"kind": "prune", "model": upload["id"], "device": "cpu",
             "params": {"granularity": "channel", "scope": "global", "target": {"macs_ratio": 0.7}}}
     if upload["summary"]["macs"] is None:
@@ -173,7 +175,7 @@ def main():
             if only and own.name not in only:
                 continue
             about, worst, ours, theirs = beside_runtime(forward, own, case)
-            outcome = prune(base, own, case) if case["trainable"] else "not trainable: " + about["training"]
+            outcome = prune(base, own, case)
             if isinstance(outcome, tuple):
                 reached, before, after, way = outcome
                 why = f"; {way}" if before / after < 1.15 and way else ""
