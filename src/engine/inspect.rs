@@ -76,6 +76,14 @@ fn not_trainable(graph: &Graph, unsupported: &mut Vec<String>) -> Option<String>
             || operator.ends_with("Integer")
     };
     let quantised = graph.nodes.iter().find(|node| integer(node.operator()));
+    let quantised = quantised.map(|node| {
+        format!(
+            "the model is quantised to integers (`{}`, {}), which have no gradient; train and prune \
+             the floating-point model that it was made from",
+            node.label(),
+            node.operator()
+        )
+    });
     let compiled = feeds_for_batch(graph, 2)
         .map_err(ExecError::from)
         .and_then(|feeds| {
@@ -86,14 +94,7 @@ fn not_trainable(graph: &Graph, unsupported: &mut Vec<String>) -> Option<String>
         });
     match compiled {
         Ok(program) => match program.reach(&trained) {
-            _ if quantised.is_some() => quantised.map(|node| {
-                format!(
-                    "the model is quantised to integers (`{}`, {}), which have no gradient; train \
-                     and prune the floating-point model that it was made from",
-                    node.label(),
-                    node.operator()
-                )
-            }),
+            _ if quantised.is_some() => quantised,
             Reach::Whole => None,
             Reach::Nothing if trained.is_empty() => Some(
                 "no floating-point weight stands where training could change it; a model that was \
@@ -108,7 +109,7 @@ fn not_trainable(graph: &Graph, unsupported: &mut Vec<String>) -> Option<String>
             )),
         },
         // Sizes that only the data tells are no fault of the graph.
-        Err(ExecError::Infer(InferError::OpenAxis { .. })) => None,
+        Err(ExecError::Infer(InferError::OpenAxis { .. })) => quantised,
         Err(error) => {
             let because = Some(error.to_string());
             unsupported.push(match error {
