@@ -11,6 +11,10 @@ use crate::onnx::proto::data_type;
 
 /// A value while a program runs. Integers, booleans and strings are always on the host, and so are
 /// floats that an operator on the host made.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most values are on the device, and few live at once"
+)]
 #[derive(Debug, Clone)]
 pub enum Operand {
     Device(Value),

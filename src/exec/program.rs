@@ -12,6 +12,7 @@ mod plan;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use burn::backend::DispatchDevice;
@@ -126,11 +127,11 @@ pub struct Outcome {
 #[derive(Debug, Clone)]
 enum Work {
     /// Settled by the shapes.
-    Ready(Op),
+    Ready(Box<Op>),
     /// To be planned when its inputs are there.
     Late(Arc<Late>),
     /// A node with graphs of its own.
-    Control(Arc<Control>),
+    Control(Rc<Control>),
 }
 
 /// A node whose results' shapes depend on the data.
@@ -156,6 +157,10 @@ struct Step {
 }
 
 /// Where a slot's value comes from before the first step.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are as many as weights and inputs, a few hundred"
+)]
 #[derive(Debug, Clone)]
 enum Source {
     /// Index into the feeds.

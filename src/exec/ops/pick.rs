@@ -16,6 +16,9 @@ use crate::onnx::proto::{NodeProto, data_type};
 
 type B = Dispatch;
 
+/// Where each element comes from, counted from 1, and the shape of the result.
+pub(in crate::exec) type Moves = (Vec<i64>, Vec<usize>);
+
 /// For every element of the result of a node that moves elements, the flat index of its source in
 /// the first input, counted from 1; 0 where it is filled with zero. `None` while the other inputs are
 /// not known.
@@ -25,7 +28,7 @@ pub(in crate::exec) fn index_map(
     node: &NodeProto,
     opset: i64,
     inputs: &[Option<&Known>],
-) -> Result<Option<(Vec<i64>, Vec<usize>)>, RuleError> {
+) -> Result<Option<Moves>, RuleError> {
     let Some(x) = inputs.first().copied().flatten() else {
         return Err(RuleError::new("has no input 0"));
     };

@@ -1,6 +1,7 @@
 //! From nodes to steps.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::control::Control;
@@ -169,7 +170,7 @@ impl Compiler<'_> {
             let names = control.reads(node);
             let inputs = self.slots_of(names.iter().map(String::as_str))?;
             self.builder
-                .step(node, index, Work::Control(Arc::new(control)), inputs, &[]);
+                .step(node, index, Work::Control(Rc::new(control)), inputs, &[]);
             return Ok(());
         }
         let open = |name: &String| !name.is_empty() && !self.shapes.contains_key(name);
@@ -185,7 +186,7 @@ impl Compiler<'_> {
                     .iter()
                     .map(|read| read.map_or("", |index| &node.input[index]));
                 let inputs = self.slots_of(names)?;
-                let work = Work::Ready(planned.op);
+                let work = Work::Ready(Box::new(planned.op));
                 self.builder
                     .step(node, index, work, inputs, &planned.outputs);
                 return Ok(());
@@ -328,7 +329,7 @@ pub(super) fn compile_body(
             })
             .collect::<Result<_, _>>()?;
         let work = match control {
-            Some(control) => Work::Control(Arc::new(control)),
+            Some(control) => Work::Control(Rc::new(control)),
             None => Work::Late(Arc::new(Late {
                 node: node.clone(),
                 opset,

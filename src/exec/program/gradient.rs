@@ -113,7 +113,7 @@ fn quantizes(step: &Step) -> bool {
 /// Whether the step makes numbers without a gradient.
 fn stops(step: &Step) -> bool {
     match &step.work {
-        Work::Ready(op) => matches!(op, Op::Host(_)),
+        Work::Ready(op) => matches!(**op, Op::Host(_)),
         Work::Late(late) => family(&late.node) == Some(Family::Host),
         Work::Control(_) => false,
     }
