@@ -22,22 +22,13 @@ import tempfile
 import time
 
 import numpy as np
-import onnx
 import onnxruntime
 import requests
-from onnx import numpy_helper
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "models"))
+from stored import feeds_of, numbered, read  # noqa: E402
 
 ROUNDS = 7
-
-
-def read(path):
-    tensor = onnx.TensorProto()
-    tensor.ParseFromString(path.read_bytes())
-    return numpy_helper.to_array(tensor)
-
-
-def numbered(folder, prefix):
-    return sorted(folder.glob(f"{prefix}*.pb"), key=lambda path: int(path.stem.rsplit("_", 1)[1]))
 
 
 def session(model):
@@ -45,10 +36,6 @@ def session(model):
     options.intra_op_num_threads = 2
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def feeds_of(runtime, folder, batch):
-    return {info.name: read(path) for info, path in zip(runtime.get_inputs(), numbered(folder, f"input_{batch}_"))}
 
 
 def time_runtime(runtime, feeds, count):

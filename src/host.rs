@@ -26,7 +26,12 @@ mod window;
 
 pub use array::{Array, Data, is_float, is_int};
 pub use call::{Call, Outcome};
-pub(crate) use call::{around, broadcast_indices, join, section};
+pub(crate) use call::{around, broadcast_indices, join, section, strides};
+
+use std::sync::Arc;
+
+use crate::graph::params::{RuleError, most_elements};
+use crate::onnx::proto::NodeProto;
 
 /// The results of an operator; `None` for one that this room does not hold.
 pub fn evaluate(call: &Call) -> Option<Outcome> {
@@ -56,8 +61,24 @@ pub fn evaluate(call: &Call) -> Option<Outcome> {
     }
 }
 
+/// The results of an operator while a graph runs, as large as the process allows.
+pub(crate) fn run(
+    node: &NodeProto,
+    opset: i64,
+    inputs: &[Option<Arc<Array>>],
+) -> Result<Vec<Arc<Array>>, RuleError> {
+    let call = Call {
+        node,
+        opset,
+        inputs,
+        most: most_elements(),
+    };
+    let results = evaluate(&call).unwrap_or_else(|| Err(RuleError::new("is not supported yet")))?;
+    Ok(results.into_iter().map(Arc::new).collect())
+}
+
 /// Whether this room holds the operator of `node`.
-pub fn holds(node: &crate::onnx::proto::NodeProto) -> bool {
+pub fn holds(node: &NodeProto) -> bool {
     // Without inputs and without room for a result nothing is computed.
     let call = Call {
         node,

@@ -9,12 +9,16 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "models"))
+from stored import feeds_of, numbered, read  # noqa: E402
 
 FOLDER = os.environ.get("SINTER_MODEL_CASES")
 ALL = sorted(path.parent for path in pathlib.Path(FOLDER).glob("*/case.json")) if FOLDER else []
@@ -45,16 +49,6 @@ def forward(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def read(path):
-    tensor = onnx.TensorProto()
-    tensor.ParseFromString(path.read_bytes())
-    return numpy_helper.to_array(tensor)
-
-
-def numbered(folder, prefix):
-    return sorted(folder.glob(f"{prefix}*.pb"), key=lambda path: int(path.stem.rsplit("_", 1)[1]))
-
-
 def session(path):
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -77,14 +71,13 @@ def difference(found, wanted):
 def on_one_thread(folder, batch):
     """ONNX Runtime quantises a batch in as many parts as it has threads; here it has one."""
     runtime = session(folder / "model.onnx")
-    return runtime.run(None, {info.name: read(path)
-                              for info, path in zip(runtime.get_inputs(), numbered(folder, f"input_{batch}_"))})
+    return runtime.run(None, feeds_of(runtime, folder, batch))
 
 
 def own_spread(folder, batch, index):
     """How far ONNX Runtime's own results are from each other, example by example and all at once."""
     runtime = session(folder / "model.onnx")
-    feeds = {info.name: read(path) for info, path in zip(runtime.get_inputs(), numbered(folder, f"input_{batch}_"))}
+    feeds = feeds_of(runtime, folder, batch)
     rows = [runtime.run(None, {name: value[row:row + 1] for name, value in feeds.items()})[index]
             for row in range(batch)]
     return difference(np.concatenate(rows), read(numbered(folder, f"output_{batch}_")[index]))
@@ -114,8 +107,7 @@ def test_agrees_with_onnx_runtime_and_comes_back_the_same(folder, tmp_path):
     onnx.checker.check_model(str(again))
     first, second = session(folder / "model.onnx"), session(again)
     assert [i.name for i in first.get_inputs()] == [i.name for i in second.get_inputs()]
-    feeds = {info.name: read(path)
-             for info, path in zip(first.get_inputs(), numbered(folder, f"input_{case['batches'][0]}_"))}
+    feeds = feeds_of(first, folder, case["batches"][0])
     for one, other in zip(first.run(None, feeds), second.run(None, feeds), strict=True):
         assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 

@@ -7,6 +7,7 @@ use burn::backend::ops::FloatTensorOps;
 use super::pick::pick;
 use crate::exec::value::{Value, dims, expand, reshape, sum_keep};
 use crate::graph::{Equation, Label};
+use crate::host;
 
 type B = Dispatch;
 
@@ -152,10 +153,7 @@ fn diagonal(value: Value, labels: &[Label], device: &DispatchDevice) -> Labelled
         return Labelled { value, labels: own };
     }
     let shape = dims(&value);
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
+    let strides = host::strides(&shape);
     let sizes: Vec<usize> = own
         .iter()
         .map(|&label| shape[place(labels, label)])

@@ -9,9 +9,9 @@ use burn::tensor::IndexingUpdateOp;
 
 use crate::exec::operand::{Operand, plain};
 use crate::exec::value::{Value, dims, from_host, indices, reshape, to_host};
-use crate::graph::params::{RuleError, check_shape, most_elements};
+use crate::graph::params::{RuleError, check_shape};
 use crate::graph::{Known, normalize_axis};
-use crate::host::{self, Array, Call};
+use crate::host::{self, Array};
 use crate::onnx::proto::{NodeProto, data_type};
 
 type B = Dispatch;
@@ -42,19 +42,11 @@ pub(in crate::exec) fn index_map(
             },
         });
     }
-    let call = Call {
-        node,
-        opset,
-        inputs: &arrays,
-        most: most_elements(),
-    };
-    let outcome =
-        host::evaluate(&call).unwrap_or_else(|| Err(RuleError::new("is not supported yet")))?;
+    let outcome = host::run(node, opset, &arrays)?;
     let moved = outcome
-        .into_iter()
-        .next()
+        .first()
         .ok_or_else(|| RuleError::new("gives nothing"))?;
-    Ok(Some((moved.ints()?.to_vec(), moved.dims)))
+    Ok(Some((moved.ints()?.to_vec(), moved.dims.clone())))
 }
 
 /// 1, 2, 3, … in the shape `dims`.
@@ -213,14 +205,8 @@ impl TopK {
             .collect();
         let array = Array::float(data_type::FLOAT, self.input.dims.clone(), elements);
         let count = Array::int64(vec![1], vec![self.output[self.axis] as i64]);
-        let call = Call {
-            node: &self.node,
-            opset: self.opset,
-            inputs: &[Some(Arc::new(array)), Some(Arc::new(count))],
-            most: most_elements(),
-        };
-        let results =
-            host::evaluate(&call).unwrap_or_else(|| Err(RuleError::new("is not supported yet")))?;
+        let inputs = [Some(Arc::new(array)), Some(Arc::new(count))];
+        let results = host::run(&self.node, self.opset, &inputs)?;
         let Some(found) = results.into_iter().nth(1) else {
             return Err(RuleError::new("gives no indices"));
         };
@@ -236,9 +222,6 @@ impl TopK {
             })
             .collect();
         let values = pick(x, &sources, &self.output, device);
-        Ok(vec![
-            Operand::Device(values),
-            Operand::Host(Arc::new(found)),
-        ])
+        Ok(vec![Operand::Device(values), Operand::Host(found)])
     }
 }

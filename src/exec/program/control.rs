@@ -168,10 +168,7 @@ impl Control {
                 .into_iter();
             let condition = outputs.next().map(Output::held);
             going = self.flag(Some(&condition))?.unwrap_or(false);
-            carried = outputs.by_ref().take(states).map(Output::held).collect();
-            for (all, one) in collected.iter_mut().zip(outputs) {
-                all.push(one);
-            }
+            carried = keep(outputs, states, &mut collected);
             turn += 1;
         }
         let mut results: Vec<Output> = carried.into_iter().map(Output::of).collect();
@@ -222,14 +219,11 @@ impl Control {
                 inputs.push(one_of(held, axis, place, context));
             }
             inputs.extend_from_slice(captured);
-            let mut outputs = body
+            let outputs = body
                 .program
                 .run_with(parameters, &inputs, context)?
                 .into_iter();
-            carried = outputs.by_ref().take(states).map(Output::held).collect();
-            for (all, one) in collected.iter_mut().zip(outputs) {
-                all.push(one);
-            }
+            carried = keep(outputs, states, &mut collected);
         }
         let mut results: Vec<Output> = carried.into_iter().map(Output::of).collect();
         for (index, all) in collected.into_iter().enumerate() {
@@ -309,6 +303,19 @@ impl Output {
             operand,
         }
     }
+}
+
+/// Sorts what a turn gave: the first `states` results are carried on, the others collected.
+fn keep(
+    mut outputs: impl Iterator<Item = Output>,
+    states: usize,
+    collected: &mut [Vec<Output>],
+) -> Vec<Held> {
+    let carried = outputs.by_ref().take(states).map(Output::held).collect();
+    for (all, one) in collected.iter_mut().zip(outputs) {
+        all.push(one);
+    }
+    carried
 }
 
 fn dims_of(operand: &Operand, known: Option<&Known>) -> Vec<usize> {

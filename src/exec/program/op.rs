@@ -21,9 +21,9 @@ use crate::exec::ops::resize::Resize;
 use crate::exec::ops::shape::{Fill, SpaceDepth, pad, select, slice, split};
 use crate::exec::ops::window::{Conv, ConvTranspose, LpPool, Pool, global_lp_pool, global_pool};
 use crate::exec::value::{self, Value};
-use crate::graph::params::{RuleError, most_elements};
+use crate::graph::params::RuleError;
 use crate::graph::{Known, Slicing};
-use crate::host::{self, Array, Call};
+use crate::host::{self, Array};
 use crate::onnx::proto::NodeProto;
 
 /// One step's work.
@@ -149,26 +149,9 @@ impl HostCall {
             .zip(&self.inputs)
             .map(|(operand, known)| Some(operand.as_ref()?.on_host(known.as_ref()?)))
             .collect();
-        let results = on_host(&self.node, self.opset, &inputs)?;
+        let results = host::run(&self.node, self.opset, &inputs)?;
         Ok(results.into_iter().map(Operand::Host).collect())
     }
-}
-
-/// The results of an operator on the host.
-pub(super) fn on_host(
-    node: &NodeProto,
-    opset: i64,
-    inputs: &[Option<Arc<Array>>],
-) -> Result<Vec<Arc<Array>>, RuleError> {
-    let call = Call {
-        node,
-        opset,
-        inputs,
-        most: most_elements(),
-    };
-    let results =
-        host::evaluate(&call).unwrap_or_else(|| Err(RuleError::new("is not supported yet")))?;
-    Ok(results.into_iter().map(Arc::new).collect())
 }
 
 impl Op {

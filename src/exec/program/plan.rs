@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::op::{self, HostCall, Op};
+use super::op::{HostCall, Op};
 use super::{Context, ExecError};
 use crate::exec::operand::Operand;
 use crate::exec::ops::attention::{Attention, Rotary};
@@ -111,7 +111,7 @@ pub(super) fn run_late(
                 _ => None,
             })
             .collect();
-        let results = op::on_host(node, opset, &inputs).map_err(wrong)?;
+        let results = host::run(node, opset, &inputs).map_err(wrong)?;
         let told = results
             .iter()
             .map(|array| Known::shaped(array.data_type, array.dims.clone()))
