@@ -4,6 +4,7 @@
 //! shapes; what is left runs as a list of steps over rank-free device values, with gradients where
 //! the device records them. One code path serves every device.
 
+mod definition;
 mod device;
 mod kernels;
 pub mod operand;
@@ -11,6 +12,7 @@ mod ops;
 mod program;
 pub mod value;
 
+pub use definition::defines;
 pub use device::{Device, DeviceError, list_devices};
 pub use operand::Operand;
 pub use program::{

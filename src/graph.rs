@@ -195,6 +195,7 @@ impl Graph {
                     Some(Family::Einsum | Family::Binary | Family::Variadic | Family::Concat) => {
                         true
                     }
+                    Some(Family::Host) => operator::defined_weights(node).contains(&index),
                     _ => false,
                 };
                 if !moved && !place {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use serde::Deserialize;
-use sinter::exec::{Device, Mode, Operand, Program, upload};
+use sinter::exec::{Device, Mode, Operand, Program, defines, upload};
 use sinter::graph::{Family, Graph, family};
 use sinter::host::{Array, Data};
 use sinter::onnx::proto::{NodeProto, TensorProto};
@@ -392,7 +392,7 @@ fn place(operator: &str) -> &'static str {
     };
     match family(&node) {
         None => "refused",
-        Some(Family::Host) => "host",
+        Some(Family::Host) if !defines(&node) => "host",
         Some(Family::Control) => "device and host",
         Some(_) => "device",
     }

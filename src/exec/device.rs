@@ -2,6 +2,7 @@
 
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device as BurnDevice, DeviceKind};
+use cubecl_environment::config::RuntimeConfig as _;
 
 use crate::spec::child::DeviceInfo;
 
@@ -82,8 +83,20 @@ struct Adapter {
     device: BurnDevice,
 }
 
+/// Keeps Burn from fusing kernels of graphics adapters. Burn 0.22.1 computes wrong gradients where it
+/// fuses the steps before a convolution with the convolution's own gradient, whose axes lie in
+/// another order (the cases `lp_pool_dilated` of `tests/operators.rs` on `wgpu`).
+fn run_kernels_alone() {
+    let settings = serde_json::json!({"fusion": {"beam_search": {"max_explorations": 0}}});
+    if let Ok(config) = serde_json::from_value::<burn::BurnConfig>(settings) {
+        // What has been set before stays.
+        let _ = burn::BurnConfig::try_set(config);
+    }
+}
+
 /// Graphics adapters in the order of real before software; each is started to see that it works.
 fn adapters() -> Vec<Adapter> {
+    run_kernels_alone();
     let mut found: Vec<Adapter> = Vec::new();
     let kinds = (0..4)
         .map(DeviceKind::DiscreteGpu)

@@ -154,6 +154,8 @@ struct Step {
     node: usize,
     label: String,
     operator: String,
+    /// Its results carry no gradient by their nature.
+    detached: bool,
 }
 
 /// Where a slot's value comes from before the first step.

@@ -124,7 +124,8 @@ pub fn infer(graph: &Graph, feeds: &HashMap<String, Vec<usize>>) -> Result<Shape
         }
         let inputs = known_inputs(node, &shapes);
         if let Told::Outputs(outputs) = tell(node, graph.opset_of(node), &inputs)? {
-            for (name, known) in node.output.iter().zip(outputs) {
+            let named = node.output.iter().zip(outputs);
+            for (name, known) in named.filter(|(name, _)| !name.is_empty()) {
                 shapes.insert(name.clone(), known);
             }
         }

@@ -144,3 +144,24 @@ fn device_family(operator: &str) -> Option<Family> {
         _ => return None,
     })
 }
+
+/// Which inputs of an operator without a family of its own are weights.
+pub(super) fn defined_weights(node: &NodeProto) -> &'static [usize] {
+    let standard = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
+    match node.operator() {
+        "DeformConv" => &[1, 3],
+        "CausalConvWithState" => &[1, 2],
+        _ if standard => &[],
+        "FusedMatMul" | "TransposeMatMul" | "FusedMatMulActivation" => &[0, 1],
+        "FusedGemm" | "GemmFastGelu" => &[0, 1, 2],
+        "FusedConv" | "Attention" | "LayerNormalization" => &[1, 2],
+        "BiasGelu" | "FastGelu" | "BiasSplitGelu" | "BiasAdd" | "SimplifiedLayerNormalization" => {
+            &[1]
+        }
+        "SkipLayerNormalization" => &[2, 3, 4],
+        "SkipSimplifiedLayerNormalization" => &[2, 3],
+        "EmbedLayerNormalization" => &[2, 3, 4, 5, 6],
+        "MultiHeadAttention" => &[3],
+        _ => &[],
+    }
+}

@@ -391,6 +391,19 @@ fn host_shapes(node: &NodeProto, inputs: &[Option<&Known>]) -> Result<Vec<Vec<us
     let Some(&first) = all.first() else {
         return Err(RuleError::open("makes a shape"));
     };
+    let known = |index: usize| {
+        let known = inputs.get(index).copied().flatten();
+        known.ok_or_else(|| RuleError::new(format!("has no input {index}")))
+    };
+    let dims = |index: usize| known(index).map(|known| known.dims.as_slice());
+    let ints = |index: usize| -> Result<Vec<usize>, RuleError> {
+        let values = known(index)?.ints();
+        let values = values.ok_or_else(|| RuleError::open("makes a shape"))?;
+        Ok(values
+            .into_iter()
+            .map(|size| size.max(0) as usize)
+            .collect())
+    };
     Ok(vec![match node.operator() {
         "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor"
         | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Mod" => {
@@ -420,6 +433,73 @@ fn host_shapes(node: &NodeProto, inputs: &[Option<&Known>]) -> Result<Vec<Vec<us
                 .collect()
         }
         "DynamicQuantizeLinear" => return Ok(vec![first.to_vec(), vec![], vec![]]),
+        "TensorScatter" => first.to_vec(),
+        "Det" => first[..first.len().saturating_sub(2)].to_vec(),
+        "NegativeLogLikelihoodLoss" | "SoftmaxCrossEntropyLoss" => {
+            let loss = match node.text("reduction") {
+                Some("none") => dims(1)?.to_vec(),
+                _ => vec![],
+            };
+            return Ok(vec![loss, first.to_vec()]);
+        }
+        "AffineGrid" => {
+            let sizes = ints(1)?;
+            let (Some((&batch, rest)), Some(axes)) =
+                (sizes.split_first(), sizes.len().checked_sub(2))
+            else {
+                return Err(RuleError::new("has no sizes"));
+            };
+            [&[batch], &rest[1.min(rest.len())..], &[axes]].concat()
+        }
+        "GridSample" => match (first, dims(1)?) {
+            ([batch, channels, ..], [_, points @ .., _]) => [&[*batch, *channels], points].concat(),
+            (x, grid) => {
+                let text = format!("samples {x:?} at points of shape {grid:?}");
+                return Err(RuleError::new(text));
+            }
+        },
+        "RoiAlign" => {
+            let size = |name: &str| node.int(name).unwrap_or(1).max(0) as usize;
+            let number = dims(1)?.first().copied().unwrap_or(0);
+            let channels = first.get(1).copied().unwrap_or(0);
+            vec![
+                number,
+                channels,
+                size("output_height"),
+                size("output_width"),
+            ]
+        }
+        "DeformConv" => {
+            let kernel = dims(1)?;
+            if first.len() < 3 || kernel.len() != first.len() {
+                let text = format!("has a kernel {kernel:?} for an input {first:?}");
+                return Err(RuleError::new(text));
+            }
+            let window = params::window(node, &first[2..], Some(&kernel[2..]))?;
+            [&[first[0], kernel[0]], &*window.output].concat()
+        }
+        "Col2Im" => {
+            let (image, block) = (ints(1)?, ints(2)?);
+            let taps = block
+                .iter()
+                .try_fold(1usize, |taps, &size| taps.checked_mul(size));
+            match (first, taps) {
+                (&[batch, rows, _], Some(taps @ 1..)) if rows % taps == 0 => {
+                    [&[batch, rows / taps], &*image].concat()
+                }
+                _ => return Err(RuleError::open("makes a shape")),
+            }
+        }
+        "CausalConvWithState" => match dims(1)? {
+            &[_, _, taps] if first.len() == 3 => {
+                let state = vec![first[0], first[1], taps.saturating_sub(1)];
+                return Ok(vec![first.to_vec(), state]);
+            }
+            kernel => {
+                let text = format!("has a kernel {kernel:?} for an input {first:?}");
+                return Err(RuleError::new(text));
+            }
+        },
         _ => return Err(RuleError::open("makes a shape")),
     }])
 }

@@ -8,6 +8,7 @@ mod single;
 
 pub(super) use activation::Precision;
 use activation::activations;
+pub(crate) use activation::{Named, named_activations};
 pub(super) use cell::Cell;
 use cell::{Layer, Room, State};
 use product::Numbers;

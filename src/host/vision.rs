@@ -10,6 +10,8 @@ use super::matrix::bounded;
 use crate::graph::params::RuleError;
 use crate::onnx::proto::data_type::*;
 
+pub(crate) use boxes::RoiPooling;
+pub(crate) use resize::{Resampling, resampling};
 pub(super) use sample::between;
 
 /// `None` for an operator that is none of this file.

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use rand::SeedableRng;
-use rand_distr::{Distribution, StandardNormal};
+use rand::{RngExt, SeedableRng};
+use rand_distr::StandardNormal;
 
 use crate::graph::{Family, Graph, family};
 
 /// Replaces all trained numbers: kernels by He initialisation (He et al., "Delving Deep into
-/// Rectifiers", 2015, eq. 10: normal with the deviation `√(2 ÷ fan_in)`), normalisation scales by 1, biases and shifts by 0, running
-/// means by 0 and variances by 1. Slopes of PRelu become 0.25.
+/// Rectifiers", 2015, eq. 10: normal with the deviation `√(2 ÷ fan_in)`), embeddings normal with the
+/// deviation 0.02 (Devlin et al., "BERT", 2019), recurrent layers uniform within `1 ÷ √hidden` as
+/// PyTorch has them, normalisation scales by 1, biases and shifts by 0, running means by 0 and
+/// variances by 1. Slopes of PRelu become 0.25.
 pub fn reinitialize(graph: &mut Graph, seed: u64) {
     enum Fresh {
         Kernel { fan_in: usize },
+        Normal { deviation: f32 },
+        Uniform { most: f32 },
         Constant(f32),
     }
     let mut fresh: BTreeMap<String, Fresh> = BTreeMap::new();
@@ -53,6 +57,19 @@ pub fn reinitialize(graph: &mut Graph, seed: u64) {
                 }
                 (Some(Family::BatchNormalization), 1 | 4) => Fresh::Constant(1.0),
                 (Some(Family::BatchNormalization), 2 | 3) => Fresh::Constant(0.0),
+                (Some(Family::LayerNormalization | Family::GroupNormalization), 1) => {
+                    Fresh::Constant(1.0)
+                }
+                (Some(Family::LayerNormalization | Family::GroupNormalization), 2) => {
+                    Fresh::Constant(0.0)
+                }
+                (Some(Family::Gather), 0) if kernel => Fresh::Normal { deviation: 0.02 },
+                (Some(Family::Recurrent), 1..=3 | 7) => {
+                    let hidden = node.int("hidden_size").unwrap_or(1).max(1);
+                    Fresh::Uniform {
+                        most: 1.0 / (hidden as f32).sqrt(),
+                    }
+                }
                 (Some(Family::PRelu), 1) => Fresh::Constant(0.25),
                 // The bias behind a MatMul is a sum of its own.
                 (Some(Family::Binary), _) if node.operator() == "Add" && tensor.elements() > 1 => {
@@ -69,17 +86,17 @@ pub fn reinitialize(graph: &mut Graph, seed: u64) {
             continue;
         };
         let count = tensor.elements();
+        let mut normal = |deviation: f32| {
+            let one = |_| deviation * random.sample::<f32, _>(StandardNormal);
+            (0..count).map(one).collect()
+        };
         let values = match value {
             Fresh::Constant(constant) => vec![constant; count],
-            Fresh::Kernel { fan_in } => {
-                let deviation = (2.0 / fan_in.max(1) as f32).sqrt();
-                (0..count)
-                    .map(|_| {
-                        let normal: f32 = StandardNormal.sample(&mut random);
-                        normal * deviation
-                    })
-                    .collect()
-            }
+            Fresh::Normal { deviation } => normal(deviation),
+            Fresh::Kernel { fan_in } => normal((2.0 / fan_in.max(1) as f32).sqrt()),
+            Fresh::Uniform { most } => (0..count)
+                .map(|_| random.random_range(-most..=most))
+                .collect(),
         };
         tensor.set_floats(values);
     }

@@ -22,7 +22,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from declare import CASES, Fed
+from declare import CASES, Fed, Given
 import families  # noqa: F401, importing them fills CASES
 
 
@@ -36,7 +36,7 @@ def draw(case, random):
                 value *= random.choice([-1.0, 1.0], entry)
             values.append(value.astype(np.float32))
         else:
-            values.append(entry.array if isinstance(entry, Fed) else entry)
+            values.append(entry.array if isinstance(entry, (Fed, Given)) else entry)
     return values
 
 
@@ -55,15 +55,19 @@ def build(case, values, dtype):
             inputs.append(helper.make_tensor_value_info(f"x{k}", own_kind, own.shape))
         else:
             initializers.append(numpy_helper.from_array(own, f"x{k}"))
-    outputs = [f"y{k}" for k in range(case.outputs)]
+    outputs = [f"y{k}" for k in range(len(case.asked()))]
     if case.nodes:
         nodes = case.nodes(kind)
     else:
         names = ["" if values[k] is None else f"x{k}" for k in read_by(case)]
-        nodes = [helper.make_node(case.operator, names, outputs, **case.attributes)]
+        own = [f"y{case.asked().index(k)}" if k in case.asked() else "" for k in range(max(case.asked()) + 1)]
+        nodes = [helper.make_node(case.operator, names, own, domain=case.domain, **case.attributes)]
     infos = [helper.make_value_info(name, onnx.TypeProto()) for name in outputs]
     graph = helper.make_graph(nodes, case.name, inputs, infos, initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=10)
+    opsets = [helper.make_opsetid("", case.opset)]
+    if case.domain:
+        opsets.append(helper.make_opsetid(case.domain, 1))
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
 def read_by(case):
@@ -75,13 +79,14 @@ def feeds(case, values, dtype=np.float32):
 
 
 def in_torch(case, values):
-    """The inputs as tensors, floats in float64, and the outputs that PyTorch computes of them."""
+    """The inputs as tensors, floats in float64, and those of the outputs that PyTorch computes of them which
+    the case asks for."""
     tensors = [None if value is None else torch.tensor(value.astype(np.float64) if value.dtype.kind == "f" else value)
                for value in values]
     for k in case.differentiated():
         tensors[k].requires_grad_()
     results = case.torch(*(tensors[k] for k in read_by(case)), **case.attributes)
-    return tensors, list(results) if isinstance(results, (tuple, list)) else [results]
+    return tensors, [results[k] for k in case.asked()] if isinstance(results, (tuple, list)) else [results]
 
 
 def expect(case, model, values):
@@ -165,7 +170,7 @@ def write(case, target):
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
         info.CopyFrom(helper.make_tensor_value_info(info.name, kind, value.shape))
     description = {
-        "name": case.name, "operator": case.operator, "tolerance": case.tolerance,
+        "name": case.name, "operator": f"{case.domain}:{case.operator}".lstrip(":"), "tolerance": case.tolerance,
         "inputs": [described(name, value) for name, value in feeds(case, values).items()],
         "outputs": [described(f"y{k}", value) for k, value in enumerate(expected)],
     }

@@ -16,13 +16,21 @@ class Fed:
 
 
 @dataclass
+class Given:
+    """Floats that the model is fed with and that have a derivative, where they should not be random."""
+
+    array: np.ndarray
+
+
+@dataclass
 class Case:
     name: str
     operator: str
     inputs: list
     attributes: dict
     opset: int = 17
-    outputs: int = 1
+    domain: str = ""
+    outputs: int | tuple = 1
     gradient: bool = True
     low: float = 0.2
     high: float = 1.5
@@ -37,12 +45,16 @@ class Case:
 
     def differentiated(self):
         """Indices of the inputs that have a derivative."""
-        return [k for k, entry in enumerate(self.inputs) if isinstance(entry, tuple) and k not in self.frozen]
+        return [k for k, entry in enumerate(self.inputs) if isinstance(entry, (tuple, Given)) and k not in self.frozen]
+
+    def asked(self):
+        """Indices of the node's outputs that it names."""
+        return range(self.outputs) if isinstance(self.outputs, int) else self.outputs
 
     def fed(self):
         """Indices of the inputs that the model is fed with; the others are initializers."""
         return [k for k, entry in enumerate(self.inputs)
-                if isinstance(entry, Fed) or (isinstance(entry, tuple) and k not in self.weights)]
+                if isinstance(entry, (Fed, Given)) or (isinstance(entry, tuple) and k not in self.weights)]
 
 
 KEYWORDS = set(Case.__dataclass_fields__) - {"name", "operator", "inputs", "attributes"}
@@ -52,9 +64,10 @@ def case(name, operator, inputs, **about):
     """Declares a case: one node of `operator`, or the model of several nodes that `nodes` gives.
 
     An input is the shape of random floats (between `low` and `high`, of either sign unless `positive`),
-    an array (an initializer that has no derivative), `Fed` or None where it is left out. Input k is the
-    value xk, output k the value yk. What is no attribute of the operator:
+    an array (an initializer that has no derivative), `Fed`, `Given` or None where it is left out. Input k is the
+    value xk, the k-th output that the node names is yk. What is no attribute of the operator:
 
+    outputs   how many outputs the node names, or the indices of them
     weights   indices of floats that are initializers, not fed
     frozen    indices of floats that have no derivative
     reads     the inputs that the node reads, in its order, where it reads some twice

@@ -8,6 +8,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::tensor::IndexingUpdateOp;
 
 use crate::exec::operand::{Operand, plain};
+use crate::exec::ops::elementwise::Binary;
 use crate::exec::value::{Value, dims, from_host, indices, reshape, to_host};
 use crate::graph::params::{RuleError, check_shape};
 use crate::graph::{Known, normalize_axis};
@@ -87,7 +88,16 @@ pub(in crate::exec) struct Scatter {
     dims: Vec<usize>,
     /// Shape of the indices.
     indices: Vec<usize>,
-    add: bool,
+    reduction: Reduction,
+}
+
+/// What an update does to the element that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reduction {
+    Replace,
+    Add,
+    /// With one after the other: times it, or the larger or smaller of both.
+    Fold(Binary),
 }
 
 impl Scatter {
@@ -106,9 +116,12 @@ impl Scatter {
             _ => indices.to_vec(),
         };
         check_shape("updates", updates, &wanted)?;
-        let add = match node.text("reduction").unwrap_or("none") {
-            "none" => false,
-            "add" => true,
+        let reduction = match node.text("reduction").unwrap_or("none") {
+            "none" => Reduction::Replace,
+            "add" => Reduction::Add,
+            "mul" => Reduction::Fold(Binary::Mul),
+            "max" => Reduction::Fold(Binary::Max),
+            "min" => Reduction::Fold(Binary::Min),
             other => {
                 return Err(RuleError::new(format!(
                     "reduces by `{other}`, which devices don't"
@@ -126,7 +139,7 @@ impl Scatter {
             opset: opset.max(13),
             dims: x.to_vec(),
             indices: indices.to_vec(),
-            add,
+            reduction,
         })
     }
 
@@ -146,7 +159,11 @@ impl Scatter {
         let count: usize = self.dims.iter().product();
         let mut flat = reshape(x, &[count]);
         let mut updates = reshape(updates, &[places.len()]);
-        if !self.add {
+        if let Reduction::Fold(operation) = self.reduction {
+            let folded = fold_updates(flat, &places, updates, operation, device);
+            return Ok(reshape(folded, &self.dims));
+        }
+        if self.reduction == Reduction::Replace {
             // What is written over goes first; of several updates of one element the last stays.
             let mut last = vec![usize::MAX; count];
             for (index, &place) in places.iter().enumerate() {
@@ -169,6 +186,42 @@ impl Scatter {
         let sum = B::float_select_assign(flat, 0, places, updates, IndexingUpdateOp::Add);
         Ok(reshape(sum, &self.dims))
     }
+}
+
+/// `flat` with each of `updates` folded into the element at its place, counted from 1; several of one
+/// place in rounds, so that none overwrites another.
+fn fold_updates(
+    flat: Value,
+    places: &[i64],
+    updates: Value,
+    operation: Binary,
+    device: &DispatchDevice,
+) -> Value {
+    let count = dims(&flat)[0];
+    let mut seen = vec![0usize; count];
+    let mut rounds: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
+    for (index, &place) in places.iter().enumerate() {
+        let place = place as usize - 1;
+        let round = seen[place];
+        seen[place] += 1;
+        if rounds.len() == round {
+            rounds.push((Vec::new(), Vec::new()));
+        }
+        rounds[round].0.push(index);
+        rounds[round].1.push(place);
+    }
+    rounds.into_iter().fold(flat, |flat, (taken, places)| {
+        let mut kept = vec![1f32; count];
+        places.iter().for_each(|&place| kept[place] = 0.0);
+        let at = || indices(&places, device);
+        let old = B::float_select(flat.clone(), 0, at());
+        let new = operation.run(
+            old,
+            B::float_select(updates.clone(), 0, indices(&taken, device)),
+        );
+        let rest = B::float_mul(flat, from_host(&[count], kept, device));
+        B::float_select_assign(rest, 0, at(), new, IndexingUpdateOp::Add)
+    })
 }
 
 /// TopK: the host finds the places, the device picks the values, so that gradients reach them.

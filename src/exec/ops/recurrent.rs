@@ -1,13 +1,15 @@
-//! RNN, GRU and LSTM with the default activations.
+//! RNN, GRU and LSTM.
 
 use burn::backend::Dispatch;
 use burn::backend::DispatchDevice;
-use burn::backend::ops::{ActivationOps, FloatTensorOps};
+use burn::backend::ops::FloatTensorOps;
 
+use super::elementwise::Unary;
 use super::shape::{slice, split};
-use crate::exec::value::{Value, dims, full, reshape};
+use crate::exec::value::{Value, dims, from_host, full, reshape};
 use crate::graph::params::{RuleError, check_shape};
 use crate::graph::{Known, Slicing};
+use crate::host::{Named, named_activations};
 use crate::onnx::proto::NodeProto;
 
 type B = Dispatch;
@@ -19,42 +21,110 @@ enum Cell {
     Gru {
         linear: bool,
     },
-    Lstm,
+    Lstm {
+        /// `input_forget`: what the input gate lets in, the forget gate lets out.
+        coupled: bool,
+    },
 }
 
-/// RNN (Elman), GRU (Cho et al., 2014) and LSTM (Hochreiter and Schmidhuber, 1997) as ONNX defines them.
+/// An activation of a cell.
+#[derive(Debug, Clone, Copy)]
+enum Activation {
+    Plain(Unary),
+    /// `alpha · x + beta`.
+    Affine {
+        alpha: f32,
+        beta: f32,
+    },
+    /// `alpha · tanh(beta · x)`.
+    ScaledTanh {
+        alpha: f32,
+        beta: f32,
+    },
+}
+
+impl Activation {
+    fn of(named: &Named) -> Self {
+        let (alpha, beta) = (named.alpha as f32, named.beta as f32);
+        Self::Plain(match named.name {
+            "affine" => return Self::Affine { alpha, beta },
+            "scaledtanh" => return Self::ScaledTanh { alpha, beta },
+            "relu" => Unary::Relu,
+            "tanh" => Unary::Tanh,
+            "softsign" => Unary::Softsign,
+            "softplus" => Unary::Softplus,
+            "leakyrelu" => Unary::LeakyRelu { alpha },
+            "thresholdedrelu" => Unary::ThresholdedRelu { alpha },
+            "elu" => Unary::Elu { alpha },
+            "hardsigmoid" => Unary::HardSigmoid { alpha, beta },
+            _ => Unary::Sigmoid,
+        })
+    }
+
+    fn run(self, x: Value) -> Value {
+        match self {
+            Self::Plain(unary) => unary.run(x),
+            Self::Affine { alpha, beta } => {
+                B::float_add_scalar(B::float_mul_scalar(x, alpha.into()), beta.into())
+            }
+            Self::ScaledTanh { alpha, beta } => {
+                let bent = B::float_tanh(B::float_mul_scalar(x, beta.into()));
+                B::float_mul_scalar(bent, alpha.into())
+            }
+        }
+    }
+}
+
+/// RNN (Elman), GRU (Cho et al., 2014) and LSTM (Hochreiter and Schmidhuber, 1997; with peepholes,
+/// Gers and Schmidhuber, 2000) as ONNX defines them.
 #[derive(Debug, Clone)]
 pub(in crate::exec) struct Recurrent {
     cell: Cell,
     /// By direction: whether it reads from the end.
     reversed: Vec<bool>,
+    /// By direction.
+    activations: Vec<Vec<Activation>>,
+    /// Gates are cut off at this size before their activation.
+    clip: Option<f32>,
     batch_first: bool,
     hidden: usize,
+}
+
+/// What one direction computes with at each step.
+struct Layer<'a> {
+    /// `[hidden, gates · hidden]`.
+    recurrence: Value,
+    bias: Option<Value>,
+    /// Of the input, output and forget gate, `[1, hidden]` each.
+    peepholes: Option<[Value; 3]>,
+    activations: &'a [Activation],
+}
+
+/// The inputs that a node may leave out.
+#[derive(Default)]
+pub(in crate::exec) struct Optional {
+    pub bias: Option<Value>,
+    pub first_h: Option<Value>,
+    pub first_c: Option<Value>,
+    pub peepholes: Option<Value>,
+    /// Steps of each example; what comes after is not read.
+    pub lengths: Option<Vec<i64>>,
 }
 
 impl Recurrent {
     pub fn of(node: &NodeProto, inputs: &[Option<&Known>]) -> Result<Self, RuleError> {
         let there = |index: usize| inputs.get(index).copied().flatten();
-        if there(4).is_some() {
-            return Err(RuleError::new(
-                "has sequence lengths, which devices don't follow",
-            ));
-        }
-        if there(7).is_some() {
-            return Err(RuleError::new("has peepholes, which devices don't have"));
-        }
-        if node.float("clip").is_some() || node.int("input_forget").unwrap_or(0) != 0 {
-            return Err(RuleError::new(
-                "clips or couples its gates, which devices don't",
-            ));
-        }
-        let (cell, gates): (_, &[&str]) = match node.operator() {
-            "RNN" => (Cell::Rnn, &["tanh"]),
+        let flag = |name: &str| node.int(name).unwrap_or(0) != 0;
+        let (cell, defaults): (_, &[&str]) = match node.operator() {
+            "RNN" => (Cell::Rnn, &["Tanh"]),
             "GRU" => {
-                let linear = node.int("linear_before_reset").unwrap_or(0) == 1;
-                (Cell::Gru { linear }, &["sigmoid", "tanh"])
+                let linear = flag("linear_before_reset");
+                (Cell::Gru { linear }, &["Sigmoid", "Tanh"])
             }
-            _ => (Cell::Lstm, &["sigmoid", "tanh", "tanh"]),
+            _ => {
+                let coupled = flag("input_forget");
+                (Cell::Lstm { coupled }, &["Sigmoid", "Tanh", "Tanh"])
+            }
         };
         let reversed = match node.text("direction").unwrap_or("forward") {
             "forward" => vec![false],
@@ -62,15 +132,11 @@ impl Recurrent {
             "bidirectional" => vec![false, true],
             other => return Err(RuleError::new(format!("has the direction `{other}`"))),
         };
-        if let Some(named) = node.attribute("activations") {
-            let default = gates.iter().cycle().take(gates.len() * reversed.len());
-            let given = named.strings.iter().map(|name| name.to_ascii_lowercase());
-            if given.ne(default.map(|name| name.as_bytes().to_vec())) {
-                return Err(RuleError::new(
-                    "has activations of its own, which devices don't",
-                ));
-            }
-        }
+        let named = named_activations(node, defaults, reversed.len())?;
+        let activations = named
+            .iter()
+            .map(|own| own.iter().map(Activation::of).collect())
+            .collect();
         let recurrence = there(2).ok_or_else(|| RuleError::new("has no input 2"))?;
         let [directions, _, hidden] = recurrence.dims[..] else {
             return Err(RuleError::new("has a recurrence weight that is no cube"));
@@ -85,7 +151,7 @@ impl Recurrent {
             * match cell {
                 Cell::Rnn => 1,
                 Cell::Gru { .. } => 3,
-                Cell::Lstm => 4,
+                Cell::Lstm { .. } => 4,
             };
         let (Some(x), Some(w)) = (there(0), there(1)) else {
             return Err(RuleError::new("needs three inputs"));
@@ -113,22 +179,30 @@ impl Recurrent {
         for known in [5, 6].into_iter().filter_map(there) {
             check_shape("a first state", &known.dims, &state)?;
         }
+        if let Some(lengths) = there(4) {
+            check_shape("sequence lengths", &lengths.dims, &[batch])?;
+        }
+        if let Some(peepholes) = there(7) {
+            check_shape("peepholes", &peepholes.dims, &[directions, 3 * hidden])?;
+        }
         Ok(Self {
             cell,
             reversed,
+            activations,
+            clip: node.float("clip").filter(|clip| clip.is_finite()),
             batch_first,
             hidden,
         })
     }
 
-    /// `x` is `[time, batch, input]`, the weights `[directions, gates · hidden, …]`; `more` are the
-    /// bias and the initial states. Gives Y, Y_h and Y_c.
+    /// `x` is `[time, batch, input]`, the weights `[directions, gates · hidden, …]`. Gives Y, Y_h and
+    /// Y_c.
     pub fn run(
         &self,
         x: Value,
         w: Value,
         r: Value,
-        more: [Option<Value>; 3],
+        more: Optional,
         device: &DispatchDevice,
     ) -> Vec<Value> {
         let x = match self.batch_first {
@@ -138,7 +212,23 @@ impl Recurrent {
         let shape = dims(&x);
         let (time, batch, hidden) = (shape[0], shape[1], self.hidden);
         let directions = self.reversed.len();
-        let [bias, first_h, first_c] = more;
+        let Optional {
+            bias,
+            first_h,
+            first_c,
+            peepholes,
+            lengths,
+        } = more;
+        // 1 for the examples that have a step at a place of time; nothing where all have one.
+        let taking = |place: usize| {
+            let lengths = lengths.as_ref()?;
+            let has = |length: &i64| *length > place as i64;
+            let marks = lengths
+                .iter()
+                .map(|l| f32::from(u8::from(has(l))))
+                .collect();
+            (!lengths.iter().all(has)).then(|| from_host(&[batch, 1], marks, device))
+        };
         let state = |given: &Option<Value>, direction: usize| match given {
             None => full(&[batch, hidden], 0.0, device),
             Some(value) => {
@@ -167,16 +257,36 @@ impl Recurrent {
                 given = B::float_add(given, own.clone());
             }
             let given = reshape(given, &[time, batch, gates]);
-            let turned = B::float_swap_dims(recurrence, 0, 1);
+            let layer = Layer {
+                recurrence: B::float_swap_dims(recurrence, 0, 1),
+                bias: bias.map(|(_, shift)| shift),
+                peepholes: peepholes.clone().map(|all| {
+                    let rows = reshape(part(all, direction, device), &[3, hidden]);
+                    std::array::from_fn(|gate| part(rows.clone(), gate, device))
+                }),
+                activations: &self.activations[direction],
+            };
             let mut h = state(&first_h, direction);
             let mut c = state(&first_c, direction);
             let mut outputs = Vec::with_capacity(time);
             for step in 0..time {
                 let place = if reversed { time - 1 - step } else { step };
                 let input = reshape(part(given.clone(), place, device), &[batch, gates]);
-                let shift = bias.as_ref().map(|(_, shift)| shift.clone());
-                (h, c) = self.step(input, h, c, turned.clone(), shift);
-                outputs.push(reshape(h.clone(), &[1, 1, batch, hidden]));
+                let (next_h, next_c) = self.step(&layer, input, h.clone(), c.clone());
+                let mut shown = next_h.clone();
+                (h, c) = match taking(place) {
+                    None => (next_h, next_c),
+                    Some(taking) => {
+                        let kept = |new: Value, old: Value| {
+                            let change =
+                                B::float_mul(B::float_sub(new, old.clone()), taking.clone());
+                            B::float_add(old, change)
+                        };
+                        shown = B::float_mul(shown, taking.clone());
+                        (kept(next_h, h), kept(next_c, c))
+                    }
+                };
+                outputs.push(reshape(shown, &[1, 1, batch, hidden]));
             }
             if reversed {
                 outputs.reverse();
@@ -204,38 +314,50 @@ impl Recurrent {
     }
 
     /// One step; `input` holds what the input gives to all gates, its bias included.
-    fn step(
-        &self,
-        input: Value,
-        h: Value,
-        c: Value,
-        recurrence: Value,
-        bias: Option<Value>,
-    ) -> (Value, Value) {
+    fn step(&self, layer: &Layer, input: Value, h: Value, c: Value) -> (Value, Value) {
         let biased = |value: Value, bias: Option<Value>| match bias {
             Some(bias) => B::float_add(value, bias),
             None => value,
         };
         let parts = |value: Value, count: usize| split(value, 1, &vec![self.hidden; count]);
+        let activate = |index: usize, value: Value| {
+            let value = match self.clip {
+                Some(clip) => B::float_clamp(value, (-clip).into(), clip.into()),
+                None => value,
+            };
+            layer.activations[index].run(value)
+        };
+        let recurrence = layer.recurrence.clone();
+        let sum = || {
+            let recurrent = B::float_matmul(h.clone(), recurrence.clone());
+            B::float_add(input.clone(), biased(recurrent, layer.bias.clone()))
+        };
         match self.cell {
-            Cell::Rnn => {
-                let sum = B::float_add(input, biased(B::float_matmul(h, recurrence), bias));
-                (B::float_tanh(sum), c)
-            }
-            Cell::Lstm => {
-                let sum = B::float_add(input, biased(B::float_matmul(h, recurrence), bias));
-                let mut gates = parts(sum, 4).into_iter();
+            Cell::Rnn => (activate(0, sum()), c),
+            Cell::Lstm { coupled } => {
+                let mut gates = parts(sum(), 4).into_iter();
                 let mut next = || gates.next().expect("four gates");
                 let (i, o, f, g) = (next(), next(), next(), next());
-                let kept = B::float_mul(B::sigmoid(f), c);
-                let c = B::float_add(kept, B::float_mul(B::sigmoid(i), B::float_tanh(g)));
-                let h = B::float_mul(B::sigmoid(o), B::float_tanh(c.clone()));
+                let peep = |value: Value, gate: usize, cell: &Value| match &layer.peepholes {
+                    Some(own) => B::float_add(value, B::float_mul(cell.clone(), own[gate].clone())),
+                    None => value,
+                };
+                let i = activate(0, peep(i, 0, &c));
+                let f = match coupled {
+                    true => B::float_add_scalar(B::float_neg(i.clone()), 1f32.into()),
+                    false => activate(0, peep(f, 2, &c)),
+                };
+                let let_in = B::float_mul(i, activate(1, g));
+                let c = B::float_add(B::float_mul(f, c), let_in);
+                let o = activate(0, peep(o, 1, &c));
+                // Gates are clipped; the cell is not, as in ONNX Runtime.
+                let h = B::float_mul(o, layer.activations[2].run(c.clone()));
                 (h, c)
             }
             Cell::Gru { linear } => {
-                let mut from_x = parts(input, 3).into_iter();
-                let mut weights = parts(recurrence, 3).into_iter();
-                let mut biases = bias.map(|bias| parts(bias, 3).into_iter());
+                let mut from_x = parts(input.clone(), 3).into_iter();
+                let mut weights = parts(recurrence.clone(), 3).into_iter();
+                let mut biases = layer.bias.clone().map(|bias| parts(bias, 3).into_iter());
                 let mut gate = || {
                     (
                         from_x.next().expect("three gates"),
@@ -247,7 +369,8 @@ impl Recurrent {
                 let (rx, rr, rb) = gate();
                 let (nx, nr, nb) = gate();
                 let open = |x: Value, r: Value, b: Option<Value>| {
-                    B::sigmoid(B::float_add(x, biased(B::float_matmul(h.clone(), r), b)))
+                    let recurrent = biased(B::float_matmul(h.clone(), r), b);
+                    activate(0, B::float_add(x, recurrent))
                 };
                 let z = open(zx, zr, zb);
                 let reset = open(rx, rr, rb);
@@ -255,13 +378,10 @@ impl Recurrent {
                     true => B::float_mul(reset, biased(B::float_matmul(h.clone(), nr), nb)),
                     false => biased(B::float_matmul(B::float_mul(reset, h.clone()), nr), nb),
                 };
-                let fresh = B::float_tanh(B::float_add(nx, own));
+                let fresh = activate(1, B::float_add(nx, own));
                 // (1 − z) · fresh + z · h
-                let h = B::float_add(
-                    fresh.clone(),
-                    B::float_mul(z, B::float_sub(h.clone(), fresh)),
-                );
-                (h, c)
+                let change = B::float_mul(z, B::float_sub(h.clone(), fresh.clone()));
+                (B::float_add(fresh, change), c)
             }
         }
     }

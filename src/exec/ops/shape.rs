@@ -68,9 +68,15 @@ pub(in crate::exec) enum Fill {
     Constant(f32),
     Reflect,
     Edge,
+    Wrap,
 }
 
-pub(in crate::exec) fn pad(x: Value, pads: &[(i64, i64)], fill: Fill) -> Value {
+pub(in crate::exec) fn pad(
+    x: Value,
+    pads: &[(i64, i64)],
+    fill: Fill,
+    device: &DispatchDevice,
+) -> Value {
     let shape = dims(&x);
     let cut: Vec<burn::tensor::Slice> = shape
         .iter()
@@ -92,6 +98,23 @@ pub(in crate::exec) fn pad(x: Value, pads: &[(i64, i64)], fill: Fill) -> Value {
         Fill::Constant(value) => PadMode::Constant(value),
         Fill::Reflect => PadMode::Reflect,
         Fill::Edge => PadMode::Edge,
+        Fill::Wrap => {
+            let sizes = dims(&x);
+            return added
+                .iter()
+                .enumerate()
+                .fold(x, |x, (axis, &(before, after))| {
+                    let size = sizes[axis] as i64;
+                    let places = -(before as i64)..size + after as i64;
+                    let wrapped: Vec<usize> = places
+                        .map(|place| place.rem_euclid(size) as usize)
+                        .collect();
+                    match before + after {
+                        0 => x,
+                        _ => select(x, axis, &wrapped, device),
+                    }
+                });
+        }
     };
     B::float_pad(x, &added, mode)
 }

@@ -100,7 +100,17 @@ impl ConvTranspose {
 pub(in crate::exec) struct Pool {
     pub window: Window,
     pub average: bool,
-    pub count_include_pad: bool,
+    pub counted: Counted,
+}
+
+/// Which places of a window an average is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::exec) enum Counted {
+    Elements,
+    /// With the declared padding.
+    Padded,
+    /// All of them, so that the window's area times the average is the sum.
+    All,
 }
 
 impl Pool {
@@ -133,7 +143,14 @@ impl Pool {
         let padding: [usize; 2] = array(&window.pad_begin);
         let dilation = array(&window.dilation);
         if even && self.average {
-            return B::avg_pool2d(x, kernel, stride, padding, self.count_include_pad, false);
+            return B::avg_pool2d(
+                x,
+                kernel,
+                stride,
+                padding,
+                self.counted != Counted::Elements,
+                false,
+            );
         }
         if even {
             return B::max_pool2d(x, kernel, stride, padding, dilation, false);
@@ -148,6 +165,9 @@ impl Pool {
         if self.average {
             let padded = B::float_pad(x, &pads, PadMode::Constant(0.0));
             let mean = B::avg_pool2d(padded, kernel, stride, [0, 0], true, false);
+            if self.counted == Counted::All {
+                return mean;
+            }
             let correction = from_host(
                 &[1, 1, window.output[0], window.output[1]],
                 self.corrections(sizes),
@@ -165,9 +185,9 @@ impl Pool {
             let window = &self.window;
             let begin = window.pad_begin[axis];
             let start = position * window.stride[axis];
-            let (low, high) = match self.count_include_pad {
-                true => (0, begin + sizes[axis] + window.pad_end[axis]),
-                false => (begin, begin + sizes[axis]),
+            let (low, high) = match self.counted {
+                Counted::Elements => (begin, begin + sizes[axis]),
+                _ => (0, begin + sizes[axis] + window.pad_end[axis]),
             };
             (0..window.kernel[axis])
                 .map(|k| start + k)
@@ -203,7 +223,7 @@ pub(in crate::exec) fn global_pool(x: Value, average: bool) -> Value {
 /// LpPool: the `order`-norm of each window; padding counts as zeros.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::exec) struct LpPool {
-    /// Averages over whole windows, padding included.
+    /// Averages over all places of the windows.
     pub pool: Pool,
     pub order: f32,
 }

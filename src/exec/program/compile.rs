@@ -5,9 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::control::Control;
-use super::plan::plan;
+use super::op::Op;
+use super::plan::{Planned, on_host, plan};
 use super::{ExecError, Late, Program, Source, Step, Work};
-use crate::graph::{Family, Graph, Known, Shapes, family, fold, infer};
+use crate::exec::definition::{Definition, Part};
+use crate::graph::{Family, Graph, Known, Shapes, Told, family, fold, infer, known_inputs, tell};
 use crate::host::Array;
 use crate::onnx::proto::NodeProto;
 
@@ -38,7 +40,8 @@ pub(super) fn compile(
             for name in node.output.iter_mut().filter(|name| !used.contains(*name)) {
                 name.clear();
             }
-            compiler.add(index, &node)?;
+            let opset = graph.opset_of(&node);
+            compiler.add(index, &node, opset)?;
         }
     }
     let outputs: Vec<usize> = wanted
@@ -129,7 +132,15 @@ impl Builder {
             node: place,
             label: node.label().to_owned(),
             operator: node.operator().to_owned(),
+            detached: false,
         });
+    }
+
+    /// No gradient goes through the step that was added last.
+    pub fn detach_last(&mut self) {
+        if let Some(step) = self.steps.last_mut() {
+            step.detached = true;
+        }
     }
 
     pub fn finish(mut self, outputs: Vec<usize>) -> Program {
@@ -159,9 +170,8 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn add(&mut self, index: usize, node: &NodeProto) -> Result<(), ExecError> {
+    fn add(&mut self, index: usize, node: &NodeProto, opset: i64) -> Result<(), ExecError> {
         let graph = self.graph;
-        let opset = graph.opset_of(node);
         if self.folds(node, opset)? {
             return Ok(());
         }
@@ -180,16 +190,12 @@ impl Compiler<'_> {
                 .iter()
                 .map(|name| self.shapes.get(name))
                 .collect();
-            if let Ok(planned) = plan(node, opset, &known)? {
-                let names = planned
-                    .reads
-                    .iter()
-                    .map(|read| read.map_or("", |index| &node.input[index]));
-                let inputs = self.slots_of(names)?;
-                let work = Work::Ready(Box::new(planned.op));
-                self.builder
-                    .step(node, index, work, inputs, &planned.outputs);
-                return Ok(());
+            match plan(node, opset, &known)? {
+                Ok(Planned::Step { op, reads, outputs }) => {
+                    return self.step(index, node, op, &reads, &outputs);
+                }
+                Ok(Planned::Parts(definition)) => return self.parts(index, definition),
+                Err(_) => {}
             }
         }
         let inputs = self.slots_of(node.input.iter().map(String::as_str))?;
@@ -199,6 +205,70 @@ impl Compiler<'_> {
         };
         let work = Work::Late(Arc::new(late));
         self.builder.step(node, index, work, inputs, &[]);
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        index: usize,
+        node: &NodeProto,
+        op: Op,
+        reads: &[Option<usize>],
+        outputs: &[Known],
+    ) -> Result<(), ExecError> {
+        let names = reads
+            .iter()
+            .map(|read| read.map_or("", |index| &node.input[index]));
+        let inputs = self.slots_of(names)?;
+        let work = Work::Ready(Box::new(op));
+        self.builder.step(node, index, work, inputs, outputs);
+        for (name, known) in node
+            .output
+            .iter()
+            .zip(outputs)
+            .filter(|(name, _)| !name.is_empty())
+        {
+            let known = || Known::shaped(known.data_type, known.dims.clone());
+            self.shapes.entry(name.clone()).or_insert_with(known);
+        }
+        Ok(())
+    }
+
+    /// Adds the nodes that stand for one.
+    fn parts(&mut self, index: usize, definition: Definition) -> Result<(), ExecError> {
+        for (name, array) in definition.constants {
+            self.shapes.insert(name.clone(), Known::of(array.clone()));
+            self.folded.insert(name, array);
+        }
+        for Part {
+            node,
+            opset,
+            detached,
+        } in definition.parts
+        {
+            let known = known_inputs(&node, &self.shapes);
+            let named = node.input.iter().zip(&known);
+            let mut outputs = Vec::new();
+            if named
+                .into_iter()
+                .all(|(name, known)| name.is_empty() || known.is_some())
+                && let Told::Outputs(told) = tell(&node, opset, &known)?
+            {
+                outputs = told;
+            }
+            let host = detached.then(|| on_host(&node, opset, &known)).flatten();
+            let named = node.output.iter().zip(&outputs);
+            for (name, known) in named.filter(|(name, _)| !name.is_empty()) {
+                self.shapes.insert(name.clone(), known.clone());
+            }
+            match host {
+                Some((op, reads)) => {
+                    self.step(index, &node, op, &reads, &outputs)?;
+                    self.builder.detach_last();
+                }
+                None => self.add(index, &node, opset)?,
+            }
+        }
         Ok(())
     }
 

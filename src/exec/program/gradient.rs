@@ -4,18 +4,21 @@ use std::collections::BTreeSet;
 
 use super::op::Op;
 use super::{Program, Source, Step, Work};
+use crate::exec::definition::defines;
 use crate::graph::{Family, family};
 use crate::host::is_float;
 
 /// Operators whose results say nothing that a weight could be blamed for: shapes, places, choices.
-const INDIFFERENT: [&str; 22] = [
+const INDIFFERENT: [&str; 26] = [
     "And",
     "ArgMax",
     "ArgMin",
     "Bernoulli",
+    "Ceil",
     "ConstantOfShape",
     "Equal",
     "EyeLike",
+    "Floor",
     "Greater",
     "GreaterOrEqual",
     "IsInf",
@@ -28,7 +31,9 @@ const INDIFFERENT: [&str; 22] = [
     "Or",
     "RandomNormalLike",
     "RandomUniformLike",
+    "Round",
     "Shape",
+    "Sign",
     "Size",
     "Xor",
 ];
@@ -98,7 +103,8 @@ impl Program {
 
     /// Whether a result carries no gradient by its nature.
     fn indifferent(&self, step: &Step, slot: usize) -> bool {
-        INDIFFERENT.contains(&step.operator.as_str())
+        step.detached
+            || INDIFFERENT.contains(&step.operator.as_str())
             || self.known[slot]
                 .as_ref()
                 .is_some_and(|known| !is_float(known.data_type) && !quantizes(step))
@@ -114,7 +120,7 @@ fn quantizes(step: &Step) -> bool {
 fn stops(step: &Step) -> bool {
     match &step.work {
         Work::Ready(op) => matches!(**op, Op::Host(_)),
-        Work::Late(late) => family(&late.node) == Some(Family::Host),
+        Work::Late(late) => family(&late.node) == Some(Family::Host) && !defines(&late.node),
         Work::Control(_) => false,
     }
 }

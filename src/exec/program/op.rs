@@ -15,7 +15,7 @@ use crate::exec::ops::normalization::{
     Standardize, batch_norm, batch_norm_train, dropout, local_response, lp_normalize, softmax,
 };
 use crate::exec::ops::pick::{Scatter, TopK, pick};
-use crate::exec::ops::recurrent::Recurrent;
+use crate::exec::ops::recurrent::{Optional, Recurrent};
 use crate::exec::ops::reduce::{Reduce, cumulate};
 use crate::exec::ops::resize::Resize;
 use crate::exec::ops::shape::{Fill, SpaceDepth, pad, select, slice, split};
@@ -204,6 +204,27 @@ impl Op {
             let result = scatter.run(x, &indices, updates, device)?;
             return Ok(vec![Operand::Device(result)]);
         }
+        if let Self::Recurrent(recurrent) = self {
+            let lengths = match operands[3].take() {
+                Some(lengths) => Some(ints(Some(lengths))?),
+                None => None,
+            };
+            let mut float = |index: usize| {
+                let operand: Option<Operand> = operands.get_mut(index)?.take();
+                operand.map(|operand| operand.on_device(device))
+            };
+            let mut needed = |index: usize| float(index).ok_or_else(missing);
+            let (x, w, r) = (needed(0)?, needed(1)?, needed(2)?);
+            let more = Optional {
+                bias: float(4),
+                first_h: float(5),
+                first_c: float(6),
+                peepholes: float(7),
+                lengths,
+            };
+            let results = recurrent.run(x, w, r, more, device);
+            return Ok(results.into_iter().map(Operand::Device).collect());
+        }
         if let Self::TopK(top) = self {
             return top.run(operands[0].take().ok_or_else(missing)?, device);
         }
@@ -336,7 +357,7 @@ impl Op {
             Self::Reshape(shape) => value::reshape(take(0), shape),
             Self::Transpose(order) => Dispatch::float_permute(take(0), order),
             Self::Expand(shape) => value::expand(take(0), shape),
-            Self::Pad { pads, fill } => pad(take(0), pads, *fill),
+            Self::Pad { pads, fill } => pad(take(0), pads, *fill, device),
             Self::Resize(resize) => resize.run(take(0), device),
             Self::Pick { indices, output } => pick(take(0), indices, output, device),
             Self::SpaceDepth { operation, output } => operation.run(take(0), output),
@@ -347,10 +368,6 @@ impl Op {
                 }
                 _ => take(0),
             },
-            Self::Recurrent(recurrent) => {
-                let (x, w, r) = (take(0), take(1), take(2));
-                return Ok(recurrent.run(x, w, r, [maybe(0), maybe(1), maybe(2)], device));
-            }
             Self::Attention(attention) => {
                 let (q, k, v) = (take(0), take(1), take(2));
                 attention.run(q, k, v, maybe(0), device)
@@ -362,6 +379,7 @@ impl Op {
             Self::Gather { .. }
             | Self::Where { .. }
             | Self::Scatter(_)
+            | Self::Recurrent(_)
             | Self::TopK(_)
             | Self::Host(_) => return Err(RuleError::new("runs with operands on the host")),
         };
@@ -372,7 +390,7 @@ impl Op {
     fn needed(&self) -> usize {
         match self {
             Self::BatchNorm { .. } => 5,
-            Self::Recurrent(_) | Self::Attention(_) | Self::Rotary(_) => 3,
+            Self::Attention(_) | Self::Rotary(_) => 3,
             Self::Conv(_)
             | Self::ConvTranspose(_)
             | Self::Gemm(_)

@@ -1,9 +1,11 @@
 //! From a node and what is known of its inputs to a step's work.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::op::{HostCall, Op};
 use super::{Context, ExecError};
+use crate::exec::definition::{Definition, define};
 use crate::exec::operand::Operand;
 use crate::exec::ops::attention::{Attention, Rotary};
 use crate::exec::ops::einsum::Einsum;
@@ -15,19 +17,23 @@ use crate::exec::ops::recurrent::Recurrent;
 use crate::exec::ops::reduce::Reduce;
 use crate::exec::ops::resize::Resize;
 use crate::exec::ops::shape::{Fill, SpaceDepth};
-use crate::exec::ops::window::{Conv, ConvTranspose, LpPool, Pool};
+use crate::exec::ops::window::{Conv, ConvTranspose, Counted, LpPool, Pool};
 use crate::graph::params::{self, RuleError, check_broadcasts};
 use crate::graph::{Equation, Family, Known, Told, family, normalize_axis, softmax_axis, tell};
 use crate::host::{self, Array, is_float};
 use crate::onnx::proto::{NodeProto, data_type};
 
 /// A node ready to run.
-pub(super) struct Planned {
-    pub op: Op,
-    /// Which of the node's inputs the work takes, in its order; `None` for one left out.
-    pub reads: Vec<Option<usize>>,
-    /// What is known of the results; empty where only the results tell.
-    pub outputs: Vec<Known>,
+pub(super) enum Planned {
+    Step {
+        op: Op,
+        /// Which of the node's inputs the work takes, in its order; `None` for one left out.
+        reads: Vec<Option<usize>>,
+        /// What is known of the results; empty where only the results tell.
+        outputs: Vec<Known>,
+    },
+    /// Other nodes that do the work.
+    Parts(Definition),
 }
 
 /// The work of `node`; the error tells whether the elements of inputs are all that is missing.
@@ -45,7 +51,7 @@ pub(super) fn plan(
             {
                 let kind = inputs[0].map_or(data_type::FLOAT, |known| known.data_type);
                 if is_float(kind) {
-                    return Ok(Ok(Planned {
+                    return Ok(Ok(Planned::Step {
                         op: Op::Pick {
                             indices: Arc::new(indices),
                             output: output.clone(),
@@ -55,13 +61,17 @@ pub(super) fn plan(
                     }));
                 }
             }
-            return Ok(Err(error));
+            // A definition may tell the shapes as it goes.
+            return Ok(match define(node, opset, inputs, &[]) {
+                Some(Ok(definition)) => Ok(Planned::Parts(definition)),
+                _ => Err(error),
+            });
         }
     };
     let on_device = build(node, opset, inputs, &outputs);
     let reason = match on_device {
         Ok((op, reads)) => {
-            return Ok(Ok(Planned { op, reads, outputs }));
+            return Ok(Ok(Planned::Step { op, reads, outputs }));
         }
         Err(error) => error,
     };
@@ -69,14 +79,19 @@ pub(super) fn plan(
     if reason.open {
         return Ok(Err(reason));
     }
+    match define(node, opset, inputs, &outputs) {
+        Some(Ok(definition)) => return Ok(Ok(Planned::Parts(definition))),
+        Some(Err(error)) if error.open => return Ok(Err(error)),
+        _ => {}
+    }
     match on_host(node, opset, inputs) {
-        Some((op, reads)) => Ok(Ok(Planned { op, reads, outputs })),
+        Some((op, reads)) => Ok(Ok(Planned::Step { op, reads, outputs })),
         None => Err(wrong(reason)),
     }
 }
 
 /// The work on the host; `None` for an operator that it does not hold.
-fn on_host(node: &NodeProto, opset: i64, inputs: &[Option<&Known>]) -> Option<Built> {
+pub(super) fn on_host(node: &NodeProto, opset: i64, inputs: &[Option<&Known>]) -> Option<Built> {
     host::holds(node).then(|| {
         let call = HostCall {
             node: Arc::new(node.clone()),
@@ -136,7 +151,10 @@ pub(super) fn run_late(
         attempt = plan(node, opset, &inputs)?;
     }
     let (op, reads, mut outputs) = match attempt {
-        Ok(planned) => (planned.op, planned.reads, planned.outputs),
+        Ok(Planned::Step { op, reads, outputs }) => (op, reads, outputs),
+        Ok(Planned::Parts(definition)) => {
+            return run_parts(node, &definition, operands, known, context, place);
+        }
         Err(reason) => {
             let inputs: Vec<Option<&Known>> = known.iter().map(Option::as_ref).collect();
             let Some((op, reads)) = on_host(node, opset, &inputs) else {
@@ -163,6 +181,58 @@ pub(super) fn run_late(
     Ok((results, outputs))
 }
 
+/// Runs the nodes that stand for `node`, one after the other.
+fn run_parts(
+    node: &NodeProto,
+    definition: &Definition,
+    operands: Vec<Option<Operand>>,
+    known: Vec<Option<Known>>,
+    context: &mut Context,
+    place: usize,
+) -> Result<(Vec<Operand>, Vec<Known>), ExecError> {
+    let mut values: HashMap<&str, (Operand, Known)> = HashMap::new();
+    for ((name, operand), known) in node.input.iter().zip(operands).zip(known) {
+        if let (Some(operand), Some(known)) = (operand, known) {
+            values.insert(name, (operand, known));
+        }
+    }
+    for (name, array) in &definition.constants {
+        let known = Known::of(array.clone());
+        values.insert(name, (Operand::Host(array.clone()), known));
+    }
+    for part in &definition.parts {
+        let own = &part.node;
+        let taken = own.input.iter().map(|name| values.get(name.as_str()));
+        let (operands, known): (Vec<_>, Vec<_>) = taken.map(|value| value.cloned().unzip()).unzip();
+        let (results, told) = if part.detached {
+            let arrays = operands.iter().zip(&known);
+            let arrays: Vec<_> = arrays
+                .map(|(operand, known): (&Option<Operand>, &Option<Known>)| {
+                    Some(operand.as_ref()?.on_host(known.as_ref()?))
+                })
+                .collect();
+            let results =
+                host::run(own, part.opset, &arrays).map_err(|e| ExecError::of(node, e))?;
+            let told = results.iter().cloned().map(Known::of).collect();
+            (results.into_iter().map(Operand::Host).collect(), told)
+        } else {
+            run_late(own, part.opset, operands, known, context, place)?
+        };
+        for ((name, result), known) in own.output.iter().zip(results).zip(&told as &Vec<Known>) {
+            let known = result.known(Some(known));
+            values.insert(name, (result, known));
+        }
+    }
+    let nothing = || {
+        let array = Arc::new(Array::int64(vec![0], Vec::new()));
+        (Operand::Host(array.clone()), Known::of(array))
+    };
+    let outputs = node.output.iter();
+    Ok(outputs
+        .map(|name| values.remove(name.as_str()).unwrap_or_else(nothing))
+        .unzip())
+}
+
 type Built = (Op, Vec<Option<usize>>);
 
 /// The work on the device, with gradients; the error says why there is none.
@@ -182,6 +252,7 @@ fn build(
         Op::Gather { .. } | Op::Scatter(_) => &[1],
         Op::Where { .. } => &[0],
         Op::Attention(_) => &[3],
+        Op::Recurrent(_) => &[4],
         _ => &[],
     };
     for index in reads.iter().flatten() {
@@ -343,8 +414,11 @@ fn work(
             let pool = Pool {
                 window,
                 average,
-                count_include_pad: family == Family::LpPool
-                    || node.int("count_include_pad").unwrap_or(0) == 1,
+                counted: match node.int("count_include_pad") {
+                    _ if family == Family::LpPool => Counted::All,
+                    Some(1) => Counted::Padded,
+                    _ => Counted::Elements,
+                },
             };
             let op = match family {
                 Family::LpPool => Op::LpPool(LpPool {
@@ -470,6 +544,7 @@ fn work(
                 "constant" => Fill::Constant(value.unwrap_or(0.0)),
                 "reflect" => Fill::Reflect,
                 "edge" => Fill::Edge,
+                "wrap" => Fill::Wrap,
                 other => {
                     return Err(RuleError::new(format!(
                         "pads in mode `{other}`, which devices don't"
@@ -479,11 +554,7 @@ fn work(
             let pads = params::pads(node, inputs)?;
             (Op::Pad { pads, fill }, first(1))
         }
-        Family::Resize => {
-            let (to, scales) = params::resized(node, opset, inputs)?;
-            let resize = Resize::of(node, opset, x, &to, &scales).map_err(RuleError::new)?;
-            (Op::Resize(resize), first(1))
-        }
+        Family::Resize => (Op::Resize(Resize::of(node, opset, inputs)?), first(1)),
         Family::Gather => {
             let axis = axis_of(0)?;
             // Indices that are known are checked now.
@@ -532,8 +603,8 @@ fn work(
         }
         Family::Recurrent => {
             let recurrent = Recurrent::of(node, inputs)?;
-            let reads =
-                [0, 1, 2, 3, 5, 6].map(|index| inputs.get(index).copied().flatten().map(|_| index));
+            let reads = [0, 1, 2, 4, 3, 5, 6, 7]
+                .map(|index| inputs.get(index).copied().flatten().map(|_| index));
             (Op::Recurrent(recurrent), reads.to_vec())
         }
         Family::Attention => {

@@ -3,6 +3,7 @@
 use super::single;
 use crate::graph::params::RuleError;
 use crate::host::call::Call;
+use crate::onnx::proto::NodeProto;
 
 /// The floating-point type in which a layer computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,38 +39,28 @@ impl Activation {
         (self.function)(x, self.alpha, self.beta)
     }
 
-    /// The activation of that name in any case, with the defaults of the ONNX operator, and how
-    /// many of alpha and beta it takes.
-    fn named(name: &str, precision: Precision) -> Option<(Self, usize)> {
+    fn of(named: &Named, precision: Precision) -> Self {
         let single = precision == Precision::Single;
-        let (function, alpha, beta, takes): (Function, f64, f64, usize) =
-            match name.to_ascii_lowercase().as_str() {
-                "relu" => (|x, _, _| x.max(0.0), 0.0, 0.0, 0),
-                "tanh" if single => (|x, _, _| single::tanh(x), 0.0, 0.0, 0),
-                "sigmoid" if single => (|x, _, _| single::sigmoid(x), 0.0, 0.0, 0),
-                "tanh" => (|x, _, _| x.tanh(), 0.0, 0.0, 0),
-                "sigmoid" => (|x, _, _| 1.0 / (1.0 + (-x).exp()), 0.0, 0.0, 0),
-                "softsign" => (|x, _, _| x / (1.0 + x.abs()), 0.0, 0.0, 0),
-                "softplus" => (|x, _, _| softplus(x), 0.0, 0.0, 0),
-                "leakyrelu" => (|x, a, _| if x < 0.0 { a * x } else { x }, 0.01, 0.0, 1),
-                "thresholdedrelu" => (|x, a, _| if x >= a { x } else { 0.0 }, 1.0, 0.0, 1),
-                "elu" => (
-                    |x, a, _| if x < 0.0 { a * x.exp_m1() } else { x },
-                    1.0,
-                    0.0,
-                    1,
-                ),
-                "affine" => (|x, a, b| a * x + b, 1.0, 0.0, 2),
-                "scaledtanh" => (|x, a, b| a * (b * x).tanh(), 1.0, 1.0, 2),
-                "hardsigmoid" => (|x, a, b| (a * x + b).clamp(0.0, 1.0), 0.2, 0.5, 2),
-                _ => return None,
-            };
-        let activation = Self {
-            function,
-            alpha,
-            beta,
+        let function: Function = match named.name {
+            "relu" => |x, _, _| x.max(0.0),
+            "tanh" if single => |x, _, _| single::tanh(x),
+            "sigmoid" if single => |x, _, _| single::sigmoid(x),
+            "tanh" => |x, _, _| x.tanh(),
+            "softsign" => |x, _, _| x / (1.0 + x.abs()),
+            "softplus" => |x, _, _| softplus(x),
+            "leakyrelu" => |x, a, _| if x < 0.0 { a * x } else { x },
+            "thresholdedrelu" => |x, a, _| if x >= a { x } else { 0.0 },
+            "elu" => |x, a, _| if x < 0.0 { a * x.exp_m1() } else { x },
+            "affine" => |x, a, b| a * x + b,
+            "scaledtanh" => |x, a, b| a * (b * x).tanh(),
+            "hardsigmoid" => |x, a, b| (a * x + b).clamp(0.0, 1.0),
+            _ => |x, _, _| 1.0 / (1.0 + (-x).exp()),
         };
-        Some((activation, takes))
+        Self {
+            function,
+            alpha: named.alpha,
+            beta: named.beta,
+        }
     }
 }
 
@@ -77,15 +68,42 @@ fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// The activations of every direction. `activation_alpha` and `activation_beta` are dealt out in
-/// order to those activations that have such a parameter.
-pub fn activations(
-    call: &Call,
+/// An activation by its name in lower case, with its parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Named {
+    pub name: &'static str,
+    pub alpha: f64,
+    pub beta: f64,
+}
+
+/// Every activation with its defaults of alpha and beta, and how many of them it takes.
+const ACTIVATIONS: [(Named, usize); 11] = {
+    const fn with(name: &'static str, alpha: f64, beta: f64) -> Named {
+        Named { name, alpha, beta }
+    }
+    [
+        (with("relu", 0.0, 0.0), 0),
+        (with("tanh", 0.0, 0.0), 0),
+        (with("sigmoid", 0.0, 0.0), 0),
+        (with("softsign", 0.0, 0.0), 0),
+        (with("softplus", 0.0, 0.0), 0),
+        (with("leakyrelu", 0.01, 0.0), 1),
+        (with("thresholdedrelu", 1.0, 0.0), 1),
+        (with("elu", 1.0, 0.0), 1),
+        (with("affine", 1.0, 0.0), 2),
+        (with("scaledtanh", 1.0, 1.0), 2),
+        (with("hardsigmoid", 0.2, 0.5), 2),
+    ]
+};
+
+/// The activations of every direction, named in any case. `activation_alpha` and `activation_beta`
+/// are dealt out in order to those activations that have such a parameter.
+pub(crate) fn named_activations(
+    node: &NodeProto,
     defaults: &[&str],
     directions: usize,
-    precision: Precision,
-) -> Result<Vec<Vec<Activation>>, RuleError> {
-    let given: Option<Vec<String>> = call.node.attribute("activations").map(|attribute| {
+) -> Result<Vec<Vec<Named>>, RuleError> {
+    let given: Option<Vec<String>> = node.attribute("activations").map(|attribute| {
         let names = attribute.strings.iter();
         names
             .map(|name| String::from_utf8_lossy(name).into_owned())
@@ -107,15 +125,21 @@ pub fn activations(
             .collect(),
     };
     let list = |name: &str| {
-        let attribute = call.node.attribute(name);
+        let attribute = node.attribute(name);
         attribute.map_or(&[][..], |attribute| &attribute.floats)
     };
     let mut alphas = list("activation_alpha").iter();
     let mut betas = list("activation_beta").iter();
     let mut all = Vec::with_capacity(names.len());
     for name in &names {
-        let (mut activation, takes) = Activation::named(name, precision)
-            .ok_or_else(|| call.unsupported(format_args!("has the activation `{name}`")))?;
+        let known = ACTIVATIONS
+            .iter()
+            .find(|(known, _)| known.name.eq_ignore_ascii_case(name));
+        let &(mut activation, takes) = known.ok_or_else(|| {
+            RuleError::new(format!(
+                "has the activation `{name}`, which is not supported"
+            ))
+        })?;
         if takes >= 1
             && let Some(&alpha) = alphas.next()
         {
@@ -129,4 +153,19 @@ pub fn activations(
         all.push(activation);
     }
     Ok(all.chunks(defaults.len()).map(<[_]>::to_vec).collect())
+}
+
+/// The activations of every direction as functions.
+pub fn activations(
+    call: &Call,
+    defaults: &[&str],
+    directions: usize,
+    precision: Precision,
+) -> Result<Vec<Vec<Activation>>, RuleError> {
+    let named = named_activations(call.node, defaults, directions)?;
+    let functions = |own: Vec<Named>| {
+        let own = own.iter();
+        own.map(|named| Activation::of(named, precision)).collect()
+    };
+    Ok(named.into_iter().map(functions).collect())
 }

@@ -2,7 +2,8 @@
 
 use super::super::array::{Array, Data};
 use super::super::call::Call;
-use crate::graph::params::RuleError;
+use crate::graph::params::{RuleError, checked_elements};
+use crate::onnx::proto::NodeProto;
 
 /// The most samples that `sampling_ratio` may ask for along a side of a cell.
 const MOST_SAMPLES: i64 = 4096;
@@ -40,91 +41,167 @@ impl Cell {
     }
 }
 
-/// ONNX RoiAlign (He et al. 2017): the mean or the largest of points in each cell of a box, by linear
-/// interpolation. Mode `max` takes the largest weighted element around any point, as ONNX's reference
-/// and its runtimes do.
-pub(super) fn roi_align(call: &Call) -> Result<Array, RuleError> {
-    let (x, boxes, items) = (call.input(0)?, call.input(1)?, call.input(2)?);
-    let &[batch, channels, height, width] = &*x.dims else {
-        return Err(RuleError::new(format!(
-            "pools a value of shape {:?}, needs rank 4",
-            x.dims
-        )));
-    };
-    let number = items.len();
-    if boxes.dims != [number, 4] {
-        return Err(RuleError::new(format!(
-            "has boxes of shape {:?} and {number} batch indices",
-            boxes.dims
-        )));
-    }
-    let node = call.node;
-    let size = |name: &str| {
-        let given = node.int(name).unwrap_or(1);
-        let size = usize::try_from(given).ok().filter(|&size| size > 0);
-        size.ok_or_else(|| RuleError::new(format!("has {given} in `{name}`")))
-    };
-    let (rows, columns) = (size("output_height")?, size("output_width")?);
-    let dims = vec![number, channels, rows, columns];
-    let count = call.count(&dims)?;
-    if count == 0 {
-        return Ok(x.with(dims, Data::Float(Vec::new())));
-    }
-    if x.is_empty() {
-        return Err(RuleError::new("pools an empty image"));
-    }
-    let largest = match node.text("mode").unwrap_or("avg") {
-        "avg" => false,
-        "max" => true,
-        mode => return Err(RuleError::new(format!("has the mode `{mode}`"))),
-    };
-    let default = if call.opset < 16 {
-        "output_half_pixel"
-    } else {
-        "half_pixel"
-    };
-    let shifted = match node
-        .text("coordinate_transformation_mode")
-        .unwrap_or(default)
-    {
-        "half_pixel" => true,
-        "output_half_pixel" => false,
-        mode => {
+/// How RoiAlign reads its images (He et al. 2017): by points in each cell of a box, between whose
+/// elements it interpolates.
+pub(crate) struct RoiPooling {
+    /// Shape of the result: `[boxes, channels, rows, columns]`.
+    dims: Vec<usize>,
+    width: usize,
+    area: usize,
+    /// Takes the largest weighted element around any point, as ONNX's reference and its runtimes do,
+    /// not the mean of the points.
+    pub largest: bool,
+    boxes: Vec<Cells>,
+}
+
+/// The cells of one box along both axes of its image.
+struct Cells {
+    image: usize,
+    down: Vec<Cell>,
+    across: Vec<Cell>,
+}
+
+impl RoiPooling {
+    /// For images of shape `x`, `boxes` of shape `[number, 4]` and the image of each in `items`.
+    pub(crate) fn of(
+        node: &NodeProto,
+        opset: i64,
+        x: &[usize],
+        boxes: &Array,
+        items: &Array,
+    ) -> Result<Self, RuleError> {
+        let &[batch, channels, height, width] = x else {
             return Err(RuleError::new(format!(
-                "has the coordinate_transformation_mode `{mode}`"
+                "pools a value of shape {x:?}, needs rank 4"
+            )));
+        };
+        let number = items.len();
+        if boxes.dims != [number, 4] {
+            return Err(RuleError::new(format!(
+                "has boxes of shape {:?} and {number} batch indices",
+                boxes.dims
             )));
         }
-    };
-    let ratio = node.int("sampling_ratio").unwrap_or(0);
-    if ratio > MOST_SAMPLES {
-        return Err(RuleError::new(format!("has a `sampling_ratio` of {ratio}")));
-    }
-    let scale = f64::from(node.float("spatial_scale").unwrap_or(1.0));
-    let values = x.floats()?;
-    let area = height * width;
-    let mut out = Vec::with_capacity(count);
-    for (corners, &item) in boxes.floats()?.chunks_exact(4).zip(items.ints()?) {
-        let image = usize::try_from(item).ok().filter(|&item| item < batch);
-        let image =
-            image.ok_or_else(|| RuleError::new(format!("has a box in image {item} of {batch}")))?;
-        let side = |from: usize| {
-            let offset = if shifted { 0.5 } else { 0.0 };
-            let start = corners[from] * scale - offset;
-            let length = corners[from + 2] * scale - offset - start;
-            (start, if shifted { length } else { length.max(1.0) })
+        let size = |name: &str| {
+            let given = node.int(name).unwrap_or(1);
+            let size = usize::try_from(given).ok().filter(|&size| size > 0);
+            size.ok_or_else(|| RuleError::new(format!("has {given} in `{name}`")))
         };
-        let across = cells(side(0), columns, width, ratio);
-        let down = cells(side(1), rows, height, ratio);
+        let (rows, columns) = (size("output_height")?, size("output_width")?);
+        let mut pooling = Self {
+            dims: vec![number, channels, rows, columns],
+            width,
+            area: height * width,
+            largest: match node.text("mode").unwrap_or("avg") {
+                "avg" => false,
+                "max" => true,
+                mode => return Err(RuleError::new(format!("has the mode `{mode}`"))),
+            },
+            boxes: Vec::new(),
+        };
+        checked_elements(&pooling.dims)?;
+        if pooling.dims.contains(&0) {
+            return Ok(pooling);
+        }
+        if x.contains(&0) {
+            return Err(RuleError::new("pools an empty image"));
+        }
+        let default = if opset < 16 {
+            "output_half_pixel"
+        } else {
+            "half_pixel"
+        };
+        let shifted = match node
+            .text("coordinate_transformation_mode")
+            .unwrap_or(default)
+        {
+            "half_pixel" => true,
+            "output_half_pixel" => false,
+            mode => {
+                return Err(RuleError::new(format!(
+                    "has the coordinate_transformation_mode `{mode}`"
+                )));
+            }
+        };
+        let ratio = node.int("sampling_ratio").unwrap_or(0);
+        if ratio > MOST_SAMPLES {
+            return Err(RuleError::new(format!("has a `sampling_ratio` of {ratio}")));
+        }
+        let scale = f64::from(node.float("spatial_scale").unwrap_or(1.0));
+        for (corners, &item) in boxes.floats()?.chunks_exact(4).zip(items.ints()?) {
+            let image = usize::try_from(item).ok().filter(|&item| item < batch);
+            let image = image
+                .ok_or_else(|| RuleError::new(format!("has a box in image {item} of {batch}")))?;
+            let side = |from: usize| {
+                let offset = if shifted { 0.5 } else { 0.0 };
+                let start = corners[from] * scale - offset;
+                let length = corners[from + 2] * scale - offset - start;
+                (start, if shifted { length } else { length.max(1.0) })
+            };
+            pooling.boxes.push(Cells {
+                image,
+                down: cells(side(1), rows, height, ratio),
+                across: cells(side(0), columns, width, ratio),
+            });
+        }
+        Ok(pooling)
+    }
+
+    /// For each cell of the result, box by box: elements by their places in `[batch, height, width]`
+    /// with the weights in its mean, or those of which it is the largest product.
+    pub(crate) fn elements(&self) -> Vec<Vec<(usize, f64)>> {
+        let mut out = Vec::new();
+        for own in &self.boxes {
+            let place =
+                |row: usize, column: usize| own.image * self.area + row * self.width + column;
+            for down in &own.down {
+                for across in &own.across {
+                    let mut elements = Vec::new();
+                    if self.largest {
+                        for &(row, vertical) in down.samples.iter().flatten() {
+                            for &(column, horizontal) in across.samples.iter().flatten() {
+                                elements.push((place(row, column), vertical * horizontal));
+                            }
+                        }
+                        if elements.is_empty() || down.leaves() || across.leaves() {
+                            elements.push((own.image * self.area, 0.0));
+                        }
+                    } else {
+                        let total = (down.total * across.total).max(1.0);
+                        let columns = across.summed();
+                        for (row, vertical) in down.summed() {
+                            for &(column, horizontal) in &columns {
+                                elements.push((place(row, column), vertical * horizontal / total));
+                            }
+                        }
+                    }
+                    out.push(elements);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// ONNX RoiAlign.
+pub(super) fn roi_align(call: &Call) -> Result<Array, RuleError> {
+    let (x, boxes, items) = (call.input(0)?, call.input(1)?, call.input(2)?);
+    let pooling = RoiPooling::of(call.node, call.opset, &x.dims, boxes, items)?;
+    let count = call.count(&pooling.dims)?;
+    let (channels, area) = (pooling.dims[1], pooling.area);
+    let values = x.floats()?;
+    let mut out = Vec::with_capacity(count);
+    for own in &pooling.boxes {
         for channel in 0..channels {
-            let plane = &values[(image * channels + channel) * area..][..area];
-            if largest {
-                maxima(plane, width, &down, &across, &mut out);
+            let plane = &values[(own.image * channels + channel) * area..][..area];
+            if pooling.largest {
+                maxima(plane, pooling.width, &own.down, &own.across, &mut out);
             } else {
-                means(plane, width, &down, &across, &mut out);
+                means(plane, pooling.width, &own.down, &own.across, &mut out);
             }
         }
     }
-    Ok(x.with(dims, Data::Float(out)))
+    Ok(x.with(pooling.dims, Data::Float(out)))
 }
 
 /// The samples of each of `count` cells along a side of a box, given by its start and length.

@@ -30,13 +30,13 @@ struct Axis {
 }
 
 /// The elements that make one new element, with their weights; `None` outside of the region.
-type Taps = Option<Vec<(usize, f64)>>;
+pub(crate) type Taps = Option<Vec<(usize, f64)>>;
 
 /// ONNX Resize (operator sets 10 to 19) and Upsample (7 and 9).
 pub(super) fn resize(call: &Call) -> Result<Array, RuleError> {
     let x = call.input(0)?;
     let settings = settings(call)?;
-    let axes = axes(call, x, &settings)?;
+    let axes = axes(call, &x.dims, &settings)?;
     let dims: Vec<usize> = axes.iter().map(|axis| axis.output).collect();
     if call.count(&dims)? == 0 {
         return Ok(taken(x, dims, std::iter::empty(), 0.0));
@@ -65,6 +65,32 @@ pub(super) fn resize(call: &Call) -> Result<Array, RuleError> {
         values = applied(&values, sizes, &taps, settings.extrapolation, count);
     }
     interpolated(x, dims, values, rounded)
+}
+
+/// How one axis of a Resize or Upsample is resampled.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Resampling {
+    Keep,
+    /// For each new element the old one that it takes; `None` outside of the region.
+    Nearest(Vec<Option<usize>>),
+    /// For each new element old ones with their weights; `None` outside of the region.
+    Weighted(Vec<Taps>),
+}
+
+/// How each axis of a value of shape `dims` is resampled, and what stands outside of the region. Of the
+/// call only the inputs after the first are read.
+pub(crate) fn resampling(call: &Call, dims: &[usize]) -> Result<(Vec<Resampling>, f64), RuleError> {
+    let settings = settings(call)?;
+    let axes = axes(call, dims, &settings)?;
+    let way = |axis: &Axis| match settings.mode {
+        _ if axis.same(&settings) => Resampling::Keep,
+        "nearest" => {
+            let places = axis.nearest(&settings).into_iter();
+            Resampling::Nearest(places.map(|at| (at != NOWHERE).then_some(at)).collect())
+        }
+        _ => Resampling::Weighted(axis.table(&settings)),
+    };
+    Ok((axes.iter().map(way).collect(), settings.extrapolation))
 }
 
 fn settings<'a>(call: &'a Call) -> Result<Settings<'a>, RuleError> {
@@ -120,10 +146,9 @@ fn settings<'a>(call: &'a Call) -> Result<Settings<'a>, RuleError> {
 }
 
 /// Sizes, scales and region of every axis.
-fn axes(call: &Call, x: &Array, settings: &Settings) -> Result<Vec<Axis>, RuleError> {
+fn axes(call: &Call, dims: &[usize], settings: &Settings) -> Result<Vec<Axis>, RuleError> {
     let old = call.operator() == "Upsample" || call.opset < 11;
-    let mut axes: Vec<Axis> = x
-        .dims
+    let mut axes: Vec<Axis> = dims
         .iter()
         .map(|&size| Axis {
             input: size,

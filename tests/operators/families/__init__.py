@@ -1,4 +1,4 @@
 """The cases, a module for each family of operators. Importing them declares their cases."""
 
-from . import (attention, control, elementwise, movement, normalization,  # noqa: F401
-               picking, products, recurrent, reduction, resize, windows)
+from . import (attention, contributed, control, elementwise, losses, movement, normalization, picking,  # noqa: F401
+               products, recurrent, reduction, resize, sampling, signal, windows)

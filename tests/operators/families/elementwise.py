@@ -1,7 +1,9 @@
 """Operators that work element by element."""
 
+import numpy as np
+
 import references
-from declare import case, f32, flags, Fed, node, scalar
+from declare import Fed, case, f32, flags, i64, node, scalar
 
 # Of one value.
 for unary in ["Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Softsign",
@@ -36,6 +38,10 @@ case("clip_opset_9", "Clip", [(3, 7)], opset=9, min=0.0, max=1.0)
 case("dropout", "Dropout", [(3, 7), scalar(0.4)])
 case("dropout_opset_9", "Dropout", [(3, 7)], opset=9, ratio=0.4)
 case("cast", "Cast", [(3, 4)], nodes=lambda kind: [node("Cast", ["x0"], ["y0"], to=kind)])
+case("dropout_mask", "Dropout", [(3, 7), scalar(0.4)], outputs=2)
+case("dropout_mask_training_off", "Dropout", [(3, 7), scalar(0.4), flags(0).reshape(())], outputs=2)
+case("cast_like", "CastLike", [(3, 4), (2,)], opset=19, torch=references.cast_like, frozen=(1,))
+case("cast_like_integers", "CastLike", [(3, 4), i64(1)], opset=19, gradient=False)
 case("clip_fed_bound", "Clip", [(3, 7), ()], frozen=(1,))
 
 
@@ -58,6 +64,11 @@ for binary in ["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"]:
     case(f"{name}_of_single", binary, [(3, 4), ()], positive=positive)
     case(f"{name}_of_singles", binary, [(), ()], positive=positive)
     case(f"{name}_with_itself", binary, [(3, 4)], reads=(0, 0), positive=positive)
+# The remainder that has the dividend's sign.
+case("mod_fmod", "Mod", [(3, 4), (3, 4)], fmod=1, torch=references.mod)
+case("mod_fmod_broadcast", "Mod", [(2, 3, 4), (3, 1)], fmod=1, torch=references.mod)
+case("mod_fmod_broadcast_left", "Mod", [(4,), (2, 3, 1)], fmod=1, torch=references.mod)
+case("mod_fmod_by_constant", "Mod", [(3, 4), scalar(0.4)], fmod=1, torch=references.mod)
 case("add_weight", "Add", [(2, 3), (3,)], weights=(1,))
 case("sub_weight_left", "Sub", [(3,), (2, 3)], weights=(0,))
 case("mul_weight", "Mul", [(2, 3), (3,)], weights=(1,))
@@ -93,3 +104,19 @@ case("where_with_itself", "Where", [CHOICE, (3, 4)], reads=(0, 1, 1))
 case("where_fed", "Where", [Fed(CHOICE), (2, 3, 4), (3, 1)])
 case("where_computed", "Where", [(3, 4), (4,)], nodes=lambda kind: [
     node("Greater", ["x0", "x1"], ["larger"]), node("Where", ["larger", "x0", "x1"], ["y0"])])
+
+# Integers by their scale, which has a derivative.
+BYTES = {kind: np.random.default_rng(0).integers(*limits, (3, 4, 2)).astype(kind)
+         for kind, limits in [("uint8", (0, 256)), ("int8", (-128, 128))]}
+for kind, levels in BYTES.items():
+    scaled = dict(torch=references.dequantize_linear, positive=True, low=0.01, high=0.1)
+    blocks = [Fed(levels), (3, 2, 2)]
+    zeros = np.array([3, 100, 7, 20], dtype=kind)
+    case(f"dequantize_{kind}", "DequantizeLinear", [Fed(levels), (), zeros[0]], **scaled)
+    case(f"dequantize_{kind}_without_zero", "DequantizeLinear", [Fed(levels), ()], **scaled)
+    case(f"dequantize_{kind}_axis", "DequantizeLinear", [Fed(levels), (4,), zeros], **scaled)
+    case(f"dequantize_{kind}_first_axis", "DequantizeLinear", [Fed(levels), (3,), zeros[:3]], axis=0, **scaled)
+    case(f"dequantize_{kind}_last_axis", "DequantizeLinear", [Fed(levels), (2,)], axis=-1, **scaled)
+    case(f"dequantize_{kind}_blocks", "DequantizeLinear", [*blocks, levels[:, :2] // 4], opset=21, block_size=2,
+         **scaled)
+    case(f"dequantize_{kind}_uneven_blocks", "DequantizeLinear", blocks, opset=21, block_size=3, **scaled)

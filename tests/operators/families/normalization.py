@@ -26,6 +26,11 @@ case("layer_normalization_broadcast", "LayerNormalization", [(2, 3, 4), (4,), (3
 case("layer_normalization_all", "LayerNormalization", [(2, 3, 4), (2, 3, 4), (2, 3, 4)], weights=(1, 2), axis=0,
      **LAYER)
 
+for name, inputs, axis in [("", [(2, 3, 4), (4,), (4,)], -1), ("_two_axes", [(2, 3, 4), (3, 4), (3, 4)], 1),
+                           ("_unshifted", [(2, 3, 4), (4,)], -1), ("_all", [(3, 4), (3, 4)], 0)]:
+    case(f"layer_normalization_statistics{name}", "LayerNormalization", inputs, outputs=3, axis=axis, **LAYER)
+case("layer_normalization_mean", "LayerNormalization", [(2, 3, 4), (4,), (4,)], outputs=2, **LAYER)
+
 RMS = dict(weights=(1,), torch=references.rms_normalization)
 case("rms_normalization", "RMSNormalization", [(2, 3, 4), (4,)], opset=23, **RMS)
 case("rms_normalization_two_axes", "RMSNormalization", [(2, 3, 4), (3, 4)], opset=23, axis=1, epsilon=1e-2, **RMS)
@@ -53,3 +58,7 @@ case("lrn", "LRN", [(2, 5, 3, 4)], size=3, alpha=0.5, beta=0.6, bias=1.5, torch=
 case("lrn_even", "LRN", [(2, 5, 3, 4)], size=4, alpha=0.5, torch=references.lrn, runtime=False)
 case("lrn_single", "LRN", [(1, 3, 3, 4)], size=1, alpha=0.5, torch=references.lrn)
 case("lrn_wide", "LRN", [(1, 3, 3, 4)], size=7, alpha=0.5, torch=references.lrn)
+for rank, shape in [(1, (2, 5, 4)), (3, (1, 5, 2, 3, 2))]:
+    # ONNX Runtime has four axes only.
+    case(f"lrn_{rank}d", "LRN", [shape], size=3, alpha=0.5, beta=0.6, bias=1.5, torch=references.lrn, runtime=False)
+    case(f"lrn_{rank}d_wide", "LRN", [shape], size=9, alpha=0.5, torch=references.lrn, runtime=False)

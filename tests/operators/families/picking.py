@@ -63,3 +63,35 @@ case("top_k_smallest", "TopK", [(3, 6), i64(3)], outputs=2, largest=0)
 case("top_k_first_axis", "TopK", [(5, 2, 2), i64(2)], outputs=2, axis=0)
 case("top_k_fed", "TopK", [(3, 6), Fed(i64(2))], outputs=2)
 case("top_k_opset_9", "TopK", [(3, 6)], opset=9, outputs=2, k=2)
+
+# With reductions: places that are written twice, and some that are not.
+for reduction in ["mul", "max", "min"]:
+    about = dict(opset=18, reduction=reduction)
+    case(f"scatter_elements_{reduction}", "ScatterElements", [(3, 4), i64([1, 1], [0, 0], [2, -1]), (3, 2)], axis=1,
+         **about)
+    case(f"scatter_elements_{reduction}_rows", "ScatterElements",
+         [(3, 2, 2), i64([[0, 1], [2, 2]], [[0, 1], [0, 2]]), (2, 2, 2)], **about)
+    case(f"scatter_elements_{reduction}_fed", "ScatterElements",
+         [(3, 4), Fed(i64([1, 1, 1], [0, 3, 0])), (2, 3)], axis=1, **about)
+    case(f"scatter_nd_{reduction}", "ScatterND", [(4, 3), i64([2], [0], [2]), (3, 3)], **about)
+    case(f"scatter_nd_{reduction}_elements", "ScatterND", [(3, 4), i64([0, 1], [2, 3], [0, 1], [1, -1]), (4,)], **about)
+    case(f"scatter_nd_{reduction}_fed", "ScatterND", [(4, 3), Fed(i64([2], [0], [2], [2])), (4, 3)], **about)
+case("scatter_elements_mul_opset_16", "ScatterElements", [(3, 4), COLUMN, (3, 2)], axis=1, opset=16, reduction="mul")
+
+for name, inputs, about in [
+    ("", [i64(2, 0, -1), scalar(4), (2,)], {}), ("_matrix", [i64([1, 3], [0, -4]), i64(4), (2,)], {}),
+    ("_outside", [i64(2, 5, -7, 1), scalar(4), (2,)], {}),
+    ("_first_axis", [i64(2, 0, 1), scalar(4), (2,)], dict(axis=0)),
+    ("_axis_1", [i64([1, 3], [0, -4]), scalar(4), (2,)], dict(axis=1)),
+    ("_fed", [Fed(i64(2, 0, -1)), Fed(i64(4)), (2,)], {}),
+]:
+    case(f"one_hot_values{name}", "OneHot", inputs, torch=references.one_hot, **about)
+
+CACHE = (2, 2, 5, 3)
+WRITTEN = [CACHE, (2, 2, 2, 3), i64(1, 3)]
+case("tensor_scatter", "TensorScatter", WRITTEN, opset=24)
+case("tensor_scatter_fed", "TensorScatter", [*WRITTEN[:2], Fed(i64(3, 0))], opset=24)
+case("tensor_scatter_from_zero", "TensorScatter", WRITTEN[:2], opset=24)
+case("tensor_scatter_circular", "TensorScatter", [*WRITTEN[:2], i64(4, 2)], opset=24, mode="circular")
+case("tensor_scatter_axis", "TensorScatter", [(2, 5, 3), (2, 2, 3), i64(1, 3)], opset=24, axis=1)
+case("tensor_scatter_last_axis", "TensorScatter", [(2, 3, 5), (2, 3, 3), i64(4, 3)], opset=24, axis=-1, mode="circular")

@@ -1,5 +1,6 @@
 """Reductions and cumulative sums."""
 
+import references
 from declare import Fed, case, i64, scalar
 
 for reduce in ["Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp"]:
@@ -23,3 +24,13 @@ for name, which in [("", {}), ("_exclusive", dict(exclusive=1)), ("_reverse", di
     case(f"cumsum{name}", "CumSum", [(2, 5), scalar(1)], **which)
     case(f"cumsum{name}_middle", "CumSum", [(2, 4, 3), scalar(-2)], **which)
 case("cumsum_fed", "CumSum", [(2, 5), Fed(scalar(1))])
+
+for name, which in [("", {}), ("_exclusive", dict(exclusive=1)), ("_reverse", dict(reverse=1)),
+                    ("_exclusive_reverse", dict(exclusive=1, reverse=1))]:
+    for place, shape, axis in [("", (2, 5), 1), ("_middle", (2, 4, 3), -2), ("_first", (4, 2), 0)]:
+        case(f"cumprod{name}{place}", "CumProd", [shape, scalar(axis)], opset=26, torch=references.cumprod, **which)
+case("cumprod_fed", "CumProd", [(2, 5), Fed(scalar(1))], opset=26, torch=references.cumprod)
+for size in (2, 3, 5):
+    case(f"det_{size}", "Det", [(size, size)])
+case("det_batch", "Det", [(2, 3, 3)])
+case("det_batches", "Det", [(2, 3, 2, 2)], opset=22)

@@ -36,6 +36,31 @@ case("resize_opset_10", "Resize", [(1, 2, 3, 3), f32(1, 1, 2, 2)], opset=10, mod
      torch=references.resize_nearest)
 case("upsample_opset_9", "Upsample", [(1, 2, 3, 3), f32(1, 1, 2, 2)], opset=9, mode="nearest")
 
+# A smaller image reads through wider filters.
+SHRUNK = dict(opset=18, antialias=1, **EXACT)
+for mode in ["linear", "cubic"]:
+    for name, scales, more in [
+        ("", f32(1, 1, 0.6, 0.5), {}), ("_third", f32(1, 1, 0.4, 0.34), {}), ("_one_axis", f32(1, 1, 0.5, 1), {}),
+        ("_mixed", f32(1, 1, 0.5, 1.5), {}), ("_inside", f32(1, 1, 0.6, 0.5), dict(exclude_outside=1)),
+        ("_asymmetric", f32(1, 1, 0.6, 0.5), dict(coordinate_transformation_mode="asymmetric")),
+        ("_align_corners", f32(1, 1, 0.5, 0.5), dict(coordinate_transformation_mode="align_corners")),
+    ]:
+        case(f"resize_antialias_{mode}{name}", "Resize", [(1, 2, 8, 10), None, scales], mode=mode, **SHRUNK, **more)
+    case(f"resize_antialias_{mode}_to_sizes", "Resize", [(1, 2, 7, 9), None, None, i64(1, 2, 3, 4)], mode=mode,
+         **SHRUNK)
+
+# Regions: from a tenth before to beyond the end, whose outside is a fixed value.
+REGION, INSIDE = f32(0, 0, -0.13, 0.21, 1, 1, 0.83, 1.17), f32(0, 0, 0.12, 0.21, 1, 1, 0.83, 0.91)
+for mode in ["nearest", "linear", "cubic"]:
+    about = dict(mode=mode, coordinate_transformation_mode="tf_crop_and_resize", **EXACT)
+    case(f"resize_region_{mode}", "Resize", [(1, 2, 4, 5), REGION, None, i64(1, 2, 5, 6)],
+         extrapolation_value=0.7, **about)
+    case(f"resize_region_{mode}_inside", "Resize", [(1, 2, 6, 7), INSIDE, None, i64(1, 2, 3, 5)], **about)
+    case(f"resize_region_{mode}_scales", "Resize", [(1, 2, 4, 5), REGION, f32(1, 1, 1.5, 2)], extrapolation_value=-0.4,
+         **about)
+    case(f"resize_region_{mode}_axes", "Resize", [(1, 2, 4, 5), f32(-0.13, 0.21, 0.83, 1.17), None, i64(5, 6)],
+         opset=18, axes=[2, 3], extrapolation_value=0.7, **about)
+
 
 def pixels_from_size(_):
     """A Resize to twice the size, computed inside of the graph with floats in between."""
