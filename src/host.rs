@@ -29,6 +29,7 @@ pub use call::{Call, Outcome};
 pub(crate) use call::{around, broadcast_indices, join, section, strides};
 pub(crate) use recurrent::{Named, named_activations};
 pub(crate) use vision::{Resampling, RoiPooling, resampling};
+pub(crate) use window::RoiMaxima;
 
 use std::sync::Arc;
 

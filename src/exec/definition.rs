@@ -49,6 +49,7 @@ fn definition_of(node: &NodeProto) -> Option<Define> {
             "DequantizeLinear" => products::dequantize,
             "AffineGrid" => sampling::affine_grid,
             "GridSample" => sampling::grid_sample,
+            "MaxRoiPool" => sampling::max_roi_pool,
             "RoiAlign" => sampling::roi_align,
             "DeformConv" => sampling::deform_conv,
             "DFT" => signal::dft,
@@ -66,6 +67,7 @@ fn definition_of(node: &NodeProto) -> Option<Define> {
             "LinearAttention" => products::linear_attention,
             _ => return None,
         },
+        Some("ai.onnx.preview") if node.operator() == "FlexAttention" => products::flex_attention,
         Some("com.microsoft") => return contributed::definition_of(node.operator()),
         Some(_) => return None,
     })

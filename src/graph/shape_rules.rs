@@ -469,6 +469,13 @@ fn host_shapes(node: &NodeProto, inputs: &[Option<&Known>]) -> Result<Vec<Vec<us
                 size("output_width"),
             ]
         }
+        "MaxRoiPool" => {
+            let number = dims(1)?.first().copied().unwrap_or(0);
+            let channels = first.get(1).copied().unwrap_or(0);
+            let pooled = node.ints("pooled_shape").unwrap_or_default().iter();
+            let pooled = pooled.map(|&size| size.max(0) as usize);
+            [number, channels].into_iter().chain(pooled).collect()
+        }
         "DeformConv" => {
             let kernel = dims(1)?;
             if first.len() < 3 || kernel.len() != first.len() {

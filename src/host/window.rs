@@ -7,6 +7,8 @@ mod transposed;
 
 use std::ops::Range;
 
+pub(crate) use pool::RoiMaxima;
+
 use super::array::Array;
 use super::call::{Call, Outcome};
 use super::matrix::{Number, bounded};

@@ -512,3 +512,22 @@ def inverse(x):
 def cdist(a, b, *, metric):
     squares = (a[:, None] - b).square().sum(-1)
     return squares.sqrt() if metric == "euclidean" else squares
+
+
+def max_roi_pool(x, boxes, *, pooled_shape, spatial_scale=1.0):
+    """Girshick 2015, section 2.1: the corners are rounded, both belong to the box."""
+    def edges(first, last, cells, size):
+        first, last = (int(torch.floor(corner * spatial_scale + 0.5)) for corner in (first, last))
+        step = max(last - first + 1, 1) / cells
+        for cell in range(cells):
+            yield [min(max(edge + first, 0), size)
+                   for edge in (math.floor(cell * step), math.ceil((cell + 1) * step))]
+
+    out = []
+    for image, left, top, right, bottom in boxes:
+        down = list(edges(top, bottom, pooled_shape[0], x.shape[2]))
+        across = list(edges(left, right, pooled_shape[1], x.shape[3]))
+        cells = [x[int(image), :, a:b, c:d].flatten(1) for a, b in down for c, d in across]
+        cells = [cell.amax(1) if cell.shape[1] else cell.new_zeros(len(cell)) for cell in cells]
+        out.append(torch.stack(cells, 1).unflatten(1, tuple(pooled_shape)))
+    return torch.stack(out)

@@ -299,7 +299,7 @@ fn embed(s: &Sketch) -> Result<(), RuleError> {
     s.give(0, &normalized(s, &sum, &s.input(5), Some(&shift), false));
     s.give(2, &sum);
     if s.wants(1) {
-        s.give(1, &s.itself(s.node.clone(), 1));
+        s.hand(1, &s.itself(s.node.clone(), 1));
     }
     Ok(())
 }

@@ -20,8 +20,8 @@ pub(super) fn with_statistics(s: &Sketch) -> Result<(), RuleError> {
     let centred = s.minus(&x, &mean);
     let variance = s.op("ReduceMean", &[&s.times(&centred, &centred), &axes]);
     let deviation = s.op("Sqrt", &[&s.linear(&variance, 1.0, epsilon.into())]);
-    s.give(1, &mean);
-    s.give(2, &s.op("Reciprocal", &[&deviation]));
+    s.hand(1, &mean);
+    s.hand(2, &s.op("Reciprocal", &[&deviation]));
     let inputs: Vec<String> = (0..3)
         .filter(|&index| s.optional(index).is_some())
         .map(|index| s.input(index))
@@ -60,6 +60,6 @@ pub(super) fn dropout(s: &Sketch) -> Result<(), RuleError> {
     let zero = s.number(0.0);
     let [made, was] = [kept.as_str(), inputs[0]].map(|value| s.op("Equal", &[value, &zero]));
     s.give(0, &kept);
-    s.give(1, &s.op("Or", &[&s.op("Not", &[&made]), &was]));
+    s.hand(1, &s.op("Or", &[&s.op("Not", &[&made]), &was]));
     Ok(())
 }

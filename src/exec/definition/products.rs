@@ -260,6 +260,7 @@ pub(super) fn attention(s: &Sketch) -> Result<(), RuleError> {
         let given = s.input(3);
         let seen = if crate::host::is_float(mask.data_type) {
             let limit = s.number(FORBIDDEN);
+            let given = s.float(&given);
             let clipped = s.op("Max", &[&given, &limit]);
             biased = biased.map(|scores| s.plus(&scores, &fitted(&given, f64::NEG_INFINITY)));
             scores = s.plus(&scores, &fitted(&clipped, FORBIDDEN));
@@ -302,6 +303,16 @@ pub(super) fn attention(s: &Sketch) -> Result<(), RuleError> {
         },
     );
     Ok(())
+}
+
+/// FlexAttention without functions of its own for scores or probabilities.
+pub(super) fn flex_attention(s: &Sketch) -> Result<(), RuleError> {
+    for name in ["score_mod", "prob_mod"] {
+        if s.node.attribute(name).is_some() {
+            return Err(RuleError::new(format!("has the subgraph `{name}`")));
+        }
+    }
+    attention(s)
 }
 
 /// What a query sees by its position: `[1 or batch, 1, rows, keys]` of ones and zeros; `None` where it

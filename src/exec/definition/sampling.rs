@@ -244,24 +244,38 @@ pub(super) fn affine_grid(s: &Sketch) -> Result<(), RuleError> {
 
 /// RoiAlign: the weighted elements of each cell, added or compared; boxes have no gradient.
 pub(super) fn roi_align(s: &Sketch) -> Result<(), RuleError> {
-    s.floats(&[0])?;
-    let x = s.x()?;
-    let (boxes, items) = (s.elements(1)?, s.elements(2)?);
+    let (x, boxes, items) = (s.x()?, s.elements(1)?, s.elements(2)?);
     let pooling = host::RoiPooling::of(s.node, s.opset, x, boxes, items)?;
-    let &[batch, channels, height, width] = x else {
+    cells(s, &pooling.elements(), pooling.largest, s.output(0)?)
+}
+
+/// MaxRoiPool: the largest element of each cell; boxes have no gradient.
+pub(super) fn max_roi_pool(s: &Sketch) -> Result<(), RuleError> {
+    let maxima = host::RoiMaxima::of(s.node, s.x()?, s.elements(1)?)?;
+    cells(s, &maxima.elements(), true, s.output(0)?)
+}
+
+/// A result `[boxes, channels, rows, columns]`, each cell of which is the sum of weighted elements,
+/// named by their places in `[batch, height, width]`, or the largest of them.
+fn cells(
+    s: &Sketch,
+    cells: &[Vec<(usize, f64)>],
+    largest: bool,
+    output: &[usize],
+) -> Result<(), RuleError> {
+    s.floats(&[0])?;
+    let &[batch, channels, height, width] = s.x()? else {
         return Err(RuleError::new("pools a value of another rank than 4"));
     };
-    let cells = pooling.elements();
     let most = cells.iter().map(Vec::len).max().unwrap_or(0).max(1);
-    let output = s.output(0)?;
     if output.contains(&0) {
         return Err(RuleError::new("pools nothing"));
     }
     // Cells of fewer elements repeat their last, in a sum with the weight 0.
     let (mut places, mut weights) = (Vec::new(), Vec::new());
-    for cell in &cells {
+    for cell in cells {
         let rest = match cell.last() {
-            Some(&last) if pooling.largest => last,
+            Some(&last) if largest => last,
             _ => (0, 0.0),
         };
         let filled = cell.iter().copied().chain(std::iter::repeat(rest));
@@ -272,21 +286,14 @@ pub(super) fn roi_align(s: &Sketch) -> Result<(), RuleError> {
     }
     let area = height * width;
     let elements = s.reshape(&s.input(0), &[batch, channels, area]);
-    let elements = s.reshape(
-        &s.transpose(&elements, &[0, 2, 1]),
-        &[batch * area, channels],
-    );
+    let elements = s.transpose(&elements, &[0, 2, 1]);
+    let elements = s.reshape(&elements, &[batch * area, channels]);
     let found = s.gather(&elements, &s.ints(&[cells.len(), most], places), 0);
     let weighted = s.times(&found, &s.numbers(&[cells.len(), most, 1], weights));
-    let operator = if pooling.largest {
-        "ReduceMax"
-    } else {
-        "ReduceSum"
-    };
+    let operator = if largest { "ReduceMax" } else { "ReduceSum" };
     let attributes = vec![("keepdims", 0i64.into())];
     let values = s.with(operator, &[&weighted, &s.list(&[1])], attributes);
-    let [rows, columns] = [output[2], output[3]];
-    let values = s.reshape(&values, &[output[0], rows, columns, channels]);
+    let values = s.reshape(&values, &[output[0], output[2], output[3], channels]);
     s.give(0, &s.transpose(&values, &[0, 3, 1, 2]));
     Ok(())
 }

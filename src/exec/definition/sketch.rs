@@ -321,14 +321,31 @@ impl<'a> Sketch<'a> {
         made
     }
 
-    /// Makes `value` the output `index` of the node, if anyone wants it.
+    /// Makes `value`, floats, the output `index` of the node, if anyone wants it. It gets the type
+    /// that the output has, or where that is not known the type of the node's first floats.
     pub fn give(&self, index: usize, value: &str) {
+        let own = self.outputs.get(index);
+        let first = self
+            .inputs
+            .iter()
+            .flatten()
+            .find(|known| is_float(known.data_type));
+        let kind = own.or(first.copied()).map(|known| known.data_type);
+        match kind.filter(|&kind| is_float(kind) && kind != data_type::FLOAT) {
+            Some(kind) => {
+                let attributes = vec![("to", i64::from(kind).into())];
+                self.hand(index, &self.with("Cast", &[value], attributes));
+            }
+            None => self.hand(index, value),
+        }
+    }
+
+    /// Makes `value`, as it is, the output `index` of the node, if anyone wants it.
+    pub fn hand(&self, index: usize, value: &str) {
         if self.wants(index) {
             let outputs = vec![self.node.output[index].clone()];
-            self.add(
-                self.node_of("Identity", &[value], Vec::new(), outputs),
-                false,
-            );
+            let node = self.node_of("Identity", &[value], Vec::new(), outputs);
+            self.add(node, false);
         }
     }
 

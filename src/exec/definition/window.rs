@@ -31,8 +31,8 @@ fn with_places(s: &Sketch) -> Result<(), RuleError> {
     by_row.set_int("storage_order", 0);
     let places = s.itself(by_row, 1);
     match s.node.int("storage_order") {
-        Some(1) => s.give(1, &s.itself(s.node.clone(), 1)),
-        _ => s.give(1, &places),
+        Some(1) => s.hand(1, &s.itself(s.node.clone(), 1)),
+        _ => s.hand(1, &places),
     }
     let flat = s.reshape(&s.input(0), &[s.x()?.iter().product()]);
     s.give(0, &s.gather(&flat, &places, 0));

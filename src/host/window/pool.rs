@@ -1,10 +1,13 @@
 //! Pools. A pool over a box is a pool along one axis after the other, so that each costs its window's
 //! length along that axis only.
 
+use std::ops::Range;
+
 use super::super::array::{Array, Data};
 use super::super::call::{Call, Outcome, around, strides};
 use super::{image_of, unravel};
 use crate::graph::params::{self, RuleError, Window};
+use crate::onnx::proto::NodeProto;
 use crate::onnx::proto::data_type::*;
 
 /// The elements of an axis that one window meets: `first`, `first + step`, …
@@ -378,58 +381,101 @@ fn placed<T: Copy + Default>(values: &[T], targets: &[usize], count: usize) -> V
     out
 }
 
-/// ONNX MaxRoiPool (Girshick 2015): the largest element of each cell of a box whose corners are
+/// The elements that MaxRoiPool compares (Girshick 2015): those of each cell of a box whose corners are
 /// rounded to elements.
-pub(super) fn max_roi_pool(call: &Call) -> Result<Array, RuleError> {
-    let (x, boxes) = (call.input(0)?, call.input(1)?);
-    let &[batch, channels, height, width] = &*x.dims else {
-        return Err(RuleError::new(format!(
-            "pools a value of shape {:?}, needs rank 4",
-            x.dims
-        )));
-    };
-    let &[number, 5] = &*boxes.dims else {
-        return Err(RuleError::new(format!(
-            "has boxes of shape {:?}, needs [boxes, 5]",
-            boxes.dims
-        )));
-    };
-    let shape: Vec<usize> = call
-        .node
-        .ints("pooled_shape")
-        .map_or_else(Vec::new, |shape| {
+pub(crate) struct RoiMaxima {
+    /// Shape of the result: `[boxes, channels, rows, columns]`.
+    dims: Vec<usize>,
+    width: usize,
+    area: usize,
+    /// By box: its image, and the rows and columns of its cells.
+    boxes: Vec<(usize, Vec<Range<usize>>, Vec<Range<usize>>)>,
+}
+
+impl RoiMaxima {
+    /// For images of shape `x` and `boxes` `[number, 5]`, the image and then the corners of each.
+    pub(crate) fn of(node: &NodeProto, x: &[usize], boxes: &Array) -> Result<Self, RuleError> {
+        let &[batch, channels, height, width] = x else {
+            return Err(RuleError::new(format!(
+                "pools a value of shape {x:?}, needs rank 4"
+            )));
+        };
+        let &[number, 5] = &*boxes.dims else {
+            return Err(RuleError::new(format!(
+                "has boxes of shape {:?}, needs [boxes, 5]",
+                boxes.dims
+            )));
+        };
+        let shape: Vec<usize> = node.ints("pooled_shape").map_or_else(Vec::new, |shape| {
             let sizes = shape.iter().map(|&size| usize::try_from(size).unwrap_or(0));
             sizes.collect()
         });
-    let &[rows, columns] = &*shape else {
-        return Err(RuleError::new("has no `pooled_shape` of two sizes"));
-    };
-    if rows == 0 || columns == 0 {
-        return Err(RuleError::new(format!("has a `pooled_shape` of {shape:?}")));
+        let &[rows, columns] = &*shape else {
+            return Err(RuleError::new("has no `pooled_shape` of two sizes"));
+        };
+        if rows == 0 || columns == 0 {
+            return Err(RuleError::new(format!("has a `pooled_shape` of {shape:?}")));
+        }
+        let mut maxima = Self {
+            dims: vec![number, channels, rows, columns],
+            width,
+            area: height * width,
+            boxes: Vec::new(),
+        };
+        if params::checked_elements(&maxima.dims)? == 0 {
+            return Ok(maxima);
+        }
+        let scale = f64::from(node.float("spatial_scale").unwrap_or(1.0));
+        for item in boxes.floats()?.chunks_exact(5) {
+            let image = item[0];
+            if !(0.0..batch as f64).contains(&image) {
+                return Err(RuleError::new(format!(
+                    "has a box in image {image} of {batch}"
+                )));
+            }
+            let corner = |at: usize| (item[at] * scale).round().clamp(-1e9, 1e9) as i64;
+            let across = cells(corner(1), corner(3), columns, width);
+            let down = cells(corner(2), corner(4), rows, height);
+            maxima.boxes.push((image as usize, down, across));
+        }
+        Ok(maxima)
     }
-    let dims = vec![number, channels, rows, columns];
-    let count = call.count(&dims)?;
-    if count == 0 {
-        return Ok(x.with(dims, Data::Float(Vec::new())));
+
+    /// For each cell, box by box: its elements by their places in `[batch, height, width]`, each with the
+    /// weight 1; a cell without elements has one with the weight 0.
+    pub(crate) fn elements(&self) -> Vec<Vec<(usize, f64)>> {
+        let mut out = Vec::new();
+        for (image, down, across) in &self.boxes {
+            let first = image * self.area;
+            for lines in down {
+                for part in across {
+                    let rows = lines.clone().map(|line| first + line * self.width);
+                    let cell = rows.flat_map(|row| part.clone().map(move |at| (row + at, 1.0)));
+                    let mut cell: Vec<(usize, f64)> = cell.collect();
+                    if cell.is_empty() {
+                        cell.push((first, 0.0));
+                    }
+                    out.push(cell);
+                }
+            }
+        }
+        out
     }
-    let scale = f64::from(call.node.float("spatial_scale").unwrap_or(1.0));
+}
+
+/// ONNX MaxRoiPool.
+pub(super) fn max_roi_pool(call: &Call) -> Result<Array, RuleError> {
+    let (x, boxes) = (call.input(0)?, call.input(1)?);
+    let maxima = RoiMaxima::of(call.node, &x.dims, boxes)?;
+    let count = call.count(&maxima.dims)?;
+    let (channels, width, area) = (maxima.dims[1], maxima.width, maxima.area);
     let values = x.floats()?;
     let mut out = Vec::with_capacity(count);
-    for item in boxes.floats()?.chunks_exact(5) {
-        let image = item[0];
-        if !(0.0..batch as f64).contains(&image) {
-            return Err(RuleError::new(format!(
-                "has a box in image {image} of {batch}"
-            )));
-        }
-        let corner = |at: usize| (item[at] * scale).round().clamp(-1e9, 1e9) as i64;
-        let across = cells(corner(1), corner(3), columns, width);
-        let down = cells(corner(2), corner(4), rows, height);
-        let area = height * width;
+    for (image, down, across) in &maxima.boxes {
         for channel in 0..channels {
-            let plane = &values[(image as usize * channels + channel) * area..][..area];
-            for lines in &down {
-                for part in &across {
+            let plane = &values[(image * channels + channel) * area..][..area];
+            for lines in down {
+                for part in across {
                     let cell = lines
                         .clone()
                         .flat_map(|line| &plane[line * width..][part.clone()]);
@@ -439,11 +485,11 @@ pub(super) fn max_roi_pool(call: &Call) -> Result<Array, RuleError> {
             }
         }
     }
-    Ok(x.with(dims, Data::Float(out)))
+    Ok(x.with(maxima.dims, Data::Float(out)))
 }
 
 /// The elements of each of `count` cells between two corners, both of which belong to the box.
-fn cells(start: i64, end: i64, count: usize, size: usize) -> Vec<std::ops::Range<usize>> {
+fn cells(start: i64, end: i64, count: usize, size: usize) -> Vec<Range<usize>> {
     let step = (end - start + 1).max(1) as f64 / count as f64;
     let bound = |edge: f64| (edge as i64 + start).clamp(0, size as i64) as usize;
     (0..count)

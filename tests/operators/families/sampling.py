@@ -74,3 +74,9 @@ deform("_offset_groups", (1, 4, 4, 4), (3, 4, 2, 2), (3, 3), offset_group=2)
 deform("_groups_of_both", (1, 4, 5, 6), (4, 2, 3, 3), (3, 3), group=2, offset_group=4, strides=[2, 2],
        pads=[1, 1, 1, 1])
 deform("_opset_22", (1, 2, 4, 4), (2, 2, 2, 2), (3, 3), opset=22)
+
+# The corners of boxes are elements; no two elements of a cell are alike.
+case("max_roi_pool", "MaxRoiPool", [(2, 3, 6, 7), f32([1, 0, 0, 5, 4], [0, 2, 1, 6, 5], [1, 3, 3, 3, 3])], opset=17,
+     pooled_shape=[2, 3], torch=references.max_roi_pool)
+case("max_roi_pool_scaled", "MaxRoiPool", [(1, 2, 5, 5), f32([0, 1.9, 2.2, 9.1, 7.3], [0, 8, 8, 30, 30])], opset=22,
+     pooled_shape=[3, 2], spatial_scale=0.5, runtime=False, torch=references.max_roi_pool)
