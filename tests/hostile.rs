@@ -1,9 +1,10 @@
 //! Mutated model files: reading, shape inference, compiling and a first run may refuse, but not
-//! panic, hang or eat memory. The seeds are the ONNX project's node tests, which cover every operator
-//! (`SINTER_NODE_CASES`, see tests/conformance.rs).
+//! panic, hang or eat memory. The seeds are the ONNX project's node tests, which cover every operator,
+//! and cases of `com.microsoft` (`SINTER_NODE_CASES`, `SINTER_CONTRIBUTED_CASES`, see tests/conformance.rs).
 //!
 //! `SINTER_HOSTILE_INPUTS` sets how many are tried (default 20,000), `SINTER_HOSTILE_SEED` where the
-//! random numbers begin. `tests/run` runs this under a limit of 8 GiB of address space.
+//! random numbers begin; `SINTER_HOSTILE_LOUD` prints panics where they happen and leaves the last model
+//! in the folder of temporary files. `tests/run` runs this under a limit of 8 GiB of address space.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,10 +30,14 @@ struct Seed {
 }
 
 fn seeds() -> Vec<Seed> {
-    let folder = std::env::var("SINTER_NODE_CASES")
-        .expect("SINTER_NODE_CASES names the folder that tests/operators/node_cases.py wrote");
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(folder)
-        .expect("the folder of cases is there")
+    let mut folders: Vec<PathBuf> = ["SINTER_NODE_CASES", "SINTER_CONTRIBUTED_CASES"]
+        .into_iter()
+        .flat_map(|name| {
+            let folder = std::env::var(name);
+            let folder =
+                folder.unwrap_or_else(|_| panic!("{name} names a folder of cases, see tests/run"));
+            std::fs::read_dir(folder).expect("the folder of cases is there")
+        })
         .map(|entry| entry.expect("a readable entry").path())
         .collect();
     folders.sort();
@@ -278,6 +283,10 @@ fn mutated_models_are_refused_or_run() {
         }
         if kind == 3 {
             mutate_inputs(&mut inputs, &mut random);
+        }
+        if !quiet {
+            let path = std::env::temp_dir().join("hostile.onnx");
+            std::fs::write(path, &model).expect("the model can be written");
         }
         let began = Instant::now();
         let run = std::panic::AssertUnwindSafe(|| first_contact(&model, &inputs, &device));

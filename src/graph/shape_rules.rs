@@ -408,7 +408,7 @@ fn host_shapes(node: &NodeProto, inputs: &[Option<&Known>]) -> Result<Vec<Vec<us
         "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor"
         | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Mod" => {
             let mut out = Vec::new();
-            for dims in all {
+            for dims in all.iter().take(2) {
                 out = broadcast(&out, dims)?;
             }
             out

@@ -66,8 +66,10 @@ pub(super) fn cumulative_product(s: &Sketch) -> Result<(), RuleError> {
 pub(super) fn determinant(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[0])?;
     let (x, output) = (s.x()?, s.output(0)?);
-    let size = x.last().copied().unwrap_or(0);
-    if size > MOST_ROWS || x.contains(&0) {
+    let [.., rows, size] = *x else {
+        return Err(RuleError::new("has no matrices"));
+    };
+    if size > MOST_ROWS || rows != size || x.contains(&0) {
         return Err(RuleError::new(format!(
             "has matrices without rows, or of more than {MOST_ROWS}"
         )));
@@ -196,12 +198,10 @@ pub(super) fn attention(s: &Sketch) -> Result<(), RuleError> {
     let (mut values, [.., width]) = heads(2, "kv_num_heads")?;
     let mut past = 0;
     if s.optional(4).is_some() {
-        check_shape(
-            "past values",
-            s.dims(5)?,
-            &[batch, shared, s.dims(4)?[2], width],
-        )?;
-        past = s.dims(4)?[2];
+        past = s.dims(4)?.get(2).copied().unwrap_or(0);
+        let known = [batch, shared, past];
+        check_shape("past keys", s.dims(4)?, &[&known[..], &[depth]].concat())?;
+        check_shape("past values", s.dims(5)?, &[&known[..], &[width]].concat())?;
         if past > 0 {
             keys = s.concat(&[&s.input(4), &keys], 2);
             values = s.concat(&[&s.input(5), &values], 2);
@@ -342,9 +342,9 @@ fn positions(
     let mut seen = Vec::with_capacity(examples * rows * total);
     for example in 0..examples {
         let length = lengths.as_ref().map(|lengths| lengths[example]);
-        let before = length.map_or(past as i64, |length| length - rows as i64);
+        let before = length.map_or(past as i64, |length| length.saturating_sub(rows as i64));
         for row in 0..rows as i64 {
-            let position = before + row;
+            let position = before.saturating_add(row);
             for key in 0..total as i64 {
                 let hidden = causal && key > position
                     || left.is_some_and(|left| key < position.saturating_sub(left))
@@ -412,19 +412,24 @@ pub(super) fn linear_attention(s: &Sketch) -> Result<(), RuleError> {
             &[batch, heads, rows, columns],
         )
     };
+    let last = |index: usize| {
+        s.optional(index)
+            .and_then(|known| known.dims.get(2).copied())
+    };
+    let (gates, rates) = (last(4).unwrap_or(0), last(5).unwrap_or(0));
     let mut answers = Vec::with_capacity(length);
     for at in 0..length {
         let key = token(1, at, &[batch, shared, depth, 1]);
         let mut value = token(2, at, &[batch, shared, 1, width_of_values]);
         if gated {
-            let own = s.dims(4)?[2] / shared;
+            let own = gates / shared;
             let decay = s.op("Exp", &[&token(4, at, &[batch, shared, own, 1])]);
             state = s.times(&state, &decay);
         }
         if delta {
             let line = token(1, at, &[batch, shared, 1, depth]);
             let known = s.matmul(&line, &state);
-            let rate = token(5, at, &[batch, s.dims(5)?[2], 1, 1]);
+            let rate = token(5, at, &[batch, rates, 1, 1]);
             value = s.times(&s.minus(&value, &known), &rate);
         }
         state = s.plus(&state, &s.matmul(&key, &value));

@@ -212,7 +212,9 @@ pub(super) fn affine_grid(s: &Sketch) -> Result<(), RuleError> {
         return Err(RuleError::new("has matrices of another rank than 3"));
     };
     let mut sizes = s.elements(1)?.ints()?.to_vec();
-    sizes[0] = 1;
+    if let Some(first) = sizes.first_mut() {
+        *first = 1;
+    }
     let identity =
         (0..axes * (axes + 1)).map(|at| f64::from(u8::from(at / (axes + 1) == at % (axes + 1))));
     let identity = Array::float(
@@ -237,7 +239,12 @@ pub(super) fn affine_grid(s: &Sketch) -> Result<(), RuleError> {
     let points = s.numbers(&[1, count, axes + 1], points);
     let moved = s.matmul(&points, &s.transpose(&s.input(0), &[0, 2, 1]));
     let output = s.output(0)?;
-    debug_assert_eq!(output[0], batch);
+    if output[0] != batch {
+        return Err(RuleError::new(format!(
+            "has {batch} matrices for {} grids",
+            output[0]
+        )));
+    }
     s.give(0, &s.reshape(&moved, output));
     Ok(())
 }

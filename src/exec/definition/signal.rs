@@ -49,7 +49,8 @@ pub(super) fn dft(s: &Sketch) -> Result<(), RuleError> {
         _ if s.optional(2).is_some() => s.elements(2)?.scalar()? as i64,
         _ => -2,
     };
-    let (axis, last) = (normalize_axis(axis, x.len())?, x.len() - 1);
+    let axis = normalize_axis(axis, x.len())?;
+    let last = x.len() - 1;
     if axis == last || x.contains(&0) {
         return Err(RuleError::new("transforms nothing"));
     }
@@ -95,7 +96,7 @@ pub(super) fn stft(s: &Sketch) -> Result<(), RuleError> {
     let step = s.elements(1)?.scalar()? as usize;
     let size = match (s.optional(3), s.optional(2)) {
         (Some(_), _) => s.elements(3)?.scalar()? as usize,
-        (None, Some(window)) => window.dims[0],
+        (None, Some(window)) => window.dims.iter().product(),
         (None, None) => total,
     };
     if x.contains(&0) || step == 0 || size == 0 || size > total {

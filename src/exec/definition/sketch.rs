@@ -51,13 +51,19 @@ impl<'a> From<&'a str> for Attribute<'a> {
     }
 }
 
+#[derive(Default)]
+struct Made {
+    parts: Vec<Part>,
+    constants: Vec<(String, Arc<Array>)>,
+}
+
 /// A definition in the making. Values go by their names; every method that makes one returns it.
 pub(in crate::exec) struct Sketch<'a> {
     pub node: &'a NodeProto,
     pub opset: i64,
     inputs: &'a [Option<&'a Known>],
     outputs: &'a [Known],
-    made: RefCell<(Vec<Part>, Vec<(String, Arc<Array>)>)>,
+    made: RefCell<Made>,
 }
 
 impl<'a> Sketch<'a> {
@@ -78,7 +84,10 @@ impl<'a> Sketch<'a> {
 
     /// What was written down, without the parts that nobody reads.
     pub fn finish(self) -> Definition {
-        let (mut parts, mut constants) = self.made.into_inner();
+        let Made {
+            mut parts,
+            mut constants,
+        } = self.made.into_inner();
         let mut read: HashSet<String> = self.node.output.iter().cloned().collect();
         let mut kept = Vec::with_capacity(parts.len());
         for part in parts.drain(..).rev() {
@@ -155,14 +164,14 @@ impl<'a> Sketch<'a> {
     }
 
     fn fresh(&self) -> String {
-        let (parts, constants) = &*self.made.borrow();
+        let Made { parts, constants } = &*self.made.borrow();
         let stem = self.node.output.iter().find(|name| !name.is_empty());
         let stem = stem.map_or("", String::as_str);
         format!("{stem}/{}.{}", parts.len(), constants.len())
     }
 
     fn add(&self, node: NodeProto, detached: bool) {
-        self.made.borrow_mut().0.push(Part {
+        self.made.borrow_mut().parts.push(Part {
             node,
             opset: OPSET,
             detached,
@@ -268,7 +277,7 @@ impl<'a> Sketch<'a> {
                 false => name.clear(),
             }
         }
-        self.made.borrow_mut().0.push(Part {
+        self.made.borrow_mut().parts.push(Part {
             node,
             opset: self.opset,
             detached: true,
@@ -353,7 +362,7 @@ impl<'a> Sketch<'a> {
         let name = self.fresh();
         self.made
             .borrow_mut()
-            .1
+            .constants
             .push((name.clone(), Arc::new(array)));
         name
     }

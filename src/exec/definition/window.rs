@@ -1,7 +1,7 @@
 //! Pools and convolutions.
 
 use super::sketch::Sketch;
-use crate::graph::params::{self, RuleError, Window};
+use crate::graph::params::{self, RuleError, Window, checked_elements};
 
 /// What MaxPool, AveragePool and LpPool can't do in one step: places beside the largest elements,
 /// more than two axes, averages of elements that lie apart.
@@ -154,12 +154,16 @@ pub(super) fn col2im(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[0])?;
     let sizes = |index: usize| -> Result<Vec<usize>, RuleError> {
         let given = s.elements(index)?.ints()?;
-        Ok(given.iter().map(|&size| size.max(0) as usize).collect())
+        Ok(given
+            .iter()
+            .map(|&size| size.clamp(0, 1 << 20) as usize)
+            .collect())
     };
     let (image, block) = (sizes(1)?, sizes(2)?);
     let axes = image.len();
+    let bounded = |&value: &i64| value.clamp(0, 1 << 20) as usize;
     let whole = |name: &str, count: usize, default: usize| match s.node.ints(name) {
-        Some(given) => given.iter().map(|&value| value.max(0) as usize).collect(),
+        Some(given) => given.iter().map(bounded).collect(),
         None => vec![default; count],
     };
     let (strides, dilations) = (whole("strides", axes, 1), whole("dilations", axes, 1));
@@ -175,7 +179,8 @@ pub(super) fn col2im(s: &Sketch) -> Result<(), RuleError> {
         ));
     }
     let (x, output) = (s.x()?, s.output(0)?);
-    let taps: usize = block.iter().product();
+    let taps = checked_elements(&block)?;
+    checked_elements(&[taps, taps])?;
     let (mut shape, mut before, mut after) =
         (vec![output[0] * output[1], taps], vec![0; 2], vec![0; 2]);
     for axis in 0..axes {

@@ -212,7 +212,7 @@ impl Compiler<'_> {
         &mut self,
         index: usize,
         node: &NodeProto,
-        op: Op,
+        op: Box<Op>,
         reads: &[Option<usize>],
         outputs: &[Known],
     ) -> Result<(), ExecError> {
@@ -220,7 +220,7 @@ impl Compiler<'_> {
             .iter()
             .map(|read| read.map_or("", |index| &node.input[index]));
         let inputs = self.slots_of(names)?;
-        let work = Work::Ready(Box::new(op));
+        let work = Work::Ready(op);
         self.builder.step(node, index, work, inputs, outputs);
         for (name, known) in node
             .output
@@ -263,7 +263,7 @@ impl Compiler<'_> {
             }
             match host {
                 Some((op, reads)) => {
-                    self.step(index, &node, op, &reads, &outputs)?;
+                    self.step(index, &node, Box::new(op), &reads, &outputs)?;
                     self.builder.detach_last();
                 }
                 None => self.add(index, &node, opset)?,

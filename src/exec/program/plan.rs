@@ -18,7 +18,7 @@ use crate::exec::ops::reduce::Reduce;
 use crate::exec::ops::resize::Resize;
 use crate::exec::ops::shape::{Fill, SpaceDepth};
 use crate::exec::ops::window::{Conv, ConvTranspose, Counted, LpPool, Pool};
-use crate::graph::params::{self, RuleError, check_broadcasts};
+use crate::graph::params::{self, RuleError, check_broadcasts, check_shape};
 use crate::graph::{Equation, Family, Known, Told, family, normalize_axis, softmax_axis, tell};
 use crate::host::{self, Array, is_float};
 use crate::onnx::proto::{NodeProto, data_type};
@@ -26,7 +26,7 @@ use crate::onnx::proto::{NodeProto, data_type};
 /// A node ready to run.
 pub(super) enum Planned {
     Step {
-        op: Op,
+        op: Box<Op>,
         /// Which of the node's inputs the work takes, in its order; `None` for one left out.
         reads: Vec<Option<usize>>,
         /// What is known of the results; empty where only the results tell.
@@ -51,11 +51,12 @@ pub(super) fn plan(
             {
                 let kind = inputs[0].map_or(data_type::FLOAT, |known| known.data_type);
                 if is_float(kind) {
+                    let op = Op::Pick {
+                        indices: Arc::new(indices),
+                        output: output.clone(),
+                    };
                     return Ok(Ok(Planned::Step {
-                        op: Op::Pick {
-                            indices: Arc::new(indices),
-                            output: output.clone(),
-                        },
+                        op: Box::new(op),
                         reads: vec![Some(0)],
                         outputs: vec![Known::shaped(kind, output)],
                     }));
@@ -71,7 +72,11 @@ pub(super) fn plan(
     let on_device = build(node, opset, inputs, &outputs);
     let reason = match on_device {
         Ok((op, reads)) => {
-            return Ok(Ok(Planned::Step { op, reads, outputs }));
+            return Ok(Ok(Planned::Step {
+                op: Box::new(op),
+                reads,
+                outputs,
+            }));
         }
         Err(error) => error,
     };
@@ -85,7 +90,11 @@ pub(super) fn plan(
         _ => {}
     }
     match on_host(node, opset, inputs) {
-        Some((op, reads)) => Ok(Ok(Planned::Step { op, reads, outputs })),
+        Some((op, reads)) => Ok(Ok(Planned::Step {
+            op: Box::new(op),
+            reads,
+            outputs,
+        })),
         None => Err(wrong(reason)),
     }
 }
@@ -151,7 +160,7 @@ pub(super) fn run_late(
         attempt = plan(node, opset, &inputs)?;
     }
     let (op, reads, mut outputs) = match attempt {
-        Ok(Planned::Step { op, reads, outputs }) => (op, reads, outputs),
+        Ok(Planned::Step { op, reads, outputs }) => (*op, reads, outputs),
         Ok(Planned::Parts(definition)) => {
             return run_parts(node, &definition, operands, known, context, place);
         }
@@ -330,12 +339,18 @@ fn work(
             "works on an input of rank {rank}, which is not supported on devices"
         ))),
     };
+    // The bias of a convolution has a number for each channel of its result.
+    let fitting_bias = |output: &[usize]| match inputs.get(2).copied().flatten() {
+        Some(bias) => check_shape("a bias", &bias.dims, &output[1..2]),
+        None => Ok(()),
+    };
     let groups = node.int("group").unwrap_or(1).max(1) as usize;
     let axis_of = |default: i64| normalize_axis(node.int("axis").unwrap_or(default), x.len());
     Ok(match family {
         Family::Conv => {
             spatial_limit(3)?;
             let window = params::window(node, &x[2..], Some(&known(1)?.dims[2..]))?;
+            fitting_bias(&output)?;
             (Op::Conv(Conv { window, groups }), first(3))
         }
         Family::ConvTranspose => {
@@ -346,6 +361,7 @@ fn work(
                 groups,
                 extra,
             };
+            fitting_bias(&output)?;
             (Op::ConvTranspose(conv), first(3))
         }
         Family::Gemm => {
@@ -482,6 +498,9 @@ fn work(
         Family::PRelu => (Op::PRelu, first(2)),
         Family::Where => (Op::Where { output }, first(3)),
         Family::Softmax => {
+            if x.contains(&0) {
+                return Err(RuleError::new("normalises nothing, which devices don't"));
+            }
             let axis = normalize_axis(softmax_axis(node, opset), x.len())?;
             let op = Op::Softmax {
                 first: axis,

@@ -388,8 +388,14 @@ pub(crate) struct RoiMaxima {
     dims: Vec<usize>,
     width: usize,
     area: usize,
-    /// By box: its image, and the rows and columns of its cells.
-    boxes: Vec<(usize, Vec<Range<usize>>, Vec<Range<usize>>)>,
+    boxes: Vec<RoiCells>,
+}
+
+/// The image of one box, and the rows and columns of its cells.
+struct RoiCells {
+    image: usize,
+    down: Vec<Range<usize>>,
+    across: Vec<Range<usize>>,
 }
 
 impl RoiMaxima {
@@ -436,7 +442,11 @@ impl RoiMaxima {
             let corner = |at: usize| (item[at] * scale).round().clamp(-1e9, 1e9) as i64;
             let across = cells(corner(1), corner(3), columns, width);
             let down = cells(corner(2), corner(4), rows, height);
-            maxima.boxes.push((image as usize, down, across));
+            maxima.boxes.push(RoiCells {
+                image: image as usize,
+                down,
+                across,
+            });
         }
         Ok(maxima)
     }
@@ -445,10 +455,10 @@ impl RoiMaxima {
     /// weight 1; a cell without elements has one with the weight 0.
     pub(crate) fn elements(&self) -> Vec<Vec<(usize, f64)>> {
         let mut out = Vec::new();
-        for (image, down, across) in &self.boxes {
-            let first = image * self.area;
-            for lines in down {
-                for part in across {
+        for own in &self.boxes {
+            let first = own.image * self.area;
+            for lines in &own.down {
+                for part in &own.across {
                     let rows = lines.clone().map(|line| first + line * self.width);
                     let cell = rows.flat_map(|row| part.clone().map(move |at| (row + at, 1.0)));
                     let mut cell: Vec<(usize, f64)> = cell.collect();
@@ -471,11 +481,11 @@ pub(super) fn max_roi_pool(call: &Call) -> Result<Array, RuleError> {
     let (channels, width, area) = (maxima.dims[1], maxima.width, maxima.area);
     let values = x.floats()?;
     let mut out = Vec::with_capacity(count);
-    for (image, down, across) in &maxima.boxes {
+    for own in &maxima.boxes {
         for channel in 0..channels {
-            let plane = &values[(image * channels + channel) * area..][..area];
-            for lines in down {
-                for part in across {
+            let plane = &values[(own.image * channels + channel) * area..][..area];
+            for lines in &own.down {
+                for part in &own.across {
                     let cell = lines
                         .clone()
                         .flat_map(|line| &plane[line * width..][part.clone()]);
