@@ -9,15 +9,19 @@
 //! `out_0.pb`, …, and the model as Sinter writes it. Prints one line of JSON: what the graph holds,
 //! and the median time of `--repeat` runs. With `--serve` it answers each line on standard input
 //! (a number of runs) with the median of that many, so that measurements can take turns with a peer.
+//! `--backward` times a forward pass in training and the gradients behind it.
 
 use std::collections::HashMap;
 use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{AutodiffBackend, Dispatch};
 use clap::Parser;
 use prost::Message as _;
 use serde_json::json;
+use sinter::exec::value::track;
 use sinter::exec::{Device, Mode, Operand, Parameters, Program, Reach, upload};
 use sinter::graph::{Graph, summarize};
 use sinter::host::Array;
@@ -40,6 +44,9 @@ struct Arguments {
     repeat: usize,
     #[arg(long)]
     serve: bool,
+    /// Times the gradients of the outputs' sum too, by all float inputs and initializers.
+    #[arg(long)]
+    backward: bool,
     #[arg(long, default_value = "cpu")]
     device: String,
 }
@@ -49,19 +56,64 @@ struct Ready {
     program: Program,
     parameters: Parameters,
     inputs: Vec<Operand>,
+    backward: bool,
 }
 
 impl Ready {
+    /// One forward pass, the results of which come to the host.
+    fn forward(&self) -> Result<(), Box<dyn std::error::Error>> {
+        let (parameters, inputs) = (&self.parameters, &self.inputs);
+        let outcome = self
+            .program
+            .run(&self.device, parameters, inputs, Mode::Evaluate)?;
+        for output in outcome.outputs {
+            drop(output.on_host());
+        }
+        Ok(())
+    }
+
+    /// One forward pass and the gradients of the sum of its results.
+    fn step(&self) -> Result<(), Box<dyn std::error::Error>> {
+        let parameters: Parameters = self
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.clone(), track(value.clone())))
+            .collect();
+        let inputs: Vec<Operand> = self
+            .inputs
+            .iter()
+            .map(|input| match input {
+                Operand::Device(value) => Operand::Device(track(value.clone())),
+                Operand::Host(array) => Operand::Host(array.clone()),
+            })
+            .collect();
+        let mode = Mode::Train { seed: 1 };
+        let outcome = self.program.run(&self.device, &parameters, &inputs, mode)?;
+        let sums = outcome
+            .outputs
+            .into_iter()
+            .map(|output| Dispatch::float_sum(output.on_device(&self.device)));
+        let sum = sums.reduce(Dispatch::float_add).ok_or("no outputs")?;
+        let mut gradients = Dispatch::backward(sum);
+        let tracked = inputs.iter().filter_map(|input| match input {
+            Operand::Device(value) => Some(value),
+            Operand::Host(_) => None,
+        });
+        for value in tracked.chain(parameters.values()) {
+            drop(Dispatch::grad_remove(value, &mut gradients));
+        }
+        self.device.wait()?;
+        Ok(())
+    }
+
     /// Median time of `count` runs, in milliseconds.
     fn time(&self, count: usize) -> Result<f64, Box<dyn std::error::Error>> {
         let mut times = Vec::with_capacity(count);
         for _ in 0..count.max(1) {
             let start = Instant::now();
-            let outcome =
-                self.program
-                    .run(&self.device, &self.parameters, &self.inputs, Mode::Evaluate)?;
-            for output in outcome.outputs {
-                drop(output.on_host());
+            match self.backward {
+                true => self.step()?,
+                false => self.forward()?,
             }
             times.push(start.elapsed().as_secs_f64() * 1000.0);
         }
@@ -127,6 +179,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         program,
         inputs,
         device,
+        backward: arguments.backward,
     };
     let outcome = ready.program.run(
         &ready.device,
