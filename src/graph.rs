@@ -26,6 +26,7 @@ pub use infer::{InferError, Shapes, feeds_for_batch, infer};
 pub(crate) use infer::{Told, fold, known_inputs, softmax_axis, tell};
 pub use known::Known;
 pub use load::LoadError;
+pub(crate) use operator::defined_weights;
 pub use operator::{Family, family};
 pub use params::limit_elements;
 pub(crate) use params::{Slicing, Window, normalize_axis};
@@ -195,7 +196,7 @@ impl Graph {
                     Some(Family::Einsum | Family::Binary | Family::Variadic | Family::Concat) => {
                         true
                     }
-                    Some(Family::Host) => operator::defined_weights(node).contains(&index),
+                    Some(Family::Host) => defined_weights(node).contains(&index),
                     _ => false,
                 };
                 if !moved && !place {

@@ -13,8 +13,8 @@ mod window;
 use std::sync::Arc;
 
 use self::sketch::Sketch;
-use crate::graph::Known;
 use crate::graph::params::RuleError;
+use crate::graph::{Known, Shapes, Told, known_inputs, tell};
 use crate::host::Array;
 use crate::onnx::proto::NodeProto;
 
@@ -88,5 +88,41 @@ pub(super) fn define(
 ) -> Option<Result<Definition, RuleError>> {
     let define = definition_of(node)?;
     let sketch = Sketch::new(node, opset, inputs, outputs);
-    Some(define(&sketch).map(|()| sketch.finish()))
+    let defined = define(&sketch).and_then(|()| {
+        let definition = sketch.finish();
+        definition.check(node, inputs)?;
+        Ok(definition)
+    });
+    Some(defined)
+}
+
+impl Definition {
+    /// Refuses parts that don't fit together or would be too large, as far as shapes tell: what can't be
+    /// done in parts is left to the host.
+    fn check(&self, node: &NodeProto, inputs: &[Option<&Known>]) -> Result<(), RuleError> {
+        let mut shapes = Shapes::new();
+        for (name, known) in node.input.iter().zip(inputs) {
+            if let Some(known) = known {
+                shapes.insert(name.clone(), (*known).clone());
+            }
+        }
+        for (name, array) in &self.constants {
+            shapes.insert(name.clone(), Known::of(array.clone()));
+        }
+        for part in &self.parts {
+            let known = known_inputs(&part.node, &shapes);
+            let mut named = part.node.input.iter().zip(&known);
+            if !named.all(|(name, known)| name.is_empty() || known.is_some()) {
+                continue;
+            }
+            let told = tell(&part.node, part.opset, &known);
+            if let Told::Outputs(outputs) = told.map_err(|e| RuleError::new(e.to_string()))? {
+                let named = part.node.output.iter().zip(outputs);
+                for (name, known) in named.filter(|(name, _)| !name.is_empty()) {
+                    shapes.insert(name.clone(), known);
+                }
+            }
+        }
+        Ok(())
+    }
 }

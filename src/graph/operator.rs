@@ -146,7 +146,7 @@ fn device_family(operator: &str) -> Option<Family> {
 }
 
 /// Which inputs of an operator without a family of its own are weights.
-pub(super) fn defined_weights(node: &NodeProto) -> &'static [usize] {
+pub(crate) fn defined_weights(node: &NodeProto) -> &'static [usize] {
     let standard = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
     match node.operator() {
         "DeformConv" => &[1, 3],

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
 
-use crate::graph::{Family, Graph, family};
+use crate::graph::{Family, Graph, defined_weights, family};
 
 /// Replaces all trained numbers: kernels by He initialisation (He et al., "Delving Deep into
 /// Rectifiers", 2015, eq. 10: normal with the deviation `√(2 ÷ fan_in)`), embeddings normal with the
@@ -65,12 +65,36 @@ pub fn reinitialize(graph: &mut Graph, seed: u64) {
                 }
                 (Some(Family::Gather), 0) if kernel => Fresh::Normal { deviation: 0.02 },
                 (Some(Family::Recurrent), 1..=3 | 7) => {
-                    let hidden = node.int("hidden_size").unwrap_or(1).max(1);
+                    let recurrence = node.input_at(2).and_then(|own| graph.initializers.get(own));
+                    let hidden = recurrence.and_then(|own| own.dims.last().copied());
                     Fresh::Uniform {
-                        most: 1.0 / (hidden as f32).sqrt(),
+                        most: 1.0 / (hidden.unwrap_or(1).max(1) as f32).sqrt(),
                     }
                 }
                 (Some(Family::PRelu), 1) => Fresh::Constant(0.25),
+                (Some(Family::Host), _) if defined_weights(node).contains(&index) => {
+                    match (node.operator(), index) {
+                        ("EmbedLayerNormalization", 2..=4) => Fresh::Normal { deviation: 0.02 },
+                        ("EmbedLayerNormalization", 5)
+                        | ("SkipLayerNormalization" | "SkipSimplifiedLayerNormalization", 2)
+                        | ("LayerNormalization" | "SimplifiedLayerNormalization", 1) => {
+                            Fresh::Constant(1.0)
+                        }
+                        ("DeformConv" | "CausalConvWithState" | "FusedConv", 1) if kernel => {
+                            Fresh::Kernel {
+                                fan_in: dims[1..].iter().product(),
+                            }
+                        }
+                        _ if kernel => {
+                            let turned = node.int(if index == 1 { "transB" } else { "transA" });
+                            let inner = usize::from((turned.unwrap_or(0) == 1) == (index == 1));
+                            Fresh::Kernel {
+                                fan_in: dims[dims.len() - 2 + inner],
+                            }
+                        }
+                        _ => Fresh::Constant(0.0),
+                    }
+                }
                 // The bias behind a MatMul is a sum of its own.
                 (Some(Family::Binary), _) if node.operator() == "Add" && tensor.elements() > 1 => {
                     Fresh::Constant(0.0)

@@ -5,6 +5,7 @@ use super::sampling::grid_sample;
 use super::sketch::{Attribute, Sketch};
 use super::{Define, normalization};
 use crate::graph::params::{RuleError, check_shape};
+use crate::host::Array;
 
 /// How an operator of this domain is defined, if it is.
 pub(super) fn definition_of(operator: &str) -> Option<Define> {
@@ -37,9 +38,7 @@ pub(super) fn definition_of(operator: &str) -> Option<Define> {
 /// The operator of the same name, which is a standard one by now.
 fn renamed(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[0])?;
-    let inputs: Vec<String> = (0..s.node.input.len())
-        .map(|index| s.input(index))
-        .collect();
+    let inputs = s.all();
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     s.give(0, &s.like(s.node.operator(), &inputs, &[]));
     Ok(())
@@ -310,19 +309,25 @@ fn added(
     s: &Sketch,
     mask: usize,
     bias: usize,
-    sizes: [usize; 2],
+    [batch, heads, rows, keys]: [usize; 4],
 ) -> Result<Option<String>, RuleError> {
     let mut sum = None;
     if let Some(known) = s.optional(mask) {
-        check_shape("a mask", &known.dims, &sizes)?;
-        let attributes = vec![("to", i64::from(crate::onnx::proto::data_type::BOOL).into())];
-        let kept = s.float(&s.with("Cast", &[&s.input(mask)], attributes));
+        check_shape("a mask", &known.dims, &[batch, keys])?;
+        let zero = s.constant(Array::int(known.data_type, vec![], vec![0]));
+        let kept = s.float(&s.op("Greater", &[&s.input(mask), &zero]));
         let filter = f64::from(s.node.float("mask_filter_value").unwrap_or(-10000.0));
         let filter = s.linear(&kept, -filter, filter);
-        sum = Some(s.reshape(&filter, &[sizes[0], 1, 1, sizes[1]]));
+        sum = Some(s.reshape(&filter, &[batch, 1, 1, keys]));
     }
-    if s.optional(bias).is_some() {
+    if let Some(known) = s.optional(bias) {
         s.floats(&[bias])?;
+        let &[examples, of_heads, ..] = known.dims.as_slice() else {
+            return Err(RuleError::new("has a bias of another rank than 4"));
+        };
+        let shared = |own: usize, size: usize| if own == 1 { 1 } else { size };
+        let wanted = [shared(examples, batch), shared(of_heads, heads), rows, keys];
+        check_shape("a bias", &known.dims, &wanted)?;
         sum = Some(match sum {
             Some(sum) => s.plus(&sum, &s.input(bias)),
             None => s.input(bias),
@@ -404,7 +409,7 @@ fn attention(s: &Sketch) -> Result<(), RuleError> {
     let &[q, k, v] = sizes.as_slice() else {
         return Err(RuleError::new("has no three `qkv_hidden_sizes`"));
     };
-    if q + k + v != width {
+    if q.saturating_add(k).saturating_add(v) != width {
         return Err(RuleError::new("has `qkv_hidden_sizes` of another sum"));
     }
     let parts = [(0, q), (q, k), (q + k, v)].map(|(start, count)| {
@@ -418,7 +423,7 @@ fn attention(s: &Sketch) -> Result<(), RuleError> {
         past = Some([0, 1].map(|side| s.at(&s.input(4), side, 0)));
     }
     let past = past.as_ref().map(|[k, v]| (k.as_str(), v.as_str()));
-    let added = added(s, 3, 5, [batch, total])?;
+    let added = added(s, 3, 5, [batch, heads, length, total])?;
     let made = attended(s, parts, added.as_deref(), past, [batch, length, v]);
     s.give(0, &made[0]);
     if s.wants(1) {
@@ -464,13 +469,18 @@ fn multi_head(s: &Sketch) -> Result<(), RuleError> {
         start += count;
         (keys, width_of_values) = (own, count);
     }
-    let mut past = None;
+    let (new, mut past) = (keys, None);
     if s.optional(6).is_some() {
         keys += s.dims(6)?.get(2).copied().unwrap_or(0);
         past = Some((s.input(6), s.input(7)));
     }
     let past = past.as_ref().map(|(k, v)| (k.as_str(), v.as_str()));
-    let added = added(s, 4, 5, [batch, keys])?;
+    if s.flag("unidirectional") && new != length {
+        return Err(RuleError::new(
+            "lets as many queries as keys see one another in turn only",
+        ));
+    }
+    let added = added(s, 4, 5, [batch, heads, length, keys])?;
     let parts = [&*parts[0], &*parts[1], &*parts[2]];
     let made = attended(
         s,
@@ -495,16 +505,19 @@ fn expand_dims(s: &Sketch) -> Result<(), RuleError> {
     Ok(())
 }
 
-/// Inverse, as a step of Newton's iteration `Y (2 - A Y)` from the host's inverse `Y`, which changes
-/// nothing but has the gradient `-Y dA Y`.
+/// Inverse: the host's inverse `Y`, less `Y (A - A) Y`, which is nothing but has the gradient
+/// `-Y dA Y`.
 fn inverse(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[0])?;
-    let size = s.x()?.last().copied().unwrap_or(0);
-    let found = s.itself(s.node.clone(), 0);
-    let twice = (0..size * size).map(|at| if at / size == at % size { 2.0 } else { 0.0 });
-    let twice = s.numbers(&[size, size], twice.collect());
-    let rest = s.minus(&twice, &s.matmul(&s.input(0), &found));
-    s.give(0, &s.matmul(&found, &rest));
+    match *s.x()? {
+        [.., rows, columns] if rows == columns => {}
+        _ => return Err(RuleError::new("needs square matrices")),
+    }
+    let found = s.float(&s.itself(s.node.clone(), 0));
+    let matrix = s.input(0);
+    let change = s.minus(&matrix, &s.frozen(&matrix));
+    let product = s.matmul(&s.matmul(&found, &change), &found);
+    s.give(0, &s.minus(&found, &product));
     Ok(())
 }
 
@@ -521,7 +534,13 @@ fn distances(s: &Sketch) -> Result<(), RuleError> {
     s.give(
         0,
         &match s.node.text("metric").unwrap_or("sqeuclidean") {
-            "euclidean" => s.op("Sqrt", &[&squares]),
+            "euclidean" => {
+                // The root of nothing has no gradient.
+                let (zero, one) = (s.number(0.0), s.number(1.0));
+                let none = s.op("Equal", &[&squares, &zero]);
+                let roots = s.op("Sqrt", &[&s.op("Where", &[&none, &one, &squares])]);
+                s.op("Where", &[&none, &zero, &roots])
+            }
             "sqeuclidean" => squares,
             other => return Err(RuleError::new(format!("has the metric `{other}`"))),
         },

@@ -31,11 +31,12 @@ fn loss(s: &Sketch, logarithms: &str) -> Result<(), RuleError> {
     let flat = |value: &str| s.reshape(value, &[batch, 1, places]);
     let integer = |value: i64| s.ints(&[], vec![value]);
     let mut target = s.whole(&s.input(1));
-    let mut kept = None;
+    let (mut kept, mut ignored_places) = (None, None);
     if let Some(ignored) = s.node.int("ignore_index") {
         let hit = s.op("Equal", &[&target, &integer(ignored)]);
         target = s.op("Where", &[&hit, &integer(0), &target]);
         kept = Some(s.float(&s.op("Not", &[&hit])));
+        ignored_places = Some(hit);
     }
     // A negative class is none, not one counted from the end.
     let below = s.op("Less", &[&target, &integer(0)]);
@@ -51,6 +52,9 @@ fn loss(s: &Sketch, logarithms: &str) -> Result<(), RuleError> {
     let mut losses = s.op("Neg", &[&s.reshape(&found, targets)]);
     if let Some(weight) = &weight {
         losses = s.times(&losses, weight);
+    }
+    if let Some(places) = &ignored_places {
+        losses = s.op("Where", &[places, &s.number(0.0), &losses]);
     }
     let all: Vec<usize> = (0..targets.len()).collect();
     let result = match s.node.text("reduction").unwrap_or("mean") {

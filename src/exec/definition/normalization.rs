@@ -7,6 +7,7 @@ use crate::graph::params::RuleError;
 /// LayerNormalization with the outputs `Mean` and `InvStdDev`.
 pub(super) fn with_statistics(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[0, 1, 2])?;
+    s.known(1)?;
     let contributed = s.node.domain.as_deref() == Some("com.microsoft");
     if !contributed && !s.wants(1) && !s.wants(2) {
         return Err(RuleError::new("is not supported on devices"));
@@ -52,9 +53,7 @@ pub(super) fn dropout(s: &Sketch) -> Result<(), RuleError> {
     if !s.wants(1) {
         return Err(RuleError::new("is not supported on devices"));
     }
-    let inputs: Vec<String> = (0..s.node.input.len())
-        .map(|index| s.input(index))
-        .collect();
+    let inputs = s.all();
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     let kept = s.like("Dropout", &inputs, &[]);
     let zero = s.number(0.0);

@@ -2,10 +2,15 @@
 
 use super::sketch::Sketch;
 use crate::graph::normalize_axis;
-use crate::graph::params::{RuleError, check_shape};
+use crate::graph::params::{RuleError, check_shape, checked_elements};
+use crate::host::Array;
+use crate::onnx::proto::data_type;
 
 /// What a score gets where a mask forbids it.
 const FORBIDDEN: f64 = -1e30;
+
+/// The longest sequence of LinearAttention that is written down token by token.
+const MOST_TOKENS: usize = 2048;
 
 /// The largest matrix whose determinant is expanded; the sums double with each row.
 const MOST_ROWS: usize = 12;
@@ -113,7 +118,7 @@ pub(super) fn determinant(s: &Sketch) -> Result<(), RuleError> {
 pub(super) fn remainder(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[0, 1])?;
     let (a, b) = (s.input(0), s.input(1));
-    let exact = s.itself(s.node.clone(), 0);
+    let exact = s.float(&s.itself(s.node.clone(), 0));
     let times = s.detached(
         "Div",
         &[&s.detached("Sub", &[&a, &exact], vec![]), &b],
@@ -128,15 +133,16 @@ pub(super) fn remainder(s: &Sketch) -> Result<(), RuleError> {
     Ok(())
 }
 
-/// OneHot: `off + (on - off) · hot`.
+/// OneHot: the second of two values where the host puts ones, else the first.
 pub(super) fn one_hot(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[2])?;
-    let bits = s.numbers(&[2], vec![0.0, 1.0]);
+    check_shape("values", s.dims(2)?, &[2])?;
+    let bits = s.constant(Array::bools(vec![2], [false, true]));
     let axis = s.node.int("axis").unwrap_or(-1);
     let attributes = vec![("axis", axis.into())];
     let hot = s.detached("OneHot", &[&s.input(0), &s.input(1), &bits], attributes);
     let [off, on] = [0, 1].map(|place| s.part(&s.input(2), 0, place, 1));
-    s.give(0, &s.plus(&off, &s.times(&hot, &s.minus(&on, &off))));
+    s.give_as(0, &s.op("Where", &[&hot, &on, &off]), s.known(2)?.data_type);
     Ok(())
 }
 
@@ -152,11 +158,14 @@ pub(super) fn dequantize(s: &Sketch) -> Result<(), RuleError> {
     let ones = s.numbers(scale, vec![1.0; scale.iter().product()]);
     let mut node = s.node.clone();
     node.input[1].clone_from(&ones);
+    if node.int("output_dtype").unwrap_or(0) != 0 {
+        node.set_int("output_dtype", data_type::FLOAT.into());
+    }
     let steps = s.itself(node, 0);
     let along = match scale {
         [] => s.input(1),
         _ if scale.iter().product::<usize>() == 1 => s.reshape(&s.input(1), &[]),
-        &[count] => {
+        &[count] if s.node.int("block_size").unwrap_or(0) == 0 => {
             let axis = normalize_axis(s.node.int("axis").unwrap_or(1), x.len())?;
             let mut dims = vec![1; x.len()];
             dims[axis] = count;
@@ -208,6 +217,7 @@ pub(super) fn attention(s: &Sketch) -> Result<(), RuleError> {
         }
     }
     let total = past + new;
+    checked_elements(&[batch, count, rows, total])?;
     if shared == 0 || count % shared != 0 || batch * count * rows * total * depth * width == 0 {
         return Err(RuleError::new(
             "has heads that don't fit, or attends to nothing",
@@ -247,7 +257,9 @@ pub(super) fn attention(s: &Sketch) -> Result<(), RuleError> {
         biased = None;
     }
     if let Some(mask) = s.optional(3) {
-        let own = mask.dims.last().copied().unwrap_or(1);
+        let Some(&own) = mask.dims.last() else {
+            return Err(RuleError::new("has a mask without axes"));
+        };
         let fitted = |value: &str, fill: f64| match total - own.min(total) {
             0 => value.to_owned(),
             rest => {
@@ -265,9 +277,11 @@ pub(super) fn attention(s: &Sketch) -> Result<(), RuleError> {
             biased = biased.map(|scores| s.plus(&scores, &fitted(&given, f64::NEG_INFINITY)));
             scores = s.plus(&scores, &fitted(&clipped, FORBIDDEN));
             s.float(&s.op("Greater", &[&given, &limit]))
-        } else {
+        } else if mask.data_type == data_type::BOOL {
             biased = None;
             s.float(&given)
+        } else {
+            return Err(RuleError::new("has a mask of integers, which are added"));
         };
         let seen = fitted(&seen, 0.0);
         visible = Some(match visible {
@@ -378,6 +392,11 @@ pub(super) fn linear_attention(s: &Sketch) -> Result<(), RuleError> {
         return Err(RuleError::new("has heads that don't fit, or a window"));
     }
     let (depth, width_of_values) = (width / asking, values / shared);
+    if length > MOST_TOKENS {
+        return Err(RuleError::new(format!(
+            "has more than {MOST_TOKENS} tokens"
+        )));
+    }
     if batch * length * depth * width_of_values == 0
         || gated != s.optional(4).is_some()
         || delta != s.optional(5).is_some()
@@ -444,6 +463,7 @@ pub(super) fn linear_attention(s: &Sketch) -> Result<(), RuleError> {
     let all = s.transpose(&s.concat(&answers, 2), &[0, 2, 1, 3]);
     let all = s.reshape(&all, &[batch, length, heads * width_of_values]);
     s.give(0, &s.times(&all, &s.number(scale)));
-    s.give(1, &state);
+    let kind = s.optional(3).unwrap_or(s.known(0)?).data_type;
+    s.give_as(1, &state, kind);
     Ok(())
 }

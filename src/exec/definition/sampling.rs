@@ -1,11 +1,15 @@
 //! Values between the elements of images, at points that may have a gradient themselves.
 
 use super::sketch::Sketch;
-use crate::graph::params::{self, RuleError};
+use crate::graph::params::{self, RuleError, check_shape, checked_elements};
 use crate::host::{self, Array};
+use crate::onnx::proto::data_type;
 
 /// Whole numbers up to this are exact in float32.
 const EXACT: usize = 1 << 24;
+
+/// More axes than anything is sampled over; the taps double with each.
+const MOST_AXES: usize = 3;
 
 /// What makes each of the values along one axis of an image: `[images, points, count]` places, whole
 /// numbers within the axis, and their weights.
@@ -67,20 +71,22 @@ fn within(s: &Sketch, place: &str, size: usize) -> (String, String) {
 
 /// The two elements around each coordinate `[images, points]`, zeros outside of the axis.
 fn linear(s: &Sketch, at: &str, size: usize, images: usize, points: usize) -> Taps {
-    let low = s.op("Floor", &[at]);
-    let share = s.minus(at, &low);
+    // What lies farther away is zero, however far.
+    let at = s.op("Clip", &[at, &s.number(-1.0), &s.number(size as f64)]);
+    let low = s.op("Floor", &[&at]);
+    let share = s.minus(&at, &low);
     let weights = [s.minus(&s.number(1.0), &share), share];
     let places = [low.clone(), s.linear(&low, 1.0, 1.0)];
-    let inside = |place: &String| Some(within(s, place, size));
+    let inside = |place: &String| within(s, place, size);
     gathered(s, places.iter().zip(&weights), inside, size, images, points)
 }
 
-/// Taps of places and weights `[images, points]`; `inside` moves a place into the axis and gives
-/// the factor of its weight.
+/// Taps of places and weights `[images, points]`; `inside` gives the factor of a place's weight, where
+/// there is one, and the place moved into the axis.
 fn gathered<'t>(
     s: &Sketch,
     taps: impl Iterator<Item = (&'t String, &'t String)>,
-    inside: impl Fn(&String) -> Option<(String, String)>,
+    inside: impl Fn(&String) -> (String, String),
     size: usize,
     images: usize,
     points: usize,
@@ -88,9 +94,10 @@ fn gathered<'t>(
     let (mut places, mut weights) = (Vec::new(), Vec::new());
     let line = |value: &str| s.reshape(value, &[images, points, 1]);
     for (place, weight) in taps {
-        let (place, weight) = match inside(place) {
-            Some((factor, place)) => (place, s.times(weight, &factor)),
-            None => (place.clone(), weight.clone()),
+        let (factor, place) = inside(place);
+        let weight = match factor.as_str() {
+            "" => weight.clone(),
+            factor => s.times(weight, factor),
         };
         places.push(line(&place));
         weights.push(line(&weight));
@@ -122,8 +129,14 @@ pub(super) fn grid_sample(s: &Sketch) -> Result<(), RuleError> {
         .split_first_chunk()
         .ok_or_else(|| RuleError::new("has no images"))?;
     let axes = sizes.len();
+    if axes > MOST_AXES {
+        return Err(RuleError::new(format!("samples over {axes} axes")));
+    }
     let points: usize = output[2..].iter().product();
     let padding = s.node.text("padding_mode").unwrap_or("zeros");
+    if !matches!(padding, "zeros" | "border" | "reflection") {
+        return Err(RuleError::new(format!("has the padding_mode `{padding}`")));
+    }
     let aligned = s.flag("align_corners");
     let grid = s.reshape(&s.input(1), &[images, points, axes]);
     let taps: Vec<Taps> = (0..axes)
@@ -141,12 +154,17 @@ pub(super) fn grid_sample(s: &Sketch) -> Result<(), RuleError> {
             let at = match padding {
                 "reflection" => reflect(&at),
                 "border" if !cubic => clip(&at),
+                // What lies farther away is zero, however far.
+                "zeros" => {
+                    let reach = if cubic { 2.0 } else { 1.0 };
+                    s.op("Clip", &[&at, &s.number(-reach), &s.number(last + reach)])
+                }
                 _ => at,
             };
             let inside = |place: &String| match padding {
-                "zeros" => Some(within(s, place, size)),
-                "border" => Some((s.number(1.0), clip(place))),
-                _ => Some((s.number(1.0), clip(&reflect(place)))),
+                "zeros" => within(s, place, size),
+                "border" => (String::new(), clip(place)),
+                _ => (String::new(), clip(&reflect(place))),
             };
             let low = s.op("Floor", &[&at]);
             let share = s.minus(&at, &low);
@@ -208,9 +226,12 @@ fn cubic_weights(s: &Sketch, share: &str) -> Vec<String> {
 /// AffineGrid: the points of the identity's grid, each times the matrix.
 pub(super) fn affine_grid(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[0])?;
-    let [batch, axes, _] = s.x()?[..] else {
-        return Err(RuleError::new("has matrices of another rank than 3"));
+    let [batch, axes @ (2 | 3), columns] = s.x()?[..] else {
+        return Err(RuleError::new("has no matrices for two or three axes"));
     };
+    if columns != axes + 1 {
+        return Err(RuleError::new("has matrices of another width"));
+    }
     let mut sizes = s.elements(1)?.ints()?.to_vec();
     if let Some(first) = sizes.first_mut() {
         *first = 1;
@@ -218,7 +239,7 @@ pub(super) fn affine_grid(s: &Sketch) -> Result<(), RuleError> {
     let identity =
         (0..axes * (axes + 1)).map(|at| f64::from(u8::from(at / (axes + 1) == at % (axes + 1))));
     let identity = Array::float(
-        s.known(0)?.data_type,
+        data_type::DOUBLE,
         vec![1, axes, axes + 1],
         identity.collect(),
     );
@@ -275,6 +296,10 @@ fn cells(
         return Err(RuleError::new("pools a value of another rank than 4"));
     };
     let most = cells.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let room = 64 * (s.x()?.iter().product::<usize>() + output.iter().product::<usize>());
+    if checked_elements(&[cells.len(), most, channels])? > room {
+        return Err(RuleError::new("has boxes of too many elements"));
+    }
     if output.contains(&0) {
         return Err(RuleError::new("pools nothing"));
     }
@@ -283,7 +308,8 @@ fn cells(
     for cell in cells {
         let rest = match cell.last() {
             Some(&last) if largest => last,
-            _ => (0, 0.0),
+            Some(&(place, _)) => (place, 0.0),
+            None => (0, 0.0),
         };
         let filled = cell.iter().copied().chain(std::iter::repeat(rest));
         for (place, weight) in filled.take(most) {
@@ -313,11 +339,16 @@ pub(super) fn deform_conv(s: &Sketch) -> Result<(), RuleError> {
         .split_first_chunk()
         .ok_or_else(|| RuleError::new("has no images"))?;
     let axes = sizes.len();
+    if axes > MOST_AXES {
+        return Err(RuleError::new(format!("moves taps over {axes} axes")));
+    }
     let window = params::window(s.node, sizes, Some(&kernel[2..]))?;
     let count = |name: &str| s.node.int(name).unwrap_or(1).max(1) as usize;
     let (groups, moved) = (count("group"), count("offset_group"));
     let taps: usize = window.kernel.iter().product();
     let points: usize = window.output.iter().product();
+    let wanted = [&[batch, moved.saturating_mul(taps * axes)], &*window.output].concat();
+    check_shape("offsets", s.dims(2)?, &wanted)?;
     // Where the taps lie before they are moved: `[taps, axes, points]`.
     let steps = (host::strides(&window.kernel), host::strides(&window.output));
     let mut corners = Vec::with_capacity(taps * axes * points);

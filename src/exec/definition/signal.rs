@@ -2,7 +2,7 @@
 
 use super::sketch::Sketch;
 use crate::graph::normalize_axis;
-use crate::graph::params::RuleError;
+use crate::graph::params::{RuleError, checked_elements};
 use crate::host::{self, Array};
 use crate::onnx::proto::{NodeProto, data_type};
 
@@ -15,11 +15,12 @@ fn matrix(
     node: &NodeProto,
     opset: i64,
     [length, parts]: [usize; 2],
+    longest: usize,
     others: &[Option<Array>],
 ) -> Result<(usize, usize, Vec<f64>), RuleError> {
-    if length > LONGEST {
+    if length > LONGEST || longest > LONGEST || !matches!(parts, 1 | 2) {
         return Err(RuleError::new(format!(
-            "transforms more than {LONGEST} elements"
+            "transforms more than {LONGEST} elements, or no numbers of one or two parts"
         )));
     }
     let rows = length * parts;
@@ -58,6 +59,10 @@ pub(super) fn dft(s: &Sketch) -> Result<(), RuleError> {
         Some(_) => Some((**s.elements(1)?).clone()),
         None => None,
     };
+    let longest = match &length {
+        Some(length) => length.scalar()?.max(0.0) as usize,
+        None => x[axis],
+    };
     // The unit vectors are transformed along their middle axis.
     let mut node = s.node.clone();
     node.set_int("axis", 1);
@@ -69,7 +74,7 @@ pub(super) fn dft(s: &Sketch) -> Result<(), RuleError> {
         &others[..1]
     };
     let sizes = [x[axis], x[last]];
-    let (kept, parts, made) = matrix(&node, s.opset, sizes, others)?;
+    let (kept, parts, made) = matrix(&node, s.opset, sizes, longest, others)?;
     let mut order: Vec<usize> = (0..last).filter(|&other| other != axis).collect();
     let mut moved: Vec<usize> = order.iter().map(|&axis| x[axis]).collect();
     moved.extend([kept, parts]);
@@ -103,12 +108,13 @@ pub(super) fn stft(s: &Sketch) -> Result<(), RuleError> {
         return Err(RuleError::new("transforms nothing"));
     }
     let frames = (total - size) / step + 1;
+    checked_elements(&[batch, frames, size, parts])?;
     let others = [
         Some(Array::int64(vec![], vec![1])),
         None,
         Some(Array::int64(vec![], vec![size as i64])),
     ];
-    let (kept, two, made) = matrix(s.node, s.opset, [size, parts], &others)?;
+    let (kept, two, made) = matrix(s.node, s.opset, [size, parts], size, &others)?;
     let places = (0..frames * size).map(|at| (at / size * step + at % size) as i64);
     let places = s.ints(&[frames, size], places.collect());
     let mut taken = s.gather(&s.input(0), &places, 1);

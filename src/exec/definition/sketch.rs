@@ -58,7 +58,7 @@ struct Made {
 }
 
 /// A definition in the making. Values go by their names; every method that makes one returns it.
-pub(in crate::exec) struct Sketch<'a> {
+pub(super) struct Sketch<'a> {
     pub node: &'a NodeProto,
     pub opset: i64,
     inputs: &'a [Option<&'a Known>],
@@ -88,11 +88,12 @@ impl<'a> Sketch<'a> {
             mut parts,
             mut constants,
         } = self.made.into_inner();
-        let mut read: HashSet<String> = self.node.output.iter().cloned().collect();
+        let named = |name: &&String| !name.is_empty();
+        let mut read: HashSet<String> = self.node.output.iter().filter(named).cloned().collect();
         let mut kept = Vec::with_capacity(parts.len());
         for part in parts.drain(..).rev() {
             if part.node.output.iter().any(|name| read.contains(name)) {
-                read.extend(part.node.input.iter().cloned());
+                read.extend(part.node.input.iter().filter(named).cloned());
                 kept.push(part);
             }
         }
@@ -158,16 +159,29 @@ impl<'a> Sketch<'a> {
         self.node.int(name).unwrap_or(0) != 0
     }
 
-    /// The value of the input at `index`.
+    /// The value of the input at `index`; floats of other types as float32, in which all is computed.
     pub fn input(&self, index: usize) -> String {
-        self.node.input_at(index).unwrap_or_default().to_owned()
+        let name = self.node.input_at(index).unwrap_or_default().to_owned();
+        let kind = self.optional(index).map(|known| known.data_type);
+        match kind.filter(|&kind| is_float(kind) && kind != data_type::FLOAT) {
+            Some(_) => self.float(&name),
+            None => name,
+        }
+    }
+
+    /// The values of all inputs, in order.
+    pub fn all(&self) -> Vec<String> {
+        (0..self.node.input.len())
+            .map(|index| self.input(index))
+            .collect()
     }
 
     fn fresh(&self) -> String {
         let Made { parts, constants } = &*self.made.borrow();
         let stem = self.node.output.iter().find(|name| !name.is_empty());
         let stem = stem.map_or("", String::as_str);
-        format!("{stem}/{}.{}", parts.len(), constants.len())
+        // No exporter names values so.
+        format!("{stem}›{}.{}", parts.len(), constants.len())
     }
 
     fn add(&self, node: NodeProto, detached: bool) {
@@ -340,7 +354,12 @@ impl<'a> Sketch<'a> {
             .flatten()
             .find(|known| is_float(known.data_type));
         let kind = own.or(first.copied()).map(|known| known.data_type);
-        match kind.filter(|&kind| is_float(kind) && kind != data_type::FLOAT) {
+        self.give_as(index, value, kind.unwrap_or(data_type::FLOAT));
+    }
+
+    /// Makes `value`, floats, the output `index` of the node, of this type.
+    pub fn give_as(&self, index: usize, value: &str, kind: i32) {
+        match Some(kind).filter(|&kind| is_float(kind) && kind != data_type::FLOAT) {
             Some(kind) => {
                 let attributes = vec![("to", i64::from(kind).into())];
                 self.hand(index, &self.with("Cast", &[value], attributes));
@@ -403,8 +422,14 @@ impl<'a> Sketch<'a> {
 
     /// `x · factor + shift`.
     pub fn linear(&self, x: &str, factor: f64, shift: f64) -> String {
-        let scaled = self.times(x, &self.number(factor));
-        self.plus(&scaled, &self.number(shift))
+        let scaled = match factor {
+            1.0 => x.to_owned(),
+            factor => self.times(x, &self.number(factor)),
+        };
+        match shift {
+            0.0 => scaled,
+            shift => self.plus(&scaled, &self.number(shift)),
+        }
     }
 
     pub fn matmul(&self, a: &str, b: &str) -> String {

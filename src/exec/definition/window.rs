@@ -1,7 +1,7 @@
 //! Pools and convolutions.
 
 use super::sketch::Sketch;
-use crate::graph::params::{self, RuleError, Window, checked_elements};
+use crate::graph::params::{self, RuleError, Window, check_shape, checked_elements};
 
 /// What MaxPool, AveragePool and LpPool can't do in one step: places beside the largest elements,
 /// more than two axes, averages of elements that lie apart.
@@ -26,6 +26,11 @@ pub(super) fn pool(s: &Sketch) -> Result<(), RuleError> {
 fn with_places(s: &Sketch) -> Result<(), RuleError> {
     if !s.wants(0) {
         return Err(RuleError::new("gives places only"));
+    }
+    let window = params::window(s.node, &s.x()?[2..], None)?;
+    let shares = shares(&window, &s.x()?[2..], false);
+    if shares.iter().any(|share| share.is_infinite()) {
+        return Err(RuleError::new("has windows without elements"));
     }
     let mut by_row = s.node.clone();
     by_row.set_int("storage_order", 0);
@@ -149,6 +154,9 @@ pub(super) fn max_unpool(s: &Sketch) -> Result<(), RuleError> {
     s.moved(&[0])
 }
 
+/// The largest block that Col2Im puts down by a product, whose work grows with its square.
+const MOST_TAPS: usize = 256;
+
 /// Col2Im: a transposed convolution whose kernel for each row of a column has a single one.
 pub(super) fn col2im(s: &Sketch) -> Result<(), RuleError> {
     s.floats(&[0])?;
@@ -180,7 +188,11 @@ pub(super) fn col2im(s: &Sketch) -> Result<(), RuleError> {
     }
     let (x, output) = (s.x()?, s.output(0)?);
     let taps = checked_elements(&block)?;
-    checked_elements(&[taps, taps])?;
+    if taps > MOST_TAPS {
+        return Err(RuleError::new(format!(
+            "has blocks of more than {MOST_TAPS} elements"
+        )));
+    }
     let (mut shape, mut before, mut after) =
         (vec![output[0] * output[1], taps], vec![0; 2], vec![0; 2]);
     for axis in 0..axes {
@@ -218,6 +230,7 @@ pub(super) fn causal(s: &Sketch) -> Result<(), RuleError> {
             "has an input or a kernel of another rank than 3",
         ));
     };
+    check_shape("a kernel", s.dims(1)?, &[channels, 1, taps])?;
     if taps < 2 || s.x()?.contains(&0) {
         return Err(RuleError::new("carries nothing on"));
     }

@@ -9,7 +9,7 @@ use crate::exec::value::{Value, bool_type, dims, expand, from_host, full, reshap
 use crate::graph::params::{RuleError, check_broadcasts, check_shape};
 use crate::graph::{Known, Slicing};
 use crate::host::is_float;
-use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::{NodeProto, data_type};
 
 type B = Dispatch;
 
@@ -45,6 +45,12 @@ impl Attention {
         }
         if rank(3) == 1 {
             return Err(RuleError::new("has a mask of one axis"));
+        }
+        let integer = |mask: &Known| !is_float(mask.data_type) && mask.data_type != data_type::BOOL;
+        if there(3).is_some_and(integer) {
+            return Err(RuleError::new(
+                "has a mask of integers, which devices don't add",
+            ));
         }
         let count = |name: &str| {
             node.int(name)
@@ -89,7 +95,7 @@ impl Attention {
             scale: node.float("scale"),
             softcap: node.float("softcap").unwrap_or(0.0),
             causal: node.int("is_causal").unwrap_or(0) == 1,
-            says_who: there(3).is_some_and(|mask| !is_float(mask.data_type)),
+            says_who: there(3).is_some_and(|mask| mask.data_type == data_type::BOOL),
         })
     }
 

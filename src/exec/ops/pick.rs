@@ -9,7 +9,7 @@ use burn::tensor::IndexingUpdateOp;
 
 use crate::exec::operand::{Operand, plain};
 use crate::exec::ops::elementwise::Binary;
-use crate::exec::value::{Value, dims, from_host, indices, reshape, to_host};
+use crate::exec::value::{Value, bool_type, dims, from_host, indices, reshape, to_host};
 use crate::graph::params::{RuleError, check_shape};
 use crate::graph::{Known, normalize_axis};
 use crate::host::{self, Array};
@@ -78,6 +78,9 @@ pub(in crate::exec) fn pick(
         .collect();
     reshape(B::float_select(flat, 0, indices(&places, device)), output)
 }
+
+/// The most updates of one element that are folded into it one after the other.
+const MOST_ROUNDS: usize = 4096;
 
 /// ScatterElements and ScatterND: `updates` at the places that the indices name.
 #[derive(Debug, Clone)]
@@ -160,7 +163,7 @@ impl Scatter {
         let mut flat = reshape(x, &[count]);
         let mut updates = reshape(updates, &[places.len()]);
         if let Reduction::Fold(operation) = self.reduction {
-            let folded = fold_updates(flat, &places, updates, operation, device);
+            let folded = fold_updates(flat, &places, updates, operation, device)?;
             return Ok(reshape(folded, &self.dims));
         }
         if self.reduction == Reduction::Replace {
@@ -169,23 +172,28 @@ impl Scatter {
             for (index, &place) in places.iter().enumerate() {
                 last[place as usize - 1] = index;
             }
-            let kept = last
-                .iter()
-                .map(|&index| f32::from(u8::from(index == usize::MAX)))
-                .collect();
-            flat = B::float_mul(flat, from_host(&[count], kept, device));
-            let wins = places
+            let written = last.iter().map(|&index| index != usize::MAX);
+            flat = cleared(flat, written, device);
+            let loses = places
                 .iter()
                 .enumerate()
-                .map(|(index, &place)| f32::from(u8::from(last[place as usize - 1] == index)))
-                .collect();
-            updates = B::float_mul(updates, from_host(&[places.len()], wins, device));
+                .map(|(index, &place)| last[place as usize - 1] != index);
+            updates = cleared(updates, loses, device);
         }
         let places: Vec<usize> = places.iter().map(|&place| place as usize - 1).collect();
         let places = indices(&places, device);
         let sum = B::float_select_assign(flat, 0, places, updates, IndexingUpdateOp::Add);
         Ok(reshape(sum, &self.dims))
     }
+}
+
+/// A value of one axis with zeros where `marks` are set, whatever was there.
+fn cleared(value: Value, marks: impl Iterator<Item = bool>, device: &DispatchDevice) -> Value {
+    let marks: Vec<f32> = marks.map(|mark| f32::from(u8::from(mark))).collect();
+    let marks = from_host(&[marks.len()], marks, device);
+    let kind = bool_type(&marks);
+    let mask = B::float_greater_elem(marks, 0.5f32.into(), kind);
+    B::float_mask_fill(value, mask, 0f32.into())
 }
 
 /// `flat` with each of `updates` folded into the element at its place, counted from 1; several of one
@@ -196,7 +204,7 @@ fn fold_updates(
     updates: Value,
     operation: Binary,
     device: &DispatchDevice,
-) -> Value {
+) -> Result<Value, RuleError> {
     let count = dims(&flat)[0];
     let mut seen = vec![0usize; count];
     let mut rounds: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
@@ -210,18 +218,23 @@ fn fold_updates(
         rounds[round].0.push(index);
         rounds[round].1.push(place);
     }
-    rounds.into_iter().fold(flat, |flat, (taken, places)| {
-        let mut kept = vec![1f32; count];
-        places.iter().for_each(|&place| kept[place] = 0.0);
+    if rounds.len() > MOST_ROUNDS {
+        return Err(RuleError::new(format!(
+            "updates an element more than {MOST_ROUNDS} times, which devices don't"
+        )));
+    }
+    Ok(rounds.into_iter().fold(flat, |flat, (taken, places)| {
+        let mut written = vec![false; count];
+        places.iter().for_each(|&place| written[place] = true);
         let at = || indices(&places, device);
         let old = B::float_select(flat.clone(), 0, at());
         let new = operation.run(
             old,
             B::float_select(updates.clone(), 0, indices(&taken, device)),
         );
-        let rest = B::float_mul(flat, from_host(&[count], kept, device));
+        let rest = cleared(flat, written.into_iter(), device);
         B::float_select_assign(rest, 0, at(), new, IndexingUpdateOp::Add)
-    })
+    }))
 }
 
 /// TopK: the host finds the places, the device picks the values, so that gradients reach them.

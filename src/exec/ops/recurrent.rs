@@ -179,6 +179,12 @@ impl Recurrent {
         for known in [5, 6].into_iter().filter_map(there) {
             check_shape("a first state", &known.dims, &state)?;
         }
+        if node
+            .float("clip")
+            .is_some_and(|clip| clip.is_nan() || clip < 0.0)
+        {
+            return Err(RuleError::new("clips at no size"));
+        }
         if let Some(lengths) = there(4) {
             check_shape("sequence lengths", &lengths.dims, &[batch])?;
         }
@@ -290,6 +296,10 @@ impl Recurrent {
             }
             if reversed {
                 outputs.reverse();
+            }
+            // Who has no step has no state, as in ONNX Runtime.
+            if let Some(some) = taking(0) {
+                (h, c) = (B::float_mul(h, some.clone()), B::float_mul(c, some));
             }
             all.push(B::float_cat(outputs, 0));
             last_h.push(reshape(h, &[1, batch, hidden]));

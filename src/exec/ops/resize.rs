@@ -10,11 +10,14 @@ use burn::backend::ops::FloatTensorOps;
 use super::shape::select;
 use crate::exec::value::{Value, dims, from_host, reshape};
 use crate::graph::Known;
-use crate::graph::params::{RuleError, most_elements};
+use crate::graph::params::{RuleError, checked_elements, most_elements};
 use crate::host::{Array, Call, Resampling, resampling};
 use crate::onnx::proto::NodeProto;
 
 type B = Dispatch;
+
+/// The largest table of weights for an axis.
+const MOST_WEIGHTS: usize = 1 << 26;
 
 /// A Resize, axis by axis.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,16 +28,26 @@ pub(in crate::exec) struct Resize {
 }
 
 impl Resize {
-    pub fn of(node: &NodeProto, opset: i64, inputs: &[Option<&Known>]) -> Result<Self, RuleError> {
+    /// The work of `node`, whose result has the shape `output`.
+    pub fn of(
+        node: &NodeProto,
+        opset: i64,
+        inputs: &[Option<&Known>],
+        output: &[usize],
+    ) -> Result<Self, RuleError> {
         let Some(x) = inputs.first().copied().flatten() else {
             return Err(RuleError::new("has no input 0"));
         };
         if x.dims.contains(&0) {
             return Err(RuleError::new("resizes nothing, which devices don't"));
         }
+        let regions = node.text("coordinate_transformation_mode") == Some("tf_crop_and_resize");
+        let old = node.operator() == "Upsample" || opset < 11;
         let mut others: Vec<Option<Arc<Array>>> = vec![None];
-        for known in &inputs[1..] {
+        for (index, known) in inputs.iter().enumerate().skip(1) {
             others.push(match known {
+                // Where nothing is cut out, nobody reads the region.
+                Some(_) if index == 1 && !old && !regions => None,
                 Some(known) if known.dims != [0] => {
                     let value = known.value.clone();
                     Some(value.ok_or_else(|| RuleError::open("resizes to a size"))?)
@@ -48,7 +61,15 @@ impl Resize {
             inputs: &others,
             most: most_elements(),
         };
-        let (axes, extrapolation) = resampling(&call, &x.dims)?;
+        checked_elements(output)?;
+        // A table of weights is dense.
+        let longest = x.dims.iter().zip(output).map(|(a, b)| a.saturating_mul(*b));
+        if longest.max().is_some_and(|weights| weights > MOST_WEIGHTS) {
+            return Err(RuleError::new(
+                "resizes an axis that is too long for devices",
+            ));
+        }
+        let (axes, extrapolation) = resampling(&call, &x.dims, output)?;
         Ok(Self {
             axes,
             extrapolation: extrapolation as f32,

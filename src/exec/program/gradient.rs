@@ -103,7 +103,7 @@ impl Program {
 
     /// Whether a result carries no gradient by its nature.
     fn indifferent(&self, step: &Step, slot: usize) -> bool {
-        step.detached
+        (step.detached && !quantizes(step))
             || INDIFFERENT.contains(&step.operator.as_str())
             || self.known[slot]
                 .as_ref()

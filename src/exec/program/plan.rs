@@ -146,23 +146,36 @@ pub(super) fn run_late(
         let inputs: Vec<Option<&Known>> = known.iter().map(Option::as_ref).collect();
         plan(node, opset, &inputs)?
     };
-    if attempt.is_err() {
-        // Elements that the device holds may be what is missing.
-        let fetched = operands.iter_mut().zip(&mut known).skip(1);
-        for (operand, known) in fetched {
-            if let (Some(own), Some(about)) = (&operand, &*known) {
-                let array = own.on_host(about);
-                *known = Some(Known::of(array.clone()));
-                *operand = Some(Operand::Host(array));
-            }
-        }
+    // Elements that the device holds may be what is missing; what is fetched has no gradient, so no
+    // more than that. The first operand is what others choose from.
+    for index in (1..operands.len()).rev() {
+        let (Err(_), Some(Operand::Device(_)), Some(about)) =
+            (&attempt, &operands[index], &known[index])
+        else {
+            continue;
+        };
+        let fetched = operands[index].as_ref().map(|own| own.on_host(about));
+        known[index] = fetched.clone().map(Known::of);
+        operands[index] = fetched.map(Operand::Host);
         let inputs: Vec<Option<&Known>> = known.iter().map(Option::as_ref).collect();
         attempt = plan(node, opset, &inputs)?;
     }
     let (op, reads, mut outputs) = match attempt {
         Ok(Planned::Step { op, reads, outputs }) => (*op, reads, outputs),
         Ok(Planned::Parts(definition)) => {
-            return run_parts(node, &definition, operands, known, context, place);
+            let kept = (operands.clone(), known.clone());
+            let outcome = run_parts(node, &definition, operands, known, context, place);
+            // What fails in parts may be possible as a whole.
+            let (Err(_), true) = (&outcome, host::holds(node)) else {
+                return outcome;
+            };
+            let arrays = kept.0.iter().zip(&kept.1);
+            let arrays: Vec<_> = arrays
+                .map(|(operand, known)| Some(operand.as_ref()?.on_host(known.as_ref()?)))
+                .collect();
+            let results = host::run(node, opset, &arrays).map_err(wrong)?;
+            let told = results.iter().cloned().map(Known::of).collect();
+            return Ok((results.into_iter().map(Operand::Host).collect(), told));
         }
         Err(reason) => {
             let inputs: Vec<Option<&Known>> = known.iter().map(Option::as_ref).collect();
@@ -227,19 +240,30 @@ fn run_parts(
         } else {
             run_late(own, part.opset, operands, known, context, place)?
         };
-        for ((name, result), known) in own.output.iter().zip(results).zip(&told as &Vec<Known>) {
+        let told: Vec<Known> = told;
+        for ((name, result), known) in own.output.iter().zip(results).zip(&told) {
+            if name.is_empty() {
+                continue;
+            }
             let known = result.known(Some(known));
             values.insert(name, (result, known));
         }
     }
+    // Nobody reads a result without a name.
     let nothing = || {
         let array = Arc::new(Array::int64(vec![0], Vec::new()));
         (Operand::Host(array.clone()), Known::of(array))
     };
-    let outputs = node.output.iter();
-    Ok(outputs
-        .map(|name| values.remove(name.as_str()).unwrap_or_else(nothing))
-        .unzip())
+    let made: Vec<(Operand, Known)> = node
+        .output
+        .iter()
+        .map(|name| match values.remove(name.as_str()) {
+            Some(value) => Ok(value),
+            None if name.is_empty() => Ok(nothing()),
+            None => Err(ExecError::of(node, "lacks a result in its definition")),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(made.into_iter().unzip())
 }
 
 type Built = (Op, Vec<Option<usize>>);
@@ -571,9 +595,27 @@ fn work(
                 }
             };
             let pads = params::pads(node, inputs)?;
+            for (&size, &(before, after)) in x.iter().zip(&pads) {
+                let size = size as i64;
+                let taken = -(before.min(0) + after.min(0));
+                let farthest = before.max(after);
+                let possible = match fill {
+                    _ if before == 0 && after == 0 => true,
+                    Fill::Constant(_) => taken <= size,
+                    // Nothing repeats where nothing is; a mirror shows an axis once.
+                    Fill::Reflect => taken == 0 && farthest < size,
+                    Fill::Edge | Fill::Wrap => taken == 0 && size > 0,
+                };
+                if !possible {
+                    return Err(RuleError::new("pads farther than devices do"));
+                }
+            }
             (Op::Pad { pads, fill }, first(1))
         }
-        Family::Resize => (Op::Resize(Resize::of(node, opset, inputs)?), first(1)),
+        Family::Resize => (
+            Op::Resize(Resize::of(node, opset, inputs, &output)?),
+            first(1),
+        ),
         Family::Gather => {
             let axis = axis_of(0)?;
             // Indices that are known are checked now.

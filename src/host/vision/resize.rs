@@ -4,7 +4,7 @@
 use super::super::array::Array;
 use super::super::call::{Call, around, strides};
 use super::{NOWHERE, cubic, interpolated, keys, rounded, taken};
-use crate::graph::params::{RuleError, normalize_axis};
+use crate::graph::params::{RuleError, check_shape, normalize_axis};
 
 /// What the attributes say, over all versions of both operators.
 struct Settings<'a> {
@@ -77,11 +77,17 @@ pub(crate) enum Resampling {
     Weighted(Vec<Taps>),
 }
 
-/// How each axis of a value of shape `dims` is resampled, and what stands outside of the region. Of the
+/// How each axis of a value of shape `dims` is resampled to the shape `output`, and what stands outside of the region. Of the
 /// call only the inputs after the first are read.
-pub(crate) fn resampling(call: &Call, dims: &[usize]) -> Result<(Vec<Resampling>, f64), RuleError> {
+pub(crate) fn resampling(
+    call: &Call,
+    dims: &[usize],
+    output: &[usize],
+) -> Result<(Vec<Resampling>, f64), RuleError> {
     let settings = settings(call)?;
     let axes = axes(call, dims, &settings)?;
+    let sizes: Vec<usize> = axes.iter().map(|axis| axis.output).collect();
+    check_shape("a result", &sizes, output)?;
     let way = |axis: &Axis| match settings.mode {
         _ if axis.same(&settings) => Resampling::Keep,
         "nearest" => {
