@@ -531,3 +531,27 @@ def max_roi_pool(x, boxes, *, pooled_shape, spatial_scale=1.0):
         cells = [cell.amax(1) if cell.shape[1] else cell.new_zeros(len(cell)) for cell in cells]
         out.append(torch.stack(cells, 1).unflatten(1, tuple(pooled_shape)))
     return torch.stack(out)
+
+
+def bias_add(x, bias, skip):
+    return x + bias + skip
+
+
+def bias_split_gelu(x, bias):
+    left, right = (x + bias).chunk(2, -1)
+    return left * gelu(right)
+
+
+def gemm_fast_gelu(x, w, bias=None):
+    product = x @ w
+    return gelu(product if bias is None else product + bias, approximate="tanh")
+
+
+def fused_matmul_relu(a, b, *, alpha, activation):
+    assert activation == "Relu"
+    return torch.relu(alpha * (a @ b))
+
+
+def gather_pairs(x, indices):
+    """GatherND by indices of two axes."""
+    return x[indices[:, 0], indices[:, 1]]

@@ -131,3 +131,5 @@ for activation in ["none", "silu", "swish"]:
          **about)
     case(f"causal_conv_{activation}_one_step", "CausalConvWithState", [(2, 3, 1), (3, 1, 4), None, (2, 3, 3)], **about)
     case(f"causal_conv_{activation}_plain", "CausalConvWithState", [(2, 3, 2), (3, 1, 4)], **about)
+case("flex_attention", "FlexAttention", [(2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 4)], domain="ai.onnx.preview", opset=26,
+     torch=references.attention, runtime=False)

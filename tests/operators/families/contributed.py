@@ -135,3 +135,19 @@ case("inverse", "Inverse", [Given(SQUARES[0])], references.inverse)
 case("inverse_batch", "Inverse", [Given(SQUARES)], references.inverse)
 for metric in ["euclidean", "sqeuclidean"]:
     case(f"cdist_{metric}", "CDist", [(3, 4), (5, 4)], references.cdist, metric=metric)
+
+# ONNX Runtime has these on graphics cards only.
+case("bias_add", "BiasAdd", [(2, 3, 4), (4,), (2, 3, 4)], references.bias_add, runtime=False)
+case("bias_split_gelu", "BiasSplitGelu", [(2, 3, 8), (8,)], references.bias_split_gelu, runtime=False)
+case("gemm_fast_gelu", "GemmFastGelu", [(2, 3, 4), (4, 5), (5,)], references.gemm_fast_gelu, runtime=False)
+case("gemm_fast_gelu_unbiased", "GemmFastGelu", [(2, 3, 4), (4, 5)], references.gemm_fast_gelu, weights=(1,),
+     runtime=False)
+case("matmul_activation", "FusedMatMulActivation", [(3, 4), (4, 5)], references.fused_matmul_relu, alpha=2.0,
+     activation="Relu", runtime=False)
+
+case("transpose_matmul", "TransposeMatMul", [(4, 3), (4, 5)], references.fused_matmul, transA=1, alpha=2.0)
+case("gather_nd", "GatherND", [(3, 4), np.array([[0, 1], [2, 3]], np.int64)], references.gather_pairs)
+case("grid_sample", "GridSample", [(1, 2, 4, 4), Given(np.array([[[[-0.3, 0.1], [0.62, -0.45]]]], np.float32))],
+     references.grid_sample, mode="bilinear", align_corners=1)
+case("linear_attention", "LinearAttention", [(2, 3, 8), (2, 3, 8), (2, 3, 6), (2, 2, 4, 3), (2, 3, 2), (2, 3, 2)],
+     references.linear_attention, outputs=2, update_rule="gated_delta", q_num_heads=2, kv_num_heads=2, high=0.8)
