@@ -172,16 +172,18 @@ fn follow(
 }
 
 impl Follower {
-    /// The next event, or `None` when the job has ended and all was said.
+    /// The next event, or `None` when the job has ended, or the server closes, and all was said.
     async fn next(&mut self) -> Result<Option<Event>, StoreError> {
         loop {
             if let Some(event) = self.pending.pop_front() {
                 self.last = event.id;
                 return Ok(Some(event));
             }
-            // The status is read before the events: an end state is committed together with its
-            // event, so no event can follow one that was seen here.
+            // What may end the stream is read before the events: an end state is committed together
+            // with its event, and the last worker's events before the server closes its connections,
+            // so no event can follow one that was seen here.
             let store = &self.app.store;
+            let closing = self.app.closing.is_cancelled();
             let status = store.job_status(&self.job_id).await?;
             let rows = store
                 .events(&self.job_id, self.last, FOLLOWED_AT_ONCE)
@@ -190,11 +192,11 @@ impl Follower {
                 self.pending = rows.into();
                 continue;
             }
-            if status.is_none_or(|status| status.has_ended()) {
+            if closing || status.is_none_or(|status| status.has_ended()) {
                 return Ok(None);
             }
             tokio::select! {
-                () = self.app.closing.cancelled() => return Ok(None),
+                () = self.app.closing.cancelled() => {}
                 () = sleep(LOOK) => {}
                 () = job_changed(&mut self.changes, &self.job_id) => {}
             }
