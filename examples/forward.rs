@@ -21,7 +21,7 @@ use burn::backend::{AutodiffBackend, Dispatch};
 use clap::Parser;
 use prost::Message as _;
 use serde_json::json;
-use sinter::exec::value::track;
+use sinter::exec::value::{to_host, track};
 use sinter::exec::{Device, Mode, Operand, Parameters, Program, Reach, upload};
 use sinter::graph::{Graph, summarize};
 use sinter::host::Array;
@@ -67,7 +67,7 @@ impl Ready {
             .program
             .run(&self.device, parameters, inputs, Mode::Evaluate)?;
         for output in outcome.outputs {
-            drop(output.on_host());
+            drop(to_host(output.on_device(&self.device)));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 
 mod definition;
 mod device;
-mod kernels;
+pub(crate) mod kernels;
 pub mod operand;
 mod ops;
 mod program;

@@ -1,191 +1,159 @@
 //! The processor's own fast paths, with their own gradients.
 //!
-//! Burn's `flex` computes the gradients of a convolution by convolutions with kernels as large as
-//! the image. Here they are matrix products ([`conv`]) or, for depthwise convolutions, passes over
-//! planes ([`depthwise`]); batch normalisation reads its input without turning its axes
-//! ([`batch_norm`]). Every other device keeps Burn's kernels: the functions here take values of any
-//! device and answer `None` for those.
+//! A [`Kernel`] computes on the elements of Burn's `flex` tensors, on all threads and with the widest
+//! vectors that the processor has (found when it runs), and is attached to Burn's recording by
+//! [`run`]. Every other device keeps Burn's kernels: [`run`] takes values of any device and answers
+//! `None` for those.
 
-mod batch_norm;
+mod adam;
+mod arch;
 mod conv;
-mod depthwise;
+mod correlate;
+mod elementwise;
+mod gather;
+mod lstm;
+mod math;
+mod norm;
+mod pool;
+mod product;
 
-pub(super) use batch_norm::batch_norm_train;
+pub(crate) use adam::{Adam, adam};
+pub(super) use conv::convolve;
+pub(super) use elementwise::elementwise;
+pub(super) use gather::gather;
+pub(super) use lstm::lstm;
+pub(super) use norm::{batch_norm_train, layer_norm, softmax};
+pub(super) use pool::{global_average, pool};
+pub(super) use product::product;
 
-use burn::backend::autodiff::NodeId;
+use std::cell::Cell;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use self::arch::Arch;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::{
     AutodiffBackend, BackendTensor, Dispatch, DispatchTensor, DispatchTensorKind, Flex,
 };
 use burn::tensor::TensorData;
+use rayon::prelude::*;
 
-use super::value::{Value, dims, reshape};
-use crate::graph::Window;
+use super::value::Value;
 
-/// A convolution over two spatial axes with everything but the numbers settled.
-#[derive(Debug, Clone)]
-struct Shape {
-    batch: usize,
-    /// Of the input and of the output.
-    channels: [usize; 2],
-    /// Height and width.
-    input: [usize; 2],
-    output: [usize; 2],
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    pad: [usize; 2],
-    depthwise: bool,
+/// A computation of `N` inputs with a gradient of its own.
+pub(super) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
+    /// What the forward pass leaves to the backward pass.
+    type Kept: Clone + Debug + Send + 'static;
+
+    /// Whether an input can be read as it lies; others are made contiguous first.
+    fn accepts(&self, input: &FlexTensor) -> bool {
+        input.is_contiguous()
+    }
+
+    /// The inputs are contiguous, or as [`Kernel::accepts`] says.
+    fn forward(&self, inputs: [FlexTensor; N]) -> (FlexTensor, Self::Kept);
+
+    /// Gradients by the inputs that are `wanted`. `gradient`, by the result, is contiguous.
+    fn backward(
+        &self,
+        kept: Self::Kept,
+        gradient: FlexTensor,
+        wanted: [bool; N],
+    ) -> [Option<FlexTensor>; N];
 }
 
-impl Shape {
-    /// `None` where there is no fast path.
-    fn of(x: &[usize], w: &[usize], window: &Window, groups: usize) -> Option<Self> {
-        let (&[batch, channels, height, width], &[outputs, per_group, ..]) = (x, w) else {
+/// The result of `kernel`, and what it leaves; `None` where an input is on another device.
+pub(super) fn run<const N: usize, K: Kernel<N>>(
+    kernel: &K,
+    inputs: [&Value; N],
+) -> Option<(Value, K::Kept)> {
+    let fitting = |input: &FlexTensor| match kernel.accepts(input) {
+        true => input.clone(),
+        false => input.to_contiguous(),
+    };
+    if inputs.iter().all(|input| plain(input).is_some()) {
+        let inputs = inputs.map(|input| plain(input).expect("looked at just before"));
+        let (out, kept) = kernel.forward(inputs.map(fitting));
+        return Some((value(out), kept));
+    }
+    // Plain values become constants of the recording.
+    let lifted = inputs.map(|input| match input.kind {
+        DispatchTensorKind::Autodiff(_) => input.clone(),
+        _ => Dispatch::from_inner(input.clone()),
+    });
+    let autodiff = lifted[1..]
+        .iter()
+        .fold(lifted[0].autodiff, |all, next| all.merge(next.autodiff));
+    let mut recorded = Vec::with_capacity(N);
+    for input in lifted {
+        let DispatchTensorKind::Autodiff(inner) = input.kind else {
             return None;
         };
-        let depthwise = groups > 1 && groups == channels && outputs == channels && per_group == 1;
-        if groups != 1 && !depthwise {
+        let DispatchTensorKind::Flex(tensor) = *inner else {
             return None;
-        }
-        let pair = |values: &[usize]| [values[0], values[1]];
-        Some(Self {
-            batch,
-            channels: [channels, outputs],
-            input: [height, width],
-            output: pair(&window.output),
-            kernel: pair(&window.kernel),
-            stride: pair(&window.stride),
-            dilation: pair(&window.dilation),
-            pad: pair(&window.pad_begin),
-            depthwise,
-        })
+        };
+        recorded.push(tensor.autodiff());
     }
-
-    fn forward(&self, x: &FlexTensor, w: &FlexTensor) -> FlexTensor {
-        match self.depthwise {
-            true => depthwise::forward(self, x, w),
-            false => conv::forward(self, x, w),
-        }
-    }
-
-    fn input_gradient(&self, w: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
-        match self.depthwise {
-            true => depthwise::input_gradient(self, w, gradient),
-            false => conv::input_gradient(self, w, gradient),
-        }
-    }
-
-    fn weight_gradient(&self, x: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
-        match self.depthwise {
-            true => depthwise::weight_gradient(self, x, gradient),
-            false => conv::weight_gradient(self, x, gradient),
-        }
-    }
-}
-
-/// Conv over two spatial axes: `x` is `[batch, channels, height, width]`, `w`
-/// `[outputs, channels ÷ groups, height, width]`. `None` where the device or the form of the
-/// convolution has no path of its own.
-pub(super) fn conv2d(
-    x: &Value,
-    w: &Value,
-    bias: Option<&Value>,
-    window: &Window,
-    groups: usize,
-) -> Option<Value> {
-    let shape = Shape::of(&dims(x), &dims(w), window, groups)?;
-    let result = match (&x.kind, &w.kind) {
-        (DispatchTensorKind::Flex(x), DispatchTensorKind::Flex(w)) => {
-            let out = shape.forward(x.as_float(), w.as_float());
-            DispatchTensor {
-                kind: DispatchTensorKind::Flex(BackendTensor::Float(out)),
-                autodiff: Default::default(),
-            }
-        }
-        (DispatchTensorKind::Autodiff(_), _) | (_, DispatchTensorKind::Autodiff(_)) => {
-            recorded(shape, lifted(x), lifted(w))?
-        }
-        _ => return None,
-    };
-    Some(match bias {
-        None => result,
-        Some(bias) => {
-            let along = [1, dims(bias)[0], 1, 1];
-            Dispatch::float_add(result, reshape(bias.clone(), &along))
-        }
-    })
-}
-
-/// The value as one that records; a plain one becomes a constant of the recording.
-fn lifted(value: &Value) -> Value {
-    match value.kind {
-        DispatchTensorKind::Autodiff(_) => value.clone(),
-        _ => Dispatch::from_inner(value.clone()),
-    }
-}
-
-fn recorded(shape: Shape, x: Value, w: Value) -> Option<Value> {
-    let autodiff = x.autodiff.merge(w.autodiff);
-    let (DispatchTensorKind::Autodiff(x), DispatchTensorKind::Autodiff(w)) = (x.kind, w.kind)
-    else {
-        return None;
-    };
-    let (DispatchTensorKind::Flex(x), DispatchTensorKind::Flex(w)) = (*x, *w) else {
-        return None;
-    };
-    let (x, w) = (x.autodiff(), w.autodiff());
-    let out = match ConvGradient
-        .prepare::<NoCheckpointing>([x.node(), w.node()])
+    let nodes = std::array::from_fn(|index| recorded[index].node());
+    let given = std::array::from_fn(|index| fitting(recorded[index].primitive()));
+    let (out, kept) = kernel.forward(given);
+    let out = match Step::<K>(PhantomData)
+        .prepare::<NoCheckpointing>(nodes)
         .compute_bound()
         .stateful()
     {
-        OpsKind::Tracked(mut preparation) => {
-            let kept = (preparation.checkpoint(&x), preparation.checkpoint(&w));
-            let out = shape.forward(x.primitive(), w.primitive());
-            preparation.finish((kept.0, kept.1, shape), out)
-        }
-        OpsKind::UnTracked(preparation) => {
-            preparation.finish(shape.forward(x.primitive(), w.primitive()))
-        }
+        OpsKind::Tracked(preparation) => preparation.finish((kernel.clone(), kept.clone()), out),
+        OpsKind::UnTracked(preparation) => preparation.finish(out),
     };
     let kind = DispatchTensorKind::Flex(BackendTensor::Autodiff(out));
-    Some(DispatchTensor {
+    let out = DispatchTensor {
         kind: DispatchTensorKind::Autodiff(Box::new(kind)),
         autodiff,
-    })
+    };
+    Some((out, kept))
 }
 
-/// The backward step of [`conv2d`].
-#[derive(Debug)]
-struct ConvGradient;
+/// The backward step of a kernel.
+struct Step<K>(PhantomData<fn() -> K>);
 
-impl Backward<Flex, 2> for ConvGradient {
-    type State = (NodeId, NodeId, Shape);
+impl<K> Debug for Step<K> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Step")
+    }
+}
 
-    fn backward(
-        self,
-        ops: Ops<Self::State, 2>,
-        gradients: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let [x_node, w_node] = ops.parents;
+impl<const N: usize, K: Kernel<N>> Backward<Flex, N> for Step<K> {
+    type State = (K, K::Kept);
+
+    fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<Flex>(&ops.node).to_contiguous();
-        let (x, w, shape) = ops.state;
-        // Both are taken out of the checkpointer, used or not, as it expects.
-        let x = checkpointer.retrieve_node_output::<FlexTensor>(x);
-        let w = checkpointer.retrieve_node_output::<FlexTensor>(w);
-        if let Some(node) = x_node {
-            gradients.register::<Flex>(node.id, shape.input_gradient(&w, &gradient));
+        let (kernel, kept) = ops.state;
+        let wanted = std::array::from_fn(|index| ops.parents[index].is_some());
+        let found = kernel.backward(kept, gradient, wanted);
+        for (node, found) in ops.parents.into_iter().zip(found) {
+            if let (Some(node), Some(found)) = (node, found) {
+                gradients.register::<Flex>(node.id, found);
+            }
         }
-        if let Some(node) = w_node {
-            gradients.register::<Flex>(node.id, shape.weight_gradient(&x, &gradient));
-        }
+    }
+}
+
+/// The tensor of a value that is on the processor and not recorded.
+fn plain(value: &Value) -> Option<&FlexTensor> {
+    match &value.kind {
+        DispatchTensorKind::Flex(tensor) => Some(tensor.as_float()),
+        _ => None,
+    }
+}
+
+fn value(tensor: FlexTensor) -> Value {
+    DispatchTensor {
+        kind: DispatchTensorKind::Flex(BackendTensor::Float(tensor)),
+        autodiff: Default::default(),
     }
 }
 
@@ -197,5 +165,92 @@ fn tensor(elements: Vec<f32>, dims: &[usize]) -> FlexTensor {
 fn elements(tensor: &FlexTensor) -> &[f32] {
     tensor
         .as_slice::<f32>()
-        .expect("made contiguous just before")
+        .expect("kernels get contiguous tensors of float32")
+}
+
+fn dims(tensor: &FlexTensor) -> Vec<usize> {
+    tensor.layout().shape().to_vec()
+}
+
+/// The gradient where the result is between the ends of a clip, zero elsewhere.
+fn inside(gradient: &FlexTensor, out: &FlexTensor, [low, high]: [f32; 2]) -> FlexTensor {
+    const TASK: usize = 16384;
+    let (from, results) = (elements(gradient), elements(out));
+    let arch = Arch::new();
+    let masked = written(from.len(), |masked| {
+        masked
+            .par_chunks_mut(TASK)
+            .zip(from.par_chunks(TASK).zip(results.par_chunks(TASK)))
+            .for_each(|(masked, (from, results))| {
+                arch.dispatch(|| {
+                    let both = from.iter().zip(results);
+                    for (masked, (gradient, result)) in masked.iter_mut().zip(both) {
+                        let inside = *result > low && *result < high;
+                        *masked = if inside { *gradient } else { 0.0 };
+                    }
+                });
+            });
+    });
+    tensor(masked, &dims(gradient))
+}
+
+/// Works with memory of this thread, which holds what was left in it. It is kept for the next call,
+/// because fresh memory takes longer to clear than many results take to compute.
+fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    }
+    // Work within work finds none and makes its own.
+    let mut own = SCRATCH.take();
+    if own.len() < len {
+        own.resize(len, 0.0);
+    }
+    let result = work(&mut own[..len]);
+    SCRATCH.set(own);
+    result
+}
+
+/// Works with zeros of this thread.
+fn with_zeros<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    with_scratch(len, |buffer| {
+        buffer.fill(0.0);
+        work(buffer)
+    })
+}
+
+/// A vector of `len` elements that `write` makes.
+fn written(len: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut all = all_written(&[len], |mut all| write(all.remove(0)));
+    all.remove(0)
+}
+
+/// Vectors of these lengths that `write` makes. What it is given is not zero: clearing large results
+/// takes as long as computing many of them.
+///
+/// In debug builds the elements are NaN beforehand, so that every test of a kernel shows one that was
+/// left out.
+#[expect(
+    unsafe_code,
+    reason = "the elements are only written by `write`, never read, before the length is set"
+)]
+fn all_written(lens: &[usize], write: impl FnOnce(Vec<&mut [f32]>)) -> Vec<Vec<f32>> {
+    let mut all: Vec<Vec<f32>> = lens.iter().map(|&len| Vec::with_capacity(len)).collect();
+    if cfg!(debug_assertions) {
+        for (out, &len) in all.iter_mut().zip(lens) {
+            out.resize(len, f32::NAN);
+        }
+        write(all.iter_mut().map(Vec::as_mut_slice).collect());
+        return all;
+    }
+    let slices = all.iter_mut().zip(lens).map(|(out, &len)| {
+        // SAFETY: the memory is allocated and aligned for `len` elements, and every bit pattern is
+        // an f32. All callers are in this module and overwrite each element without reading it.
+        unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr(), len) }
+    });
+    write(slices.collect());
+    for (out, &len) in all.iter_mut().zip(lens) {
+        // SAFETY: the capacity is at least `len`, and the elements have been written.
+        unsafe { out.set_len(len) };
+    }
+    all
 }

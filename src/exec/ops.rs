@@ -1,6 +1,7 @@
 //! What single steps compute, one file a family.
 
 pub(super) mod attention;
+pub(super) mod chain;
 pub(super) mod einsum;
 pub(super) mod elementwise;
 pub(super) mod linear;

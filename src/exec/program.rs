@@ -19,9 +19,11 @@ use burn::backend::DispatchDevice;
 
 use self::control::Control;
 pub use self::gradient::Reach;
+use self::gradient::is_indifferent;
 use self::op::Op;
 use super::Device;
 use super::operand::{self, Operand};
+use super::ops::chain::Chain;
 use super::value::{self, Value};
 use crate::graph::{Graph, InferError, Known};
 use crate::host::{Array, is_float};
@@ -156,6 +158,24 @@ struct Step {
     operator: String,
     /// Its results carry no gradient by their nature.
     detached: bool,
+}
+
+impl Step {
+    /// The work of a step that is settled.
+    fn ready(&self) -> Option<&Op> {
+        match &self.work {
+            Work::Ready(op) if !self.detached => Some(op),
+            _ => None,
+        }
+    }
+
+    /// The elementwise work of a step through which gradients go as through any other.
+    fn chain(&self) -> Option<&Chain> {
+        match self.ready()? {
+            Op::Chain(chain) if !is_indifferent(&self.operator) => Some(chain),
+            _ => None,
+        }
+    }
 }
 
 /// Where a slot's value comes from before the first step.

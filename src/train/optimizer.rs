@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 
+use crate::exec::kernels::{Adam, adam};
 use crate::exec::value::{Value, dims, full};
 use crate::spec::train::{Optimizer, OptimizerName};
 
@@ -73,6 +74,25 @@ impl OptimizerState {
             let zeros = || full(&dims(&parameter), 0.0, &device);
             (0..Self::slot_count(optimizer)).map(|_| zeros()).collect()
         });
+        if matches!(optimizer.name, OptimizerName::Adam | OptimizerName::Adamw) {
+            let apart = optimizer.name == OptimizerName::Adamw;
+            let updates = self.updates as i32;
+            let figures = Adam {
+                rate,
+                beta_1: BETA_1,
+                beta_2: BETA_2,
+                epsilon: EPSILON,
+                corrections: [
+                    1.0 - BETA_1.powi(updates),
+                    (1.0 - BETA_2.powi(updates)).sqrt(),
+                ],
+                l2: if apart { 0.0 } else { decay },
+                kept: if apart { 1.0 - rate * decay } else { 1.0 },
+            };
+            if let Some(updated) = adam(&parameter, &gradient, slots, figures) {
+                return updated;
+            }
+        }
         let mut parameter = parameter;
         let mut gradient = gradient;
         if decay > 0.0 {

@@ -1,68 +1,148 @@
-//! Convolution as matrix products: the input's windows are laid out as columns
-//! `[batch, channels · kernel, positions]`, and the kernel is a matrix
-//! `[outputs, channels · kernel]`.
+//! Convolution over one to three spatial axes, in groups or not, and its gradients, as
+//! correlations of padded planes ([`super::correlate`]).
 //!
-//! - forward: `Y = W · columns(X)`
-//! - by the weights: `Σ over the batch of dY · columns(X)ᵀ`
-//! - by the input: `columns⁻¹(Wᵀ · dY)`, each column's elements added back to where they came from
+//! An image is copied once with its padding. For a stride of `s` the copy holds, for each remainder
+//! of a place by `s`, a plane of its own, so that neighbouring results read neighbouring elements
+//! whatever the stride.
 //!
-//! (Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document
-//! Processing", 2006.)
+//! - forward: `Y[o] = Σ W[o, c, t] · X[c, s·y + d·t − p]`
+//! - by the weights: `dW[o, c, t] = Σ over batch and places of dY[o, y] · X[c, s·y + d·t − p]`
+//! - by the input: for each remainder `r`, the taps with `d·t ≡ r (mod s)` correlate the padded
+//!   gradient: `dX[c, s·i + r − p] = Σ W[o, c, t] · dY[o, i − ⌊d·t ÷ s⌋]`
 
-use burn::backend::Flex;
+use super::arch::Arch;
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
-use burn::tensor::Shape as Dims;
 use rayon::prelude::*;
 
-use super::{Shape, elements, tensor};
+use super::correlate::{Block, Correlation, Dots, Packed, Rows, Tiles};
+use super::{Kernel, elements, inside, run, tensor, with_zeros, written};
+use crate::exec::value::{Value, dims};
+use crate::graph::Window;
 
-impl Shape {
-    fn positions(&self) -> usize {
-        self.output[0] * self.output[1]
+/// A convolution with everything but the numbers settled. Fewer than three spatial axes have axes of
+/// size 1 in front.
+#[derive(Debug, Clone)]
+struct Convolution {
+    batch: usize,
+    groups: usize,
+    /// Of the input and of the output, of one group.
+    channels: [usize; 2],
+    input: [usize; 3],
+    output: [usize; 3],
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    dilation: [usize; 3],
+    pad: [usize; 3],
+    /// What the results are brought into.
+    clip: Option<[f32; 2]>,
+    /// Shapes of input, weights and output.
+    shapes: [Vec<usize>; 3],
+}
+
+/// Conv: `x` is `[batch, channels, …]`, `w` `[outputs, channels ÷ groups, …]`, the bias `[outputs]`;
+/// results beyond the ends of `clip` are brought to them. `None` on devices that keep Burn's own.
+pub(in crate::exec) fn convolve(
+    x: &Value,
+    w: &Value,
+    bias: Option<&Value>,
+    window: &Window,
+    groups: usize,
+    clip: Option<[f32; 2]>,
+) -> Option<Value> {
+    let mut convolution = Convolution::of(&dims(x), &dims(w), window, groups)?;
+    convolution.clip = clip;
+    Some(match bias {
+        Some(bias) => run(&convolution, [x, w, bias])?.0,
+        None => run(&convolution, [x, w])?.0,
+    })
+}
+
+/// Places `first, first + step, …` of an axis, `count` of them.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    first: usize,
+    step: usize,
+    count: usize,
+    /// Where the first one goes.
+    to: usize,
+}
+
+/// How an image is laid out with its padding: `[channels, phases, …]`.
+#[derive(Debug)]
+struct Layout {
+    /// By axis and remainder: which elements of the image there are.
+    stretches: [Vec<Stretch>; 3],
+    /// Size of one phase's plane.
+    extent: [usize; 3],
+    /// Distance of channels.
+    pitch: usize,
+    /// Sizes of the image.
+    image: [usize; 3],
+}
+
+impl Layout {
+    fn phases(&self) -> [usize; 3] {
+        std::array::from_fn(|axis| self.stretches[axis].len())
     }
 
-    fn inner(&self) -> usize {
-        self.channels[0] * self.kernel[0] * self.kernel[1]
+    fn new(image: [usize; 3], extent: [usize; 3], stretches: [Vec<Stretch>; 3]) -> Self {
+        let phases: usize = stretches.iter().map(Vec::len).product();
+        let pitch = extent.iter().product::<usize>() * phases;
+        // Planes a multiple of a page apart would fall into the same few places of a cache.
+        let pitch = match pitch.is_multiple_of(512) {
+            true => pitch + 16,
+            false => pitch,
+        };
+        Self {
+            stretches,
+            extent,
+            pitch,
+            image,
+        }
     }
 
-    /// Whether the columns are the input itself.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1] && self.input == self.output
+    /// Elements of `channels` channels.
+    fn len(&self, channels: usize) -> usize {
+        channels * self.pitch + Tiles::SLACK
     }
 
-    /// For one kernel column: the output columns whose input column exists.
-    fn valid(&self, axis: usize, tap: usize) -> std::ops::Range<usize> {
-        let offset = tap * self.dilation[axis];
-        let (pad, stride) = (self.pad[axis], self.stride[axis]);
-        let first = pad.saturating_sub(offset).div_ceil(stride);
-        let reach = self.input[axis] + pad;
-        let last = reach.saturating_sub(offset).div_ceil(stride);
-        first.min(self.output[axis])..last.min(self.output[axis])
+    /// Where the plane of these remainders is in a channel.
+    fn phase(&self, remainders: [usize; 3]) -> usize {
+        let phases = self.phases();
+        let index = (remainders[0] * phases[1] + remainders[1]) * phases[2] + remainders[2];
+        index * self.extent.iter().product::<usize>()
     }
 
-    /// Calls `visit(row of the columns, output row, input row start, …)` for each kernel tap and
-    /// output row of one image that has input below it.
-    fn for_each_row(
-        &self,
-        mut visit: impl FnMut(usize, usize, usize, std::ops::Range<usize>, usize),
-    ) {
-        let [kernel_height, kernel_width] = self.kernel;
-        for channel in 0..self.channels[0] {
-            for tap_y in 0..kernel_height {
-                let rows = self.valid(0, tap_y);
-                for tap_x in 0..kernel_width {
-                    let row = (channel * kernel_height + tap_y) * kernel_width + tap_x;
-                    let columns = self.valid(1, tap_x);
-                    if columns.is_empty() {
-                        continue;
-                    }
-                    let first_x =
-                        columns.start * self.stride[1] + tap_x * self.dilation[1] - self.pad[1];
-                    for y in rows.clone() {
-                        let input_y = y * self.stride[0] + tap_y * self.dilation[0] - self.pad[0];
-                        let start = (channel * self.input[0] + input_y) * self.input[1] + first_x;
-                        visit(row, y, start, columns.clone(), self.stride[1]);
+    fn place(&self, at: [usize; 3]) -> usize {
+        (at[0] * self.extent[1] + at[1]) * self.extent[2] + at[2]
+    }
+
+    /// Copies an image's channels; what is padding is zero already.
+    #[inline(always)]
+    fn fill(&self, image: &[f32], buffer: &mut [f32]) {
+        let [depth, height, width] = self.image;
+        let channels = image.chunks_exact(depth * height * width);
+        for (channel, buffer) in channels.zip(buffer.chunks_exact_mut(self.pitch)) {
+            for (a, deep) in self.stretches[0].iter().enumerate() {
+                for (b, high) in self.stretches[1].iter().enumerate() {
+                    for (c, wide) in self.stretches[2].iter().enumerate() {
+                        let start = self.phase([a, b, c]);
+                        for z in 0..deep.count {
+                            for y in 0..high.count {
+                                let row = (deep.first + z * deep.step) * height
+                                    + high.first
+                                    + y * high.step;
+                                let source = &channel[row * width + wide.first.min(width)..];
+                                let to = self.place([deep.to + z, high.to + y, wide.to]);
+                                let target = &mut buffer[start + to..][..wide.count];
+                                if wide.step == 1 {
+                                    target.copy_from_slice(&source[..wide.count]);
+                                } else {
+                                    let source = source.iter().step_by(wide.step);
+                                    target.iter_mut().zip(source).for_each(|(t, s)| *t = *s);
+                                }
+                            }
+                        }
                     }
                 }
             }
@@ -70,105 +150,493 @@ impl Shape {
     }
 }
 
-fn columns(shape: &Shape, x: &FlexTensor) -> FlexTensor {
-    let (inner, positions) = (shape.inner(), shape.positions());
-    let dims = [shape.batch, inner, positions];
-    let x = x.to_contiguous();
-    if shape.is_pointwise() {
-        return x.reshape(Dims::from(dims.to_vec()));
+impl Convolution {
+    fn of(x: &[usize], w: &[usize], window: &Window, groups: usize) -> Option<Self> {
+        let axes = x
+            .len()
+            .checked_sub(2)
+            .filter(|axes| (1..=3).contains(axes))?;
+        let three = |values: &[usize], fill: usize| -> [usize; 3] {
+            std::array::from_fn(|axis| match (axis + axes).checked_sub(3) {
+                Some(own) => values[own],
+                None => fill,
+            })
+        };
+        if x.iter()
+            .chain(w)
+            .chain(&window.output)
+            .any(|&size| size == 0)
+        {
+            return None;
+        }
+        Some(Self {
+            batch: x[0],
+            groups,
+            channels: [x[1] / groups, w[0] / groups],
+            input: three(&x[2..], 1),
+            output: three(&window.output, 1),
+            kernel: three(&window.kernel, 1),
+            stride: three(&window.stride, 1),
+            dilation: three(&window.dilation, 1),
+            pad: three(&window.pad_begin, 0),
+            clip: None,
+            shapes: [
+                x.to_vec(),
+                w.to_vec(),
+                [&[x[0], w[0]], &*window.output].concat(),
+            ],
+        })
     }
-    let image = shape.channels[0] * shape.input[0] * shape.input[1];
-    let x = elements(&x);
-    let width = shape.output[1];
-    let mut out = vec![0f32; shape.batch * inner * positions];
-    out.par_chunks_mut(inner * positions)
-        .zip(x.par_chunks(image))
-        .for_each(|(out, x)| {
-            shape.for_each_row(|row, y, start, columns, stride| {
-                let place = row * positions + y * width;
-                let target = &mut out[place + columns.start..place + columns.end];
-                if stride == 1 {
-                    target.copy_from_slice(&x[start..start + target.len()]);
-                } else {
-                    let source = x[start..].iter().step_by(stride);
-                    target.iter_mut().zip(source).for_each(|(t, s)| *t = *s);
-                }
-            });
-        });
-    tensor(out, &dims)
-}
 
-fn add_back(shape: &Shape, columns: &FlexTensor) -> FlexTensor {
-    let [height, width] = shape.input;
-    let dims = [shape.batch, shape.channels[0], height, width];
-    let columns = columns.to_contiguous();
-    if shape.is_pointwise() {
-        return columns.reshape(Dims::from(dims.to_vec()));
+    fn taps(&self) -> usize {
+        self.kernel.iter().product()
     }
-    let (inner, positions) = (shape.inner(), shape.positions());
-    let image = shape.channels[0] * height * width;
-    let columns = elements(&columns);
-    let output_width = shape.output[1];
-    let mut out = vec![0f32; shape.batch * image];
-    out.par_chunks_mut(image)
-        .zip(columns.par_chunks(inner * positions))
-        .for_each(|(out, columns)| {
-            shape.for_each_row(|row, y, start, valid, stride| {
-                let place = row * positions + y * output_width;
-                let source = &columns[place + valid.start..place + valid.end];
-                if stride == 1 {
-                    let target = &mut out[start..start + source.len()];
-                    target.iter_mut().zip(source).for_each(|(t, s)| *t += *s);
-                } else {
-                    let target = out[start..].iter_mut().step_by(stride);
-                    target.zip(source).for_each(|(t, s)| *t += *s);
-                }
-            });
+
+    fn planes(&self) -> [usize; 2] {
+        [self.input, self.output].map(|sizes| sizes.iter().product())
+    }
+
+    /// Place of a tap: remainder and quotient of `d · t` by the stride, by axis.
+    fn tap(&self, mut tap: usize) -> ([usize; 3], [usize; 3]) {
+        let mut at = [0; 3];
+        for axis in (0..3).rev() {
+            at[axis] = tap % self.kernel[axis] * self.dilation[axis];
+            tap /= self.kernel[axis];
+        }
+        (
+            std::array::from_fn(|axis| at[axis] % self.stride[axis]),
+            std::array::from_fn(|axis| at[axis] / self.stride[axis]),
+        )
+    }
+
+    /// The largest quotient of a tap, by axis.
+    fn reach(&self) -> [usize; 3] {
+        std::array::from_fn(|axis| {
+            (self.kernel[axis] - 1) * self.dilation[axis] / self.stride[axis]
+        })
+    }
+
+    /// How the forward pass reads the input.
+    fn input_layout(&self) -> Layout {
+        let reach = self.reach();
+        let extent: [usize; 3] = std::array::from_fn(|axis| self.output[axis] + reach[axis]);
+        let stretches = std::array::from_fn(|axis| {
+            let (stride, pad) = (self.stride[axis], self.pad[axis]);
+            let used = ((self.kernel[axis] - 1) * self.dilation[axis] + 1).min(stride);
+            (0..used)
+                .map(|remainder| {
+                    let to = pad.saturating_sub(remainder).div_ceil(stride);
+                    let end = (self.input[axis] + pad)
+                        .saturating_sub(remainder)
+                        .div_ceil(stride)
+                        .min(extent[axis]);
+                    Stretch {
+                        first: (to * stride + remainder).saturating_sub(pad),
+                        step: stride,
+                        count: end.saturating_sub(to),
+                        to: to.min(extent[axis]),
+                    }
+                })
+                .collect()
         });
-    tensor(out, &dims)
+        Layout::new(self.input, extent, stretches)
+    }
+
+    /// Where each row of the im2col matrix, a channel and a tap, begins.
+    fn input_offsets(&self, layout: &Layout) -> Vec<usize> {
+        let taps: Vec<usize> = (0..self.taps())
+            .map(|tap| {
+                let (remainder, quotient) = self.tap(tap);
+                layout.phase(remainder) + layout.place(quotient)
+            })
+            .collect();
+        (0..self.channels[0])
+            .flat_map(|channel| taps.iter().map(move |tap| channel * layout.pitch + tap))
+            .collect()
+    }
+
+    /// The positions of the output in a layout's planes.
+    fn output_rows(&self, layout: &Layout) -> Vec<Rows> {
+        let [depth, height, width] = self.output;
+        (0..depth)
+            .map(|z| Rows {
+                source: layout.place([z, 0, 0]),
+                pitch: layout.extent[2],
+                count: height,
+                width,
+                to: z * height * width,
+                to_pitch: width,
+            })
+            .collect()
+    }
+
+    fn forward(&self, x: &FlexTensor, w: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+        let layout = self.input_layout();
+        let offsets = self.input_offsets(&layout);
+        let [channels, outputs] = self.channels;
+        let [from, to] = self.planes();
+        let arch = Arch::new();
+        let rows = self.output_rows(&layout);
+        let (block, tiles) = Block::best(arch, outputs, &rows, 1);
+        let places: Vec<usize> = (0..offsets.len()).collect();
+        let w = elements(w);
+        let packed: Vec<Packed> = w
+            .chunks_exact(outputs * offsets.len())
+            .map(|w| Packed::new(w, outputs, offsets.len(), &places, block))
+            .collect();
+        let (x, bias) = (elements(x), bias.map(elements));
+        let share = self.share(outputs, block.rows);
+        let out = written(self.batch * self.groups * outputs * to, |out| {
+            out.par_chunks_mut(outputs * to)
+                .zip(x.par_chunks(channels * from))
+                .enumerate()
+                .for_each(|(index, (out, x))| {
+                    let group = index % self.groups;
+                    let each = |part: usize, out: &mut [f32]| {
+                        with_zeros(layout.len(channels), |planes| {
+                            arch.dispatch(|| layout.fill(x, planes));
+                            arch.dispatch(Correlation {
+                                packed: &packed[group],
+                                offsets: &offsets,
+                                tiles: &tiles,
+                                planes,
+                                panels: false,
+                                bias: bias.map(|bias| &bias[group * outputs..][..outputs]),
+                                along: None,
+                                clip: self.clip,
+                                first: part * share,
+                                out,
+                                plane: to,
+                            });
+                        });
+                    };
+                    if share >= outputs {
+                        each(0, out);
+                    } else {
+                        out.par_chunks_mut(share * to)
+                            .enumerate()
+                            .for_each(|(part, out)| each(part, out));
+                    }
+                });
+        });
+        tensor(out, &self.shapes[2])
+    }
+
+    /// Rows of the result that one task computes: all of them where there are enough images.
+    fn share(&self, rows: usize, block: usize) -> usize {
+        let wanted = 4 * rayon::current_num_threads();
+        let parts = wanted.div_ceil(self.batch * self.groups);
+        match self.batch * self.groups >= wanted / 2 {
+            true => rows.next_multiple_of(block),
+            false => rows.div_ceil(parts).next_multiple_of(block),
+        }
+    }
+
+    fn input_gradient(&self, w: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+        let [channels, outputs] = self.channels;
+        let [from, to] = self.planes();
+        let reach = self.reach();
+        // By axis and remainder: places `i` whose element `s·i + r − p` exists.
+        let ranges: [Vec<std::ops::Range<usize>>; 3] = std::array::from_fn(|axis| {
+            let (stride, pad) = (self.stride[axis], self.pad[axis]);
+            (0..stride)
+                .map(|remainder| {
+                    let place = |at: usize| at.saturating_sub(remainder).div_ceil(stride);
+                    place(pad)..place(pad + self.input[axis])
+                })
+                .collect()
+        });
+        let extent: [usize; 3] = std::array::from_fn(|axis| {
+            let last = ranges[axis].iter().map(|range| range.end).max();
+            (last.unwrap_or(0)).max(self.output[axis]) + reach[axis]
+        });
+        let whole = |axis: usize| Stretch {
+            first: 0,
+            step: 1,
+            count: self.output[axis],
+            to: reach[axis],
+        };
+        let layout = Layout::new(self.output, extent, [0, 1, 2].map(|axis| vec![whole(axis)]));
+        let arch = Arch::new();
+        let (w, gradient) = (elements(w), elements(gradient));
+        let taps = self.taps();
+        struct Phase {
+            offsets: Vec<usize>,
+            packed: Vec<Packed>,
+            tiles: Tiles,
+        }
+        let mut phases = Vec::new();
+        let mut whole_plane = true;
+        let [_, height, width] = self.input;
+        for a in 0..self.stride[0] {
+            for b in 0..self.stride[1] {
+                for c in 0..self.stride[2] {
+                    let own: Vec<(usize, [usize; 3])> = (0..taps)
+                        .filter_map(|tap| {
+                            let (remainder, quotient) = self.tap(tap);
+                            (remainder == [a, b, c]).then_some((tap, quotient))
+                        })
+                        .collect();
+                    let [deep, high, wide] =
+                        [(0, a), (1, b), (2, c)].map(|(axis, r)| ranges[axis][r].clone());
+                    if deep.is_empty() || high.is_empty() || wide.is_empty() {
+                        continue;
+                    }
+                    if own.is_empty() {
+                        whole_plane = false;
+                        continue;
+                    }
+                    let [s, t, u] = self.stride;
+                    let rows: Vec<Rows> = deep
+                        .map(|z| Rows {
+                            source: layout.place([z, high.start, wide.start]),
+                            pitch: layout.extent[2],
+                            count: high.len(),
+                            width: wide.len(),
+                            to: ((s * z + a - self.pad[0]) * height + t * high.start + b
+                                - self.pad[1])
+                                * width
+                                + u * wide.start
+                                + c
+                                - self.pad[2],
+                            to_pitch: t * width,
+                        })
+                        .collect();
+                    let places = |output: usize| {
+                        own.iter()
+                            .map(move |(tap, _)| output * channels * taps + tap)
+                    };
+                    let places: Vec<usize> = (0..outputs).flat_map(places).collect();
+                    let offsets = |output: usize| {
+                        let layout = &layout;
+                        own.iter().map(move |(_, quotient)| {
+                            let back = [0, 1, 2].map(|axis| reach[axis] - quotient[axis]);
+                            output * layout.pitch + layout.place(back)
+                        })
+                    };
+                    let offsets = (0..outputs).flat_map(offsets).collect();
+                    let (block, tiles) = Block::best(arch, channels, &rows, u);
+                    let packed = w
+                        .chunks_exact(outputs * channels * taps)
+                        .map(|w| Packed::new(w, channels, taps, &places, block))
+                        .collect();
+                    phases.push(Phase {
+                        offsets,
+                        packed,
+                        tiles,
+                    });
+                }
+            }
+        }
+        let out = written(self.batch * self.groups * channels * from, |out| {
+            out.par_chunks_mut(channels * from)
+                .zip(gradient.par_chunks(outputs * to))
+                .enumerate()
+                .for_each(|(index, (out, gradient))| {
+                    if !whole_plane {
+                        out.fill(0.0);
+                    }
+                    with_zeros(layout.len(outputs), |planes| {
+                        arch.dispatch(|| layout.fill(gradient, planes));
+                        for phase in &phases {
+                            arch.dispatch(Correlation {
+                                packed: &phase.packed[index % self.groups],
+                                offsets: &phase.offsets,
+                                tiles: &phase.tiles,
+                                planes,
+                                panels: false,
+                                bias: None,
+                                along: None,
+                                clip: None,
+                                first: 0,
+                                out,
+                                plane: from,
+                            });
+                        }
+                    });
+                });
+        });
+        tensor(out, &self.shapes[0])
+    }
+
+    fn weight_gradient(&self, x: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+        let layout = self.input_layout();
+        let offsets = self.input_offsets(&layout);
+        let [channels, outputs] = self.channels;
+        let [from, to] = self.planes();
+        let (x, gradient) = (elements(x), elements(gradient));
+        // The gradient as far apart as the input's positions.
+        let [depth, height, width] = self.output;
+        let last = layout.place([depth - 1, height - 1, width - 1]) + 1;
+        let length = last.next_multiple_of(LANES);
+        let inner = offsets.len();
+        // Images that are summed up in registers, and parts of the batch with sums of their own:
+        // of the shapes alone, so that the sums are the same on any number of threads.
+        let together = (1024usize.div_ceil(length)).clamp(1, self.batch);
+        let weights = self.groups * outputs * inner;
+        let most = (MOST_SUMS / weights).clamp(1, PARTS);
+        let per_part = self.batch.div_ceil(most.min(self.batch.div_ceil(together)));
+        let parts = self.batch.div_ceil(per_part);
+        let split = match parts * self.groups {
+            many if many >= PARTS => 1,
+            few => PARTS.div_ceil(few).min(outputs.div_ceil(4)),
+        };
+        let share = outputs.div_ceil(split);
+        let mut tasks = Vec::new();
+        for part in 0..parts {
+            for group in 0..self.groups {
+                for first in (0..outputs).step_by(share) {
+                    tasks.push((part, group, first));
+                }
+            }
+        }
+        let mut sums = vec![0f32; parts * weights];
+        let mut targets = Vec::with_capacity(tasks.len());
+        let mut rest = sums.as_mut_slice();
+        for &(_, _, first) in &tasks {
+            let (own, after) = rest.split_at_mut(share.min(outputs - first) * inner);
+            targets.push(own);
+            rest = after;
+        }
+        let arch = Arch::new();
+        let image = layout.len(channels);
+        tasks
+            .into_par_iter()
+            .zip(targets)
+            .for_each(|((part, group, first), out)| {
+                let rows = out.len() / inner;
+                with_zeros(together * image, |planes| {
+                    with_zeros(together * rows * length, |spread| {
+                        let end = ((part + 1) * per_part).min(self.batch);
+                        for start in (part * per_part..end).step_by(together) {
+                            let count = together.min(end - start);
+                            arch.dispatch(|| {
+                                for index in 0..count {
+                                    let at = (start + index) * self.groups + group;
+                                    let x = &x[at * channels * from..][..channels * from];
+                                    layout.fill(x, &mut planes[index * image..][..image]);
+                                    let own = &gradient[(at * outputs + first) * to..][..rows * to];
+                                    let spread = &mut spread[index * rows * length..];
+                                    for (plane, spread) in
+                                        own.chunks_exact(to).zip(spread.chunks_exact_mut(length))
+                                    {
+                                        for z in 0..depth {
+                                            for y in 0..height {
+                                                let source =
+                                                    &plane[(z * height + y) * width..][..width];
+                                                let place = layout.place([z, y, 0]);
+                                                spread[place..place + width]
+                                                    .copy_from_slice(source);
+                                            }
+                                        }
+                                    }
+                                }
+                            });
+                            arch.dispatch(Dots {
+                                rows: &spread[..count * rows * length],
+                                length,
+                                planes: &planes[..count * image],
+                                image,
+                                offsets: &offsets,
+                                out,
+                            });
+                        }
+                    });
+                });
+            });
+        let (first, others) = sums.split_at_mut(weights);
+        for other in others.chunks_exact(weights) {
+            first.iter_mut().zip(other).for_each(|(s, o)| *s += *o);
+        }
+        sums.truncate(weights);
+        tensor(sums, &self.shapes[1])
+    }
+
+    /// What is left to the backward pass: input and weights, and the result where it was clipped.
+    fn kept(&self, x: FlexTensor, w: FlexTensor, out: &FlexTensor) -> Kept {
+        (x, w, self.clip.map(|_| out.clone()))
+    }
+
+    /// Gradients by input, weights and bias.
+    fn gradients(
+        &self,
+        (x, w, out): Kept,
+        gradient: FlexTensor,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        let gradient = match (&out, self.clip) {
+            (Some(out), Some(ends)) => inside(&gradient, out, ends),
+            _ => gradient,
+        };
+        [
+            wanted[0].then(|| self.input_gradient(&w, &gradient)),
+            wanted[1].then(|| self.weight_gradient(&x, &gradient)),
+            wanted[2].then(|| self.bias_gradient(&gradient)),
+        ]
+    }
+
+    /// Sums of the gradient by output channel.
+    fn bias_gradient(&self, gradient: &FlexTensor) -> FlexTensor {
+        let outputs = self.groups * self.channels[1];
+        let plane = self.planes()[1];
+        let gradient = elements(gradient);
+        let arch = Arch::new();
+        let sums = (0..outputs)
+            .into_par_iter()
+            .map(|output| {
+                let planes = gradient.chunks_exact(plane).skip(output).step_by(outputs);
+                arch.dispatch(|| planes.map(super::norm::sum).sum())
+            })
+            .collect();
+        tensor(sums, &[outputs])
+    }
 }
 
-/// The kernel as a matrix for the whole batch.
-fn matrix(shape: &Shape, w: &FlexTensor) -> FlexTensor {
-    w.to_contiguous()
-        .reshape(Dims::from(vec![1, shape.channels[1], shape.inner()]))
+/// Elements of a vector, as far as layouts go.
+const LANES: usize = 16;
+
+/// Parts of a batch whose weight gradients are summed apart, and elements of all these sums.
+const PARTS: usize = 8;
+const MOST_SUMS: usize = 1 << 22;
+
+/// Input, weights, and the result where it was clipped.
+type Kept = (FlexTensor, FlexTensor, Option<FlexTensor>);
+
+impl Kernel<3> for Convolution {
+    type Kept = Kept;
+
+    fn forward(&self, [x, w, bias]: [FlexTensor; 3]) -> (FlexTensor, Kept) {
+        let out = self.forward(&x, &w, Some(&bias));
+        let kept = self.kept(x, w, &out);
+        (out, kept)
+    }
+
+    fn backward(
+        &self,
+        kept: Kept,
+        gradient: FlexTensor,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        self.gradients(kept, gradient, wanted)
+    }
 }
 
-pub(super) fn forward(shape: &Shape, x: &FlexTensor, w: &FlexTensor) -> FlexTensor {
-    let product = Flex::float_matmul(matrix(shape, w), columns(shape, x));
-    let [height, width] = shape.output;
-    product.reshape(Dims::from(vec![
-        shape.batch,
-        shape.channels[1],
-        height,
-        width,
-    ]))
-}
+impl Kernel<2> for Convolution {
+    type Kept = Kept;
 
-fn by_position(shape: &Shape, gradient: &FlexTensor) -> FlexTensor {
-    gradient.reshape(Dims::from(vec![
-        shape.batch,
-        shape.channels[1],
-        shape.positions(),
-    ]))
-}
+    fn forward(&self, [x, w]: [FlexTensor; 2]) -> (FlexTensor, Kept) {
+        let out = self.forward(&x, &w, None);
+        let kept = self.kept(x, w, &out);
+        (out, kept)
+    }
 
-pub(super) fn input_gradient(shape: &Shape, w: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
-    let turned = matrix(shape, w).transpose(1, 2);
-    add_back(
-        shape,
-        &Flex::float_matmul(turned, by_position(shape, gradient)),
-    )
-}
-
-pub(super) fn weight_gradient(shape: &Shape, x: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
-    let turned = columns(shape, x).transpose(1, 2);
-    let each = Flex::float_matmul(by_position(shape, gradient), turned);
-    let sum = Flex::float_sum_dim(each, 0);
-    sum.to_contiguous().reshape(Dims::from(vec![
-        shape.channels[1],
-        shape.channels[0],
-        shape.kernel[0],
-        shape.kernel[1],
-    ]))
+    fn backward(
+        &self,
+        kept: Kept,
+        gradient: FlexTensor,
+        wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let [x, w, _] = self.gradients(kept, gradient, [wanted[0], wanted[1], false]);
+        [x, w]
+    }
 }

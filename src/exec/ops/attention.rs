@@ -4,6 +4,7 @@ use burn::backend::Dispatch;
 use burn::backend::DispatchDevice;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 
+use super::linear::multiplied;
 use super::shape::{select, slice};
 use crate::exec::value::{Value, bool_type, dims, expand, from_host, full, reshape, with_rank};
 use crate::graph::params::{RuleError, check_broadcasts, check_shape};
@@ -116,7 +117,7 @@ impl Attention {
         let (k, v) = (repeated(k, heads), repeated(v, heads));
         let scale = self.scale.unwrap_or(1.0 / (depth.max(1) as f32).sqrt());
         let q = B::float_mul_scalar(q, scale.into());
-        let mut scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+        let mut scores = multiplied(q, B::float_swap_dims(k, 2, 3));
         if self.softcap > 0.0 {
             let bent = B::float_tanh(B::float_div_scalar(scores, self.softcap.into()));
             scores = B::float_mul_scalar(bent, self.softcap.into());
@@ -152,7 +153,7 @@ impl Attention {
         if let Some(visible) = visible {
             weights = B::float_mul(weights, visible);
         }
-        let seen = B::float_matmul(weights, v);
+        let seen = multiplied(weights, v);
         match self.heads {
             None => seen,
             Some(_) => reshape(

@@ -5,6 +5,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::ops::FloatTensorOps;
 
 use super::pick::pick;
+use crate::exec::ops::linear::multiplied;
 use crate::exec::value::{Value, dims, expand, reshape, sum_keep};
 use crate::graph::{Equation, Label};
 use crate::host;
@@ -93,7 +94,7 @@ impl Einsum {
             .map(|label| self.equation.sizes[label])
             .collect();
         Labelled {
-            value: reshape(B::float_matmul(left, right), &shape),
+            value: reshape(multiplied(left, right), &shape),
             labels,
         }
     }

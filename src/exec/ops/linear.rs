@@ -4,6 +4,8 @@ use burn::backend::Dispatch;
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 
+use crate::exec::kernels;
+use crate::exec::ops::normalization::clipped;
 use crate::exec::value::{Value, dims, expand, reshape, with_rank};
 
 type B = Dispatch;
@@ -26,7 +28,7 @@ pub(in crate::exec) fn matmul(a: Value, b: Value, output: &[usize]) -> Value {
     if b_dims.len() == 2 {
         // One matrix for the whole batch: a single tall product.
         let rows = a_dims[..a_dims.len() - 1].iter().product();
-        let product = B::float_matmul(reshape(a, &[rows, inner]), b);
+        let product = multiplied(reshape(a, &[rows, inner]), b);
         return reshape(product, output);
     }
     let rank = a_dims.len().max(b_dims.len());
@@ -36,10 +38,12 @@ pub(in crate::exec) fn matmul(a: Value, b: Value, output: &[usize]) -> Value {
         let size = a_dims[axis].max(b_dims[axis]);
         (a_dims[axis], b_dims[axis]) = (size, size);
     }
-    reshape(
-        B::float_matmul(expand(a, &a_dims), expand(b, &b_dims)),
-        output,
-    )
+    reshape(multiplied(expand(a, &a_dims), expand(b, &b_dims)), output)
+}
+
+/// Matrices in the last two axes; the others are alike.
+pub(in crate::exec) fn multiplied(a: Value, b: Value) -> Value {
+    kernels::product(&a, &b, [false, false], None, None).unwrap_or_else(|| B::float_matmul(a, b))
 }
 
 /// Gemm: `alpha · A′ · B′ + beta · C`.
@@ -49,10 +53,25 @@ pub(in crate::exec) struct Gemm {
     pub beta: f32,
     pub turn_a: bool,
     pub turn_b: bool,
+    /// What the result is brought into.
+    pub clip: Option<[f32; 2]>,
 }
 
 impl Gemm {
     pub fn run(self, a: Value, b: Value, c: Option<Value>) -> Value {
+        if self.alpha == 1.0 {
+            let turned = [self.turn_a, self.turn_b];
+            let columns = dims(&b)[usize::from(!self.turn_b)];
+            let bias = match &c {
+                Some(c) if self.beta == 1.0 && dims(c) == [columns] => Some(c),
+                _ => None,
+            };
+            if bias.is_some() == c.is_some()
+                && let Some(out) = kernels::product(&a, &b, turned, bias, self.clip)
+            {
+                return out;
+            }
+        }
         let a = if self.turn_a {
             B::float_swap_dims(a, 0, 1)
         } else {
@@ -63,18 +82,20 @@ impl Gemm {
         } else {
             b
         };
+        let clip = self.clip;
         let plain_bias = c.as_ref().is_none_or(|c| c.shape().num_dims() == 1);
         if self.alpha == 1.0 && self.beta == 1.0 && plain_bias {
-            return B::linear(a, b, c);
+            return clipped(B::linear(a, b, c), clip);
         }
         let scale = |value: Value, by: f32| match by {
             1.0 => value,
             _ => B::float_mul_scalar(value, by.into()),
         };
         let product = scale(B::float_matmul(a, b), self.alpha);
-        match c {
+        let out = match c {
             None => product,
             Some(c) => B::float_add(product, with_rank(scale(c, self.beta), 2)),
-        }
+        };
+        clipped(out, clip)
     }
 }

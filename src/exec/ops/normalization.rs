@@ -6,7 +6,9 @@ use burn::backend::TensorMetadata;
 use burn::backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};
 use rand::{RngExt, SeedableRng};
 
-use super::elementwise::power;
+use super::chain::{Chain, Function};
+use super::elementwise::{Binary, Unary, power};
+use super::linear::multiplied;
 use crate::exec::kernels;
 use crate::exec::value::{Value, bool_type, dims, expand, from_host, reshape, sum_keep, with_rank};
 use crate::graph::params::{RuleError, check_broadcasts, check_shape};
@@ -14,6 +16,20 @@ use crate::graph::{Known, normalize_axis};
 use crate::onnx::proto::NodeProto;
 
 type B = Dispatch;
+
+/// The factor and the offset, `[channels]` each, that running statistics amount to.
+pub(in crate::exec) fn line(
+    scale: Value,
+    shift: Value,
+    mean: Value,
+    variance: Value,
+    epsilon: f32,
+) -> (Value, Value) {
+    let deviation = B::float_sqrt(B::float_add_scalar(variance, epsilon.into()));
+    let factor = B::float_div(scale, deviation);
+    let offset = B::float_sub(shift, B::float_mul(mean, factor.clone()));
+    (factor, offset)
+}
 
 /// Batch normalisation with the running statistics, as one scale and one shift a channel.
 /// `x` is `[batch, channels, …]`, the others `[channels]`.
@@ -25,14 +41,22 @@ pub(in crate::exec) fn batch_norm(
     variance: Value,
     epsilon: f32,
 ) -> Value {
-    let channels = dims(&scale)[0];
     let mut along = vec![1; x.shape().num_dims()];
-    along[1] = channels;
-    let deviation = B::float_sqrt(B::float_add_scalar(variance, epsilon.into()));
-    let factor = B::float_div(scale, deviation);
-    let offset = B::float_sub(shift, B::float_mul(mean, factor.clone()));
-    let scaled = B::float_mul(x, reshape(factor, &along));
-    B::float_add(scaled, reshape(offset, &along))
+    along[1] = dims(&scale)[0];
+    let (factor, offset) = line(scale, shift, mean, variance, epsilon);
+    let product = Chain::of(Function::Binary(Binary::Mul), dims(&x));
+    let sum = Chain::of(Function::Binary(Binary::Add), dims(&x));
+    let line = sum.after(&product, &[0]).expect("three inputs are few");
+    line.run(vec![reshape(offset, &along), x, reshape(factor, &along)])
+}
+
+/// Brought between the ends of `clip`: Relu and Clip behind other work.
+pub(in crate::exec) fn clipped(x: Value, clip: Option<[f32; 2]>) -> Value {
+    match clip {
+        None => x,
+        Some([0.0, f32::INFINITY]) => Unary::Relu.run(x),
+        Some([min, max]) => Unary::Clip { min, max }.run(x),
+    }
 }
 
 /// What a batch's own statistics were, to be folded into the running ones.
@@ -43,22 +67,32 @@ pub(in crate::exec) struct BatchStatistics {
     pub variance: Value,
 }
 
+/// A batch normalisation of which the running statistics are weights of the graph.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::exec) struct BatchNorm {
+    pub epsilon: f32,
+    /// ONNX `momentum`: the share that the running value keeps.
+    pub momentum: f32,
+    pub running_mean: String,
+    pub running_variance: String,
+}
+
 /// Batch normalisation with the statistics of the batch (Ioffe and Szegedy, 2015, algorithm 1).
 pub(in crate::exec) fn batch_norm_train(
     x: Value,
     scale: Value,
     shift: Value,
     epsilon: f32,
+    clip: Option<[f32; 2]>,
 ) -> BatchStatistics {
     let shape = dims(&x);
     let samples = shape.iter().product::<usize>() / shape[1];
-    let [output, mean, variance] = match kernels::batch_norm_train(&x, &scale, &shift, epsilon) {
-        Some(results) => results,
-        None => {
-            let results = B::batch_norm_train(x, scale, shift, f64::from(epsilon));
-            [results.output, results.mean, results.variance]
-        }
-    };
+    let own = kernels::batch_norm_train(&x, &scale, &shift, epsilon, clip);
+    let [output, mean, variance] = own.unwrap_or_else(|| {
+        let results = B::batch_norm_train(x, scale, shift, f64::from(epsilon));
+        let output = clipped(results.output, clip);
+        [output, results.mean, results.variance]
+    });
     let unbiased = samples as f32 / (samples.max(2) - 1) as f32;
     BatchStatistics {
         output,
@@ -168,6 +202,14 @@ impl Standardize {
     }
 
     pub fn run(&self, x: Value, scale: Option<Value>, shift: Option<Value>) -> Value {
+        let last = [self.shape.len() - 1];
+        let plain = self.axes == last && self.before.is_none() && self.after.is_none();
+        if let (true, false, Some(scale)) = (plain, self.beside, &scale)
+            && let Some(out) =
+                kernels::layer_norm(&x, scale, shift.as_ref(), self.epsilon, self.centred)
+        {
+            return out;
+        }
         let x = reshape(x, &self.shape);
         let count: usize = self.axes.iter().map(|&axis| self.shape[axis]).product();
         let mean = |value: Value| {
@@ -244,7 +286,7 @@ pub(in crate::exec) fn local_response(
         B::float_mul(x.clone(), x.clone()),
         &[shape[0], channels, area],
     );
-    let sums = reshape(B::float_matmul(near, square), &shape);
+    let sums = reshape(multiplied(near, square), &shape);
     let below = B::float_add_scalar(sums, bias.into());
     B::float_div(x, power(below, beta))
 }
@@ -257,6 +299,11 @@ pub(in crate::exec) fn softmax(x: Value, first: usize, last: usize, logarithm: b
         shape[first..last].iter().product(),
         shape[last..].iter().product::<usize>(),
     ];
+    if flat[2] == 1
+        && let Some(out) = kernels::softmax(&reshape(x.clone(), &flat[..2]), logarithm)
+    {
+        return reshape(out, &shape);
+    }
     let x = reshape(x, &flat);
     let out = match logarithm {
         true => B::log_softmax(x, 1),

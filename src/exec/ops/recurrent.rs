@@ -5,7 +5,9 @@ use burn::backend::DispatchDevice;
 use burn::backend::ops::FloatTensorOps;
 
 use super::elementwise::Unary;
+use super::linear::multiplied;
 use super::shape::{slice, split};
+use crate::exec::kernels;
 use crate::exec::value::{Value, dims, from_host, full, reshape};
 use crate::graph::params::{RuleError, check_shape};
 use crate::graph::{Known, Slicing};
@@ -258,7 +260,7 @@ impl Recurrent {
             });
             // What the input gives is one product for all steps.
             let flat = reshape(x.clone(), &[time * batch, shape[2]]);
-            let mut given = B::float_matmul(flat, B::float_swap_dims(weight, 0, 1));
+            let mut given = multiplied(flat, B::float_swap_dims(weight, 0, 1));
             if let Some((own, _)) = &bias {
                 given = B::float_add(given, own.clone());
             }
@@ -274,6 +276,20 @@ impl Recurrent {
             };
             let mut h = state(&first_h, direction);
             let mut c = state(&first_c, direction);
+            if let Some((y, c)) = self.whole(
+                &layer,
+                &given,
+                [&h, &c],
+                reversed,
+                lengths.is_some(),
+                device,
+            ) {
+                let last = if reversed { 0 } else { time - 1 };
+                last_h.push(part(y.clone(), last, device));
+                all.push(reshape(y, &[time, 1, batch, hidden]));
+                last_c.push(c);
+                continue;
+            }
             let mut outputs = Vec::with_capacity(time);
             for step in 0..time {
                 let place = if reversed { time - 1 - step } else { step };
@@ -323,6 +339,48 @@ impl Recurrent {
         }
     }
 
+    /// All hidden states, `[time, batch, hidden]`, and the last cells, `[1, batch, hidden]`, where the
+    /// device has a pass over the whole sequence.
+    fn whole(
+        &self,
+        layer: &Layer,
+        given: &Value,
+        [h, c]: [&Value; 2],
+        reversed: bool,
+        has_lengths: bool,
+        device: &DispatchDevice,
+    ) -> Option<(Value, Value)> {
+        let usual = matches!(
+            layer.activations,
+            [
+                Activation::Plain(Unary::Sigmoid),
+                Activation::Plain(Unary::Tanh),
+                Activation::Plain(Unary::Tanh)
+            ]
+        );
+        let plain = self.clip.is_none() && layer.peepholes.is_none() && !has_lengths;
+        if self.cell != (Cell::Lstm { coupled: false }) || !usual || !plain {
+            return None;
+        }
+        let shape = dims(given);
+        let (time, batch, hidden) = (shape[0], shape[1], self.hidden);
+        let given = match &layer.bias {
+            Some(bias) => B::float_add(given.clone(), reshape(bias.clone(), &[1, 1, shape[2]])),
+            None => given.clone(),
+        };
+        let recurrence = B::float_swap_dims(layer.recurrence.clone(), 0, 1);
+        let both = kernels::lstm(&given, &recurrence, h, c, reversed)?;
+        let stretch = |start: usize, count: usize| {
+            let ranges = vec![(start, 1, count)];
+            slice(both.clone(), &Slicing { ranges }, device)
+        };
+        let step = batch * hidden;
+        Some((
+            reshape(stretch(0, time * step), &[time, batch, hidden]),
+            reshape(stretch(time * step, step), &[1, batch, hidden]),
+        ))
+    }
+
     /// One step; `input` holds what the input gives to all gates, its bias included.
     fn step(&self, layer: &Layer, input: Value, h: Value, c: Value) -> (Value, Value) {
         let biased = |value: Value, bias: Option<Value>| match bias {
@@ -339,7 +397,7 @@ impl Recurrent {
         };
         let recurrence = layer.recurrence.clone();
         let sum = || {
-            let recurrent = B::float_matmul(h.clone(), recurrence.clone());
+            let recurrent = multiplied(h.clone(), recurrence.clone());
             B::float_add(input.clone(), biased(recurrent, layer.bias.clone()))
         };
         match self.cell {
@@ -379,14 +437,14 @@ impl Recurrent {
                 let (rx, rr, rb) = gate();
                 let (nx, nr, nb) = gate();
                 let open = |x: Value, r: Value, b: Option<Value>| {
-                    let recurrent = biased(B::float_matmul(h.clone(), r), b);
+                    let recurrent = biased(multiplied(h.clone(), r), b);
                     activate(0, B::float_add(x, recurrent))
                 };
                 let z = open(zx, zr, zb);
                 let reset = open(rx, rr, rb);
                 let own = match linear {
-                    true => B::float_mul(reset, biased(B::float_matmul(h.clone(), nr), nb)),
-                    false => biased(B::float_matmul(B::float_mul(reset, h.clone()), nr), nb),
+                    true => B::float_mul(reset, biased(multiplied(h.clone(), nr), nb)),
+                    false => biased(multiplied(B::float_mul(reset, h.clone()), nr), nb),
                 };
                 let fresh = activate(1, B::float_add(nx, own));
                 // (1 − z) · fresh + z · h

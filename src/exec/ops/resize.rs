@@ -8,6 +8,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::ops::FloatTensorOps;
 
 use super::shape::select;
+use crate::exec::ops::linear::multiplied;
 use crate::exec::value::{Value, dims, from_host, reshape};
 use crate::graph::Known;
 use crate::graph::params::{RuleError, checked_elements, most_elements};
@@ -123,7 +124,7 @@ fn along_axis(x: Value, axis: usize, matrix: Value, output: usize) -> Value {
     let turned = B::float_permute(x, &order);
     shape.swap(axis, last);
     let rows: usize = shape[..last].iter().product();
-    let product = B::float_matmul(reshape(turned, &[rows, shape[last]]), matrix);
+    let product = multiplied(reshape(turned, &[rows, shape[last]]), matrix);
     shape[last] = output;
     B::float_permute(reshape(product, &shape), &order)
 }

@@ -5,6 +5,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::ops::PadMode;
 
+use crate::exec::kernels;
 use crate::exec::value::{Value, dims, indices, reshape};
 use crate::graph::Slicing;
 
@@ -43,6 +44,11 @@ pub(in crate::exec) fn select(
     picked: &[usize],
     device: &DispatchDevice,
 ) -> Value {
+    if axis == 0
+        && let Some(rows) = kernels::gather(&x, picked)
+    {
+        return rows;
+    }
     B::float_select(x, axis, indices(picked, device))
 }
 

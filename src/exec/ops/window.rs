@@ -6,8 +6,9 @@ use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, PadMode};
 
-use crate::exec::kernels::conv2d;
+use crate::exec::kernels;
 use crate::exec::ops::elementwise::power;
+use crate::exec::ops::normalization::{BatchNorm, clipped, line};
 use crate::exec::value::{Value, dims, from_host, reshape, sum_keep};
 use crate::graph::Window;
 
@@ -22,6 +23,10 @@ fn array<const N: usize>(values: &[usize]) -> [usize; N] {
 pub(in crate::exec) struct Conv {
     pub window: Window,
     pub groups: usize,
+    /// A normalisation of the result.
+    pub norm: Option<BatchNorm>,
+    /// What the result is brought into at the end.
+    pub clip: Option<[f32; 2]>,
 }
 
 impl Conv {
@@ -37,15 +42,55 @@ impl Conv {
         options
     }
 
-    pub fn run(&self, x: Value, w: Value, bias: Option<Value>) -> Value {
-        match self.window.kernel.len() {
-            1 => B::conv1d(x, w, bias, self.options()),
-            2 => match conv2d(&x, &w, bias.as_ref(), &self.window, self.groups) {
-                Some(out) => out,
-                None => B::conv2d(x, w, bias, self.options()),
-            },
-            _ => B::conv3d(x, w, bias, self.options()),
+    /// The convolution alone, brought into `clip`.
+    pub fn run(&self, x: Value, w: Value, bias: Option<Value>, clip: Option<[f32; 2]>) -> Value {
+        if let Some(out) = kernels::convolve(&x, &w, bias.as_ref(), &self.window, self.groups, clip)
+        {
+            return out;
         }
+        let out = match self.window.kernel.len() {
+            1 => B::conv1d(x, w, bias, self.options()),
+            2 => B::conv2d(x, w, bias, self.options()),
+            _ => {
+                let window = &self.window;
+                let mut options = self.options();
+                let mut x = x;
+                // Burn's recorded form of this operator knows only padding that is alike on both sides.
+                if window.pad_begin != window.pad_end {
+                    let sides = window
+                        .pad_begin
+                        .iter()
+                        .copied()
+                        .zip(window.pad_end.iter().copied());
+                    let pads: Vec<_> = [(0, 0), (0, 0)].into_iter().chain(sides).collect();
+                    x = B::float_pad(x, &pads, PadMode::Constant(0.0));
+                    options.padding = [(0, 0); 3];
+                }
+                B::conv3d(x, w, bias, options)
+            }
+        };
+        clipped(out, clip)
+    }
+
+    /// The convolution with weights and bias that do what the running statistics `[scale, shift, mean,
+    /// variance]` would do behind it.
+    pub fn run_normalized(
+        &self,
+        x: Value,
+        w: Value,
+        bias: Option<Value>,
+        [scale, shift, mean, variance]: [Value; 4],
+        epsilon: f32,
+    ) -> Value {
+        let (factor, offset) = line(scale, shift, mean, variance, epsilon);
+        let mut along = vec![1; w.shape().num_dims()];
+        along[0] = dims(&factor)[0];
+        let bias = match bias {
+            Some(bias) => B::float_add(offset, B::float_mul(bias, factor.clone())),
+            None => offset,
+        };
+        let w = B::float_mul(w, reshape(factor, &along));
+        self.run(x, w, Some(bias), self.clip)
     }
 }
 
@@ -135,6 +180,20 @@ impl Pool {
             return reshape(plane.run(x, device), &output);
         }
         let sizes = [from[2], from[3]];
+        let area = (window.kernel[0] * window.kernel[1]) as f32;
+        let factors = self.average.then(|| {
+            let corrections = match self.counted {
+                Counted::All => vec![1.0; window.output[0] * window.output[1]],
+                _ => self.corrections(sizes),
+            };
+            corrections
+                .into_iter()
+                .map(|factor| factor / area)
+                .collect()
+        });
+        if let Some(out) = kernels::pool(&x, window, factors) {
+            return out;
+        }
         let even = (0..2).all(|axis| {
             window.pad_begin[axis] == window.pad_end[axis]
                 && window.overhang(axis, sizes[axis]) == 0
@@ -207,6 +266,9 @@ impl Pool {
 
 /// GlobalAveragePool and GlobalMaxPool: `[batch, channels, …]` to `[batch, channels, 1, …]`.
 pub(in crate::exec) fn global_pool(x: Value, average: bool) -> Value {
+    if average && let Some(mean) = kernels::global_average(&x) {
+        return mean;
+    }
     let from = dims(&x);
     let rank = x.shape().num_dims();
     let area = from[2..].iter().product();

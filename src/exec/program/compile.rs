@@ -143,7 +143,74 @@ impl Builder {
         }
     }
 
+    /// Joins steps with those that alone read their results, where there is work that does both.
+    fn join_steps(&mut self, outputs: &[usize]) {
+        let mut readers = vec![0; self.known.len()];
+        for slot in self
+            .steps
+            .iter()
+            .flat_map(|step| step.inputs.iter().flatten())
+        {
+            readers[*slot] += 1;
+        }
+        // What more than a step reads, the caller or a graph inside of a node, stays.
+        outputs.iter().for_each(|&slot| readers[slot] += 2);
+        let mut makers: HashMap<usize, usize> = HashMap::new();
+        let mut gone = vec![false; self.steps.len()];
+        for index in 0..self.steps.len() {
+            let mut place = 0;
+            while let Some(&slot) = self.steps[index].inputs.get(place) {
+                place += 1;
+                let Some(&maker) = slot.as_ref().and_then(|slot| makers.get(slot)) else {
+                    continue;
+                };
+                let (made, own) = (&self.steps[maker], &self.steps[index]);
+                let places: Vec<usize> = (0..own.inputs.len())
+                    .filter(|&place| own.inputs[place] == slot)
+                    .collect();
+                if slot.is_none_or(|slot| readers[slot] != places.len()) {
+                    continue;
+                }
+                let rest = own.inputs.iter().filter(|&&input| input != slot);
+                let (joined, inputs): (Op, Vec<_>) =
+                    if let (Some(before), Some(chain)) = (made.chain(), own.chain()) {
+                        let Some(joined) = chain.after(before, &places) else {
+                            continue;
+                        };
+                        let inputs = rest.chain(&made.inputs).copied().collect();
+                        (Op::Chain(joined), inputs)
+                    } else if let (Some(before), Some(next), [0]) =
+                        (made.ready(), own.ready(), &places[..])
+                    {
+                        let Some(joined) = before.joined(next) else {
+                            continue;
+                        };
+                        // A bias that is left out keeps its place.
+                        let mut inputs = made.inputs.clone();
+                        inputs.resize(inputs.len().max(3), None);
+                        (joined, inputs.into_iter().chain(rest.copied()).collect())
+                    } else {
+                        continue;
+                    };
+                let step = &mut self.steps[index];
+                step.last_use = vec![false; inputs.len()];
+                step.inputs = inputs;
+                step.work = Work::Ready(Box::new(joined));
+                gone[maker] = true;
+                place = 0;
+            }
+            if let [Some(slot), rest @ ..] = &self.steps[index].outputs[..]
+                && rest.iter().all(Option::is_none)
+            {
+                makers.insert(*slot, index);
+            }
+        }
+        let mut gone = gone.into_iter();
+        self.steps.retain(|_| !gone.next().unwrap_or_default());
+    }
+
     pub fn finish(mut self, outputs: Vec<usize>) -> Program {
+        self.join_steps(&outputs);
         let mut seen: HashSet<usize> = outputs.iter().copied().collect();
         for step in self.steps.iter_mut().rev() {
             for (slot, last) in step.inputs.iter().zip(&mut step.last_use).rev() {

@@ -38,6 +38,11 @@ const INDIFFERENT: [&str; 26] = [
     "Xor",
 ];
 
+/// Whether the results of an operator say nothing that a weight could be blamed for.
+pub(super) fn is_indifferent(operator: &str) -> bool {
+    INDIFFERENT.contains(&operator)
+}
+
 /// What stands between a program's results and the weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
@@ -104,7 +109,7 @@ impl Program {
     /// Whether a result carries no gradient by its nature.
     fn indifferent(&self, step: &Step, slot: usize) -> bool {
         (step.detached && !quantizes(step))
-            || INDIFFERENT.contains(&step.operator.as_str())
+            || is_indifferent(&step.operator)
             || self.known[slot]
                 .as_ref()
                 .is_some_and(|known| !is_float(known.data_type) && !quantizes(step))

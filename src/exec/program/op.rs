@@ -8,11 +8,13 @@ use burn::backend::ops::FloatTensorOps;
 use super::{Context, Mode, Statistics};
 use crate::exec::operand::Operand;
 use crate::exec::ops::attention::{Attention, Rotary};
+use crate::exec::ops::chain::Chain;
 use crate::exec::ops::einsum::Einsum;
-use crate::exec::ops::elementwise::{Binary, Unary, power, prelu};
+use crate::exec::ops::elementwise::{Binary, Unary, prelu};
 use crate::exec::ops::linear::{Gemm, matmul};
 use crate::exec::ops::normalization::{
-    Standardize, batch_norm, batch_norm_train, dropout, local_response, lp_normalize, softmax,
+    BatchNorm, Standardize, batch_norm, batch_norm_train, clipped, dropout, local_response,
+    lp_normalize, softmax,
 };
 use crate::exec::ops::pick::{Scatter, TopK, pick};
 use crate::exec::ops::recurrent::{Optional, Recurrent};
@@ -37,10 +39,9 @@ pub(super) enum Op {
     },
     Einsum(Einsum),
     BatchNorm {
-        epsilon: f32,
-        momentum: f32,
-        running_mean: String,
-        running_variance: String,
+        norm: BatchNorm,
+        /// What the result is brought into.
+        clip: Option<[f32; 2]>,
     },
     Standardize(Standardize),
     LpNormalize {
@@ -61,9 +62,7 @@ pub(super) enum Op {
     GlobalLpPool {
         order: f32,
     },
-    Unary(Unary),
-    Binary(Binary),
-    Power(f32),
+    Chain(Chain),
     /// Any number of operands, folded; the result is divided where it is a mean.
     Variadic {
         operation: Binary,
@@ -155,6 +154,38 @@ impl HostCall {
 }
 
 impl Op {
+    /// The work of both where `next` alone reads the result of this, with the operands of this and
+    /// behind them those of `next` but the first; `None` where there is no such work.
+    pub fn joined(&self, next: &Self) -> Option<Self> {
+        match (self, next) {
+            (Self::Conv(conv), Self::BatchNorm { norm, clip })
+                if conv.norm.is_none() && conv.clip.is_none() =>
+            {
+                Some(Self::Conv(Conv {
+                    norm: Some(norm.clone()),
+                    clip: *clip,
+                    ..conv.clone()
+                }))
+            }
+            (Self::Conv(conv), Self::Chain(chain)) if conv.clip.is_none() => {
+                let clip = Some(chain.clip()?);
+                Some(Self::Conv(Conv {
+                    clip,
+                    ..conv.clone()
+                }))
+            }
+            (Self::Gemm(gemm), Self::Chain(chain)) if gemm.clip.is_none() => {
+                let clip = Some(chain.clip()?);
+                Some(Self::Gemm(Gemm { clip, ..*gemm }))
+            }
+            (Self::BatchNorm { norm, clip: None }, Self::Chain(chain)) => Some(Self::BatchNorm {
+                norm: norm.clone(),
+                clip: Some(chain.clip()?),
+            }),
+            _ => None,
+        }
+    }
+
     /// Results for these operands; `None` stands for one that is left out.
     pub fn run(
         &self,
@@ -256,8 +287,23 @@ impl Op {
         let mut maybe = |index: usize| optional.get_mut(index).and_then(Option::take);
         let result = match self {
             Self::Conv(conv) => {
-                let (x, w) = (take(0), take(1));
-                conv.run(x, w, maybe(0))
+                let (x, w, bias) = (take(0), take(1), maybe(0));
+                match &conv.norm {
+                    None => conv.run(x, w, bias, conv.clip),
+                    Some(norm) => {
+                        let mut next = |index: usize| {
+                            maybe(index).ok_or_else(|| RuleError::new("misses an operand"))
+                        };
+                        let figures = [next(1)?, next(2)?, next(3)?, next(4)?];
+                        if context.mode == Mode::Evaluate {
+                            conv.run_normalized(x, w, bias, figures, norm.epsilon)
+                        } else {
+                            let [scale, shift, ..] = figures;
+                            let x = conv.run(x, w, bias, None);
+                            normalized(norm, conv.clip, [x, scale, shift], context)
+                        }
+                    }
+                }
             }
             Self::ConvTranspose(conv) => {
                 let (x, w) = (take(0), take(1));
@@ -274,25 +320,13 @@ impl Op {
                     .collect();
                 einsum.run(all, device)
             }
-            Self::BatchNorm {
-                epsilon,
-                momentum,
-                running_mean,
-                running_variance,
-            } => {
+            Self::BatchNorm { norm, clip } => {
                 let (x, scale, shift) = (take(0), take(1), take(2));
                 if context.mode == Mode::Evaluate {
-                    batch_norm(x, scale, shift, take(3), take(4), *epsilon)
+                    let out = batch_norm(x, scale, shift, take(3), take(4), norm.epsilon);
+                    clipped(out, *clip)
                 } else {
-                    let batch = batch_norm_train(x, scale, shift, *epsilon);
-                    context.statistics.push(Statistics {
-                        running_mean: running_mean.clone(),
-                        running_variance: running_variance.clone(),
-                        momentum: *momentum,
-                        mean: batch.mean,
-                        variance: batch.variance,
-                    });
-                    batch.output
+                    normalized(norm, *clip, [x, scale, shift], context)
                 }
             }
             Self::Standardize(standardize) => {
@@ -310,12 +344,7 @@ impl Op {
             Self::LpPool(pool) => pool.run(take(0), device),
             Self::GlobalPool { average } => global_pool(take(0), *average),
             Self::GlobalLpPool { order } => global_lp_pool(take(0), *order),
-            Self::Unary(unary) => unary.run(take(0)),
-            Self::Binary(binary) => {
-                let (a, b) = (take(0), take(1));
-                binary.run(a, b)
-            }
-            Self::Power(exponent) => power(take(0), *exponent),
+            Self::Chain(chain) => chain.run((0..chain.inputs).map(&mut take).collect()),
             Self::Variadic { operation, mean } => {
                 let first = take(0);
                 let folded = (0..count - 1)
@@ -390,17 +419,35 @@ impl Op {
     fn needed(&self) -> usize {
         match self {
             Self::BatchNorm { .. } => 5,
+            Self::Chain(chain) => chain.inputs,
             Self::Attention(_) | Self::Rotary(_) => 3,
             Self::Conv(_)
             | Self::ConvTranspose(_)
             | Self::Gemm(_)
             | Self::MatMul { .. }
-            | Self::Binary(_)
             | Self::Gated { .. }
             | Self::PRelu => 2,
             _ => 1,
         }
     }
+}
+
+/// A batch normalisation in training, which notes the statistics of the batch.
+fn normalized(
+    norm: &BatchNorm,
+    clip: Option<[f32; 2]>,
+    [x, scale, shift]: [Value; 3],
+    context: &mut Context,
+) -> Value {
+    let batch = batch_norm_train(x, scale, shift, norm.epsilon, clip);
+    context.statistics.push(Statistics {
+        running_mean: norm.running_mean.clone(),
+        running_variance: norm.running_variance.clone(),
+        momentum: norm.momentum,
+        mean: batch.mean,
+        variance: batch.variance,
+    });
+    batch.output
 }
 
 /// A condition broadcast to `output`.

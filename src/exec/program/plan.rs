@@ -8,10 +8,11 @@ use super::{Context, ExecError};
 use crate::exec::definition::{Definition, define};
 use crate::exec::operand::Operand;
 use crate::exec::ops::attention::{Attention, Rotary};
+use crate::exec::ops::chain::{Chain, Function};
 use crate::exec::ops::einsum::Einsum;
 use crate::exec::ops::elementwise::{Binary, Unary};
 use crate::exec::ops::linear::Gemm;
-use crate::exec::ops::normalization::Standardize;
+use crate::exec::ops::normalization::{BatchNorm, Standardize};
 use crate::exec::ops::pick::{Scatter, TopK, index_map};
 use crate::exec::ops::recurrent::Recurrent;
 use crate::exec::ops::reduce::Reduce;
@@ -368,6 +369,7 @@ fn work(
         Some(bias) => check_shape("a bias", &bias.dims, &output[1..2]),
         None => Ok(()),
     };
+    let chain = |function: Function| Op::Chain(Chain::of(function, output.clone()));
     let groups = node.int("group").unwrap_or(1).max(1) as usize;
     let axis_of = |default: i64| normalize_axis(node.int("axis").unwrap_or(default), x.len());
     Ok(match family {
@@ -375,7 +377,13 @@ fn work(
             spatial_limit(3)?;
             let window = params::window(node, &x[2..], Some(&known(1)?.dims[2..]))?;
             fitting_bias(&output)?;
-            (Op::Conv(Conv { window, groups }), first(3))
+            let conv = Conv {
+                window,
+                groups,
+                norm: None,
+                clip: None,
+            };
+            (Op::Conv(conv), first(3))
         }
         Family::ConvTranspose => {
             spatial_limit(3)?;
@@ -398,6 +406,7 @@ fn work(
                 beta: node.float("beta").unwrap_or(1.0),
                 turn_a: turned("transA"),
                 turn_b: turned("transB"),
+                clip: None,
             };
             (Op::Gemm(gemm), first(3))
         }
@@ -413,13 +422,13 @@ fn work(
                 return Err(RuleError::new("is exported in training mode"));
             }
             let name = |index: usize| node.input_at(index).unwrap_or_default().to_owned();
-            let op = Op::BatchNorm {
+            let norm = BatchNorm {
                 epsilon: node.float("epsilon").unwrap_or(1e-5),
                 momentum: node.float("momentum").unwrap_or(0.9),
                 running_mean: name(3),
                 running_variance: name(4),
             };
-            (op, first(5))
+            (Op::BatchNorm { norm, clip: None }, first(5))
         }
         Family::LayerNormalization | Family::GroupNormalization => {
             let (standardize, reads) = Standardize::of(node, opset, inputs)?;
@@ -482,7 +491,7 @@ fn work(
             (Op::Gated { alpha }, first(2))
         }
         Family::Unary => (
-            Op::Unary(Unary::of(node).ok_or_else(unsupported)?),
+            chain(Function::Unary(Unary::of(node).ok_or_else(unsupported)?)),
             first(1),
         ),
         Family::Clip => {
@@ -494,12 +503,12 @@ fn work(
                 min: bound("min", 1)?.unwrap_or(f32::MIN),
                 max: bound("max", 2)?.unwrap_or(f32::MAX),
             };
-            (Op::Unary(clip), first(1))
+            (chain(Function::Unary(clip)), first(1))
         }
         Family::Cast => match node.int("to").map(|to| to as i32) {
             Some(
                 data_type::FLOAT | data_type::DOUBLE | data_type::FLOAT16 | data_type::BFLOAT16,
-            ) => (Op::Unary(Unary::Identity), first(1)),
+            ) => (chain(Function::Unary(Unary::Identity)), first(1)),
             _ => return Err(RuleError::new("casts to a type that devices don't have")),
         },
         Family::Binary => {
@@ -507,8 +516,8 @@ fn work(
                 .numbers()
                 .filter(|numbers| node.operator() == "Pow" && numbers.len() == 1);
             match (exponent.as_deref(), Binary::of(node.operator())) {
-                (Some([exponent]), _) => (Op::Power(*exponent as f32), first(1)),
-                (_, Some(binary)) => (Op::Binary(binary), first(2)),
+                (Some([exponent]), _) => (chain(Function::Power(*exponent as f32)), first(1)),
+                (_, Some(binary)) => (chain(Function::Binary(binary)), first(2)),
                 _ => return Err(unsupported()),
             }
         }
@@ -573,7 +582,7 @@ fn work(
         Family::Transpose => {
             let order = params::permutation(node, x.len())?;
             match order.is_empty() {
-                true => (Op::Unary(Unary::Identity), first(1)),
+                true => (chain(Function::Unary(Unary::Identity)), first(1)),
                 false => (Op::Transpose(order), first(1)),
             }
         }

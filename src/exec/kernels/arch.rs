@@ -1,0 +1,41 @@
+//! The widest vectors of the processor at hand.
+
+use pulp::{Simd, WithSimd};
+
+/// Found when the program runs: AVX-512, AVX2 with FMA, or what `pulp` knows for other processors. (Its
+/// own `Arch` looks for AVX2 only with a feature that would build Burn's matrix products anew.)
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Arch {
+    #[cfg(target_arch = "x86_64")]
+    V4(pulp::x86::V4),
+    #[cfg(target_arch = "x86_64")]
+    V3(pulp::x86::V3),
+    Other(pulp::Arch),
+}
+
+impl Arch {
+    pub fn new() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(simd) = pulp::x86::V4::try_new() {
+                return Self::V4(simd);
+            }
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                return Self::V3(simd);
+            }
+        }
+        Self::Other(pulp::Arch::new())
+    }
+
+    /// Runs `work` compiled for these vectors.
+    #[inline(always)]
+    pub fn dispatch<W: WithSimd>(self, work: W) -> W::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::V4(simd) => Simd::vectorize(simd, work),
+            #[cfg(target_arch = "x86_64")]
+            Self::V3(simd) => Simd::vectorize(simd, work),
+            Self::Other(arch) => arch.dispatch(work),
+        }
+    }
+}

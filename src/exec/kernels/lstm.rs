@@ -1,0 +1,248 @@
+//! One direction of an LSTM over a whole sequence, and its gradient through time.
+
+use super::arch::Arch;
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::math::{sigmoid, tanh};
+use super::product::{Factor, Matrices, multiply};
+use super::{Kernel, all_written, elements, run, tensor};
+use crate::exec::value::{self, Value};
+
+/// Hochreiter and Schmidhuber (1997) with forget gates, as ONNX orders them: input, output, forget,
+/// cell.
+#[derive(Debug, Clone)]
+struct Lstm {
+    time: usize,
+    batch: usize,
+    hidden: usize,
+    reversed: bool,
+}
+
+/// What the backward pass reads.
+#[derive(Debug, Clone)]
+struct Kept {
+    /// `[4 · hidden, hidden]`
+    recurrence: FlexTensor,
+    first_c: FlexTensor,
+    /// Activated gates of each step, `[time, batch, 4 · hidden]`.
+    gates: FlexTensor,
+    /// Cells after each step, `[time, batch, hidden]`.
+    cells: FlexTensor,
+    /// Hidden states before each step, `[time · batch, hidden]`.
+    before: FlexTensor,
+}
+
+/// `given`, `[time, batch, 4 · hidden]`, is what the input and the biases give to the gates;
+/// `recurrence` is `[4 · hidden, hidden]`; the first states are `[batch, hidden]`. The result holds
+/// all hidden states, `[time, batch, hidden]`, and behind them the last cells, in one axis. `None`
+/// on devices that keep Burn's own.
+pub(in crate::exec) fn lstm(
+    given: &Value,
+    recurrence: &Value,
+    first_h: &Value,
+    first_c: &Value,
+    reversed: bool,
+) -> Option<Value> {
+    let shape = value::dims(given);
+    let kernel = Lstm {
+        time: shape[0],
+        batch: shape[1],
+        hidden: shape[2] / 4,
+        reversed,
+    };
+    Some(run(&kernel, [given, recurrence, first_h, first_c])?.0)
+}
+
+impl Lstm {
+    /// Places of time in the order in which they are read.
+    fn order(&self) -> Vec<usize> {
+        match self.reversed {
+            true => (0..self.time).rev().collect(),
+            false => (0..self.time).collect(),
+        }
+    }
+
+    /// Examples that a thread takes at once.
+    fn at_once(&self) -> usize {
+        (8192 / self.hidden).max(1)
+    }
+
+    fn matrix(&self, elements: Vec<f32>, width: usize) -> FlexTensor {
+        tensor(elements, &[self.batch, width])
+    }
+}
+
+/// The four gates of an example, or what they were made of.
+#[inline(always)]
+fn quarters(row: &[f32]) -> [&[f32]; 4] {
+    let (first, second) = row.split_at(row.len() / 2);
+    let (i, o) = first.split_at(first.len() / 2);
+    let (f, g) = second.split_at(second.len() / 2);
+    [i, o, f, g]
+}
+
+#[inline(always)]
+fn quarters_mut(row: &mut [f32]) -> [&mut [f32]; 4] {
+    let (first, second) = row.split_at_mut(row.len() / 2);
+    let (i, o) = first.split_at_mut(first.len() / 2);
+    let (f, g) = second.split_at_mut(second.len() / 2);
+    [i, o, f, g]
+}
+
+impl Kernel<4> for Lstm {
+    type Kept = Kept;
+
+    fn forward(
+        &self,
+        [given, recurrence, first_h, first_c]: [FlexTensor; 4],
+    ) -> (FlexTensor, Kept) {
+        let (step, gates_step) = (self.batch * self.hidden, 4 * self.batch * self.hidden);
+        let hidden = self.hidden;
+        let factor = Factor::new(&Matrices::of(&recurrence).turned(), self.batch);
+        let source = elements(&given);
+        let arch = Arch::new();
+        let lens = [
+            self.time * step + step,
+            self.time * gates_step,
+            self.time * step,
+            self.time * step,
+        ];
+        let made = all_written(&lens, |mut all| {
+            let [out, gates, cells, before] = &mut all[..] else {
+                unreachable!("as many as there are lengths");
+            };
+            let mut h = elements(&first_h).to_vec();
+            let mut c = elements(&first_c).to_vec();
+            for place in self.order() {
+                before[place * step..][..step].copy_from_slice(&h);
+                let own = Matrices::new(&h, self.batch, hidden);
+                let product = factor.multiply(&own);
+                let mut next = vec![0f32; step];
+                let rows = self.at_once();
+                let parts = gates[place * gates_step..][..gates_step]
+                    .par_chunks_mut(4 * hidden * rows)
+                    .zip(source[place * gates_step..].par_chunks(4 * hidden * rows))
+                    .zip(product.par_chunks(4 * hidden * rows))
+                    .zip(c.par_chunks_mut(hidden * rows))
+                    .zip(next.par_chunks_mut(hidden * rows));
+                parts.for_each(|((((gates, given), product), c), h)| {
+                    arch.dispatch(|| {
+                        let both = given.iter().zip(product);
+                        gates
+                            .iter_mut()
+                            .zip(both)
+                            .for_each(|(gate, (given, product))| *gate = given + product);
+                        let examples = c.chunks_exact_mut(hidden).zip(h.chunks_exact_mut(hidden));
+                        for (gates, (c, h)) in gates.chunks_exact_mut(4 * hidden).zip(examples) {
+                            let [i, o, f, g] = quarters_mut(gates);
+                            i.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                            o.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                            f.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                            g.iter_mut().for_each(|gate| *gate = tanh(*gate));
+                            for unit in 0..hidden {
+                                c[unit] = f[unit] * c[unit] + i[unit] * g[unit];
+                                h[unit] = o[unit] * tanh(c[unit]);
+                            }
+                        }
+                    });
+                });
+                cells[place * step..][..step].copy_from_slice(&c);
+                out[place * step..][..step].copy_from_slice(&next);
+                h = next;
+            }
+            out[self.time * step..].copy_from_slice(&c);
+        });
+        let [out, gates, cells, before]: [Vec<f32>; 4] =
+            made.try_into().expect("as many as there are lengths");
+        let count = out.len();
+        let kept = Kept {
+            recurrence,
+            first_c,
+            gates: tensor(gates, &[self.time * self.batch, 4 * hidden]),
+            cells: tensor(cells, &[self.time * self.batch, hidden]),
+            before: tensor(before, &[self.time * self.batch, hidden]),
+        };
+        (tensor(out, &[count]), kept)
+    }
+
+    fn backward(
+        &self,
+        kept: Kept,
+        gradient: FlexTensor,
+        wanted: [bool; 4],
+    ) -> [Option<FlexTensor>; 4] {
+        let (step, gates_step) = (self.batch * self.hidden, 4 * self.batch * self.hidden);
+        let hidden = self.hidden;
+        let gradient = elements(&gradient);
+        let (gates, cells) = (elements(&kept.gates), elements(&kept.cells));
+        let first_c = elements(&kept.first_c);
+        let arch = Arch::new();
+        let mut by_h = vec![0f32; step];
+        let mut by_c = gradient[self.time * step..].to_vec();
+        let order = self.order();
+        let factor = Factor::new(&Matrices::of(&kept.recurrence), self.batch);
+        let by_gates = super::written(self.time * gates_step, |by_gates| {
+            for (number, &place) in order.iter().enumerate().rev() {
+                let earlier = match number {
+                    0 => first_c,
+                    _ => &cells[order[number - 1] * step..][..step],
+                };
+                let rows = self.at_once();
+                let own = &mut by_gates[place * gates_step..][..gates_step];
+                let parts = own
+                    .par_chunks_mut(4 * hidden * rows)
+                    .zip(gates[place * gates_step..].par_chunks(4 * hidden * rows))
+                    .zip(by_c.par_chunks_mut(hidden * rows))
+                    .zip(by_h.par_chunks(hidden * rows))
+                    .zip(gradient[place * step..].par_chunks(hidden * rows))
+                    .zip(cells[place * step..].par_chunks(hidden * rows))
+                    .zip(earlier.par_chunks(hidden * rows));
+                parts.for_each(
+                    |((((((by_gates, gates), by_c), by_h), gradient), cells), earlier)| {
+                        arch.dispatch(|| {
+                            for example in 0..by_c.len() / hidden {
+                                let at = example * hidden;
+                                let [i, o, f, g] = quarters(&gates[4 * at..][..4 * hidden]);
+                                let [di, d_o, df, dg] =
+                                    quarters_mut(&mut by_gates[4 * at..][..4 * hidden]);
+                                let by_c = &mut by_c[at..][..hidden];
+                                let (by_h, gradient) =
+                                    (&by_h[at..][..hidden], &gradient[at..][..hidden]);
+                                let (cells, earlier) =
+                                    (&cells[at..][..hidden], &earlier[at..][..hidden]);
+                                for unit in 0..hidden {
+                                    let dh = by_h[unit] + gradient[unit];
+                                    let bent = tanh(cells[unit]);
+                                    let dc = by_c[unit] + dh * o[unit] * (1.0 - bent * bent);
+                                    d_o[unit] = dh * bent * o[unit] * (1.0 - o[unit]);
+                                    di[unit] = dc * g[unit] * i[unit] * (1.0 - i[unit]);
+                                    df[unit] = dc * earlier[unit] * f[unit] * (1.0 - f[unit]);
+                                    dg[unit] = dc * i[unit] * (1.0 - g[unit] * g[unit]);
+                                    by_c[unit] = dc * f[unit];
+                                }
+                            }
+                        });
+                    },
+                );
+                if number > 0 || wanted[2] {
+                    let own = Matrices::new(own, self.batch, 4 * hidden);
+                    by_h = factor.multiply(&own);
+                }
+            }
+        });
+        let by_gates = tensor(by_gates, &[self.time * self.batch, 4 * hidden]);
+        let by_recurrence = wanted[1].then(|| {
+            let turned = Matrices::of(&by_gates).turned();
+            let found = multiply(&turned, &Matrices::of(&kept.before), None, None);
+            tensor(found, &[4 * hidden, hidden])
+        });
+        let shape = burn::tensor::Shape::from(vec![self.time, self.batch, 4 * hidden]);
+        [
+            wanted[0].then(|| by_gates.reshape(shape)),
+            by_recurrence,
+            wanted[2].then(|| self.matrix(by_h, hidden)),
+            wanted[3].then(|| self.matrix(by_c, hidden)),
+        ]
+    }
+}

@@ -1,0 +1,423 @@
+//! Matrix products, of matrices in any order of their axes, with a bias and a clip behind them.
+
+use super::arch::Arch;
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::correlate::{Block, Correlation, Packed, Rows, Tiles};
+use super::{Kernel, dims, elements, inside, run, tensor, with_scratch, written};
+use crate::exec::value::{self, Value};
+
+/// `[batch, rows, inner] · [batch, inner, columns]`, with as many axes of batch as there are.
+#[derive(Debug, Clone)]
+struct Product {
+    /// Which factors have their last two axes the other way round.
+    turned: [bool; 2],
+    /// What the results are brought into.
+    clip: Option<[f32; 2]>,
+}
+
+/// Matrices in the last two axes; the others are alike in both. The bias is a number for each column;
+/// results beyond the ends of `clip` are brought to them. Factors that are `turned` have rows for
+/// columns. `None` on devices that keep Burn's own.
+pub(in crate::exec) fn product(
+    a: &Value,
+    b: &Value,
+    turned: [bool; 2],
+    bias: Option<&Value>,
+    clip: Option<[f32; 2]>,
+) -> Option<Value> {
+    let shapes = [a, b].map(value::dims);
+    if shapes.iter().flatten().any(|&size| size == 0) {
+        return None;
+    }
+    let kernel = Product { turned, clip };
+    Some(match bias {
+        Some(bias) => run(&kernel, [a, b, bias])?.0,
+        None => run(&kernel, [a, b])?.0,
+    })
+}
+
+/// Matrices in a tensor's last two axes.
+#[derive(Clone)]
+pub(super) struct Matrices<'a> {
+    elements: &'a [f32],
+    /// Where each begins.
+    starts: Vec<usize>,
+    rows: usize,
+    columns: usize,
+    /// Distances of neighbouring rows and of neighbouring columns.
+    strides: [usize; 2],
+}
+
+impl<'a> Matrices<'a> {
+    /// One matrix, row by row.
+    pub fn new(elements: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self {
+            elements,
+            starts: vec![0],
+            rows,
+            columns,
+            strides: [columns, 1],
+        }
+    }
+
+    pub fn of(tensor: &'a FlexTensor) -> Self {
+        let shape = dims(tensor);
+        let layout = tensor.layout();
+        let strides: Vec<usize> = layout.strides().iter().map(|&s| s.unsigned_abs()).collect();
+        let (outer, own) = shape.split_at(shape.len() - 2);
+        let mut starts = vec![layout.start_offset()];
+        for (size, stride) in outer.iter().zip(&strides) {
+            let steps = |start: usize| (0..*size).map(move |step| start + step * stride);
+            starts = starts.into_iter().flat_map(steps).collect();
+        }
+        Self {
+            elements: tensor.storage::<f32>(),
+            starts,
+            rows: own[0],
+            columns: own[1],
+            strides: [strides[outer.len()], strides[outer.len() + 1]],
+        }
+    }
+
+    /// With rows for columns.
+    pub fn turned(&self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            strides: [self.strides[1], self.strides[0]],
+            ..self.clone()
+        }
+    }
+
+    /// Copies `width` columns from `first` on of one matrix, row by row; columns that it does not have
+    /// are zero.
+    #[inline(always)]
+    fn copy(&self, item: usize, first: usize, width: usize, out: &mut [f32]) {
+        let [down, right] = self.strides;
+        let start = self.starts[item] + first * right;
+        let count = width.min(self.columns - first);
+        if count < width {
+            out.fill(0.0);
+        }
+        if right == 1 {
+            for (row, out) in out.chunks_exact_mut(width).enumerate() {
+                out[..count].copy_from_slice(&self.elements[start + row * down..][..count]);
+            }
+            return;
+        }
+        // In squares, so that what is read and what is written stays in the cache.
+        const SIDE: usize = 16;
+        for (top, out) in out.chunks_mut(SIDE * width).enumerate() {
+            for column in 0..count {
+                let source = self.elements[start + top * SIDE * down + column * right..].iter();
+                let target = out[column..].iter_mut().step_by(width);
+                target.zip(source.step_by(down)).for_each(|(t, s)| *t = *s);
+            }
+        }
+    }
+}
+
+/// Multiplications from which on more than one thread is worth it.
+const LARGE: usize = 1 << 16;
+
+/// How one matrix of many lies in memory as the second factor: tile by tile, so that a tile is read
+/// from one end to the other.
+struct Panels {
+    inner: usize,
+    columns: usize,
+    /// Columns of a tile.
+    width: usize,
+    block: Block,
+    tiles: Tiles,
+    offsets: Vec<usize>,
+}
+
+impl Panels {
+    /// For factors of `rows` rows.
+    fn of(b: &Matrices, rows: usize, arch: Arch) -> Self {
+        let line = |source: usize, first: usize, width: usize| Rows {
+            source,
+            pitch: b.columns,
+            count: 1,
+            width,
+            to: first,
+            to_pitch: b.columns,
+        };
+        let (block, _) = Block::best(arch, rows, &[line(0, 0, b.columns)], 1);
+        let width = block.width(arch);
+        let panels: Vec<Rows> = (0..b.columns)
+            .step_by(width)
+            .map(|first| line(first * b.rows, first, width.min(b.columns - first)))
+            .collect();
+        Self {
+            inner: b.rows,
+            columns: b.columns,
+            width,
+            block,
+            tiles: Tiles::cut(&panels, width, 1),
+            offsets: (0..b.rows).map(|row| row * width).collect(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.columns.next_multiple_of(self.width) * self.inner
+    }
+
+    /// Copies one matrix, by many threads where that helps.
+    fn fill(&self, b: &Matrices, item: usize, out: &mut [f32], arch: Arch) {
+        let panel = self.inner * self.width;
+        let copy = |(index, out): (usize, &mut [f32])| {
+            arch.dispatch(|| b.copy(item, index * self.width, self.width, out));
+        };
+        match out.len() >= LARGE {
+            true => out.par_chunks_mut(panel).enumerate().for_each(copy),
+            false => out.chunks_mut(panel).enumerate().for_each(copy),
+        }
+    }
+}
+
+/// How the rows of the first factor are multiplied.
+struct Plan<'a> {
+    arch: Arch,
+    panels: &'a Panels,
+    places: Vec<usize>,
+    bias: Option<&'a [f32]>,
+    clip: Option<[f32; 2]>,
+}
+
+impl<'a> Plan<'a> {
+    fn of(
+        a: &Matrices,
+        panels: &'a Panels,
+        bias: Option<&'a [f32]>,
+        clip: Option<[f32; 2]>,
+    ) -> Self {
+        Self {
+            arch: Arch::new(),
+            panels,
+            places: (0..a.columns).map(|column| column * a.strides[1]).collect(),
+            bias,
+            clip,
+        }
+    }
+
+    /// One matrix times the one whose elements are `filled`; by many threads where that helps.
+    fn multiply(&self, a: &Matrices, item: usize, filled: &[f32], out: &mut [f32]) {
+        let panels = self.panels;
+        let rows = out.len() / panels.columns;
+        let at_once = match out.len() * panels.inner >= LARGE {
+            true => rows.div_ceil(4 * rayon::current_num_threads()),
+            false => rows,
+        };
+        let at_once = at_once.next_multiple_of(panels.block.rows);
+        let some = |(part, out): (usize, &mut [f32])| {
+            let first = part * at_once;
+            let own = &a.elements[a.starts[item] + first * a.strides[0]..];
+            let count = out.len() / panels.columns;
+            let packed = Packed::new(own, count, a.strides[0], &self.places, panels.block);
+            self.arch.dispatch(Correlation {
+                packed: &packed,
+                offsets: &panels.offsets,
+                tiles: &panels.tiles,
+                planes: filled,
+                panels: true,
+                bias: None,
+                along: self.bias,
+                clip: self.clip,
+                first: 0,
+                out,
+                plane: panels.columns,
+            });
+        };
+        match at_once < rows {
+            true => out
+                .par_chunks_mut(at_once * panels.columns)
+                .enumerate()
+                .for_each(some),
+            false => some((0, out)),
+        }
+    }
+}
+
+/// A matrix that others are multiplied by again and again.
+pub(super) struct Factor {
+    panels: Panels,
+    elements: Vec<f32>,
+}
+
+impl Factor {
+    /// For factors of `rows` rows.
+    pub fn new(b: &Matrices, rows: usize) -> Self {
+        let arch = Arch::new();
+        let panels = Panels::of(b, rows, arch);
+        let mut elements = vec![0f32; panels.len()];
+        panels.fill(b, 0, &mut elements, arch);
+        Self { panels, elements }
+    }
+
+    /// `a` times this matrix.
+    pub fn multiply(&self, a: &Matrices) -> Vec<f32> {
+        let plan = Plan::of(a, &self.panels, None, None);
+        written(a.rows * self.panels.columns, |out| {
+            plan.multiply(a, 0, &self.elements, out);
+        })
+    }
+}
+
+/// `a · b`, and on it the bias, a number for each column, brought into `clip`.
+pub(super) fn multiply(
+    a: &Matrices,
+    b: &Matrices,
+    bias: Option<&[f32]>,
+    clip: Option<[f32; 2]>,
+) -> Vec<f32> {
+    let panels = Panels::of(b, a.rows, Arch::new());
+    let plan = Plan::of(a, &panels, bias, clip);
+    let one = a.rows * b.columns;
+    let each = |(item, out): (usize, &mut [f32])| {
+        with_scratch(panels.len(), |filled| {
+            panels.fill(b, item, filled, plan.arch);
+            plan.multiply(a, item, filled, out);
+        });
+    };
+    let batch = a.starts.len();
+    written(batch * one, |out| {
+        match batch > 1 && batch * one * a.columns >= LARGE {
+            true => out.par_chunks_mut(one).enumerate().for_each(each),
+            false => out.chunks_mut(one).enumerate().for_each(each),
+        }
+    })
+}
+
+/// Both factors, and the result where it was clipped.
+type Kept = (FlexTensor, FlexTensor, Option<FlexTensor>);
+
+impl Product {
+    fn factors<'a>(&self, a: &'a FlexTensor, b: &'a FlexTensor) -> [Matrices<'a>; 2] {
+        let turned = |factor: Matrices<'a>, turned: bool| match turned {
+            true => factor.turned(),
+            false => factor,
+        };
+        [
+            turned(Matrices::of(a), self.turned[0]),
+            turned(Matrices::of(b), self.turned[1]),
+        ]
+    }
+
+    fn result(&self, a: FlexTensor, b: FlexTensor, bias: Option<&[f32]>) -> (FlexTensor, Kept) {
+        let [left, right] = self.factors(&a, &b);
+        let mut shape = dims(&a);
+        let outer = shape.len() - 2;
+        shape.truncate(outer);
+        shape.extend([left.rows, right.columns]);
+        let out = tensor(multiply(&left, &right, bias, self.clip), &shape);
+        let kept = self.clip.map(|_| out.clone());
+        (out, (a, b, kept))
+    }
+
+    /// Gradients by both factors and the bias.
+    fn gradients(
+        &self,
+        (a, b, out): Kept,
+        gradient: FlexTensor,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        let gradient = match (&out, self.clip) {
+            (Some(out), Some(ends)) => inside(&gradient, out, ends),
+            _ => gradient,
+        };
+        let [left, right] = self.factors(&a, &b);
+        let given = Matrices::of(&gradient);
+        // A turned factor takes its gradient turned: (G · Bᵀ)ᵀ = B · Gᵀ, (Aᵀ · G)ᵀ = Gᵀ · A.
+        [
+            wanted[0].then(|| {
+                let found = match self.turned[0] {
+                    false => multiply(&given, &right.turned(), None, None),
+                    true => multiply(&right, &given.turned(), None, None),
+                };
+                tensor(found, &dims(&a))
+            }),
+            wanted[1].then(|| {
+                let found = match self.turned[1] {
+                    false => multiply(&left.turned(), &given, None, None),
+                    true => multiply(&given.turned(), &left, None, None),
+                };
+                tensor(found, &dims(&b))
+            }),
+            wanted[2].then(|| column_sums(&gradient)),
+        ]
+    }
+}
+
+/// Sums over all axes but the last, of parts of fixed size, so that they are the same on any number
+/// of threads.
+fn column_sums(values: &FlexTensor) -> FlexTensor {
+    const ROWS: usize = 64;
+    let columns = *dims(values).last().expect("matrices have two axes");
+    let arch = Arch::new();
+    let add = |sums: &mut [f32], row: &[f32]| {
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, value)| *sum += *value);
+    };
+    let parts: Vec<Vec<f32>> = elements(values)
+        .par_chunks(ROWS * columns)
+        .map(|rows| {
+            let mut sums = vec![0f32; columns];
+            arch.dispatch(|| {
+                rows.chunks_exact(columns)
+                    .for_each(|row| add(&mut sums, row))
+            });
+            sums
+        })
+        .collect();
+    let mut sums = vec![0f32; columns];
+    parts.iter().for_each(|part| add(&mut sums, part));
+    tensor(sums, &[columns])
+}
+
+impl Kernel<3> for Product {
+    type Kept = Kept;
+
+    fn accepts(&self, input: &FlexTensor) -> bool {
+        input.layout().has_positive_strides()
+    }
+
+    fn forward(&self, [a, b, bias]: [FlexTensor; 3]) -> (FlexTensor, Kept) {
+        let bias = bias.to_contiguous();
+        self.result(a, b, Some(elements(&bias)))
+    }
+
+    fn backward(
+        &self,
+        kept: Kept,
+        gradient: FlexTensor,
+        wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        self.gradients(kept, gradient, wanted)
+    }
+}
+
+impl Kernel<2> for Product {
+    type Kept = Kept;
+
+    fn accepts(&self, input: &FlexTensor) -> bool {
+        input.layout().has_positive_strides()
+    }
+
+    fn forward(&self, [a, b]: [FlexTensor; 2]) -> (FlexTensor, Kept) {
+        self.result(a, b, None)
+    }
+
+    fn backward(
+        &self,
+        kept: Kept,
+        gradient: FlexTensor,
+        wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let [a, b, _] = self.gradients(kept, gradient, [wanted[0], wanted[1], false]);
+        [a, b]
+    }
+}
