@@ -22,7 +22,9 @@ use clap::Parser;
 use prost::Message as _;
 use serde_json::json;
 use sinter::exec::value::{to_host, track};
-use sinter::exec::{Device, Mode, Operand, Parameters, Program, Reach, upload};
+use sinter::exec::{
+    Device, Mode, Operand, Parameters, Program, Reach, upload, work_on_this_thread,
+};
 use sinter::graph::{Graph, summarize};
 use sinter::host::Array;
 use sinter::onnx::proto::TensorProto;
@@ -124,6 +126,7 @@ impl Ready {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
+    work_on_this_thread();
     let model = read_model(&arguments.model)?;
     let names: Vec<String> = model
         .graph

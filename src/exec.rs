@@ -14,6 +14,7 @@ pub mod value;
 
 pub use definition::defines;
 pub use device::{Device, DeviceError, list_devices};
+pub use kernels::work_on_this_thread;
 pub use operand::Operand;
 pub use program::{
     ExecError, Mode, Outcome, Output, Parameters, Program, Reach, Statistics, upload,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::voice::Voice;
 use super::{inspect, job};
+use crate::exec::work_on_this_thread;
 use crate::spec::Problem;
 use crate::spec::child::{Command, Message, Order};
 
@@ -41,6 +42,7 @@ pub fn child_main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    work_on_this_thread();
     let speaker = voice.clone();
     let outcome =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| carry_out(order, &speaker)));

@@ -194,6 +194,15 @@ fn inside(gradient: &FlexTensor, out: &FlexTensor, [low, high]: [f32; 2]) -> Fle
     tensor(masked, &dims(gradient))
 }
 
+/// Makes the thread that asks for work one of those that do it; without that, each piece of work wakes
+/// the others and sleeps meanwhile. To be called once, before any work.
+pub fn work_on_this_thread() {
+    // Where threads work already they stay as they are.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .use_current_thread()
+        .build_global();
+}
+
 /// Works with memory of this thread, which holds what was left in it. It is kept for the next call,
 /// because fresh memory takes longer to clear than many results take to compute.
 fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {

@@ -62,17 +62,20 @@ pub(crate) fn adam(
             .zip(first.par_chunks_mut(TASK))
             .zip(second.par_chunks_mut(TASK))
             .for_each(|((((out, p), g), first), second)| {
-                arch.dispatch(|| {
-                    let averages = first.iter_mut().zip(second);
-                    for ((out, (p, g)), (first, second)) in
-                        out.iter_mut().zip(p.iter().zip(g)).zip(averages)
-                    {
-                        let g = *g + l2 * *p;
-                        *first = *first * beta_1 + g * (1.0 - beta_1);
-                        *second = *second * beta_2 + g * g * (1.0 - beta_2);
-                        *out = *p * kept - step * *first / (second.sqrt() * scale + epsilon);
-                    }
-                });
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        let averages = first.iter_mut().zip(second);
+                        for ((out, (p, g)), (first, second)) in
+                            out.iter_mut().zip(p.iter().zip(g)).zip(averages)
+                        {
+                            let g = *g + l2 * *p;
+                            *first = *first * beta_1 + g * (1.0 - beta_1);
+                            *second = *second * beta_2 + g * g * (1.0 - beta_2);
+                            *out = *p * kept - step * *first / (second.sqrt() * scale + epsilon);
+                        }
+                    },
+                );
             });
     });
     Some(value(tensor(out, &shape)))

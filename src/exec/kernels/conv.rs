@@ -14,7 +14,7 @@ use super::arch::Arch;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::correlate::{Block, Correlation, Dots, Packed, Rows, Tiles};
+use super::correlate::{Block, Correlation, Dots, Factors, Packed, Rows, Tiles};
 use super::{Kernel, elements, inside, run, tensor, with_zeros, written};
 use crate::exec::value::{Value, dims};
 use crate::graph::Window;
@@ -294,9 +294,12 @@ impl Convolution {
                     let group = index % self.groups;
                     let each = |part: usize, out: &mut [f32]| {
                         with_zeros(layout.len(channels), |planes| {
-                            arch.dispatch(|| layout.fill(x, planes));
+                            arch.dispatch(
+                                #[inline(always)]
+                                || layout.fill(x, planes),
+                            );
                             arch.dispatch(Correlation {
-                                packed: &packed[group],
+                                factors: Factors::Packed(&packed[group]),
                                 offsets: &offsets,
                                 tiles: &tiles,
                                 planes,
@@ -437,10 +440,13 @@ impl Convolution {
                         out.fill(0.0);
                     }
                     with_zeros(layout.len(outputs), |planes| {
-                        arch.dispatch(|| layout.fill(gradient, planes));
+                        arch.dispatch(
+                            #[inline(always)]
+                            || layout.fill(gradient, planes),
+                        );
                         for phase in &phases {
                             arch.dispatch(Correlation {
-                                packed: &phase.packed[index % self.groups],
+                                factors: Factors::Packed(&phase.packed[index % self.groups]),
                                 offsets: &phase.offsets,
                                 tiles: &phase.tiles,
                                 planes,
@@ -510,28 +516,33 @@ impl Convolution {
                         let end = ((part + 1) * per_part).min(self.batch);
                         for start in (part * per_part..end).step_by(together) {
                             let count = together.min(end - start);
-                            arch.dispatch(|| {
-                                for index in 0..count {
-                                    let at = (start + index) * self.groups + group;
-                                    let x = &x[at * channels * from..][..channels * from];
-                                    layout.fill(x, &mut planes[index * image..][..image]);
-                                    let own = &gradient[(at * outputs + first) * to..][..rows * to];
-                                    let spread = &mut spread[index * rows * length..];
-                                    for (plane, spread) in
-                                        own.chunks_exact(to).zip(spread.chunks_exact_mut(length))
-                                    {
-                                        for z in 0..depth {
-                                            for y in 0..height {
-                                                let source =
-                                                    &plane[(z * height + y) * width..][..width];
-                                                let place = layout.place([z, y, 0]);
-                                                spread[place..place + width]
-                                                    .copy_from_slice(source);
+                            arch.dispatch(
+                                #[inline(always)]
+                                || {
+                                    for index in 0..count {
+                                        let at = (start + index) * self.groups + group;
+                                        let x = &x[at * channels * from..][..channels * from];
+                                        layout.fill(x, &mut planes[index * image..][..image]);
+                                        let own =
+                                            &gradient[(at * outputs + first) * to..][..rows * to];
+                                        let spread = &mut spread[index * rows * length..];
+                                        for (plane, spread) in own
+                                            .chunks_exact(to)
+                                            .zip(spread.chunks_exact_mut(length))
+                                        {
+                                            for z in 0..depth {
+                                                for y in 0..height {
+                                                    let source =
+                                                        &plane[(z * height + y) * width..][..width];
+                                                    let place = layout.place([z, y, 0]);
+                                                    spread[place..place + width]
+                                                        .copy_from_slice(source);
+                                                }
                                             }
                                         }
                                     }
-                                }
-                            });
+                                },
+                            );
                             arch.dispatch(Dots {
                                 rows: &spread[..count * rows * length],
                                 length,
@@ -585,7 +596,10 @@ impl Convolution {
             .into_par_iter()
             .map(|output| {
                 let planes = gradient.chunks_exact(plane).skip(output).step_by(outputs);
-                arch.dispatch(|| planes.map(super::norm::sum).sum())
+                arch.dispatch(
+                    #[inline(always)]
+                    || planes.map(super::norm::sum).sum(),
+                )
             })
             .collect();
         tensor(sums, &[outputs])

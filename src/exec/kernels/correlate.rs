@@ -191,7 +191,6 @@ impl pulp::WithSimd for Registers {
 pub(super) struct Packed {
     factors: Vec<f32>,
     block: Block,
-    inner: usize,
 }
 
 impl Packed {
@@ -220,14 +219,26 @@ impl Packed {
         Self {
             factors: packed,
             block,
-            inner: places.len(),
         }
     }
 }
 
+/// Where a product's factors are.
+#[derive(Clone, Copy)]
+pub(super) enum Factors<'a> {
+    Packed(&'a Packed),
+    /// `count` rows that lie `stride` apart, each in the order of the im2col matrix.
+    Rows {
+        elements: &'a [f32],
+        stride: usize,
+        count: usize,
+        block: Block,
+    },
+}
+
 /// One product: rows from `first` (a multiple of the block's rows) on, as many as fill `out`.
 pub(super) struct Correlation<'a> {
-    pub packed: &'a Packed,
+    pub factors: Factors<'a>,
     /// By row of the im2col matrix, added to a tile's place.
     pub offsets: &'a [usize],
     pub tiles: &'a Tiles,
@@ -251,7 +262,10 @@ impl pulp::WithSimd for Correlation<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Block { rows, vectors } = self.packed.block;
+        let Block { rows, vectors } = match self.factors {
+            Factors::Packed(packed) => packed.block,
+            Factors::Rows { block, .. } => block,
+        };
         match (rows, vectors) {
             (6, 2) => self.run::<S, 6, 2>(simd),
             (12, 1) => self.run::<S, 12, 1>(simd),
@@ -317,9 +331,8 @@ impl Correlation<'_> {
         offsets: &[usize],
         planes: &[f32],
     ) {
-        let inner = self.packed.inner;
-        let place = (self.first / ROWS + block) * inner + part * INNER;
-        let factors = &self.packed.factors[place * ROWS..][..offsets.len() * ROWS];
+        let inner = self.offsets.len();
+        let first = self.first + block * ROWS;
         let end = self.out.len().min((block + 1) * ROWS * self.plane);
         let out = &mut self.out[block * ROWS * self.plane..end];
         let runs = &self.tiles.runs[tile.runs.clone()];
@@ -327,7 +340,7 @@ impl Correlation<'_> {
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         if let (0, None) = (part, self.along) {
             if let Some(bias) = self.bias {
-                let own = &bias[self.first + block * ROWS..];
+                let own = &bias[first..];
                 for (sums, bias) in sums.iter_mut().zip(own) {
                     *sums = [simd.splat_f32s(*bias); VECTORS];
                 }
@@ -346,7 +359,24 @@ impl Correlation<'_> {
                 }
             }
         }
-        let mut sums = products(simd, sums, factors, offsets, planes);
+        let mut sums = match self.factors {
+            Factors::Packed(packed) => {
+                let place = first * inner + part * INNER * ROWS;
+                let factors = &packed.factors[place..][..offsets.len() * ROWS];
+                products(simd, sums, factors, offsets, planes)
+            }
+            Factors::Rows {
+                elements,
+                stride,
+                count,
+                ..
+            } => {
+                // A block that juts out computes its last row again.
+                let row = |row: usize| (first + row).min(count - 1) * stride + part * INNER;
+                let rows = std::array::from_fn(|at| &elements[row(at)..][..offsets.len()]);
+                products_of_rows(simd, sums, rows, offsets, planes)
+            }
+        };
         if let (true, Some([low, high])) = (part * INNER + offsets.len() == inner, self.clip) {
             let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
             for sum in sums.iter_mut().flatten() {
@@ -384,6 +414,32 @@ fn products<S: Simd, const ROWS: usize, const VECTORS: usize>(
         values.copy_from_slice(&read[..VECTORS]);
         for row in 0..ROWS {
             let factor = simd.splat_f32s(factors[row]);
+            for vector in 0..VECTORS {
+                sums[row][vector] = simd.mul_add_f32s(factor, values[vector], sums[row][vector]);
+            }
+        }
+    }
+    sums
+}
+
+/// The same of factors that are not packed.
+#[inline(always)]
+fn products_of_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    mut sums: [[S::f32s; VECTORS]; ROWS],
+    rows: [&[f32]; ROWS],
+    offsets: &[usize],
+    planes: &[f32],
+) -> [[S::f32s; VECTORS]; ROWS] {
+    let count = offsets.len();
+    let rows = rows.map(|row| &row[..count]);
+    for place in 0..count {
+        let offset = offsets[place];
+        let (read, _) = S::as_simd_f32s(&planes[offset..offset + VECTORS * S::F32_LANES]);
+        let mut values = [simd.splat_f32s(0.0); VECTORS];
+        values.copy_from_slice(&read[..VECTORS]);
+        for row in 0..ROWS {
+            let factor = simd.splat_f32s(rows[row][place]);
             for vector in 0..VECTORS {
                 sums[row][vector] = simd.mul_add_f32s(factor, values[vector], sums[row][vector]);
             }

@@ -191,19 +191,22 @@ impl Chain {
         let registers = self.inputs + self.links.len();
         let out = written(len, |out| {
             let task = |registers: &mut Registers, (index, out): (usize, &mut [f32])| {
-                arch.dispatch(|| {
-                    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-                        let start = index * TASK + block * BLOCK;
-                        let len = out.len();
-                        for ((access, source), register) in
-                            accesses.iter().zip(&sources).zip(registers.iter_mut())
-                        {
-                            access.read(source, start, &mut register[..len]);
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+                            let start = index * TASK + block * BLOCK;
+                            let len = out.len();
+                            for ((access, source), register) in
+                                accesses.iter().zip(&sources).zip(registers.iter_mut())
+                            {
+                                access.read(source, start, &mut register[..len]);
+                            }
+                            self.compute(registers, len);
+                            out.copy_from_slice(&registers[registers.len() - 1][..len]);
                         }
-                        self.compute(registers, len);
-                        out.copy_from_slice(&registers[registers.len() - 1][..len]);
-                    }
-                });
+                    },
+                );
             };
             let fresh = || vec![[0f32; BLOCK]; registers];
             if len <= TASK {
@@ -261,50 +264,54 @@ impl Chain {
             .collect();
         let arch = Arch::new();
         let work = |(registers, adjoints): &mut (Registers, Registers), mut task: Task| {
-            arch.dispatch(|| {
-                for first in (0..task.len).step_by(BLOCK) {
-                    let start = task.start + first;
-                    let len = BLOCK.min(task.len - first);
-                    if by_result {
-                        registers[count - 1][..len].copy_from_slice(&sources[0][start..][..len]);
-                    } else {
-                        let inputs = accesses.iter().zip(&sources).zip(registers.iter_mut());
-                        for ((access, source), register) in inputs {
-                            access.read(source, start, &mut register[..len]);
-                        }
-                        self.compute(registers, len);
-                    }
-                    adjoints
-                        .iter_mut()
-                        .for_each(|adjoint| adjoint[..len].fill(0.0));
-                    adjoints[count - 1][..len].copy_from_slice(&gradient[start..][..len]);
-                    self.go_back(registers, adjoints, &tracked, len);
-                    for (input, access) in accesses.iter().enumerate() {
-                        let adjoint = &adjoints[input][..len];
-                        if !wanted[input] {
-                            continue;
-                        }
-                        if access.is_whole(gradient.len()) {
-                            task.whole[input][first..][..len].copy_from_slice(adjoint);
-                            continue;
-                        }
-                        let base = (task.start / access.inner) % access.count;
-                        let sums = &mut *task.parts[input];
-                        access.stretches(start, len, |element, place, len| {
-                            let own = &adjoint[place..place + len];
-                            let at = (element + access.count - base) % access.count;
-                            if access.repeats() {
-                                sums[at] += super::norm::sum(own);
-                                return;
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    for first in (0..task.len).step_by(BLOCK) {
+                        let start = task.start + first;
+                        let len = BLOCK.min(task.len - first);
+                        if by_result {
+                            registers[count - 1][..len]
+                                .copy_from_slice(&sources[0][start..][..len]);
+                        } else {
+                            let inputs = accesses.iter().zip(&sources).zip(registers.iter_mut());
+                            for ((access, source), register) in inputs {
+                                access.read(source, start, &mut register[..len]);
                             }
-                            // What wraps around is at the beginning again.
-                            let (near, far) = own.split_at(len.min(sums.len() - at));
-                            add(&mut sums[at..], near);
-                            add(sums, far);
-                        });
+                            self.compute(registers, len);
+                        }
+                        adjoints
+                            .iter_mut()
+                            .for_each(|adjoint| adjoint[..len].fill(0.0));
+                        adjoints[count - 1][..len].copy_from_slice(&gradient[start..][..len]);
+                        self.go_back(registers, adjoints, &tracked, len);
+                        for (input, access) in accesses.iter().enumerate() {
+                            let adjoint = &adjoints[input][..len];
+                            if !wanted[input] {
+                                continue;
+                            }
+                            if access.is_whole(gradient.len()) {
+                                task.whole[input][first..][..len].copy_from_slice(adjoint);
+                                continue;
+                            }
+                            let base = (task.start / access.inner) % access.count;
+                            let sums = &mut *task.parts[input];
+                            access.stretches(start, len, |element, place, len| {
+                                let own = &adjoint[place..place + len];
+                                let at = (element + access.count - base) % access.count;
+                                if access.repeats() {
+                                    sums[at] += super::norm::sum(own);
+                                    return;
+                                }
+                                // What wraps around is at the beginning again.
+                                let (near, far) = own.split_at(len.min(sums.len() - at));
+                                add(&mut sums[at..], near);
+                                add(sums, far);
+                            });
+                        }
                     }
-                }
-            });
+                },
+            );
         };
         let mut whole = all_written(&lens, |whole| {
             let mut all: Vec<Task> = (0..tasks)

@@ -127,25 +127,30 @@ impl Kernel<4> for Lstm {
                     .zip(c.par_chunks_mut(hidden * rows))
                     .zip(next.par_chunks_mut(hidden * rows));
                 parts.for_each(|((((gates, given), product), c), h)| {
-                    arch.dispatch(|| {
-                        let both = given.iter().zip(product);
-                        gates
-                            .iter_mut()
-                            .zip(both)
-                            .for_each(|(gate, (given, product))| *gate = given + product);
-                        let examples = c.chunks_exact_mut(hidden).zip(h.chunks_exact_mut(hidden));
-                        for (gates, (c, h)) in gates.chunks_exact_mut(4 * hidden).zip(examples) {
-                            let [i, o, f, g] = quarters_mut(gates);
-                            i.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
-                            o.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
-                            f.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
-                            g.iter_mut().for_each(|gate| *gate = tanh(*gate));
-                            for unit in 0..hidden {
-                                c[unit] = f[unit] * c[unit] + i[unit] * g[unit];
-                                h[unit] = o[unit] * tanh(c[unit]);
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            let both = given.iter().zip(product);
+                            gates
+                                .iter_mut()
+                                .zip(both)
+                                .for_each(|(gate, (given, product))| *gate = given + product);
+                            let examples =
+                                c.chunks_exact_mut(hidden).zip(h.chunks_exact_mut(hidden));
+                            for (gates, (c, h)) in gates.chunks_exact_mut(4 * hidden).zip(examples)
+                            {
+                                let [i, o, f, g] = quarters_mut(gates);
+                                i.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                                o.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                                f.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                                g.iter_mut().for_each(|gate| *gate = tanh(*gate));
+                                for unit in 0..hidden {
+                                    c[unit] = f[unit] * c[unit] + i[unit] * g[unit];
+                                    h[unit] = o[unit] * tanh(c[unit]);
+                                }
                             }
-                        }
-                    });
+                        },
+                    );
                 });
                 cells[place * step..][..step].copy_from_slice(&c);
                 out[place * step..][..step].copy_from_slice(&next);
@@ -200,29 +205,32 @@ impl Kernel<4> for Lstm {
                     .zip(earlier.par_chunks(hidden * rows));
                 parts.for_each(
                     |((((((by_gates, gates), by_c), by_h), gradient), cells), earlier)| {
-                        arch.dispatch(|| {
-                            for example in 0..by_c.len() / hidden {
-                                let at = example * hidden;
-                                let [i, o, f, g] = quarters(&gates[4 * at..][..4 * hidden]);
-                                let [di, d_o, df, dg] =
-                                    quarters_mut(&mut by_gates[4 * at..][..4 * hidden]);
-                                let by_c = &mut by_c[at..][..hidden];
-                                let (by_h, gradient) =
-                                    (&by_h[at..][..hidden], &gradient[at..][..hidden]);
-                                let (cells, earlier) =
-                                    (&cells[at..][..hidden], &earlier[at..][..hidden]);
-                                for unit in 0..hidden {
-                                    let dh = by_h[unit] + gradient[unit];
-                                    let bent = tanh(cells[unit]);
-                                    let dc = by_c[unit] + dh * o[unit] * (1.0 - bent * bent);
-                                    d_o[unit] = dh * bent * o[unit] * (1.0 - o[unit]);
-                                    di[unit] = dc * g[unit] * i[unit] * (1.0 - i[unit]);
-                                    df[unit] = dc * earlier[unit] * f[unit] * (1.0 - f[unit]);
-                                    dg[unit] = dc * i[unit] * (1.0 - g[unit] * g[unit]);
-                                    by_c[unit] = dc * f[unit];
+                        arch.dispatch(
+                            #[inline(always)]
+                            || {
+                                for example in 0..by_c.len() / hidden {
+                                    let at = example * hidden;
+                                    let [i, o, f, g] = quarters(&gates[4 * at..][..4 * hidden]);
+                                    let [di, d_o, df, dg] =
+                                        quarters_mut(&mut by_gates[4 * at..][..4 * hidden]);
+                                    let by_c = &mut by_c[at..][..hidden];
+                                    let (by_h, gradient) =
+                                        (&by_h[at..][..hidden], &gradient[at..][..hidden]);
+                                    let (cells, earlier) =
+                                        (&cells[at..][..hidden], &earlier[at..][..hidden]);
+                                    for unit in 0..hidden {
+                                        let dh = by_h[unit] + gradient[unit];
+                                        let bent = tanh(cells[unit]);
+                                        let dc = by_c[unit] + dh * o[unit] * (1.0 - bent * bent);
+                                        d_o[unit] = dh * bent * o[unit] * (1.0 - o[unit]);
+                                        di[unit] = dc * g[unit] * i[unit] * (1.0 - i[unit]);
+                                        df[unit] = dc * earlier[unit] * f[unit] * (1.0 - f[unit]);
+                                        dg[unit] = dc * i[unit] * (1.0 - g[unit] * g[unit]);
+                                        by_c[unit] = dc * f[unit];
+                                    }
                                 }
-                            }
-                        });
+                            },
+                        );
                     },
                 );
                 if number > 0 || wanted[2] {

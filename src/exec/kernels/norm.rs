@@ -64,14 +64,18 @@ impl Kernel<3> for BatchNorm {
         let both: Vec<(f32, f32)> = (0..channels)
             .into_par_iter()
             .map(|channel| {
-                arch.dispatch(|| {
-                    let planes =
-                        || (0..batch).map(|n| &source[(n * channels + channel) * plane..][..plane]);
-                    let sum: f64 = planes().map(|values| f64::from(sum(values))).sum();
-                    let mean = (sum / count) as f32;
-                    let squares: f64 = planes().map(|v| f64::from(squares(v, mean))).sum();
-                    (mean, (squares / count) as f32)
-                })
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        let planes = || {
+                            (0..batch).map(|n| &source[(n * channels + channel) * plane..][..plane])
+                        };
+                        let sum: f64 = planes().map(|values| f64::from(sum(values))).sum();
+                        let mean = (sum / count) as f32;
+                        let squares: f64 = planes().map(|v| f64::from(squares(v, mean))).sum();
+                        (mean, (squares / count) as f32)
+                    },
+                )
             })
             .collect();
         let inverse: Vec<f32> = both
@@ -88,11 +92,14 @@ impl Kernel<3> for BatchNorm {
                     let channel = index % channels;
                     let factor = inverse[channel] * scales[channel];
                     let offset = shifts[channel] - both[channel].0 * factor;
-                    arch.dispatch(|| {
-                        out.iter_mut()
-                            .zip(x)
-                            .for_each(|(o, x)| *o = (*x * factor + offset).clamp(low, high));
-                    });
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            out.iter_mut()
+                                .zip(x)
+                                .for_each(|(o, x)| *o = (*x * factor + offset).clamp(low, high));
+                        },
+                    );
                 });
         });
         let out = tensor(out, &dims(&x));
@@ -132,23 +139,27 @@ impl Kernel<3> for BatchNorm {
         let (by_scale, by_shift): (Vec<f32>, Vec<f32>) = (0..channels)
             .into_par_iter()
             .map(|channel| {
-                arch.dispatch(|| {
-                    let (mut shift, mut product) = (0f64, 0f64);
-                    let line = line(channel);
-                    for image in 0..batch {
-                        let start = (image * channels + channel) * plane;
-                        let (x, gradient) = (&x[start..][..plane], &gradient[start..][..plane]);
-                        let [first, second] = two_sums(x, gradient, |x, g| match inside(x, line) {
-                            true => [g, g * x],
-                            false => [0.0, 0.0],
-                        });
-                        shift += f64::from(first);
-                        product += f64::from(second);
-                    }
-                    let mean = f64::from(kept.mean[channel]);
-                    let by_scale = (product - mean * shift) * f64::from(kept.inverse[channel]);
-                    (by_scale as f32, shift as f32)
-                })
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        let (mut shift, mut product) = (0f64, 0f64);
+                        let line = line(channel);
+                        for image in 0..batch {
+                            let start = (image * channels + channel) * plane;
+                            let (x, gradient) = (&x[start..][..plane], &gradient[start..][..plane]);
+                            let [first, second] =
+                                two_sums(x, gradient, |x, g| match inside(x, line) {
+                                    true => [g, g * x],
+                                    false => [0.0, 0.0],
+                                });
+                            shift += f64::from(first);
+                            product += f64::from(second);
+                        }
+                        let mean = f64::from(kept.mean[channel]);
+                        let by_scale = (product - mean * shift) * f64::from(kept.inverse[channel]);
+                        (by_scale as f32, shift as f32)
+                    },
+                )
             })
             .unzip();
         let by_input = wanted[0].then(|| {
@@ -164,13 +175,16 @@ impl Kernel<3> for BatchNorm {
                         let slope = factor * inverse * by_scale[channel] / count;
                         let offset = slope * mean - factor * by_shift[channel] / count;
                         let line = line(channel);
-                        arch.dispatch(|| {
-                            let both = x.iter().zip(gradient);
-                            for (o, (x, g)) in out.iter_mut().zip(both) {
-                                let own = if inside(*x, line) { *g } else { 0.0 };
-                                *o = own * factor - *x * slope + offset;
-                            }
-                        });
+                        arch.dispatch(
+                            #[inline(always)]
+                            || {
+                                let both = x.iter().zip(gradient);
+                                for (o, (x, g)) in out.iter_mut().zip(both) {
+                                    let own = if inside(*x, line) { *g } else { 0.0 };
+                                    *o = own * factor - *x * slope + offset;
+                                }
+                            },
+                        );
                     });
             });
             tensor(out, &dims(&kept.x))
@@ -241,29 +255,33 @@ impl LayerNorm {
                 .zip(source.par_chunks(at_once * width))
                 .zip(figures.par_chunks_mut(at_once))
                 .for_each(|((out, x), figures)| {
-                    arch.dispatch(|| {
-                        let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                        for ((out, x), figure) in rows.zip(figures) {
-                            let mean = match self.centred {
-                                true => sum(x) / width as f32,
-                                false => 0.0,
-                            };
-                            let inverse =
-                                1.0 / (squares(x, mean) / width as f32 + self.epsilon).sqrt();
-                            *figure = [mean, inverse];
-                            let pairs = out.iter_mut().zip(x).zip(scales);
-                            match shifts {
-                                Some(shifts) => {
-                                    for (((o, x), s), t) in pairs.zip(shifts) {
-                                        *o = (*x - mean) * inverse * s + t;
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                            for ((out, x), figure) in rows.zip(figures) {
+                                let mean = match self.centred {
+                                    true => sum(x) / width as f32,
+                                    false => 0.0,
+                                };
+                                let inverse =
+                                    1.0 / (squares(x, mean) / width as f32 + self.epsilon).sqrt();
+                                *figure = [mean, inverse];
+                                let pairs = out.iter_mut().zip(x).zip(scales);
+                                match shifts {
+                                    Some(shifts) => {
+                                        for (((o, x), s), t) in pairs.zip(shifts) {
+                                            *o = (*x - mean) * inverse * s + t;
+                                        }
+                                    }
+                                    None => {
+                                        pairs
+                                            .for_each(|((o, x), s)| *o = (*x - mean) * inverse * s);
                                     }
                                 }
-                                None => {
-                                    pairs.for_each(|((o, x), s)| *o = (*x - mean) * inverse * s);
-                                }
                             }
-                        }
-                    });
+                        },
+                    );
                 });
         });
         (tensor(out, &dims(&x)), (x, scale, figures))
@@ -287,26 +305,29 @@ impl LayerNorm {
                     .zip(gradient.par_chunks(at_once * width))
                     .zip(figures.par_chunks(at_once))
                     .for_each(|(((out, x), gradient), figures)| {
-                        arch.dispatch(|| {
-                            let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width));
-                            for ((out, (x, g)), [mean, inverse]) in
-                                out.chunks_exact_mut(width).zip(rows).zip(figures)
-                            {
-                                // σ⁻¹ (γg − mean of γg − x̂ · mean of γg·x̂)
-                                for ((o, g), s) in out.iter_mut().zip(g).zip(scales) {
-                                    *o = g * s;
+                        arch.dispatch(
+                            #[inline(always)]
+                            || {
+                                let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width));
+                                for ((out, (x, g)), [mean, inverse]) in
+                                    out.chunks_exact_mut(width).zip(rows).zip(figures)
+                                {
+                                    // σ⁻¹ (γg − mean of γg − x̂ · mean of γg·x̂)
+                                    for ((o, g), s) in out.iter_mut().zip(g).zip(scales) {
+                                        *o = g * s;
+                                    }
+                                    let whole = match self.centred {
+                                        true => sum(out) / width as f32,
+                                        false => 0.0,
+                                    };
+                                    let along = (dot(out, x) - mean * sum(out)) * inverse * inverse
+                                        / width as f32;
+                                    for (o, x) in out.iter_mut().zip(x) {
+                                        *o = (*o - whole - (*x - mean) * along) * inverse;
+                                    }
                                 }
-                                let whole = match self.centred {
-                                    true => sum(out) / width as f32,
-                                    false => 0.0,
-                                };
-                                let along = (dot(out, x) - mean * sum(out)) * inverse * inverse
-                                    / width as f32;
-                                for (o, x) in out.iter_mut().zip(x) {
-                                    *o = (*o - whole - (*x - mean) * along) * inverse;
-                                }
-                            }
-                        });
+                            },
+                        );
                     });
             });
             tensor(out, &dims(&x))
@@ -318,16 +339,19 @@ impl LayerNorm {
             .zip(figures.par_chunks(at_once))
             .map(|((x, gradient), figures)| {
                 let (mut by_scale, mut by_shift) = (vec![0f32; width], vec![0f32; width]);
-                arch.dispatch(|| {
-                    let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width));
-                    for ((x, g), [mean, inverse]) in rows.zip(figures) {
-                        let sums = by_scale.iter_mut().zip(&mut by_shift);
-                        for ((a, b), (x, g)) in sums.zip(x.iter().zip(g)) {
-                            *a += *g * (*x - mean) * inverse;
-                            *b += *g;
+                arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width));
+                        for ((x, g), [mean, inverse]) in rows.zip(figures) {
+                            let sums = by_scale.iter_mut().zip(&mut by_shift);
+                            for ((a, b), (x, g)) in sums.zip(x.iter().zip(g)) {
+                                *a += *g * (*x - mean) * inverse;
+                                *b += *g;
+                            }
                         }
-                    }
-                });
+                    },
+                );
                 (by_scale, by_shift)
             })
             .collect();
@@ -406,23 +430,26 @@ impl Kernel<1> for Softmax {
             out.par_chunks_mut(at_once)
                 .zip(source.par_chunks(at_once))
                 .for_each(|(out, x)| {
-                    arch.dispatch(|| {
-                        let rows = x.chunks_exact(self.width);
-                        for (out, x) in out.chunks_exact_mut(self.width).zip(rows) {
-                            let highest = largest(x);
-                            for (o, x) in out.iter_mut().zip(x) {
-                                *o = exp(*x - highest);
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            let rows = x.chunks_exact(self.width);
+                            for (out, x) in out.chunks_exact_mut(self.width).zip(rows) {
+                                let highest = largest(x);
+                                for (o, x) in out.iter_mut().zip(x) {
+                                    *o = exp(*x - highest);
+                                }
+                                let total = sum(out);
+                                if self.logarithm {
+                                    let shift = highest + total.ln();
+                                    out.iter_mut().zip(x).for_each(|(o, x)| *o = *x - shift);
+                                } else {
+                                    let factor = 1.0 / total;
+                                    out.iter_mut().for_each(|o| *o *= factor);
+                                }
                             }
-                            let total = sum(out);
-                            if self.logarithm {
-                                let shift = highest + total.ln();
-                                out.iter_mut().zip(x).for_each(|(o, x)| *o = *x - shift);
-                            } else {
-                                let factor = 1.0 / total;
-                                out.iter_mut().for_each(|o| *o *= factor);
-                            }
-                        }
-                    });
+                        },
+                    );
                 });
         });
         let out = tensor(out, &dims(&x));
@@ -443,19 +470,22 @@ impl Kernel<1> for Softmax {
                 .zip(result.par_chunks(at_once))
                 .zip(gradient.par_chunks(at_once))
                 .for_each(|((out, y), g)| {
-                    arch.dispatch(|| {
-                        let rows = y.chunks_exact(self.width).zip(g.chunks_exact(self.width));
-                        for (out, (y, g)) in out.chunks_exact_mut(self.width).zip(rows) {
-                            let pairs = out.iter_mut().zip(y).zip(g);
-                            if self.logarithm {
-                                let total = sum(g);
-                                pairs.for_each(|((o, y), g)| *o = *g - exp(*y) * total);
-                            } else {
-                                let total = dot(y, g);
-                                pairs.for_each(|((o, y), g)| *o = *y * (*g - total));
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            let rows = y.chunks_exact(self.width).zip(g.chunks_exact(self.width));
+                            for (out, (y, g)) in out.chunks_exact_mut(self.width).zip(rows) {
+                                let pairs = out.iter_mut().zip(y).zip(g);
+                                if self.logarithm {
+                                    let total = sum(g);
+                                    pairs.for_each(|((o, y), g)| *o = *g - exp(*y) * total);
+                                } else {
+                                    let total = dot(y, g);
+                                    pairs.for_each(|((o, y), g)| *o = *y * (*g - total));
+                                }
                             }
-                        }
-                    });
+                        },
+                    );
                 });
         });
         [Some(tensor(out, &dims(&kept)))]

@@ -180,28 +180,34 @@ impl Kernel<1> for Pool {
             let all = out.par_chunks_mut(to).zip(source.par_chunks(from));
             if self.average {
                 all.for_each(|(out, x)| {
-                    arch.dispatch(|| {
-                        if self.is_half() {
-                            return self.halve(x, out);
-                        }
-                        for row in 0..self.output[0] {
-                            for column in 0..self.output[1] {
-                                let at = row * self.output[1] + column;
-                                let mut sum = 0.0;
-                                for y in self.taps(0, row) {
-                                    for place in self.taps(1, column) {
-                                        sum += x[y * self.input[1] + place];
-                                    }
-                                }
-                                out[at] = sum * self.factors[at];
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            if self.is_half() {
+                                return self.halve(x, out);
                             }
-                        }
-                    });
+                            for row in 0..self.output[0] {
+                                for column in 0..self.output[1] {
+                                    let at = row * self.output[1] + column;
+                                    let mut sum = 0.0;
+                                    for y in self.taps(0, row) {
+                                        for place in self.taps(1, column) {
+                                            sum += x[y * self.input[1] + place];
+                                        }
+                                    }
+                                    out[at] = sum * self.factors[at];
+                                }
+                            }
+                        },
+                    );
                 });
             } else {
                 all.zip(places.par_chunks_mut(to))
                     .for_each(|((out, x), places)| {
-                        arch.dispatch(|| self.largest(x, out, places));
+                        arch.dispatch(
+                            #[inline(always)]
+                            || self.largest(x, out, places),
+                        );
                     });
             }
         });
@@ -222,23 +228,26 @@ impl Kernel<1> for Pool {
             let all = out.par_chunks_mut(from).zip(gradient.par_chunks(to));
             if self.average {
                 all.for_each(|(out, gradient)| {
-                    arch.dispatch(|| {
-                        out.fill(0.0);
-                        if self.is_half() {
-                            return self.double(gradient, out);
-                        }
-                        for row in 0..self.output[0] {
-                            for column in 0..self.output[1] {
-                                let at = row * self.output[1] + column;
-                                let share = gradient[at] * self.factors[at];
-                                for y in self.taps(0, row) {
-                                    for place in self.taps(1, column) {
-                                        out[y * self.input[1] + place] += share;
+                    arch.dispatch(
+                        #[inline(always)]
+                        || {
+                            out.fill(0.0);
+                            if self.is_half() {
+                                return self.double(gradient, out);
+                            }
+                            for row in 0..self.output[0] {
+                                for column in 0..self.output[1] {
+                                    let at = row * self.output[1] + column;
+                                    let share = gradient[at] * self.factors[at];
+                                    for y in self.taps(0, row) {
+                                        for place in self.taps(1, column) {
+                                            out[y * self.input[1] + place] += share;
+                                        }
                                     }
                                 }
                             }
-                        }
-                    });
+                        },
+                    );
                 });
             } else {
                 all.zip(places.par_chunks(to))
@@ -271,7 +280,12 @@ impl Kernel<1> for GlobalAverage {
         let shape = dims(&x);
         let plane: usize = shape[2..].iter().product();
         let arch = Arch::new();
-        let mean = |values: &[f32]| arch.dispatch(|| super::norm::sum(values) / plane as f32);
+        let mean = |values: &[f32]| {
+            arch.dispatch(
+                #[inline(always)]
+                || super::norm::sum(values) / plane as f32,
+            )
+        };
         let source = elements(&x);
         let out = source
             .par_chunks(plane.max(1))

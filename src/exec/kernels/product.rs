@@ -4,7 +4,7 @@ use super::arch::Arch;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::correlate::{Block, Correlation, Packed, Rows, Tiles};
+use super::correlate::{Block, Correlation, Factors, Packed, Rows, Tiles};
 use super::{Kernel, dims, elements, inside, run, tensor, with_scratch, written};
 use crate::exec::value::{self, Value};
 
@@ -120,7 +120,10 @@ impl<'a> Matrices<'a> {
 }
 
 /// Multiplications from which on more than one thread is worth it.
-const LARGE: usize = 1 << 16;
+const LARGE: usize = 1 << 18;
+
+/// Columns up to which the first factor is read as it lies.
+const FEW_COLUMNS: usize = 256;
 
 /// How one matrix of many lies in memory as the second factor: tile by tile, so that a tile is read
 /// from one end to the other.
@@ -169,7 +172,10 @@ impl Panels {
     fn fill(&self, b: &Matrices, item: usize, out: &mut [f32], arch: Arch) {
         let panel = self.inner * self.width;
         let copy = |(index, out): (usize, &mut [f32])| {
-            arch.dispatch(|| b.copy(item, index * self.width, self.width, out));
+            arch.dispatch(
+                #[inline(always)]
+                || b.copy(item, index * self.width, self.width, out),
+            );
         };
         match out.len() >= LARGE {
             true => out.par_chunks_mut(panel).enumerate().for_each(copy),
@@ -216,9 +222,23 @@ impl<'a> Plan<'a> {
             let first = part * at_once;
             let own = &a.elements[a.starts[item] + first * a.strides[0]..];
             let count = out.len() / panels.columns;
-            let packed = Packed::new(own, count, a.strides[0], &self.places, panels.block);
+            let block = panels.block;
+            let packed;
+            // Packing takes as long as multiplying by some dozen columns.
+            let factors = match a.strides[1] == 1 && panels.columns <= FEW_COLUMNS {
+                true => Factors::Rows {
+                    elements: own,
+                    stride: a.strides[0],
+                    count,
+                    block,
+                },
+                false => {
+                    packed = Packed::new(own, count, a.strides[0], &self.places, block);
+                    Factors::Packed(&packed)
+                }
+            };
             self.arch.dispatch(Correlation {
-                packed: &packed,
+                factors,
                 offsets: &panels.offsets,
                 tiles: &panels.tiles,
                 planes: filled,
@@ -366,10 +386,13 @@ fn column_sums(values: &FlexTensor) -> FlexTensor {
         .par_chunks(ROWS * columns)
         .map(|rows| {
             let mut sums = vec![0f32; columns];
-            arch.dispatch(|| {
-                rows.chunks_exact(columns)
-                    .for_each(|row| add(&mut sums, row))
-            });
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    rows.chunks_exact(columns)
+                        .for_each(|row| add(&mut sums, row))
+                },
+            );
             sums
         })
         .collect();
