@@ -62,10 +62,10 @@ pub(crate) fn adam(
             .zip(first.par_chunks_mut(TASK))
             .zip(second.par_chunks_mut(TASK))
             .for_each(|((((out, p), g), first), second)| {
-                arch.dispatch(
+                arch.run(
                     #[inline(always)]
                     || {
-                        let averages = first.iter_mut().zip(second);
+                        let averages = first.iter_mut().zip(second.iter_mut());
                         for ((out, (p, g)), (first, second)) in
                             out.iter_mut().zip(p.iter().zip(g)).zip(averages)
                         {

@@ -27,6 +27,13 @@ impl Arch {
         Self::Other(pulp::Arch::new())
     }
 
+    /// Runs a closure, to be marked `#[inline(always)]`, compiled for these vectors. (Through its
+    /// `FnOnce` it would be a call to code for the oldest processor.)
+    #[inline(always)]
+    pub fn run<R>(self, work: impl FnMut() -> R) -> R {
+        self.dispatch(Closure(work))
+    }
+
     /// Runs `work` compiled for these vectors.
     #[inline(always)]
     pub fn dispatch<W: WithSimd>(self, work: W) -> W::Output {
@@ -37,5 +44,16 @@ impl Arch {
             Self::V3(simd) => Simd::vectorize(simd, work),
             Self::Other(arch) => arch.dispatch(work),
         }
+    }
+}
+
+struct Closure<F>(F);
+
+impl<R, F: FnMut() -> R> WithSimd for Closure<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
     }
 }

@@ -294,7 +294,7 @@ impl Convolution {
                     let group = index % self.groups;
                     let each = |part: usize, out: &mut [f32]| {
                         with_zeros(layout.len(channels), |planes| {
-                            arch.dispatch(
+                            arch.run(
                                 #[inline(always)]
                                 || layout.fill(x, planes),
                             );
@@ -440,7 +440,7 @@ impl Convolution {
                         out.fill(0.0);
                     }
                     with_zeros(layout.len(outputs), |planes| {
-                        arch.dispatch(
+                        arch.run(
                             #[inline(always)]
                             || layout.fill(gradient, planes),
                         );
@@ -516,7 +516,7 @@ impl Convolution {
                         let end = ((part + 1) * per_part).min(self.batch);
                         for start in (part * per_part..end).step_by(together) {
                             let count = together.min(end - start);
-                            arch.dispatch(
+                            arch.run(
                                 #[inline(always)]
                                 || {
                                     for index in 0..count {
@@ -596,9 +596,9 @@ impl Convolution {
             .into_par_iter()
             .map(|output| {
                 let planes = gradient.chunks_exact(plane).skip(output).step_by(outputs);
-                arch.dispatch(
+                arch.run(
                     #[inline(always)]
-                    || planes.map(super::norm::sum).sum(),
+                    || planes.clone().map(super::norm::sum).sum(),
                 )
             })
             .collect();

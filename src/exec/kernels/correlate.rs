@@ -292,28 +292,29 @@ impl Correlation<'_> {
     fn run<S: Simd, const ROWS: usize, const VECTORS: usize>(mut self, simd: S) {
         let blocks = self.out.len().div_ceil(ROWS * self.plane);
         let (tiles, offsets, planes) = (self.tiles, self.offsets, self.planes);
-        if self.panels || blocks < GATHERED {
-            for block in 0..blocks {
-                for (part, offsets) in offsets.chunks(INNER).enumerate() {
-                    for tile in &tiles.tiles {
-                        let planes = &planes[tile.source..];
-                        self.tile::<S, ROWS, VECTORS>(simd, block, part, tile, offsets, planes);
-                    }
-                }
-            }
-            return;
-        }
         let width = VECTORS * S::F32_LANES;
-        let mut panel = vec![0f32; INNER.min(offsets.len()) * width];
+        let gathers = !self.panels && blocks >= GATHERED;
+        let mut panel = vec![
+            0f32;
+            if gathers {
+                INNER.min(offsets.len()) * width
+            } else {
+                0
+            }
+        ];
         let steps: Vec<usize> = (0..INNER).map(|row| row * width).collect();
+        // A tile's part of the planes stays in the first-level cache while all blocks go by.
         for tile in &tiles.tiles {
             for (part, offsets) in offsets.chunks(INNER).enumerate() {
-                for (row, &offset) in panel.chunks_exact_mut(width).zip(offsets) {
-                    row.copy_from_slice(&planes[tile.source + offset..][..width]);
+                let mut read = (offsets, &planes[tile.source..]);
+                if gathers {
+                    for (row, &offset) in panel.chunks_exact_mut(width).zip(offsets) {
+                        row.copy_from_slice(&planes[tile.source + offset..][..width]);
+                    }
+                    read = (&steps[..offsets.len()], &panel);
                 }
-                let steps = &steps[..offsets.len()];
                 for block in 0..blocks {
-                    self.tile::<S, ROWS, VECTORS>(simd, block, part, tile, steps, &panel);
+                    self.tile::<S, ROWS, VECTORS>(simd, block, part, tile, read.0, read.1);
                 }
             }
         }

@@ -191,7 +191,7 @@ impl Chain {
         let registers = self.inputs + self.links.len();
         let out = written(len, |out| {
             let task = |registers: &mut Registers, (index, out): (usize, &mut [f32])| {
-                arch.dispatch(
+                arch.run(
                     #[inline(always)]
                     || {
                         for (block, out) in out.chunks_mut(BLOCK).enumerate() {
@@ -264,7 +264,7 @@ impl Chain {
             .collect();
         let arch = Arch::new();
         let work = |(registers, adjoints): &mut (Registers, Registers), mut task: Task| {
-            arch.dispatch(
+            arch.run(
                 #[inline(always)]
                 || {
                     for first in (0..task.len).step_by(BLOCK) {

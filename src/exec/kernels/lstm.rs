@@ -127,7 +127,7 @@ impl Kernel<4> for Lstm {
                     .zip(c.par_chunks_mut(hidden * rows))
                     .zip(next.par_chunks_mut(hidden * rows));
                 parts.for_each(|((((gates, given), product), c), h)| {
-                    arch.dispatch(
+                    arch.run(
                         #[inline(always)]
                         || {
                             let both = given.iter().zip(product);
@@ -205,7 +205,7 @@ impl Kernel<4> for Lstm {
                     .zip(earlier.par_chunks(hidden * rows));
                 parts.for_each(
                     |((((((by_gates, gates), by_c), by_h), gradient), cells), earlier)| {
-                        arch.dispatch(
+                        arch.run(
                             #[inline(always)]
                             || {
                                 for example in 0..by_c.len() / hidden {

@@ -64,7 +64,7 @@ impl Kernel<3> for BatchNorm {
         let both: Vec<(f32, f32)> = (0..channels)
             .into_par_iter()
             .map(|channel| {
-                arch.dispatch(
+                arch.run(
                     #[inline(always)]
                     || {
                         let planes = || {
@@ -92,7 +92,7 @@ impl Kernel<3> for BatchNorm {
                     let channel = index % channels;
                     let factor = inverse[channel] * scales[channel];
                     let offset = shifts[channel] - both[channel].0 * factor;
-                    arch.dispatch(
+                    arch.run(
                         #[inline(always)]
                         || {
                             out.iter_mut()
@@ -139,7 +139,7 @@ impl Kernel<3> for BatchNorm {
         let (by_scale, by_shift): (Vec<f32>, Vec<f32>) = (0..channels)
             .into_par_iter()
             .map(|channel| {
-                arch.dispatch(
+                arch.run(
                     #[inline(always)]
                     || {
                         let (mut shift, mut product) = (0f64, 0f64);
@@ -175,7 +175,7 @@ impl Kernel<3> for BatchNorm {
                         let slope = factor * inverse * by_scale[channel] / count;
                         let offset = slope * mean - factor * by_shift[channel] / count;
                         let line = line(channel);
-                        arch.dispatch(
+                        arch.run(
                             #[inline(always)]
                             || {
                                 let both = x.iter().zip(gradient);
@@ -255,11 +255,11 @@ impl LayerNorm {
                 .zip(source.par_chunks(at_once * width))
                 .zip(figures.par_chunks_mut(at_once))
                 .for_each(|((out, x), figures)| {
-                    arch.dispatch(
+                    arch.run(
                         #[inline(always)]
                         || {
                             let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                            for ((out, x), figure) in rows.zip(figures) {
+                            for ((out, x), figure) in rows.zip(figures.iter_mut()) {
                                 let mean = match self.centred {
                                     true => sum(x) / width as f32,
                                     false => 0.0,
@@ -305,7 +305,7 @@ impl LayerNorm {
                     .zip(gradient.par_chunks(at_once * width))
                     .zip(figures.par_chunks(at_once))
                     .for_each(|(((out, x), gradient), figures)| {
-                        arch.dispatch(
+                        arch.run(
                             #[inline(always)]
                             || {
                                 let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width));
@@ -339,7 +339,7 @@ impl LayerNorm {
             .zip(figures.par_chunks(at_once))
             .map(|((x, gradient), figures)| {
                 let (mut by_scale, mut by_shift) = (vec![0f32; width], vec![0f32; width]);
-                arch.dispatch(
+                arch.run(
                     #[inline(always)]
                     || {
                         let rows = x.chunks_exact(width).zip(gradient.chunks_exact(width));
@@ -430,7 +430,7 @@ impl Kernel<1> for Softmax {
             out.par_chunks_mut(at_once)
                 .zip(source.par_chunks(at_once))
                 .for_each(|(out, x)| {
-                    arch.dispatch(
+                    arch.run(
                         #[inline(always)]
                         || {
                             let rows = x.chunks_exact(self.width);
@@ -470,7 +470,7 @@ impl Kernel<1> for Softmax {
                 .zip(result.par_chunks(at_once))
                 .zip(gradient.par_chunks(at_once))
                 .for_each(|((out, y), g)| {
-                    arch.dispatch(
+                    arch.run(
                         #[inline(always)]
                         || {
                             let rows = y.chunks_exact(self.width).zip(g.chunks_exact(self.width));

@@ -180,7 +180,7 @@ impl Kernel<1> for Pool {
             let all = out.par_chunks_mut(to).zip(source.par_chunks(from));
             if self.average {
                 all.for_each(|(out, x)| {
-                    arch.dispatch(
+                    arch.run(
                         #[inline(always)]
                         || {
                             if self.is_half() {
@@ -204,7 +204,7 @@ impl Kernel<1> for Pool {
             } else {
                 all.zip(places.par_chunks_mut(to))
                     .for_each(|((out, x), places)| {
-                        arch.dispatch(
+                        arch.run(
                             #[inline(always)]
                             || self.largest(x, out, places),
                         );
@@ -228,7 +228,7 @@ impl Kernel<1> for Pool {
             let all = out.par_chunks_mut(from).zip(gradient.par_chunks(to));
             if self.average {
                 all.for_each(|(out, gradient)| {
-                    arch.dispatch(
+                    arch.run(
                         #[inline(always)]
                         || {
                             out.fill(0.0);
@@ -281,7 +281,7 @@ impl Kernel<1> for GlobalAverage {
         let plane: usize = shape[2..].iter().product();
         let arch = Arch::new();
         let mean = |values: &[f32]| {
-            arch.dispatch(
+            arch.run(
                 #[inline(always)]
                 || super::norm::sum(values) / plane as f32,
             )

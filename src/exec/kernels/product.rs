@@ -172,7 +172,7 @@ impl Panels {
     fn fill(&self, b: &Matrices, item: usize, out: &mut [f32], arch: Arch) {
         let panel = self.inner * self.width;
         let copy = |(index, out): (usize, &mut [f32])| {
-            arch.dispatch(
+            arch.run(
                 #[inline(always)]
                 || b.copy(item, index * self.width, self.width, out),
             );
@@ -386,7 +386,7 @@ fn column_sums(values: &FlexTensor) -> FlexTensor {
         .par_chunks(ROWS * columns)
         .map(|rows| {
             let mut sums = vec![0f32; columns];
-            arch.dispatch(
+            arch.run(
                 #[inline(always)]
                 || {
                     rows.chunks_exact(columns)
