@@ -100,8 +100,8 @@ mod tests {
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(100.0), f32::INFINITY);
         assert_eq!(exp(0.0), 1.0);
-        assert_eq!(erf(10.0), 1.0);
-        assert_eq!(tanh(-50.0), -1.0);
+        assert!((erf(10.0) - 1.0).abs() < 2e-7);
+        assert!((tanh(-50.0) + 1.0).abs() < 2e-7);
         for function in [exp, sigmoid, tanh, erf] {
             assert!(function(f32::NAN).is_nan());
         }
