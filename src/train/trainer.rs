@@ -15,6 +15,7 @@ use super::optimizer::OptimizerState;
 use super::schedule;
 use super::{Evaluator, Loss, Observer};
 use crate::data::{Prepared, Role};
+use crate::exec::operand::plain;
 use crate::exec::value::{self, dims, from_host, reshape, scalar_to_host, to_host, track};
 use crate::exec::{Device, ExecError, Mode, Operand, Outcome, Parameters, Program, Value, upload};
 use crate::graph::Graph;
@@ -269,10 +270,7 @@ impl Trainer<'_> {
                     continue;
                 };
                 let kept = Dispatch::float_mul_scalar(running.clone(), batch.momentum.into());
-                let fresh = Dispatch::float_mul_scalar(
-                    Dispatch::inner(value),
-                    (1.0 - batch.momentum).into(),
-                );
+                let fresh = Dispatch::float_mul_scalar(plain(value), (1.0 - batch.momentum).into());
                 *running = Dispatch::float_add(kept, fresh);
             }
         }
