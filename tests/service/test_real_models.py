@@ -30,8 +30,7 @@ TOLERANCE = 1e-4
 SPREAD = 3
 
 # Models that quantise while they run turn the last bit of a float into a whole level of 255.
-# Without VNNI instructions ONNX Runtime's products of bytes saturate at 16 bits, and its results are other ones.
-QUANTISED = 2e-3 if "vnni" in pathlib.Path("/proc/cpuinfo").read_text() else 0.1
+QUANTISED = 2e-3
 
 
 def name_of(path):
