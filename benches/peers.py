@@ -8,9 +8,11 @@ Operators: a module of one operator is exported once; Sinter and ONNX Runtime ru
 float input and weight. Whole steps: batch, forward, cross-entropy, backward, AdamW; Sinter's as a job over HTTP.
 Times are medians of rounds in turns; memory is the largest resident set of a process that does nothing else.
 The share of the roofline is the larger of work by this machine's own peak of products and traffic by its copies.
+Scaling: training steps on one thread and on two, of so many examples and of twice as many.
 """
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -256,40 +258,77 @@ def roofline():
     return 2 * 2048 ** 3 / best / 1e6, 2 * source.nbytes / copy / 1e6
 
 
-def operator_row(forward, row, peak):
-    with tempfile.TemporaryDirectory() as place:
-        path, prefix = f"{place}/model.onnx", f"{place}/x_"
-        exported(row.module, row.inputs, path)
-        for index, value in enumerate(row.inputs):
-            pathlib.Path(f"{prefix}{index}.pb").write_bytes(
+class Peers:
+    """One model in a folder of its own, ready to run in Sinter, PyTorch and ONNX Runtime."""
+
+    def __init__(self, forward, module, inputs):
+        self.forward, self.module, self.inputs = forward, module, inputs
+        self.folder = tempfile.TemporaryDirectory()
+        self.path, self.prefix = f"{self.folder.name}/model.onnx", f"{self.folder.name}/x_"
+        exported(module, inputs, self.path)
+        for index, value in enumerate(inputs):
+            pathlib.Path(f"{self.prefix}{index}.pb").write_bytes(
                 numpy_helper.from_array(value.numpy()).SerializeToString())
+
+    def forward_times(self):
+        """Milliseconds of a pass in Sinter, PyTorch and ONNX Runtime."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = THREADS
-        runtime = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        feeds = {about.name: value.numpy() for about, value in zip(runtime.get_inputs(), row.inputs)}
-        leaves = [value.clone().requires_grad_() if value.is_floating_point() else value for value in row.inputs]
+        runtime = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        feeds = {about.name: value.numpy() for about, value in zip(runtime.get_inputs(), self.inputs)}
+        self.module.eval()
 
         def plain():
             with torch.no_grad():
-                row.module.eval()(*row.inputs)
+                self.module(*self.inputs)
+
+        process, ours = peer(self.forward, self.path, self.prefix)
+        times = in_turns(ours, timed(plain), timed(lambda: runtime.run(None, feeds)))
+        process.kill()
+        return times
+
+    def both_times(self):
+        """Milliseconds of a pass in training and its gradients, in Sinter and PyTorch."""
+        leaves = [value.clone().requires_grad_() if value.is_floating_point() else value for value in self.inputs]
+        self.module.train()
 
         def both():
-            row.module.train().zero_grad()
+            self.module.zero_grad()
             for leaf in leaves:
                 leaf.grad = None
-            row.module(*leaves).sum().backward()
+            self.module(*leaves).sum().backward()
 
-        first, ours = peer(forward, path, prefix)
-        second, ours_both = peer(forward, path, prefix, "--backward")
-        sinter, theirs, runtime_time = in_turns(ours, timed(plain), timed(lambda: runtime.run(None, feeds)))
-        sinter_both, theirs_both = in_turns(ours_both, timed(both))
-        first.kill(), second.kill()
-        with torch.no_grad():
-            touched = sum(value.nbytes for value in [*row.inputs, *row.module.parameters(), row.module(*row.inputs)])
+        process, ours = peer(self.forward, self.path, self.prefix, "--backward")
+        times = in_turns(ours, timed(both))
+        process.kill()
+        return times
+
+
+def operator_row(forward, row, peak):
+    peers = Peers(forward, row.module, row.inputs)
+    sinter, theirs, runtime = peers.forward_times()
+    sinter_both, theirs_both = peers.both_times()
+    with torch.no_grad():
+        touched = sum(value.nbytes for value in [*row.inputs, *row.module.parameters(), row.module(*row.inputs)])
     share = max(2 * row.macs / peak[0], touched / peak[1]) / sinter / 1e6
-    print(f"| {row.name} | {sinter:.3f} | {sinter / theirs:.2f} | {sinter / runtime_time:.2f} | {share:.0%} "
+    print(f"| {row.name} | {sinter:.3f} | {sinter / theirs:.2f} | {sinter / runtime:.2f} | {share:.0%} "
           f"| {sinter_both:.3f} | {sinter_both / theirs_both:.2f} |", flush=True)
-    return sinter / theirs, sinter / runtime_time, sinter_both / theirs_both
+    return sinter / theirs, sinter / runtime, sinter_both / theirs_both
+
+
+def examples_of(about, count):
+    kind, shape = about
+    random = np.random.default_rng(1)
+    if kind == np.float32:
+        return random.normal(size=(count, *shape)).astype(kind)
+    return random.integers(0, 100, (count, *shape))
+
+
+def evaluation_row(forward, name, module, about):
+    sinter, theirs, runtime = Peers(forward, module, [torch.from_numpy(examples_of(about, 64))]).forward_times()
+    print(f"| {name} | {sinter:.2f} | {theirs:.2f} | {runtime:.2f} | {sinter / theirs:.2f} | {sinter / runtime:.2f} |",
+          flush=True)
+    return sinter / theirs, sinter / runtime
 
 
 # What PyTorch does in a process of its own, for its speed and its largest resident set.
@@ -330,48 +369,89 @@ def largest_resident_set(parent):
     return largest
 
 
-def network_row(server, url, name, module, about):
-    kind, shape = about
-    random = np.random.default_rng(1)
-    count = 64 * 40
-    x = random.normal(size=(count, *shape)).astype(kind) if kind == np.float32 else random.integers(
-        0, 100, (count, *shape))
-    arrays = {"x_train": x, "y_train": random.integers(0, 10, count), "x_test": x[:64], "y_test": np.arange(64) % 10}
-    with tempfile.TemporaryDirectory() as place:
-        data = pathlib.Path(place) / "data.npz"
-        np.savez(data, **arrays)
-        path = pathlib.Path(place) / "model.onnx"
+class Server:
+    """Sinter's service on a folder of its own, and one model and data set in it."""
+
+    def __init__(self, binary, name, module, about, threads=THREADS, batches=40):
+        self.name, self.folder = name, tempfile.TemporaryDirectory()
+        self.data = pathlib.Path(self.folder.name) / "data.npz"
+        count = 64 * batches
+        x = examples_of(about, count)
+        labels = np.random.default_rng(2).integers(0, 10, count)
+        np.savez(self.data, x_train=x, y_train=labels, x_test=x[:64], y_test=np.arange(64) % 10)
+        path = pathlib.Path(self.folder.name) / "model.onnx"
         exported(module, [torch.from_numpy(x[:2])], path, input_names=["x"], output_names=["y"],
                  dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}})
-        headers = {"Content-Type": "application/octet-stream"}
-        model = requests.post(f"{url}/v1/models?name=peer", data=path.read_bytes(), headers=headers).json()["id"]
-        dataset = requests.post(f"{url}/v1/datasets?name=peer", data=data.read_bytes(), headers=headers).json()["id"]
+        self.process = subprocess.Popen(
+            [binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", f"{self.folder.name}/sinter", "--threads",
+             str(threads)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.url = self.process.stdout.readline().split()[-1]
+        self.model, self.dataset = (
+            requests.post(f"{self.url}/v1/{kind}?name=peer", data=file.read_bytes(),
+                          headers={"Content-Type": "application/octet-stream"}).json()["id"]
+            for kind, file in [("models", path), ("datasets", self.data)])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+
+    def train(self):
+        """Examples a second and the largest resident set in MiB of one epoch."""
+        job = requests.post(f"{self.url}/v1/jobs", json={
+            "kind": "train", "model": self.model, "dataset": self.dataset, "device": "cpu",
+            "data": {"batch_size": 64, "validation_fraction": 0, "preprocess": {"scale": 1}},
+            "params": {"epochs": 1}}).json()
+        memory = 0
+        while job["status"] in ("queued", "running"):
+            memory = max(memory, largest_resident_set(self.process.pid))
+            time.sleep(0.05)
+            job = requests.get(f"{self.url}/v1/jobs/{job['id']}").json()
+        assert job["status"] == "succeeded", job["error"]
+        return job["result"]["training"]["examples_per_second"], memory
+
+    def train_pytorch(self):
+        """The same of PyTorch, in a process of its own."""
         script = TRAINING.format(paths=[str(ROOT / "benches"), str(ROOT / "tests/models")], threads=THREADS,
-                                 name=name, data=str(data))
-        ours, theirs = [], []
-        for _ in range(3):
-            job = requests.post(f"{url}/v1/jobs", json={
-                "kind": "train", "model": model, "dataset": dataset, "device": "cpu",
-                "data": {"batch_size": 64, "validation_fraction": 0, "preprocess": {"scale": 1}},
-                "params": {"epochs": 1}}).json()
-            memory = 0
-            while job["status"] in ("queued", "running"):
-                memory = max(memory, largest_resident_set(server))
-                time.sleep(0.05)
-                job = requests.get(f"{url}/v1/jobs/{job['id']}").json()
-            assert job["status"] == "succeeded", job["error"]
-            ours.append((job["result"]["training"]["examples_per_second"], memory))
-            done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-            theirs.append(json.loads(done.stdout.splitlines()[-1]))
-    (speed, memory), (peer_speed, peer_memory) = (
-        [statistics.median(values) for values in zip(*side)] for side in (ours, theirs))
-    print(f"| {name} | {speed:,.0f} | {peer_speed:,.0f} | {peer_speed / speed:.2f} | {memory:,.0f} "
+                                 name=self.name, data=str(self.data))
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+def medians(rounds):
+    return [statistics.median(values) for values in zip(*rounds)]
+
+
+def training_row(binary, *network):
+    with Server(binary, *network) as server:
+        ours, theirs = zip(*((server.train(), server.train_pytorch()) for _ in range(3)))
+    (speed, memory), (peer_speed, peer_memory) = medians(ours), medians(theirs)
+    print(f"| {network[0]} | {speed:,.0f} | {peer_speed:,.0f} | {peer_speed / speed:.2f} | {memory:,.0f} "
           f"| {peer_memory:,.0f} |", flush=True)
-    return peer_speed / speed
+    return [peer_speed / speed]
+
+
+def scaling_row(binary, *network):
+    kinds = [(1, 20), (2, 20), (2, 40)]
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Server(binary, *network, *kind)) for kind in kinds]
+        rounds = [[server.train() for server in servers] for _ in range(3)]
+    (one, _), (two, memory), (twice, twice_memory) = (medians(results) for results in zip(*rounds))
+    print(f"| {network[0]} | {one:,.0f} | {two:,.0f} | {two / one:.2f} | {twice / two:.2f} | {memory:,.0f} "
+          f"| {twice_memory:,.0f} |", flush=True)
 
 
 def geometric_mean(values):
     return float(np.exp(np.mean(np.log(values)))) if values else float("nan")
+
+
+def table(heading, rows, columns):
+    """Prints a table, whose rows print themselves as they are made, and the means of their ratios."""
+    print(f"{heading}\n| --- |{' ---: |' * columns}", flush=True)
+    means = [f"{geometric_mean(column):.2f}" for column in zip(*[row for row in rows if row])]
+    print(f"\nGeometric means of the ratios of times: {', '.join(means)}.\n" if means else "", flush=True)
 
 
 def main():
@@ -379,31 +459,23 @@ def main():
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
 
-    def chosen(name):
-        return not parts or any(part in name for part in parts)
+    def chosen(kind, named):
+        """All, or those with one of the parts in their name, which has the kind of table in front."""
+        return [row for row in named if not parts or any(part in f"{kind} {row[0]}" for part in parts)]
 
     peak = roofline()
     print(f"PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}, {THREADS} threads. Products reach "
           f"{peak[0]:,.0f} GFLOP/s, copies {peak[1]:.1f} GB/s.\n")
-    print("| operator | forward, ms | beside PyTorch | beside ONNX Runtime | roofline | both, ms | beside PyTorch |")
-    print("| --- |" + " ---: |" * 6)
-    rows = [operator_row(forward, row, peak) for row in operators() if chosen(row.name)]
-    means = [geometric_mean(column) for column in zip(*rows)]
-    print(f"\nGeometric means of the ratios of times: {', '.join(f'{mean:.2f}' for mean in means)}.\n")
-
-    print("| training step, batches of 64 | Sinter, examples/s | PyTorch | ratio of times | Sinter, MiB | PyTorch, MiB |")
-    print("| --- |" + " ---: |" * 5)
-    with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen(
-            [binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", folder, "--threads", str(THREADS)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            url = server.stdout.readline().split()[-1]
-            ratios = [network_row(server.pid, url, *network) for network in networks() if chosen(network[0])]
-        finally:
-            server.terminate()
-            server.wait()
-    print(f"\nGeometric mean of the ratios of times: {geometric_mean(ratios):.2f}.")
+    table("| operator | forward, ms | beside PyTorch | beside ONNX Runtime | roofline | both, ms | beside PyTorch |",
+          (operator_row(forward, row, peak) for row in chosen("operator", operators())), 6)
+    table("| evaluation, batches of 64 | Sinter, ms | PyTorch, ms | ONNX Runtime, ms | beside PyTorch "
+          "| beside ONNX Runtime |",
+          (evaluation_row(forward, *network) for network in chosen("evaluation", networks())), 5)
+    table("| training step, batches of 64 | Sinter, examples/s | PyTorch | ratio of times | Sinter, MiB | PyTorch, MiB |",
+          (training_row(binary, *network) for network in chosen("training", networks())), 5)
+    table("| scaling | one thread, examples/s | two | two by one | twice the examples: speed by speed | MiB "
+          "| twice the examples, MiB |",
+          (scaling_row(binary, *network) for network in chosen("scaling", networks()) if network[0] == "ResNet-20"), 6)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ mod arch;
 mod conv;
 mod correlate;
 mod elementwise;
+mod functions;
 mod gather;
 mod lstm;
 mod math;
 mod norm;
+mod planes;
 mod pool;
 mod product;
 
@@ -30,7 +32,6 @@ use std::cell::Cell;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use self::arch::Arch;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
@@ -42,6 +43,7 @@ use burn::backend::{
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
+use self::arch::Arch;
 use super::value::Value;
 
 /// A computation of `N` inputs with a gradient of its own.
@@ -168,6 +170,19 @@ fn elements(tensor: &FlexTensor) -> &[f32] {
         .expect("kernels get contiguous tensors of float32")
 }
 
+/// The first `N` of `given`, the default behind them: what there is for each input, of a kernel whose last
+/// ones may be missing.
+fn first<T: Default, const M: usize, const N: usize>(given: [T; M]) -> [T; N] {
+    let mut given = given.into_iter();
+    std::array::from_fn(|_| given.next().unwrap_or_default())
+}
+
+/// `target[i] += source[i]`
+#[inline(always)]
+fn add(target: &mut [f32], source: &[f32]) {
+    target.iter_mut().zip(source).for_each(|(t, s)| *t += *s);
+}
+
 fn dims(tensor: &FlexTensor) -> Vec<usize> {
     tensor.layout().shape().to_vec()
 }
@@ -182,13 +197,16 @@ fn inside(gradient: &FlexTensor, out: &FlexTensor, [low, high]: [f32; 2]) -> Fle
             .par_chunks_mut(TASK)
             .zip(from.par_chunks(TASK).zip(results.par_chunks(TASK)))
             .for_each(|(masked, (from, results))| {
-                arch.dispatch(|| {
-                    let both = from.iter().zip(results);
-                    for (masked, (gradient, result)) in masked.iter_mut().zip(both) {
-                        let inside = *result > low && *result < high;
-                        *masked = if inside { *gradient } else { 0.0 };
-                    }
-                });
+                arch.run(
+                    #[inline(always)]
+                    || {
+                        let both = from.iter().zip(results);
+                        for (masked, (gradient, result)) in masked.iter_mut().zip(both) {
+                            let inside = *result > low && *result < high;
+                            *masked = if inside { *gradient } else { 0.0 };
+                        }
+                    },
+                );
             });
     });
     tensor(masked, &dims(gradient))

@@ -50,7 +50,7 @@ def jobs(server):
                    {"granularity": "channel", "target": {"macs_ratio": 0.5}, "finetune": {"epochs": 2}})
     weights = run(server, "prune", base, dataset["id"],
                   {"granularity": "weight", "target": {"sparsity": 0.9}, "schedule": {"steps": 2},
-                   "finetune": {"epochs": 2}})
+                   "finetune": {"epochs": 3}})
     return {"trained": trained, "channels": channels, "weights": weights}
 
 

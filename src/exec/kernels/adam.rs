@@ -1,9 +1,9 @@
 //! Adam's update of one parameter in one pass.
 
-use super::arch::Arch;
 use burn::backend::{BackendTensor, DispatchTensorKind, Flex};
 use rayon::prelude::*;
 
+use super::arch::Arch;
 use super::{dims, elements, plain, tensor, value, written};
 use crate::exec::value::Value;
 

@@ -10,12 +10,13 @@
 //! - by the input: for each remainder `r`, the taps with `d·t ≡ r (mod s)` correlate the padded
 //!   gradient: `dX[c, s·i + r − p] = Σ W[o, c, t] · dY[o, i − ⌊d·t ÷ s⌋]`
 
-use super::arch::Arch;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::arch::Arch;
 use super::correlate::{Block, Correlation, Dots, Factors, Packed, Rows, Tiles};
-use super::{Kernel, elements, inside, run, tensor, with_zeros, written};
+use super::planes::{Layout, Stretch};
+use super::{Kernel, add, elements, first, inside, run, tensor, with_zeros, written};
 use crate::exec::value::{Value, dims};
 use crate::graph::Window;
 
@@ -55,99 +56,6 @@ pub(in crate::exec) fn convolve(
         Some(bias) => run(&convolution, [x, w, bias])?.0,
         None => run(&convolution, [x, w])?.0,
     })
-}
-
-/// Places `first, first + step, …` of an axis, `count` of them.
-#[derive(Debug, Clone, Copy)]
-struct Stretch {
-    first: usize,
-    step: usize,
-    count: usize,
-    /// Where the first one goes.
-    to: usize,
-}
-
-/// How an image is laid out with its padding: `[channels, phases, …]`.
-#[derive(Debug)]
-struct Layout {
-    /// By axis and remainder: which elements of the image there are.
-    stretches: [Vec<Stretch>; 3],
-    /// Size of one phase's plane.
-    extent: [usize; 3],
-    /// Distance of channels.
-    pitch: usize,
-    /// Sizes of the image.
-    image: [usize; 3],
-}
-
-impl Layout {
-    fn phases(&self) -> [usize; 3] {
-        std::array::from_fn(|axis| self.stretches[axis].len())
-    }
-
-    fn new(image: [usize; 3], extent: [usize; 3], stretches: [Vec<Stretch>; 3]) -> Self {
-        let phases: usize = stretches.iter().map(Vec::len).product();
-        let pitch = extent.iter().product::<usize>() * phases;
-        // Planes a multiple of a page apart would fall into the same few places of a cache.
-        let pitch = match pitch.is_multiple_of(512) {
-            true => pitch + 16,
-            false => pitch,
-        };
-        Self {
-            stretches,
-            extent,
-            pitch,
-            image,
-        }
-    }
-
-    /// Elements of `channels` channels.
-    fn len(&self, channels: usize) -> usize {
-        channels * self.pitch + Tiles::SLACK
-    }
-
-    /// Where the plane of these remainders is in a channel.
-    fn phase(&self, remainders: [usize; 3]) -> usize {
-        let phases = self.phases();
-        let index = (remainders[0] * phases[1] + remainders[1]) * phases[2] + remainders[2];
-        index * self.extent.iter().product::<usize>()
-    }
-
-    fn place(&self, at: [usize; 3]) -> usize {
-        (at[0] * self.extent[1] + at[1]) * self.extent[2] + at[2]
-    }
-
-    /// Copies an image's channels; what is padding is zero already.
-    #[inline(always)]
-    fn fill(&self, image: &[f32], buffer: &mut [f32]) {
-        let [depth, height, width] = self.image;
-        let channels = image.chunks_exact(depth * height * width);
-        for (channel, buffer) in channels.zip(buffer.chunks_exact_mut(self.pitch)) {
-            for (a, deep) in self.stretches[0].iter().enumerate() {
-                for (b, high) in self.stretches[1].iter().enumerate() {
-                    for (c, wide) in self.stretches[2].iter().enumerate() {
-                        let start = self.phase([a, b, c]);
-                        for z in 0..deep.count {
-                            for y in 0..high.count {
-                                let row = (deep.first + z * deep.step) * height
-                                    + high.first
-                                    + y * high.step;
-                                let source = &channel[row * width + wide.first.min(width)..];
-                                let to = self.place([deep.to + z, high.to + y, wide.to]);
-                                let target = &mut buffer[start + to..][..wide.count];
-                                if wide.step == 1 {
-                                    target.copy_from_slice(&source[..wide.count]);
-                                } else {
-                                    let source = source.iter().step_by(wide.step);
-                                    target.iter_mut().zip(source).for_each(|(t, s)| *t = *s);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
 }
 
 impl Convolution {
@@ -270,7 +178,7 @@ impl Convolution {
             .collect()
     }
 
-    fn forward(&self, x: &FlexTensor, w: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+    fn result(&self, x: &FlexTensor, w: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
         let layout = self.input_layout();
         let offsets = self.input_offsets(&layout);
         let [channels, outputs] = self.channels;
@@ -511,61 +419,54 @@ impl Convolution {
             .zip(targets)
             .for_each(|((part, group, first), out)| {
                 let rows = out.len() / inner;
-                with_zeros(together * image, |planes| {
-                    with_zeros(together * rows * length, |spread| {
-                        let end = ((part + 1) * per_part).min(self.batch);
-                        for start in (part * per_part..end).step_by(together) {
-                            let count = together.min(end - start);
-                            arch.run(
-                                #[inline(always)]
-                                || {
-                                    for index in 0..count {
-                                        let at = (start + index) * self.groups + group;
-                                        let x = &x[at * channels * from..][..channels * from];
-                                        layout.fill(x, &mut planes[index * image..][..image]);
-                                        let own =
-                                            &gradient[(at * outputs + first) * to..][..rows * to];
-                                        let spread = &mut spread[index * rows * length..];
-                                        for (plane, spread) in own
-                                            .chunks_exact(to)
-                                            .zip(spread.chunks_exact_mut(length))
-                                        {
-                                            for z in 0..depth {
-                                                for y in 0..height {
-                                                    let source =
-                                                        &plane[(z * height + y) * width..][..width];
-                                                    let place = layout.place([z, y, 0]);
-                                                    spread[place..place + width]
-                                                        .copy_from_slice(source);
-                                                }
+                let both = together * image + together * rows * length;
+                with_zeros(both, |both| {
+                    let (planes, spread) = both.split_at_mut(together * image);
+                    let end = ((part + 1) * per_part).min(self.batch);
+                    for start in (part * per_part..end).step_by(together) {
+                        let count = together.min(end - start);
+                        arch.run(
+                            #[inline(always)]
+                            || {
+                                for index in 0..count {
+                                    let at = (start + index) * self.groups + group;
+                                    let x = &x[at * channels * from..][..channels * from];
+                                    layout.fill(x, &mut planes[index * image..][..image]);
+                                    let own = &gradient[(at * outputs + first) * to..][..rows * to];
+                                    let spread = &mut spread[index * rows * length..];
+                                    for (plane, spread) in
+                                        own.chunks_exact(to).zip(spread.chunks_exact_mut(length))
+                                    {
+                                        for z in 0..depth {
+                                            for y in 0..height {
+                                                let source =
+                                                    &plane[(z * height + y) * width..][..width];
+                                                let place = layout.place([z, y, 0]);
+                                                spread[place..place + width]
+                                                    .copy_from_slice(source);
                                             }
                                         }
                                     }
-                                },
-                            );
-                            arch.dispatch(Dots {
-                                rows: &spread[..count * rows * length],
-                                length,
-                                planes: &planes[..count * image],
-                                image,
-                                offsets: &offsets,
-                                out,
-                            });
-                        }
-                    });
+                                }
+                            },
+                        );
+                        arch.dispatch(Dots {
+                            rows: &spread[..count * rows * length],
+                            length,
+                            planes: &planes[..count * image],
+                            image,
+                            offsets: &offsets,
+                            out,
+                        });
+                    }
                 });
             });
-        let (first, others) = sums.split_at_mut(weights);
+        let (total, others) = sums.split_at_mut(weights);
         for other in others.chunks_exact(weights) {
-            first.iter_mut().zip(other).for_each(|(s, o)| *s += *o);
+            add(total, other);
         }
         sums.truncate(weights);
         tensor(sums, &self.shapes[1])
-    }
-
-    /// What is left to the backward pass: input and weights, and the result where it was clipped.
-    fn kept(&self, x: FlexTensor, w: FlexTensor, out: &FlexTensor) -> Kept {
-        (x, w, self.clip.map(|_| out.clone()))
     }
 
     /// Gradients by input, weights and bias.
@@ -616,41 +517,21 @@ const MOST_SUMS: usize = 1 << 22;
 /// Input, weights, and the result where it was clipped.
 type Kept = (FlexTensor, FlexTensor, Option<FlexTensor>);
 
-impl Kernel<3> for Convolution {
+impl<const N: usize> Kernel<N> for Convolution {
     type Kept = Kept;
 
-    fn forward(&self, [x, w, bias]: [FlexTensor; 3]) -> (FlexTensor, Kept) {
-        let out = self.forward(&x, &w, Some(&bias));
-        let kept = self.kept(x, w, &out);
-        (out, kept)
+    fn forward(&self, inputs: [FlexTensor; N]) -> (FlexTensor, Kept) {
+        let out = self.result(&inputs[0], &inputs[1], inputs.get(2));
+        let clipped = self.clip.map(|_| out.clone());
+        (out, (inputs[0].clone(), inputs[1].clone(), clipped))
     }
 
     fn backward(
         &self,
         kept: Kept,
         gradient: FlexTensor,
-        wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
-        self.gradients(kept, gradient, wanted)
-    }
-}
-
-impl Kernel<2> for Convolution {
-    type Kept = Kept;
-
-    fn forward(&self, [x, w]: [FlexTensor; 2]) -> (FlexTensor, Kept) {
-        let out = self.forward(&x, &w, None);
-        let kept = self.kept(x, w, &out);
-        (out, kept)
-    }
-
-    fn backward(
-        &self,
-        kept: Kept,
-        gradient: FlexTensor,
-        wanted: [bool; 2],
-    ) -> [Option<FlexTensor>; 2] {
-        let [x, w, _] = self.gradients(kept, gradient, [wanted[0], wanted[1], false]);
-        [x, w]
+        wanted: [bool; N],
+    ) -> [Option<FlexTensor>; N] {
+        first(self.gradients(kept, gradient, first(wanted)))
     }
 }

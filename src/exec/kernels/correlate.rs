@@ -294,15 +294,9 @@ impl Correlation<'_> {
         let (tiles, offsets, planes) = (self.tiles, self.offsets, self.planes);
         let width = VECTORS * S::F32_LANES;
         let gathers = !self.panels && blocks >= GATHERED;
-        let mut panel = vec![
-            0f32;
-            if gathers {
-                INNER.min(offsets.len()) * width
-            } else {
-                0
-            }
-        ];
-        let steps: Vec<usize> = (0..INNER).map(|row| row * width).collect();
+        let gathered = if gathers { INNER.min(offsets.len()) } else { 0 };
+        let mut panel = vec![0f32; gathered * width];
+        let steps: Vec<usize> = (0..gathered).map(|row| row * width).collect();
         // A tile's part of the planes stays in the first-level cache while all blocks go by.
         for tile in &tiles.tiles {
             for (part, offsets) in offsets.chunks(INNER).enumerate() {

@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::{Kernel, dims, elements, run, tensor, written};
+use super::{Kernel, add, dims, elements, run, tensor, written};
 use crate::exec::value::Value;
 
 /// Rows of the first axis.
@@ -54,7 +54,7 @@ impl Kernel<1> for Gather {
                     let read = self.rows.iter().zip(gradient.chunks_exact(width.max(1)));
                     for (row, gradient) in read.filter(|(row, _)| own.contains(row)) {
                         let target = &mut out[(row - own.start) * width..][..width];
-                        target.iter_mut().zip(gradient).for_each(|(t, g)| *t += *g);
+                        add(target, gradient);
                     }
                 });
         });

@@ -1,9 +1,9 @@
 //! One direction of an LSTM over a whole sequence, and its gradient through time.
 
-use super::arch::Arch;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::arch::Arch;
 use super::math::{sigmoid, tanh};
 use super::product::{Factor, Matrices, multiply};
 use super::{Kernel, all_written, elements, run, tensor};

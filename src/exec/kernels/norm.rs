@@ -1,11 +1,11 @@
 //! Normalisations and softmax, with their gradients, in few passes over the elements.
 
-use super::arch::Arch;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::arch::Arch;
 use super::math::exp;
-use super::{Kernel, dims, elements, run, tensor, value, written};
+use super::{Kernel, add, dims, elements, first, run, tensor, value, written};
 use crate::exec::value::{self, Value};
 
 /// Batch normalisation with the statistics of the batch over `[batch, channels, …]` (Ioffe and
@@ -242,11 +242,11 @@ impl LayerNorm {
         &self,
         x: FlexTensor,
         scale: FlexTensor,
-        shift: Option<FlexTensor>,
+        shift: Option<&FlexTensor>,
     ) -> (FlexTensor, Rows) {
         let width = self.width;
         let source = elements(&x);
-        let (scales, shifts) = (elements(&scale), shift.as_ref().map(elements));
+        let (scales, shifts) = (elements(&scale), shift.map(elements));
         let arch = Arch::new();
         let mut figures = vec![[0f32; 2]; source.len() / width];
         let at_once = rows_at_once(width);
@@ -333,7 +333,7 @@ impl LayerNorm {
             tensor(out, &dims(&x))
         });
         // Sums of parts of fixed size, so that they are the same on any number of threads.
-        let parts: Vec<(Vec<f32>, Vec<f32>)> = source
+        let parts: Vec<[Vec<f32>; 2]> = source
             .par_chunks(at_once * width)
             .zip(gradient.par_chunks(at_once * width))
             .zip(figures.par_chunks(at_once))
@@ -352,56 +352,37 @@ impl LayerNorm {
                         }
                     },
                 );
-                (by_scale, by_shift)
+                [by_scale, by_shift]
             })
             .collect();
-        let total = |which: fn(&(Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
+        let total = |which: usize| {
             let mut sums = vec![0f32; width];
-            for part in &parts {
-                sums.iter_mut().zip(which(part)).for_each(|(s, p)| *s += *p);
-            }
+            parts.iter().for_each(|part| add(&mut sums, &part[which]));
             tensor(sums, &[width])
         };
         [
             by_input,
-            wanted[1].then(|| total(|part| &part.0)),
-            wanted[2].then(|| total(|part| &part.1)),
+            wanted[1].then(|| total(0)),
+            wanted[2].then(|| total(1)),
         ]
     }
 }
 
-impl Kernel<3> for LayerNorm {
+impl<const N: usize> Kernel<N> for LayerNorm {
     type Kept = Rows;
 
-    fn forward(&self, [x, scale, shift]: [FlexTensor; 3]) -> (FlexTensor, Rows) {
-        self.normalize(x, scale, Some(shift))
+    fn forward(&self, inputs: [FlexTensor; N]) -> (FlexTensor, Rows) {
+        let [x, scale] = [&inputs[0], &inputs[1]];
+        self.normalize(x.clone(), scale.clone(), inputs.get(2))
     }
 
     fn backward(
         &self,
         kept: Rows,
         gradient: FlexTensor,
-        wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
-        self.gradients(kept, &gradient, wanted)
-    }
-}
-
-impl Kernel<2> for LayerNorm {
-    type Kept = Rows;
-
-    fn forward(&self, [x, scale]: [FlexTensor; 2]) -> (FlexTensor, Rows) {
-        self.normalize(x, scale, None)
-    }
-
-    fn backward(
-        &self,
-        kept: Rows,
-        gradient: FlexTensor,
-        wanted: [bool; 2],
-    ) -> [Option<FlexTensor>; 2] {
-        let [x, scale, _] = self.gradients(kept, &gradient, [wanted[0], wanted[1], false]);
-        [x, scale]
+        wanted: [bool; N],
+    ) -> [Option<FlexTensor>; N] {
+        first(self.gradients(kept, &gradient, first(wanted)))
     }
 }
 

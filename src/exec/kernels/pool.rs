@@ -1,9 +1,9 @@
 //! Poolings over planes, and their gradients.
 
-use super::arch::Arch;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::arch::Arch;
 use super::{Kernel, dims, elements, run, tensor, written};
 use crate::exec::value::{self, Value};
 use crate::graph::Window;

@@ -1,11 +1,11 @@
 //! Matrix products, of matrices in any order of their axes, with a bias and a clip behind them.
 
-use super::arch::Arch;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::arch::Arch;
 use super::correlate::{Block, Correlation, Factors, Packed, Rows, Tiles};
-use super::{Kernel, dims, elements, inside, run, tensor, with_scratch, written};
+use super::{Kernel, add, dims, elements, first, inside, run, tensor, with_scratch, written};
 use crate::exec::value::{self, Value};
 
 /// `[batch, rows, inner] · [batch, inner, columns]`, with as many axes of batch as there are.
@@ -377,11 +377,6 @@ fn column_sums(values: &FlexTensor) -> FlexTensor {
     const ROWS: usize = 64;
     let columns = *dims(values).last().expect("matrices have two axes");
     let arch = Arch::new();
-    let add = |sums: &mut [f32], row: &[f32]| {
-        sums.iter_mut()
-            .zip(row)
-            .for_each(|(sum, value)| *sum += *value);
-    };
     let parts: Vec<Vec<f32>> = elements(values)
         .par_chunks(ROWS * columns)
         .map(|rows| {
@@ -401,46 +396,25 @@ fn column_sums(values: &FlexTensor) -> FlexTensor {
     tensor(sums, &[columns])
 }
 
-impl Kernel<3> for Product {
+impl<const N: usize> Kernel<N> for Product {
     type Kept = Kept;
 
     fn accepts(&self, input: &FlexTensor) -> bool {
         input.layout().has_positive_strides()
     }
 
-    fn forward(&self, [a, b, bias]: [FlexTensor; 3]) -> (FlexTensor, Kept) {
-        let bias = bias.to_contiguous();
-        self.result(a, b, Some(elements(&bias)))
+    fn forward(&self, inputs: [FlexTensor; N]) -> (FlexTensor, Kept) {
+        let bias = inputs.get(2).map(FlexTensor::to_contiguous);
+        let [a, b] = [&inputs[0], &inputs[1]];
+        self.result(a.clone(), b.clone(), bias.as_ref().map(elements))
     }
 
     fn backward(
         &self,
         kept: Kept,
         gradient: FlexTensor,
-        wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
-        self.gradients(kept, gradient, wanted)
-    }
-}
-
-impl Kernel<2> for Product {
-    type Kept = Kept;
-
-    fn accepts(&self, input: &FlexTensor) -> bool {
-        input.layout().has_positive_strides()
-    }
-
-    fn forward(&self, [a, b]: [FlexTensor; 2]) -> (FlexTensor, Kept) {
-        self.result(a, b, None)
-    }
-
-    fn backward(
-        &self,
-        kept: Kept,
-        gradient: FlexTensor,
-        wanted: [bool; 2],
-    ) -> [Option<FlexTensor>; 2] {
-        let [a, b, _] = self.gradients(kept, gradient, [wanted[0], wanted[1], false]);
-        [a, b]
+        wanted: [bool; N],
+    ) -> [Option<FlexTensor>; N] {
+        first(self.gradients(kept, gradient, first(wanted)))
     }
 }

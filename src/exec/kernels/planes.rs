@@ -1,0 +1,96 @@
+//! Images laid out with their padding, for correlations at any stride.
+
+use super::correlate::Tiles;
+
+/// Places `first, first + step, …` of an axis, `count` of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stretch {
+    pub first: usize,
+    pub step: usize,
+    pub count: usize,
+    /// Where the first one goes.
+    pub to: usize,
+}
+
+/// How an image is laid out with its padding: `[channels, phases, …]`.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// By axis and remainder: which elements of the image there are.
+    pub stretches: [Vec<Stretch>; 3],
+    /// Size of one phase's plane.
+    pub extent: [usize; 3],
+    /// Distance of channels.
+    pub pitch: usize,
+    /// Sizes of the image.
+    pub image: [usize; 3],
+}
+
+impl Layout {
+    fn phases(&self) -> [usize; 3] {
+        std::array::from_fn(|axis| self.stretches[axis].len())
+    }
+
+    pub fn new(image: [usize; 3], extent: [usize; 3], stretches: [Vec<Stretch>; 3]) -> Self {
+        let phases: usize = stretches.iter().map(Vec::len).product();
+        let pitch = extent.iter().product::<usize>() * phases;
+        // Planes a multiple of a page apart would fall into the same few places of a cache.
+        let pitch = match pitch.is_multiple_of(512) {
+            true => pitch + 16,
+            false => pitch,
+        };
+        Self {
+            stretches,
+            extent,
+            pitch,
+            image,
+        }
+    }
+
+    /// Elements of `channels` channels.
+    pub fn len(&self, channels: usize) -> usize {
+        channels * self.pitch + Tiles::SLACK
+    }
+
+    /// Where the plane of these remainders is in a channel.
+    pub fn phase(&self, remainders: [usize; 3]) -> usize {
+        let phases = self.phases();
+        let index = (remainders[0] * phases[1] + remainders[1]) * phases[2] + remainders[2];
+        index * self.extent.iter().product::<usize>()
+    }
+
+    pub fn place(&self, at: [usize; 3]) -> usize {
+        (at[0] * self.extent[1] + at[1]) * self.extent[2] + at[2]
+    }
+
+    /// Copies an image's channels; what is padding is zero already.
+    #[inline(always)]
+    pub fn fill(&self, image: &[f32], buffer: &mut [f32]) {
+        let [depth, height, width] = self.image;
+        let channels = image.chunks_exact(depth * height * width);
+        for (channel, buffer) in channels.zip(buffer.chunks_exact_mut(self.pitch)) {
+            for (a, deep) in self.stretches[0].iter().enumerate() {
+                for (b, high) in self.stretches[1].iter().enumerate() {
+                    for (c, wide) in self.stretches[2].iter().enumerate() {
+                        let start = self.phase([a, b, c]);
+                        for z in 0..deep.count {
+                            for y in 0..high.count {
+                                let row = (deep.first + z * deep.step) * height
+                                    + high.first
+                                    + y * high.step;
+                                let source = &channel[row * width + wide.first.min(width)..];
+                                let to = self.place([deep.to + z, high.to + y, wide.to]);
+                                let target = &mut buffer[start + to..][..wide.count];
+                                if wide.step == 1 {
+                                    target.copy_from_slice(&source[..wide.count]);
+                                } else {
+                                    let source = source.iter().step_by(wide.step);
+                                    target.iter_mut().zip(source).for_each(|(t, s)| *t = *s);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
