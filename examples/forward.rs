@@ -30,6 +30,11 @@ use sinter::host::Array;
 use sinter::onnx::proto::TensorProto;
 use sinter::onnx::read_model;
 
+// The allocator of the program, so that times are those of the service.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static GLOBAL_ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Arguments {
     model: PathBuf,

@@ -28,7 +28,7 @@ pub(super) use norm::{batch_norm_train, layer_norm, softmax};
 pub(super) use pool::{global_average, pool};
 pub(super) use product::product;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
@@ -183,6 +183,32 @@ fn add(target: &mut [f32], source: &[f32]) {
     target.iter_mut().zip(source).for_each(|(t, s)| *t += *s);
 }
 
+/// Copies `source` to `target`, of the same length. Where these are short, a call of `memmove` takes
+/// longer than the copying, which is in pieces that overlap at the end.
+#[inline(always)]
+fn copy(target: &mut [f32], source: &[f32]) {
+    #[inline(always)]
+    fn pieces<const N: usize>(target: &mut [f32], source: &[f32]) {
+        let last = target.len() - N;
+        let mut at = 0;
+        loop {
+            target[at..at + N].copy_from_slice(&source[at..at + N]);
+            if at == last {
+                return;
+            }
+            at = (at + N).min(last);
+        }
+    }
+    let source = &source[..target.len()];
+    match target.len() {
+        0 => {}
+        1..4 => pieces::<1>(target, source),
+        4..8 => pieces::<4>(target, source),
+        8..64 => pieces::<8>(target, source),
+        _ => target.copy_from_slice(source),
+    }
+}
+
 fn dims(tensor: &FlexTensor) -> Vec<usize> {
     tensor.layout().shape().to_vec()
 }
@@ -222,18 +248,18 @@ pub fn work_on_this_thread() {
 }
 
 /// Works with memory of this thread, which holds what was left in it. It is kept for the next call,
-/// because fresh memory takes longer to clear than many results take to compute.
+/// because fresh memory takes longer to clear than many results take to compute; work within work has
+/// its own.
 fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     thread_local! {
-        static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+        static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
     }
-    // Work within work finds none and makes its own.
-    let mut own = SCRATCH.take();
+    let mut own = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     if own.len() < len {
         own.resize(len, 0.0);
     }
     let result = work(&mut own[..len]);
-    SCRATCH.set(own);
+    FREE.with_borrow_mut(|free| free.push(own));
     result
 }
 

@@ -14,9 +14,9 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::arch::Arch;
-use super::correlate::{Block, Correlation, Dots, Factors, Packed, Rows, Tiles};
+use super::correlate::{Block, Correlation, Dots, Rows, Tiles};
 use super::planes::{Layout, Stretch};
-use super::{Kernel, add, elements, first, inside, run, tensor, with_zeros, written};
+use super::{Kernel, add, copy, elements, first, inside, run, tensor, with_zeros, written};
 use crate::exec::value::{Value, dims};
 use crate::graph::Window;
 
@@ -188,26 +188,22 @@ impl Convolution {
         let (block, tiles) = Block::best(arch, outputs, &rows, 1);
         let places: Vec<usize> = (0..offsets.len()).collect();
         let w = elements(w);
-        let packed: Vec<Packed> = w
-            .chunks_exact(outputs * offsets.len())
-            .map(|w| Packed::new(w, outputs, offsets.len(), &places, block))
-            .collect();
-        let (x, bias) = (elements(x), bias.map(elements));
+        let packed = self.pack(w, block, outputs, offsets.len(), &places);
+        let (source, bias) = (elements(x), bias.map(elements));
+        let (plain, needed) = (layout.is_plain(), layout.len(channels));
         let share = self.share(outputs, block.rows);
         let out = written(self.batch * self.groups * outputs * to, |out| {
             out.par_chunks_mut(outputs * to)
-                .zip(x.par_chunks(channels * from))
+                .zip(source.par_chunks(channels * from))
                 .enumerate()
                 .for_each(|(index, (out, x))| {
                     let group = index % self.groups;
+                    let rest = &source[index * channels * from..];
                     let each = |part: usize, out: &mut [f32]| {
-                        with_zeros(layout.len(channels), |planes| {
-                            arch.run(
-                                #[inline(always)]
-                                || layout.fill(x, planes),
-                            );
+                        let mut correlate = |planes: &[f32]| {
                             arch.dispatch(Correlation {
-                                factors: Factors::Packed(&packed[group]),
+                                factors: &packed[group],
+                                block,
                                 offsets: &offsets,
                                 tiles: &tiles,
                                 planes,
@@ -219,6 +215,16 @@ impl Convolution {
                                 out,
                                 plane: to,
                             });
+                        };
+                        if let (true, Some(planes)) = (plain, rest.get(..needed)) {
+                            return correlate(planes);
+                        }
+                        with_zeros(needed, |planes| {
+                            arch.run(
+                                #[inline(always)]
+                                || layout.fill(x, planes),
+                            );
+                            correlate(planes);
                         });
                     };
                     if share >= outputs {
@@ -231,6 +237,25 @@ impl Convolution {
                 });
         });
         tensor(out, &self.shapes[2])
+    }
+
+    /// The weights of each group, packed: `rows` rows, `row_stride` apart, with their `places`.
+    fn pack(
+        &self,
+        w: &[f32],
+        block: Block,
+        rows: usize,
+        row_stride: usize,
+        places: &[usize],
+    ) -> Vec<Vec<f32>> {
+        let groups = w.chunks_exact(w.len() / self.groups);
+        groups
+            .map(|w| {
+                let mut packed = vec![0f32; block.packed_len(rows, places.len())];
+                block.pack(w, rows, row_stride, places, &mut packed);
+                packed
+            })
+            .collect()
     }
 
     /// Rows of the result that one task computes: all of them where there are enough images.
@@ -273,7 +298,8 @@ impl Convolution {
         let taps = self.taps();
         struct Phase {
             offsets: Vec<usize>,
-            packed: Vec<Packed>,
+            packed: Vec<Vec<f32>>,
+            block: Block,
             tiles: Tiles,
         }
         let mut phases = Vec::new();
@@ -327,13 +353,11 @@ impl Convolution {
                     };
                     let offsets = (0..outputs).flat_map(offsets).collect();
                     let (block, tiles) = Block::best(arch, channels, &rows, u);
-                    let packed = w
-                        .chunks_exact(outputs * channels * taps)
-                        .map(|w| Packed::new(w, channels, taps, &places, block))
-                        .collect();
+                    let packed = self.pack(w, block, channels, taps, &places);
                     phases.push(Phase {
                         offsets,
                         packed,
+                        block,
                         tiles,
                     });
                 }
@@ -354,7 +378,8 @@ impl Convolution {
                         );
                         for phase in &phases {
                             arch.dispatch(Correlation {
-                                factors: Factors::Packed(&phase.packed[index % self.groups]),
+                                factors: &phase.packed[index % self.groups],
+                                block: phase.block,
                                 offsets: &phase.offsets,
                                 tiles: &phase.tiles,
                                 planes,
@@ -442,8 +467,7 @@ impl Convolution {
                                                 let source =
                                                     &plane[(z * height + y) * width..][..width];
                                                 let place = layout.place([z, y, 0]);
-                                                spread[place..place + width]
-                                                    .copy_from_slice(source);
+                                                copy(&mut spread[place..place + width], source);
                                             }
                                         }
                                     }

@@ -8,6 +8,7 @@
 //! Matrix Multiplication", 2008, with packing left out for one side).
 
 use super::arch::Arch;
+use super::copy;
 use pulp::{Simd, bytemuck};
 
 /// Positions that are computed together: from `source` in the padded planes on.
@@ -123,17 +124,18 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// What there is for a number of registers; [`correlate`] knows them all.
+    /// What there is for a number of registers; [`Correlation`] knows them all. Sums, one row's factor
+    /// and a tile's values must leave one register free: a sum that is kept in memory halves the speed.
     pub fn all(registers: usize) -> &'static [Block] {
         const fn block(rows: usize, vectors: usize) -> Block {
             Block { rows, vectors }
         }
         const FEW: &[Block] = &[
             block(6, 2),
+            block(4, 2),
             block(12, 1),
             block(8, 1),
             block(1, 8),
-            block(4, 3),
         ];
         const MANY: &[Block] = &[
             block(12, 2),
@@ -161,6 +163,61 @@ impl Block {
         (block, tiles)
     }
 
+    /// Elements of the packed factors of `rows` rows over `inner` rows of the im2col matrix.
+    pub fn packed_len(self, rows: usize, inner: usize) -> usize {
+        rows.next_multiple_of(self.rows) * inner
+    }
+
+    /// Writes the factors of `rows` rows, `[blocks, rows of the im2col matrix, rows of a block]`:
+    /// `factors[row · row_stride + places[k]]` for the k-th row of the im2col matrix.
+    #[inline(always)]
+    pub fn pack(
+        self,
+        factors: &[f32],
+        rows: usize,
+        row_stride: usize,
+        places: &[usize],
+        out: &mut [f32],
+    ) {
+        let parts = out.chunks_exact_mut((places.len() * self.rows).max(1));
+        for (index, part) in parts.enumerate() {
+            let first = index * self.rows;
+            let count = self.rows.min(rows - first);
+            if count < self.rows {
+                part.fill(0.0);
+            }
+            if row_stride == 1 {
+                let targets = part.chunks_exact_mut(self.rows);
+                for (target, &place) in targets.zip(places) {
+                    copy(&mut target[..count], &factors[first + place..]);
+                }
+                continue;
+            }
+            let own = &factors[first * row_stride..];
+            let neighbours = places
+                .first()
+                .zip(places.last())
+                .is_some_and(|(first, last)| last - first + 1 == places.len());
+            match (neighbours && count == self.rows, self.rows) {
+                (true, 4) => interleave::<4>(&own[places[0]..], row_stride, part),
+                (true, 6) => interleave::<6>(&own[places[0]..], row_stride, part),
+                (true, 8) => interleave::<8>(&own[places[0]..], row_stride, part),
+                (true, 12) => interleave::<12>(&own[places[0]..], row_stride, part),
+                (true, 16) => interleave::<16>(&own[places[0]..], row_stride, part),
+                (true, 24) => interleave::<24>(&own[places[0]..], row_stride, part),
+                _ => {
+                    for inside in 0..count {
+                        let own = &own[inside * row_stride..];
+                        let targets = part[inside..].iter_mut().step_by(self.rows);
+                        for (target, &place) in targets.zip(places) {
+                            *target = own[place];
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// Positions of a tile.
     pub fn width(self, arch: Arch) -> usize {
         let (_, lanes) = arch.dispatch(Registers);
@@ -176,6 +233,30 @@ impl Block {
     }
 }
 
+/// `out[k, row] = rows[row · stride + k]`
+#[inline(always)]
+fn interleave<const ROWS: usize>(rows: &[f32], stride: usize, out: &mut [f32]) {
+    const SIDE: usize = 8;
+    let (out, _) = out.as_chunks_mut::<ROWS>();
+    let count = out.len();
+    let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &rows[row * stride..][..count]);
+    let mut pieces = out.chunks_exact_mut(SIDE);
+    for (index, out) in pieces.by_ref().enumerate() {
+        let square: [[f32; SIDE]; ROWS] = rows.map(|row| {
+            let mut piece = [0.0; SIDE];
+            piece.copy_from_slice(&row[index * SIDE..(index + 1) * SIDE]);
+            piece
+        });
+        for (place, out) in out.iter_mut().enumerate() {
+            *out = std::array::from_fn(|row| square[row][place]);
+        }
+    }
+    let done = count - count % SIDE;
+    for (out, place) in pieces.into_remainder().iter_mut().zip(done..) {
+        *out = rows.map(|row| row[place]);
+    }
+}
+
 /// Number of vector registers, and elements of each.
 struct Registers;
 
@@ -187,58 +268,11 @@ impl pulp::WithSimd for Registers {
     }
 }
 
-/// The factors of all rows of a result: `[blocks, rows of the im2col matrix, rows of a block]`.
-pub(super) struct Packed {
-    factors: Vec<f32>,
-    block: Block,
-}
-
-impl Packed {
-    /// `factors[row · row_stride + places[k]]` for the k-th row of the im2col matrix.
-    pub fn new(
-        factors: &[f32],
-        rows: usize,
-        row_stride: usize,
-        places: &[usize],
-        block: Block,
-    ) -> Self {
-        let blocks = rows.div_ceil(block.rows);
-        let mut packed = vec![0f32; blocks * places.len() * block.rows];
-        for (index, part) in packed
-            .chunks_exact_mut((places.len() * block.rows).max(1))
-            .enumerate()
-        {
-            for inside in 0..block.rows.min(rows - index * block.rows) {
-                let own = &factors[(index * block.rows + inside) * row_stride..];
-                let targets = part[inside..].iter_mut().step_by(block.rows);
-                for (target, &place) in targets.zip(places) {
-                    *target = own[place];
-                }
-            }
-        }
-        Self {
-            factors: packed,
-            block,
-        }
-    }
-}
-
-/// Where a product's factors are.
-#[derive(Clone, Copy)]
-pub(super) enum Factors<'a> {
-    Packed(&'a Packed),
-    /// `count` rows that lie `stride` apart, each in the order of the im2col matrix.
-    Rows {
-        elements: &'a [f32],
-        stride: usize,
-        count: usize,
-        block: Block,
-    },
-}
-
 /// One product: rows from `first` (a multiple of the block's rows) on, as many as fill `out`.
 pub(super) struct Correlation<'a> {
-    pub factors: Factors<'a>,
+    /// As [`Block::pack`] writes them.
+    pub factors: &'a [f32],
+    pub block: Block,
     /// By row of the im2col matrix, added to a tile's place.
     pub offsets: &'a [usize],
     pub tiles: &'a Tiles,
@@ -262,15 +296,11 @@ impl pulp::WithSimd for Correlation<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Block { rows, vectors } = match self.factors {
-            Factors::Packed(packed) => packed.block,
-            Factors::Rows { block, .. } => block,
-        };
-        match (rows, vectors) {
+        match (self.block.rows, self.block.vectors) {
             (6, 2) => self.run::<S, 6, 2>(simd),
             (12, 1) => self.run::<S, 12, 1>(simd),
             (8, 1) => self.run::<S, 8, 1>(simd),
-            (4, 3) => self.run::<S, 4, 3>(simd),
+            (4, 2) => self.run::<S, 4, 2>(simd),
             (1, 8) => self.run::<S, 1, 8>(simd),
             (12, 2) => self.run::<S, 12, 2>(simd),
             (8, 3) => self.run::<S, 8, 3>(simd),
@@ -294,21 +324,30 @@ impl Correlation<'_> {
         let (tiles, offsets, planes) = (self.tiles, self.offsets, self.planes);
         let width = VECTORS * S::F32_LANES;
         let gathers = !self.panels && blocks >= GATHERED;
-        let gathered = if gathers { INNER.min(offsets.len()) } else { 0 };
-        let mut panel = vec![0f32; gathered * width];
-        let steps: Vec<usize> = (0..gathered).map(|row| row * width).collect();
+        let mut gathered = vec![
+            0f32;
+            if gathers {
+                INNER.min(offsets.len()) * width
+            } else {
+                0
+            }
+        ];
         // A tile's part of the planes stays in the first-level cache while all blocks go by.
         for tile in &tiles.tiles {
             for (part, offsets) in offsets.chunks(INNER).enumerate() {
-                let mut read = (offsets, &planes[tile.source..]);
-                if gathers {
-                    for (row, &offset) in panel.chunks_exact_mut(width).zip(offsets) {
+                let read = if self.panels {
+                    let start = tile.source + part * INNER * width;
+                    Read::Panel(&planes[start..][..offsets.len() * width])
+                } else if gathers {
+                    for (row, &offset) in gathered.chunks_exact_mut(width).zip(offsets) {
                         row.copy_from_slice(&planes[tile.source + offset..][..width]);
                     }
-                    read = (&steps[..offsets.len()], &panel);
-                }
+                    Read::Panel(&gathered[..offsets.len() * width])
+                } else {
+                    Read::Planes(&planes[tile.source..], offsets)
+                };
                 for block in 0..blocks {
-                    self.tile::<S, ROWS, VECTORS>(simd, block, part, tile, read.0, read.1);
+                    self.tile::<S, ROWS, VECTORS>(simd, block, part, tile, &read);
                 }
             }
         }
@@ -323,10 +362,10 @@ impl Correlation<'_> {
         block: usize,
         part: usize,
         tile: &Tile,
-        offsets: &[usize],
-        planes: &[f32],
+        read: &Read,
     ) {
         let inner = self.offsets.len();
+        let count = read.count(VECTORS * S::F32_LANES);
         let first = self.first + block * ROWS;
         let end = self.out.len().min((block + 1) * ROWS * self.plane);
         let out = &mut self.out[block * ROWS * self.plane..end];
@@ -354,25 +393,19 @@ impl Correlation<'_> {
                 }
             }
         }
-        let mut sums = match self.factors {
-            Factors::Packed(packed) => {
-                let place = first * inner + part * INNER * ROWS;
-                let factors = &packed.factors[place..][..offsets.len() * ROWS];
-                products(simd, sums, factors, offsets, planes)
-            }
-            Factors::Rows {
-                elements,
-                stride,
-                count,
-                ..
-            } => {
-                // A block that juts out computes its last row again.
-                let row = |row: usize| (first + row).min(count - 1) * stride + part * INNER;
-                let rows = std::array::from_fn(|at| &elements[row(at)..][..offsets.len()]);
-                products_of_rows(simd, sums, rows, offsets, planes)
+        let width = VECTORS * S::F32_LANES;
+        let place = first * inner + part * INNER * ROWS;
+        let (factors, _) = self.factors[place..][..count * ROWS].as_chunks::<ROWS>();
+        let mut sums = match *read {
+            Read::Panel(panel) => products(simd, sums, factors, panel.chunks_exact(width)),
+            Read::Planes(planes, offsets) => {
+                let rows = offsets
+                    .iter()
+                    .map(|&offset| &planes[offset..offset + width]);
+                products(simd, sums, factors, rows)
             }
         };
-        if let (true, Some([low, high])) = (part * INNER + offsets.len() == inner, self.clip) {
+        if let (true, Some([low, high])) = (part * INNER + count == inner, self.clip) {
             let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
             for sum in sums.iter_mut().flatten() {
                 *sum = simd.min_f32s(high, simd.max_f32s(low, *sum));
@@ -382,8 +415,10 @@ impl Correlation<'_> {
             let lanes: &[f32] = bytemuck::cast_slice(sums);
             for run in runs {
                 let source = &lanes[run.from..run.from + run.len];
-                if step == 1 {
-                    plane[run.to..run.to + run.len].copy_from_slice(source);
+                if run.len == width && step == 1 {
+                    plane[run.to..run.to + width].copy_from_slice(&lanes[..width]);
+                } else if step == 1 {
+                    copy(&mut plane[run.to..run.to + run.len], source);
                 } else {
                     let target = plane[run.to..].iter_mut().step_by(step);
                     target.zip(source).for_each(|(t, s)| *t = *s);
@@ -393,48 +428,39 @@ impl Correlation<'_> {
     }
 }
 
-/// `sums[row] += Σ factors[k, row] · planes[offsets[k]..]`
+/// Where the rows of the im2col matrix are read for one tile.
+enum Read<'a> {
+    /// One behind the other.
+    Panel(&'a [f32]),
+    /// Each behind its offset.
+    Planes(&'a [f32], &'a [usize]),
+}
+
+impl Read<'_> {
+    /// Number of rows.
+    #[inline(always)]
+    fn count(&self, width: usize) -> usize {
+        match self {
+            Self::Panel(panel) => panel.len() / width,
+            Self::Planes(_, offsets) => offsets.len(),
+        }
+    }
+}
+
+/// `sums[row] += Σ factors[k, row] · values[k]`
 #[inline(always)]
-fn products<S: Simd, const ROWS: usize, const VECTORS: usize>(
+fn products<'a, S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     mut sums: [[S::f32s; VECTORS]; ROWS],
-    factors: &[f32],
-    offsets: &[usize],
-    planes: &[f32],
+    factors: &[[f32; ROWS]],
+    values: impl Iterator<Item = &'a [f32]>,
 ) -> [[S::f32s; VECTORS]; ROWS] {
-    let (factors, _) = factors.as_chunks::<ROWS>();
-    for (factors, &offset) in factors.iter().zip(offsets) {
-        let (read, _) = S::as_simd_f32s(&planes[offset..offset + VECTORS * S::F32_LANES]);
+    for (factors, values) in factors.iter().zip(values) {
+        let (read, _) = S::as_simd_f32s(values);
         let mut values = [simd.splat_f32s(0.0); VECTORS];
         values.copy_from_slice(&read[..VECTORS]);
         for row in 0..ROWS {
             let factor = simd.splat_f32s(factors[row]);
-            for vector in 0..VECTORS {
-                sums[row][vector] = simd.mul_add_f32s(factor, values[vector], sums[row][vector]);
-            }
-        }
-    }
-    sums
-}
-
-/// The same of factors that are not packed.
-#[inline(always)]
-fn products_of_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    mut sums: [[S::f32s; VECTORS]; ROWS],
-    rows: [&[f32]; ROWS],
-    offsets: &[usize],
-    planes: &[f32],
-) -> [[S::f32s; VECTORS]; ROWS] {
-    let count = offsets.len();
-    let rows = rows.map(|row| &row[..count]);
-    for place in 0..count {
-        let offset = offsets[place];
-        let (read, _) = S::as_simd_f32s(&planes[offset..offset + VECTORS * S::F32_LANES]);
-        let mut values = [simd.splat_f32s(0.0); VECTORS];
-        values.copy_from_slice(&read[..VECTORS]);
-        for row in 0..ROWS {
-            let factor = simd.splat_f32s(rows[row][place]);
             for vector in 0..VECTORS {
                 sums[row][vector] = simd.mul_add_f32s(factor, values[vector], sums[row][vector]);
             }
@@ -468,7 +494,7 @@ impl pulp::WithSimd for Dots<'_> {
             S::REGISTER_COUNT >= 32,
         ) {
             (true, _) => self.run::<S, 1, 9>(simd),
-            (false, false) => self.run::<S, 3, 4>(simd),
+            (false, false) => self.run::<S, 2, 6>(simd),
             (false, true) => self.run::<S, 4, 6>(simd),
         }
     }

@@ -63,9 +63,22 @@ impl Lstm {
         }
     }
 
-    /// Examples that a thread takes at once.
+    /// Examples that a thread takes from the first step to the last. Each example's numbers are the
+    /// same in any company.
     fn at_once(&self) -> usize {
-        (8192 / self.hidden).max(1)
+        self.batch.div_ceil(rayon::current_num_threads())
+    }
+
+    /// A sequence of rows of `width` elements for each example, by part of the batch and place of time.
+    fn parts<'a>(&self, sequence: &'a mut [f32], width: usize) -> Vec<Vec<&'a mut [f32]>> {
+        let rows = self.at_once();
+        let mut parts: Vec<Vec<&mut [f32]>> =
+            (0..self.batch.div_ceil(rows)).map(|_| Vec::new()).collect();
+        for step in sequence.chunks_exact_mut(self.batch * width) {
+            let own = parts.iter_mut().zip(step.chunks_mut(rows * width));
+            own.for_each(|(part, step)| part.push(step));
+        }
+        parts
     }
 
     fn matrix(&self, elements: Vec<f32>, width: usize) -> FlexTensor {
@@ -97,46 +110,54 @@ impl Kernel<4> for Lstm {
         &self,
         [given, recurrence, first_h, first_c]: [FlexTensor; 4],
     ) -> (FlexTensor, Kept) {
-        let (step, gates_step) = (self.batch * self.hidden, 4 * self.batch * self.hidden);
         let hidden = self.hidden;
-        let factor = Factor::new(&Matrices::of(&recurrence).turned(), self.batch);
+        let (rows, step) = (self.at_once(), self.batch * hidden);
+        let factor = Factor::new(&Matrices::of(&recurrence).turned(), rows);
         let source = elements(&given);
+        let (first_h, last) = (elements(&first_h), elements(&first_c));
         let arch = Arch::new();
-        let lens = [
-            self.time * step + step,
-            self.time * gates_step,
-            self.time * step,
-            self.time * step,
-        ];
+        let order = self.order();
+        let states = self.time * step;
+        let lens = [states + step, 4 * states, states, states];
         let made = all_written(&lens, |mut all| {
             let [out, gates, cells, before] = &mut all[..] else {
                 unreachable!("as many as there are lengths");
             };
-            let mut h = elements(&first_h).to_vec();
-            let mut c = elements(&first_c).to_vec();
-            for place in self.order() {
-                before[place * step..][..step].copy_from_slice(&h);
-                let own = Matrices::new(&h, self.batch, hidden);
-                let product = factor.multiply(&own);
-                let mut next = vec![0f32; step];
-                let rows = self.at_once();
-                let parts = gates[place * gates_step..][..gates_step]
-                    .par_chunks_mut(4 * hidden * rows)
-                    .zip(source[place * gates_step..].par_chunks(4 * hidden * rows))
-                    .zip(product.par_chunks(4 * hidden * rows))
-                    .zip(c.par_chunks_mut(hidden * rows))
-                    .zip(next.par_chunks_mut(hidden * rows));
-                parts.for_each(|((((gates, given), product), c), h)| {
+            let (out, last_c) = out.split_at_mut(states);
+            last_c.copy_from_slice(last);
+            let own = |all| self.parts(all, hidden);
+            let parts = own(out)
+                .into_par_iter()
+                .zip(self.parts(gates, 4 * hidden))
+                .zip(own(cells))
+                .zip(own(before))
+                .zip(last_c.par_chunks_mut(rows * hidden))
+                .zip(first_h.par_chunks(rows * hidden))
+                .enumerate();
+            parts.for_each(|(part, (((((out, gates), cells), before), c), first_h))| {
+                let mut out: Vec<&mut [f32]> = out;
+                let (mut gates, mut cells, mut before) = (gates, cells, before);
+                let mut product = vec![0f32; 4 * c.len()];
+                let mut earlier: Option<usize> = None;
+                for &place in &order {
+                    let h = match earlier {
+                        Some(earlier) => &out[earlier],
+                        None => first_h,
+                    };
+                    before[place].copy_from_slice(h);
+                    factor.multiply(&Matrices::new(h, c.len() / hidden, hidden), &mut product);
+                    let given = &source[4 * (place * step + part * rows * hidden)..];
                     arch.run(
                         #[inline(always)]
                         || {
-                            let both = given.iter().zip(product);
+                            let both = given.iter().zip(&product);
+                            let gates = &mut *gates[place];
                             gates
                                 .iter_mut()
                                 .zip(both)
                                 .for_each(|(gate, (given, product))| *gate = given + product);
-                            let examples =
-                                c.chunks_exact_mut(hidden).zip(h.chunks_exact_mut(hidden));
+                            let h = out[place].chunks_exact_mut(hidden);
+                            let examples = c.chunks_exact_mut(hidden).zip(h);
                             for (gates, (c, h)) in gates.chunks_exact_mut(4 * hidden).zip(examples)
                             {
                                 let [i, o, f, g] = quarters_mut(gates);
@@ -151,12 +172,10 @@ impl Kernel<4> for Lstm {
                             }
                         },
                     );
-                });
-                cells[place * step..][..step].copy_from_slice(&c);
-                out[place * step..][..step].copy_from_slice(&next);
-                h = next;
-            }
-            out[self.time * step..].copy_from_slice(&c);
+                    cells[place].copy_from_slice(c);
+                    earlier = Some(place);
+                }
+            });
         });
         let [out, gates, cells, before]: [Vec<f32>; 4] =
             made.try_into().expect("as many as there are lengths");
@@ -177,67 +196,68 @@ impl Kernel<4> for Lstm {
         gradient: FlexTensor,
         wanted: [bool; 4],
     ) -> [Option<FlexTensor>; 4] {
-        let (step, gates_step) = (self.batch * self.hidden, 4 * self.batch * self.hidden);
         let hidden = self.hidden;
+        let (rows, step) = (self.at_once(), self.batch * hidden);
         let gradient = elements(&gradient);
         let (gates, cells) = (elements(&kept.gates), elements(&kept.cells));
         let first_c = elements(&kept.first_c);
         let arch = Arch::new();
+        let (gradient, by_last_c) = gradient.split_at(self.time * step);
         let mut by_h = vec![0f32; step];
-        let mut by_c = gradient[self.time * step..].to_vec();
+        let mut by_c = by_last_c.to_vec();
         let order = self.order();
-        let factor = Factor::new(&Matrices::of(&kept.recurrence), self.batch);
-        let by_gates = super::written(self.time * gates_step, |by_gates| {
-            for (number, &place) in order.iter().enumerate().rev() {
-                let earlier = match number {
-                    0 => first_c,
-                    _ => &cells[order[number - 1] * step..][..step],
-                };
-                let rows = self.at_once();
-                let own = &mut by_gates[place * gates_step..][..gates_step];
-                let parts = own
-                    .par_chunks_mut(4 * hidden * rows)
-                    .zip(gates[place * gates_step..].par_chunks(4 * hidden * rows))
-                    .zip(by_c.par_chunks_mut(hidden * rows))
-                    .zip(by_h.par_chunks(hidden * rows))
-                    .zip(gradient[place * step..].par_chunks(hidden * rows))
-                    .zip(cells[place * step..].par_chunks(hidden * rows))
-                    .zip(earlier.par_chunks(hidden * rows));
-                parts.for_each(
-                    |((((((by_gates, gates), by_c), by_h), gradient), cells), earlier)| {
-                        arch.run(
-                            #[inline(always)]
-                            || {
-                                for example in 0..by_c.len() / hidden {
-                                    let at = example * hidden;
-                                    let [i, o, f, g] = quarters(&gates[4 * at..][..4 * hidden]);
-                                    let [di, d_o, df, dg] =
-                                        quarters_mut(&mut by_gates[4 * at..][..4 * hidden]);
-                                    let by_c = &mut by_c[at..][..hidden];
-                                    let (by_h, gradient) =
-                                        (&by_h[at..][..hidden], &gradient[at..][..hidden]);
-                                    let (cells, earlier) =
-                                        (&cells[at..][..hidden], &earlier[at..][..hidden]);
-                                    for unit in 0..hidden {
-                                        let dh = by_h[unit] + gradient[unit];
-                                        let bent = tanh(cells[unit]);
-                                        let dc = by_c[unit] + dh * o[unit] * (1.0 - bent * bent);
-                                        d_o[unit] = dh * bent * o[unit] * (1.0 - o[unit]);
-                                        di[unit] = dc * g[unit] * i[unit] * (1.0 - i[unit]);
-                                        df[unit] = dc * earlier[unit] * f[unit] * (1.0 - f[unit]);
-                                        dg[unit] = dc * i[unit] * (1.0 - g[unit] * g[unit]);
-                                        by_c[unit] = dc * f[unit];
-                                    }
+        let factor = Factor::new(&Matrices::of(&kept.recurrence), rows);
+        let by_gates = super::written(4 * self.time * step, |by_gates| {
+            let parts = self
+                .parts(by_gates, 4 * hidden)
+                .into_par_iter()
+                .zip(by_h.par_chunks_mut(rows * hidden))
+                .zip(by_c.par_chunks_mut(rows * hidden))
+                .enumerate();
+            parts.for_each(|(part, ((by_gates, by_h), by_c))| {
+                let mut by_gates: Vec<&mut [f32]> = by_gates;
+                let first = part * rows * hidden;
+                for (number, &place) in order.iter().enumerate().rev() {
+                    let earlier = match number {
+                        0 => &first_c[first..],
+                        _ => &cells[order[number - 1] * step + first..],
+                    };
+                    let start = place * step + first;
+                    let (gates, cells) = (&gates[4 * start..], &cells[start..]);
+                    let gradient = &gradient[start..];
+                    let by_gates = &mut *by_gates[place];
+                    arch.run(
+                        #[inline(always)]
+                        || {
+                            for example in 0..by_c.len() / hidden {
+                                let at = example * hidden;
+                                let [i, o, f, g] = quarters(&gates[4 * at..][..4 * hidden]);
+                                let [di, d_o, df, dg] =
+                                    quarters_mut(&mut by_gates[4 * at..][..4 * hidden]);
+                                let by_c = &mut by_c[at..][..hidden];
+                                let (by_h, gradient) =
+                                    (&by_h[at..][..hidden], &gradient[at..][..hidden]);
+                                let (cells, earlier) =
+                                    (&cells[at..][..hidden], &earlier[at..][..hidden]);
+                                for unit in 0..hidden {
+                                    let dh = by_h[unit] + gradient[unit];
+                                    let bent = tanh(cells[unit]);
+                                    let dc = by_c[unit] + dh * o[unit] * (1.0 - bent * bent);
+                                    d_o[unit] = dh * bent * o[unit] * (1.0 - o[unit]);
+                                    di[unit] = dc * g[unit] * i[unit] * (1.0 - i[unit]);
+                                    df[unit] = dc * earlier[unit] * f[unit] * (1.0 - f[unit]);
+                                    dg[unit] = dc * i[unit] * (1.0 - g[unit] * g[unit]);
+                                    by_c[unit] = dc * f[unit];
                                 }
-                            },
-                        );
-                    },
-                );
-                if number > 0 || wanted[2] {
-                    let own = Matrices::new(own, self.batch, 4 * hidden);
-                    by_h = factor.multiply(&own);
+                            }
+                        },
+                    );
+                    if number > 0 || wanted[2] {
+                        let own = Matrices::new(by_gates, by_c.len() / hidden, 4 * hidden);
+                        factor.multiply(&own, by_h);
+                    }
                 }
-            }
+            });
         });
         let by_gates = tensor(by_gates, &[self.time * self.batch, 4 * hidden]);
         let by_recurrence = wanted[1].then(|| {

@@ -1,5 +1,6 @@
 //! Images laid out with their padding, for correlations at any stride.
 
+use super::copy;
 use super::correlate::Tiles;
 
 /// Places `first, first + step, …` of an axis, `count` of them.
@@ -33,17 +34,26 @@ impl Layout {
     pub fn new(image: [usize; 3], extent: [usize; 3], stretches: [Vec<Stretch>; 3]) -> Self {
         let phases: usize = stretches.iter().map(Vec::len).product();
         let pitch = extent.iter().product::<usize>() * phases;
-        // Planes a multiple of a page apart would fall into the same few places of a cache.
-        let pitch = match pitch.is_multiple_of(512) {
-            true => pitch + 16,
-            false => pitch,
-        };
-        Self {
+        let mut layout = Self {
             stretches,
             extent,
             pitch,
             image,
+        };
+        // Planes a multiple of a page apart would fall into the same few places of a cache.
+        if pitch.is_multiple_of(512) && !layout.is_plain() {
+            layout.pitch += 16;
         }
+        layout
+    }
+
+    /// Whether the image lies like this already, but for what is read behind its end.
+    pub fn is_plain(&self) -> bool {
+        let whole = |axis: usize| match self.stretches[axis].as_slice() {
+            [one] => one.step == 1 && one.to == 0 && one.count == self.image[axis],
+            _ => false,
+        };
+        self.extent == self.image && (0..3).all(whole)
     }
 
     /// Elements of `channels` channels.
@@ -81,7 +91,7 @@ impl Layout {
                                 let to = self.place([deep.to + z, high.to + y, wide.to]);
                                 let target = &mut buffer[start + to..][..wide.count];
                                 if wide.step == 1 {
-                                    target.copy_from_slice(&source[..wide.count]);
+                                    copy(target, source);
                                 } else {
                                     let source = source.iter().step_by(wide.step);
                                     target.iter_mut().zip(source).for_each(|(t, s)| *t = *s);

@@ -4,8 +4,8 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::arch::Arch;
-use super::correlate::{Block, Correlation, Factors, Packed, Rows, Tiles};
-use super::{Kernel, add, dims, elements, first, inside, run, tensor, with_scratch, written};
+use super::correlate::{Block, Correlation, Rows, Tiles};
+use super::{Kernel, add, copy, dims, elements, first, inside, run, tensor, with_scratch, written};
 use crate::exec::value::{self, Value};
 
 /// `[batch, rows, inner] · [batch, inner, columns]`, with as many axes of batch as there are.
@@ -103,7 +103,7 @@ impl<'a> Matrices<'a> {
         }
         if right == 1 {
             for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                out[..count].copy_from_slice(&self.elements[start + row * down..][..count]);
+                copy(&mut out[..count], &self.elements[start + row * down..]);
             }
             return;
         }
@@ -121,9 +121,6 @@ impl<'a> Matrices<'a> {
 
 /// Multiplications from which on more than one thread is worth it.
 const LARGE: usize = 1 << 18;
-
-/// Columns up to which the first factor is read as it lies.
-const FEW_COLUMNS: usize = 256;
 
 /// How one matrix of many lies in memory as the second factor: tile by tile, so that a tile is read
 /// from one end to the other.
@@ -211,34 +208,38 @@ impl<'a> Plan<'a> {
 
     /// One matrix times the one whose elements are `filled`; by many threads where that helps.
     fn multiply(&self, a: &Matrices, item: usize, filled: &[f32], out: &mut [f32]) {
-        let panels = self.panels;
-        let rows = out.len() / panels.columns;
-        let at_once = match out.len() * panels.inner >= LARGE {
+        let columns = self.panels.columns;
+        let rows = out.len() / columns;
+        let at_once = match out.len() * self.panels.inner >= LARGE {
             true => rows.div_ceil(4 * rayon::current_num_threads()),
             false => rows,
         };
-        let at_once = at_once.next_multiple_of(panels.block.rows);
-        let some = |(part, out): (usize, &mut [f32])| {
-            let first = part * at_once;
-            let own = &a.elements[a.starts[item] + first * a.strides[0]..];
-            let count = out.len() / panels.columns;
-            let block = panels.block;
-            let packed;
-            // Packing takes as long as multiplying by some dozen columns.
-            let factors = match a.strides[1] == 1 && panels.columns <= FEW_COLUMNS {
-                true => Factors::Rows {
-                    elements: own,
-                    stride: a.strides[0],
-                    count,
-                    block,
-                },
-                false => {
-                    packed = Packed::new(own, count, a.strides[0], &self.places, block);
-                    Factors::Packed(&packed)
-                }
-            };
-            self.arch.dispatch(Correlation {
-                factors,
+        let at_once = at_once.next_multiple_of(self.panels.block.rows);
+        let elements = &a.elements[a.starts[item]..];
+        if at_once >= rows {
+            return self.multiply_rows(elements, a.strides, filled, out);
+        }
+        let parts = out.par_chunks_mut(at_once * columns).enumerate();
+        parts.for_each(|(part, out)| {
+            let own = &elements[part * at_once * a.strides[0]..];
+            self.multiply_rows(own, a.strides, filled, out);
+        });
+    }
+
+    /// As many rows as fill `out`, on this thread.
+    fn multiply_rows(&self, rows: &[f32], strides: [usize; 2], filled: &[f32], out: &mut [f32]) {
+        let panels = self.panels;
+        let count = out.len() / panels.columns;
+        let block = panels.block;
+        with_scratch(block.packed_len(count, panels.inner), |packed| {
+            let arch = self.arch;
+            arch.run(
+                #[inline(always)]
+                || block.pack(rows, count, strides[0], &self.places, packed),
+            );
+            arch.dispatch(Correlation {
+                factors: packed,
+                block,
                 offsets: &panels.offsets,
                 tiles: &panels.tiles,
                 planes: filled,
@@ -250,14 +251,7 @@ impl<'a> Plan<'a> {
                 out,
                 plane: panels.columns,
             });
-        };
-        match at_once < rows {
-            true => out
-                .par_chunks_mut(at_once * panels.columns)
-                .enumerate()
-                .for_each(some),
-            false => some((0, out)),
-        }
+        });
     }
 }
 
@@ -277,12 +271,10 @@ impl Factor {
         Self { panels, elements }
     }
 
-    /// `a` times this matrix.
-    pub fn multiply(&self, a: &Matrices) -> Vec<f32> {
+    /// `a`, one matrix, times this one, on this thread.
+    pub fn multiply(&self, a: &Matrices, out: &mut [f32]) {
         let plan = Plan::of(a, &self.panels, None, None);
-        written(a.rows * self.panels.columns, |out| {
-            plan.multiply(a, 0, &self.elements, out);
-        })
+        plan.multiply_rows(&a.elements[a.starts[0]..], a.strides, &self.elements, out);
     }
 }
 
