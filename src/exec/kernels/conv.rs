@@ -189,52 +189,41 @@ impl Convolution {
         let places: Vec<usize> = (0..offsets.len()).collect();
         let w = elements(w);
         let packed = self.pack(w, block, outputs, offsets.len(), &places);
-        let (source, bias) = (elements(x), bias.map(elements));
-        let (plain, needed) = (layout.is_plain(), layout.len(channels));
+        let (x, bias) = (elements(x), bias.map(elements));
         let share = self.share(outputs, block.rows);
+        let correlate = |group: usize, first: usize, planes: &[f32], out: &mut [f32]| {
+            arch.dispatch(Correlation {
+                factors: &packed[group],
+                block,
+                offsets: &offsets,
+                tiles: &tiles,
+                planes,
+                panels: false,
+                bias: bias.map(|bias| &bias[group * outputs..][..outputs]),
+                along: None,
+                clip: self.clip,
+                first,
+                out,
+                plane: to,
+            });
+        };
         let out = written(self.batch * self.groups * outputs * to, |out| {
-            out.par_chunks_mut(outputs * to)
-                .zip(source.par_chunks(channels * from))
-                .enumerate()
-                .for_each(|(index, (out, x))| {
-                    let group = index % self.groups;
-                    let rest = &source[index * channels * from..];
-                    let each = |part: usize, out: &mut [f32]| {
-                        let mut correlate = |planes: &[f32]| {
-                            arch.dispatch(Correlation {
-                                factors: &packed[group],
-                                block,
-                                offsets: &offsets,
-                                tiles: &tiles,
-                                planes,
-                                panels: false,
-                                bias: bias.map(|bias| &bias[group * outputs..][..outputs]),
-                                along: None,
-                                clip: self.clip,
-                                first: part * share,
-                                out,
-                                plane: to,
-                            });
-                        };
-                        if let (true, Some(planes)) = (plain, rest.get(..needed)) {
-                            return correlate(planes);
-                        }
-                        with_zeros(needed, |planes| {
-                            arch.run(
-                                #[inline(always)]
-                                || layout.fill(x, planes),
-                            );
-                            correlate(planes);
-                        });
-                    };
-                    if share >= outputs {
-                        each(0, out);
-                    } else {
-                        out.par_chunks_mut(share * to)
-                            .enumerate()
-                            .for_each(|(part, out)| each(part, out));
-                    }
+            if share >= outputs {
+                return self.each_image(&layout, channels, x, out, |group, planes, out| {
+                    correlate(group, 0, planes, out);
                 });
+            }
+            let images = out.par_chunks_mut(outputs * to).enumerate();
+            images.for_each(|(image, out)| {
+                let rest = &x[image * channels * from..];
+                let parts = out.par_chunks_mut(share * to).enumerate();
+                parts.for_each(|(part, out)| {
+                    with_zeros(layout.len(channels), |buffer| {
+                        let planes = layout.lay(arch, channels, rest, buffer);
+                        correlate(image % self.groups, part * share, planes, out);
+                    });
+                });
+            });
         });
         tensor(out, &self.shapes[2])
     }
@@ -258,6 +247,30 @@ impl Convolution {
             .collect()
     }
 
+    /// Calls `work` with each group of each image, its padded planes and what is made of them. Padding is
+    /// cleared once for many images.
+    fn each_image(
+        &self,
+        layout: &Layout,
+        channels: usize,
+        images: &[f32],
+        out: &mut [f32],
+        work: impl Fn(usize, &[f32], &mut [f32]) + Sync,
+    ) {
+        let count = self.batch * self.groups;
+        let (from, to) = (images.len() / count, out.len() / count);
+        let at_once = count.div_ceil(8 * rayon::current_num_threads());
+        let tasks = out.par_chunks_mut(at_once * to).enumerate();
+        tasks.for_each(|(task, out)| {
+            with_zeros(layout.len(channels), |buffer| {
+                for (image, out) in (task * at_once..).zip(out.chunks_mut(to)) {
+                    let planes = layout.lay(Arch::new(), channels, &images[image * from..], buffer);
+                    work(image % self.groups, planes, out);
+                }
+            });
+        });
+    }
+
     /// Rows of the result that one task computes: all of them where there are enough images.
     fn share(&self, rows: usize, block: usize) -> usize {
         let wanted = 4 * rayon::current_num_threads();
@@ -270,7 +283,7 @@ impl Convolution {
 
     fn input_gradient(&self, w: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
         let [channels, outputs] = self.channels;
-        let [from, to] = self.planes();
+        let [from, _] = self.planes();
         let reach = self.reach();
         // By axis and remainder: places `i` whose element `s·i + r − p` exists.
         let ranges: [Vec<std::ops::Range<usize>>; 3] = std::array::from_fn(|axis| {
@@ -364,36 +377,27 @@ impl Convolution {
             }
         }
         let out = written(self.batch * self.groups * channels * from, |out| {
-            out.par_chunks_mut(channels * from)
-                .zip(gradient.par_chunks(outputs * to))
-                .enumerate()
-                .for_each(|(index, (out, gradient))| {
-                    if !whole_plane {
-                        out.fill(0.0);
-                    }
-                    with_zeros(layout.len(outputs), |planes| {
-                        arch.run(
-                            #[inline(always)]
-                            || layout.fill(gradient, planes),
-                        );
-                        for phase in &phases {
-                            arch.dispatch(Correlation {
-                                factors: &phase.packed[index % self.groups],
-                                block: phase.block,
-                                offsets: &phase.offsets,
-                                tiles: &phase.tiles,
-                                planes,
-                                panels: false,
-                                bias: None,
-                                along: None,
-                                clip: None,
-                                first: 0,
-                                out,
-                                plane: from,
-                            });
-                        }
+            self.each_image(&layout, outputs, gradient, out, |group, planes, out| {
+                if !whole_plane {
+                    out.fill(0.0);
+                }
+                for phase in &phases {
+                    arch.dispatch(Correlation {
+                        factors: &phase.packed[group],
+                        block: phase.block,
+                        offsets: &phase.offsets,
+                        tiles: &phase.tiles,
+                        planes,
+                        panels: false,
+                        bias: None,
+                        along: None,
+                        clip: None,
+                        first: 0,
+                        out,
+                        plane: from,
                     });
-                });
+                }
+            });
         });
         tensor(out, &self.shapes[0])
     }

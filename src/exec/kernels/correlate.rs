@@ -235,25 +235,22 @@ impl Block {
 
 /// `out[k, row] = rows[row · stride + k]`
 #[inline(always)]
-fn interleave<const ROWS: usize>(rows: &[f32], stride: usize, out: &mut [f32]) {
+pub(super) fn interleave<const ROWS: usize>(rows: &[f32], stride: usize, out: &mut [f32]) {
     const SIDE: usize = 8;
     let (out, _) = out.as_chunks_mut::<ROWS>();
     let count = out.len();
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &rows[row * stride..][..count]);
-    let mut pieces = out.chunks_exact_mut(SIDE);
-    for (index, out) in pieces.by_ref().enumerate() {
-        let square: [[f32; SIDE]; ROWS] = rows.map(|row| {
-            let mut piece = [0.0; SIDE];
-            piece.copy_from_slice(&row[index * SIDE..(index + 1) * SIDE]);
-            piece
-        });
-        for (place, out) in out.iter_mut().enumerate() {
-            *out = std::array::from_fn(|row| square[row][place]);
+    // Loops and no closures: those of an array's `map` are calls to code for the oldest processor.
+    let (squares, rest) = out.as_chunks_mut::<SIDE>();
+    for row in 0..ROWS {
+        let (pieces, last) = rows[row * stride..][..count].as_chunks::<SIDE>();
+        for (square, piece) in squares.iter_mut().zip(pieces) {
+            for place in 0..SIDE {
+                square[place][row] = piece[place];
+            }
         }
-    }
-    let done = count - count % SIDE;
-    for (out, place) in pieces.into_remainder().iter_mut().zip(done..) {
-        *out = rows.map(|row| row[place]);
+        for (out, value) in rest.iter_mut().zip(last) {
+            out[row] = *value;
+        }
     }
 }
 

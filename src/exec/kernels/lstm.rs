@@ -141,7 +141,7 @@ impl Kernel<4> for Lstm {
                 let mut earlier: Option<usize> = None;
                 for &place in &order {
                     let h = match earlier {
-                        Some(earlier) => &out[earlier],
+                        Some(earlier) => out[earlier],
                         None => first_h,
                     };
                     before[place].copy_from_slice(h);

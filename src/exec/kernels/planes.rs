@@ -1,5 +1,6 @@
 //! Images laid out with their padding, for correlations at any stride.
 
+use super::arch::Arch;
 use super::copy;
 use super::correlate::Tiles;
 
@@ -70,6 +71,26 @@ impl Layout {
 
     pub fn place(&self, at: [usize; 3]) -> usize {
         (at[0] * self.extent[1] + at[1]) * self.extent[2] + at[2]
+    }
+
+    /// The planes of the image, of `channels` channels, at the beginning of `images`: as it lies, where it
+    /// lies like that, or copied into `buffer`, in which what is padding is zero already.
+    pub fn lay<'a>(
+        &self,
+        arch: Arch,
+        channels: usize,
+        images: &'a [f32],
+        buffer: &'a mut [f32],
+    ) -> &'a [f32] {
+        if let (true, Some(planes)) = (self.is_plain(), images.get(..self.len(channels))) {
+            return planes;
+        }
+        let image = &images[..channels * self.image.iter().product::<usize>()];
+        arch.run(
+            #[inline(always)]
+            || self.fill(image, buffer),
+        );
+        buffer
     }
 
     /// Copies an image's channels; what is padding is zero already.

@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::arch::Arch;
-use super::correlate::{Block, Correlation, Rows, Tiles};
+use super::correlate::{Block, Correlation, Rows, Tiles, interleave};
 use super::{Kernel, add, copy, dims, elements, first, inside, run, tensor, with_scratch, written};
 use crate::exec::value::{self, Value};
 
@@ -91,6 +91,18 @@ impl<'a> Matrices<'a> {
         }
     }
 
+    /// Up to `count` columns from `first` on.
+    fn columns(&self, first: usize, count: usize) -> Self {
+        let starts = self.starts.iter();
+        Self {
+            starts: starts
+                .map(|start| start + first * self.strides[1])
+                .collect(),
+            columns: count.min(self.columns - first),
+            ..self.clone()
+        }
+    }
+
     /// Copies `width` columns from `first` on of one matrix, row by row; columns that it does not have
     /// are zero.
     #[inline(always)]
@@ -107,11 +119,18 @@ impl<'a> Matrices<'a> {
             }
             return;
         }
+        let source = &self.elements[start..];
+        match (down == 1 && count == width, width) {
+            (true, 8) => return interleave::<8>(source, right, out),
+            (true, 16) => return interleave::<16>(source, right, out),
+            (true, 32) => return interleave::<32>(source, right, out),
+            _ => {}
+        }
         // In squares, so that what is read and what is written stays in the cache.
         const SIDE: usize = 16;
         for (top, out) in out.chunks_mut(SIDE * width).enumerate() {
             for column in 0..count {
-                let source = self.elements[start + top * SIDE * down + column * right..].iter();
+                let source = source[top * SIDE * down + column * right..].iter();
                 let target = out[column..].iter_mut().step_by(width);
                 target.zip(source.step_by(down)).for_each(|(t, s)| *t = *s);
             }
@@ -121,6 +140,10 @@ impl<'a> Matrices<'a> {
 
 /// Multiplications from which on more than one thread is worth it.
 const LARGE: usize = 1 << 18;
+
+/// Rows of the first factor up to which threads share the columns: each part of the rows reads the whole
+/// second factor.
+const FEW_ROWS: usize = 256;
 
 /// How one matrix of many lies in memory as the second factor: tile by tile, so that a tile is read
 /// from one end to the other.
@@ -165,8 +188,8 @@ impl Panels {
         self.columns.next_multiple_of(self.width) * self.inner
     }
 
-    /// Copies one matrix, by many threads where that helps.
-    fn fill(&self, b: &Matrices, item: usize, out: &mut [f32], arch: Arch) {
+    /// Copies one matrix, by many threads where `shared`.
+    fn fill(&self, b: &Matrices, item: usize, out: &mut [f32], arch: Arch, shared: bool) {
         let panel = self.inner * self.width;
         let copy = |(index, out): (usize, &mut [f32])| {
             arch.run(
@@ -174,7 +197,7 @@ impl Panels {
                 || b.copy(item, index * self.width, self.width, out),
             );
         };
-        match out.len() >= LARGE {
+        match shared {
             true => out.par_chunks_mut(panel).enumerate().for_each(copy),
             false => out.chunks_mut(panel).enumerate().for_each(copy),
         }
@@ -267,7 +290,7 @@ impl Factor {
         let arch = Arch::new();
         let panels = Panels::of(b, rows, arch);
         let mut elements = vec![0f32; panels.len()];
-        panels.fill(b, 0, &mut elements, arch);
+        panels.fill(b, 0, &mut elements, arch, false);
         Self { panels, elements }
     }
 
@@ -285,20 +308,56 @@ pub(super) fn multiply(
     bias: Option<&[f32]>,
     clip: Option<[f32; 2]>,
 ) -> Vec<f32> {
+    let (batch, one) = (a.starts.len(), a.rows * b.columns);
+    let threads = rayon::current_num_threads();
+    let large = batch * one * a.columns >= LARGE;
+    if large && batch == 1 && a.rows <= FEW_ROWS && b.columns >= 64 && threads > 1 {
+        return multiply_by_columns(a, b, bias, clip, threads);
+    }
     let panels = Panels::of(b, a.rows, Arch::new());
     let plan = Plan::of(a, &panels, bias, clip);
-    let one = a.rows * b.columns;
     let each = |(item, out): (usize, &mut [f32])| {
         with_scratch(panels.len(), |filled| {
-            panels.fill(b, item, filled, plan.arch);
+            panels.fill(b, item, filled, plan.arch, large && batch == 1);
             plan.multiply(a, item, filled, out);
         });
     };
-    let batch = a.starts.len();
-    written(batch * one, |out| {
-        match batch > 1 && batch * one * a.columns >= LARGE {
-            true => out.par_chunks_mut(one).enumerate().for_each(each),
-            false => out.chunks_mut(one).enumerate().for_each(each),
+    written(batch * one, |out| match large && batch > 1 {
+        true => out.par_chunks_mut(one).enumerate().for_each(each),
+        false => out.chunks_mut(one).enumerate().for_each(each),
+    })
+}
+
+/// One product of few rows, of which each thread computes some columns.
+fn multiply_by_columns(
+    a: &Matrices,
+    b: &Matrices,
+    bias: Option<&[f32]>,
+    clip: Option<[f32; 2]>,
+    threads: usize,
+) -> Vec<f32> {
+    let share = b.columns.div_ceil(threads).next_multiple_of(16);
+    let parts: Vec<Vec<f32>> = (0..b.columns.div_ceil(share))
+        .into_par_iter()
+        .map(|part| {
+            let own = b.columns(part * share, share);
+            let bias = bias.map(|bias| &bias[part * share..][..own.columns]);
+            let panels = Panels::of(&own, a.rows, Arch::new());
+            let plan = Plan::of(a, &panels, bias, clip);
+            written(a.rows * own.columns, |out| {
+                with_scratch(panels.len(), |filled| {
+                    panels.fill(&own, 0, filled, plan.arch, false);
+                    let rows = &a.elements[a.starts[0]..];
+                    plan.multiply_rows(rows, a.strides, filled, out);
+                });
+            })
+        })
+        .collect();
+    written(a.rows * b.columns, |out| {
+        for (row, out) in out.chunks_exact_mut(b.columns).enumerate() {
+            for (part, out) in parts.iter().zip(out.chunks_mut(share)) {
+                out.copy_from_slice(&part[row * out.len()..][..out.len()]);
+            }
         }
     })
 }

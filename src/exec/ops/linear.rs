@@ -43,7 +43,23 @@ pub(in crate::exec) fn matmul(a: Value, b: Value, output: &[usize]) -> Value {
 
 /// Matrices in the last two axes; the others are alike.
 pub(in crate::exec) fn multiplied(a: Value, b: Value) -> Value {
-    kernels::product(&a, &b, [false, false], None, None).unwrap_or_else(|| B::float_matmul(a, b))
+    shifted_product(a, b, None)
+}
+
+/// `a · b`, and on it a number for each column.
+pub(in crate::exec) fn shifted_product(a: Value, b: Value, bias: Option<Value>) -> Value {
+    if let Some(out) = kernels::product(&a, &b, [false, false], bias.as_ref(), None) {
+        return out;
+    }
+    let out = B::float_matmul(a, b);
+    match bias {
+        Some(bias) => {
+            let mut shape = vec![1; dims(&out).len()];
+            *shape.last_mut().expect("matrices have two axes") = dims(&bias)[0];
+            B::float_add(out, reshape(bias, &shape))
+        }
+        None => out,
+    }
 }
 
 /// Gemm: `alpha · A′ · B′ + beta · C`.

@@ -5,7 +5,7 @@ use burn::backend::DispatchDevice;
 use burn::backend::ops::FloatTensorOps;
 
 use super::elementwise::Unary;
-use super::linear::multiplied;
+use super::linear::{multiplied, shifted_product};
 use super::shape::{slice, split};
 use crate::exec::kernels;
 use crate::exec::value::{Value, dims, from_host, full, reshape};
@@ -260,14 +260,17 @@ impl Recurrent {
             });
             // What the input gives is one product for all steps.
             let flat = reshape(x.clone(), &[time * batch, shape[2]]);
-            let mut given = multiplied(flat, B::float_swap_dims(weight, 0, 1));
-            if let Some((own, _)) = &bias {
-                given = B::float_add(given, own.clone());
-            }
+            let (own, shift) = match (bias, self.cell) {
+                (Some((own, shift)), Cell::Gru { .. }) => (Some(own), Some(shift)),
+                (Some((own, shift)), _) => (Some(B::float_add(own, shift)), None),
+                (None, _) => (None, None),
+            };
+            let own = own.map(|own| reshape(own, &[gates]));
+            let given = shifted_product(flat, B::float_swap_dims(weight, 0, 1), own);
             let given = reshape(given, &[time, batch, gates]);
             let layer = Layer {
                 recurrence: B::float_swap_dims(recurrence, 0, 1),
-                bias: bias.map(|(_, shift)| shift),
+                bias: shift,
                 peepholes: peepholes.clone().map(|all| {
                     let rows = reshape(part(all, direction, device), &[3, hidden]);
                     std::array::from_fn(|gate| part(rows.clone(), gate, device))
@@ -364,12 +367,8 @@ impl Recurrent {
         }
         let shape = dims(given);
         let (time, batch, hidden) = (shape[0], shape[1], self.hidden);
-        let given = match &layer.bias {
-            Some(bias) => B::float_add(given.clone(), reshape(bias.clone(), &[1, 1, shape[2]])),
-            None => given.clone(),
-        };
         let recurrence = B::float_swap_dims(layer.recurrence.clone(), 0, 1);
-        let both = kernels::lstm(&given, &recurrence, h, c, reversed)?;
+        let both = kernels::lstm(given, &recurrence, h, c, reversed)?;
         let stretch = |start: usize, count: usize| {
             let ranges = vec![(start, 1, count)];
             slice(both.clone(), &Slicing { ranges }, device)
