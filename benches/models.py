@@ -65,7 +65,7 @@ def beside_runtime(forward, folder, case):
             for index, path in enumerate(numbered(folder, f"output_{batch}_")):
                 worst = max(worst, difference(read(pathlib.Path(place) / f"out_{index}.pb"), read(path)))
         batch = case["batches"][-1]
-        environment = dict(os.environ, RAYON_NUM_THREADS="2")
+        environment = dict(os.environ, RAYON_NUM_THREADS="2", MIMALLOC_PURGE_DELAY="-1")
         peer = subprocess.Popen([forward, folder / "model.onnx", "--inputs", folder / f"input_{batch}_", "--serve"],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         peer.stdout.readline()

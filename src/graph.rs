@@ -13,6 +13,7 @@ mod known;
 mod load;
 mod operator;
 pub(crate) mod params;
+pub(crate) mod reading;
 mod shape_rules;
 mod standard_operators;
 mod summary;

@@ -1,19 +1,26 @@
 //! Pruning: importance, selection and schedule, each apart from the others.
 //!
 //! Importance is a number for each unit or weight ([`importance`]), selection takes the least
-//! important ones until the graph's real cost meets the target ([`channel`], [`weight`]), and the
-//! schedule says how much of the way each step goes ([`schedule`]).
+//! important ones until the graph's real cost meets the target ([`channel`], [`weight`]), the
+//! schedule says how much of the way each step goes ([`schedule`]), and what stays is corrected on
+//! unlabelled examples ([`reconstruct`]). What data tell comes through one trait ([`calibration`]).
 
+pub mod calibration;
 pub mod channel;
 pub mod importance;
+mod least_squares;
 pub mod schedule;
+mod sparsegpt;
 pub mod weight;
+
+pub use least_squares::reconstruct;
 
 use std::collections::BTreeMap;
 
+use crate::exec::ExecError;
 use crate::graph::coupling::Couplings;
 use crate::graph::{CutError, Graph, InferError};
-use crate::spec::prune::Target;
+use crate::spec::prune::{Criterion, Target, word};
 use crate::spec::result::Blocked;
 
 /// Why a pruning can't be done.
@@ -23,6 +30,10 @@ pub enum PruneError {
     Infer(#[from] InferError),
     #[error(transparent)]
     Cut(#[from] CutError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error("the criterion `{}` looks at examples, so the job needs a data set", word(.0))]
+    NeedsData(Criterion),
     #[error(
         "{target} of {asked} can't be reached: with everything removed that may go it is {nearest:.4}{hint}"
     )]

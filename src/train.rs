@@ -1,5 +1,6 @@
 //! Training and evaluation: the loop, losses, metrics, optimizers and their state.
 
+mod calibrator;
 mod evaluate;
 mod loss;
 mod metrics;
@@ -9,6 +10,7 @@ mod reinitialize;
 mod schedule;
 mod trainer;
 
+pub use calibrator::Calibrator;
 pub use evaluate::{Evaluator, measure_latencies};
 pub use loss::Loss;
 pub use metrics::Measured;

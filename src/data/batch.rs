@@ -42,6 +42,17 @@ pub struct Batch {
     pub values: Vec<f32>,
 }
 
+impl Batch {
+    /// Leaves the first `count` examples.
+    pub fn truncate(&mut self, count: usize) {
+        for all in self.inputs.iter_mut().chain([&mut self.values]) {
+            all.truncate(all.len() / self.count.max(1) * count);
+        }
+        self.labels.truncate(count);
+        self.count = count;
+    }
+}
+
 impl Prepared {
     /// Sets the splits aside. They are laid out in full and then cut to `options.limit`, so that no
     /// job trains on what another one is judged on.

@@ -140,13 +140,19 @@ fn load(inputs: &JobInputs) -> Result<(Graph, Params), Problem> {
 /// Answers a dry run.
 pub(super) fn plan(inputs: JobInputs, _voice: &Voice) -> Result<Message, Ended> {
     let (mut graph, params) = load(&inputs)?;
-    if let Some(dataset) = &inputs.dataset {
-        prepare(&mut graph, dataset, &inputs, &params)?;
-    }
+    let data = match &inputs.dataset {
+        None => None,
+        Some(dataset) => Some(prepare(&mut graph, dataset, &inputs, &params)?),
+    };
+    let device = Device::open(&inputs.request.device)?;
     match params {
-        Params::Prune(prune) => Ok(Message::Plan {
-            plan: Box::new(plan_pruning(&graph, &prune, inputs.request.seed)?),
-        }),
+        Params::Prune(prune) => {
+            let seed = inputs.request.seed;
+            let plan = plan_pruning(&graph, &prune, data.as_ref(), &device, seed)?;
+            Ok(Message::Plan {
+                plan: Box::new(plan),
+            })
+        }
         _ => Err(Ended::Failed(Problem::not_supported(
             "/dry_run",
             "a dry run of this kind",

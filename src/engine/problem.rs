@@ -73,7 +73,9 @@ impl From<PruneError> for Problem {
     fn from(error: PruneError) -> Self {
         let code = match error {
             PruneError::Infer(error) => return error.into(),
+            PruneError::Exec(error) => return error.into(),
             PruneError::Cut(_) => "cut_failed",
+            PruneError::NeedsData(_) => "dataset_missing",
             PruneError::Unreachable { .. } => "target_unreachable",
             PruneError::NothingPrunable(_) => "nothing_prunable",
             PruneError::UnmatchedExclusion(_) => "invalid_request",

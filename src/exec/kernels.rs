@@ -7,6 +7,7 @@
 
 mod adam;
 mod arch;
+mod arrange;
 mod conv;
 mod correlate;
 mod elementwise;
@@ -20,6 +21,7 @@ mod pool;
 mod product;
 
 pub(crate) use adam::{Adam, adam};
+pub(super) use arrange::arrange;
 pub(super) use conv::convolve;
 pub(super) use elementwise::elementwise;
 pub(super) use gather::gather;
@@ -37,13 +39,15 @@ use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    AutodiffBackend, BackendTensor, Dispatch, DispatchTensor, DispatchTensorKind, Flex,
+    Autodiff, AutodiffBackend, BackendTensor, Dispatch, DispatchTensor, DispatchTensorKind, Flex,
 };
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use self::arch::Arch;
+use self::arrange::arranged;
 use super::value::Value;
 
 /// A computation of `N` inputs with a gradient of its own.
@@ -75,7 +79,7 @@ pub(super) fn run<const N: usize, K: Kernel<N>>(
 ) -> Option<(Value, K::Kept)> {
     let fitting = |input: &FlexTensor| match kernel.accepts(input) {
         true => input.clone(),
-        false => input.to_contiguous(),
+        false => arranged(input),
     };
     if inputs.iter().all(|input| plain(input).is_some()) {
         let inputs = inputs.map(|input| plain(input).expect("looked at just before"));
@@ -90,16 +94,11 @@ pub(super) fn run<const N: usize, K: Kernel<N>>(
     let autodiff = lifted[1..]
         .iter()
         .fold(lifted[0].autodiff, |all, next| all.merge(next.autodiff));
-    let mut recorded = Vec::with_capacity(N);
-    for input in lifted {
-        let DispatchTensorKind::Autodiff(inner) = input.kind else {
-            return None;
-        };
-        let DispatchTensorKind::Flex(tensor) = *inner else {
-            return None;
-        };
-        recorded.push(tensor.autodiff());
+    let mut all_recorded = Vec::with_capacity(N);
+    for input in &lifted {
+        all_recorded.push(recorded(input)?.clone());
     }
+    let recorded = all_recorded;
     let nodes = std::array::from_fn(|index| recorded[index].node());
     let given = std::array::from_fn(|index| fitting(recorded[index].primitive()));
     let (out, kept) = kernel.forward(given);
@@ -132,7 +131,7 @@ impl<const N: usize, K: Kernel<N>> Backward<Flex, N> for Step<K> {
     type State = (K, K::Kept);
 
     fn backward(self, ops: Ops<Self::State, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = gradients.consume::<Flex>(&ops.node).to_contiguous();
+        let gradient = arranged(&gradients.consume::<Flex>(&ops.node));
         let (kernel, kept) = ops.state;
         let wanted = std::array::from_fn(|index| ops.parents[index].is_some());
         let found = kernel.backward(kept, gradient, wanted);
@@ -147,7 +146,18 @@ impl<const N: usize, K: Kernel<N>> Backward<Flex, N> for Step<K> {
 /// The tensor of a value that is on the processor and not recorded.
 fn plain(value: &Value) -> Option<&FlexTensor> {
     match &value.kind {
-        DispatchTensorKind::Flex(tensor) => Some(tensor.as_float()),
+        DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => Some(tensor),
+        _ => None,
+    }
+}
+
+/// The tensor of a value that is on the processor and recorded.
+fn recorded(value: &Value) -> Option<&FloatTensor<Autodiff<Flex>>> {
+    let DispatchTensorKind::Autodiff(inner) = &value.kind else {
+        return None;
+    };
+    match &**inner {
+        DispatchTensorKind::Flex(tensor) => Some(tensor.as_autodiff()),
         _ => None,
     }
 }

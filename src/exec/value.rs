@@ -6,6 +6,8 @@ use burn::backend::{
 };
 use burn::tensor::{BoolDType, FloatDType, IntDType, Shape, TensorData};
 
+use super::kernels;
+
 /// A float32 (or, for indices, integer) tensor on a device; its rank is known at run time only.
 pub type Value = DispatchTensor;
 
@@ -62,6 +64,7 @@ pub fn reshape(value: Value, dims: &[usize]) -> Value {
     if value.shape().as_slice() == dims {
         return value;
     }
+    let value = kernels::arrange(&value).unwrap_or(value);
     Dispatch::float_reshape(value, Shape::from(dims.to_vec()))
 }
 

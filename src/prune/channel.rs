@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{PruneError, importance};
+use super::PruneError;
 use crate::graph::coupling::{Couplings, Group};
 use crate::graph::{Cost, Cut, Family, Graph, cost_of_one, family};
-use crate::spec::prune::{PruneParams, Scope, Target};
+use crate::spec::prune::{Criterion, PruneParams, Scope, Target, word};
 
 /// Multiples that are tried for kept channel counts when the request names none. ONNX Runtime
 /// blocks the channels of a convolution by 16 with AVX-512 and by 8 with AVX2 and NEON.
@@ -17,6 +17,9 @@ const OVERSHOOT: f64 = 0.15;
 /// A choice of channels, with the graph that it leaves.
 pub struct Chosen {
     pub graph: Graph,
+    pub cut: Cut,
+    /// `(group, unit)` of all that went.
+    pub units: BTreeSet<(usize, usize)>,
     pub cost: Cost,
     /// Share of all removable channels of the original graph that are gone.
     pub channel_sparsity: f64,
@@ -32,18 +35,20 @@ pub struct Original {
     pub weights: BTreeMap<String, Vec<usize>>,
 }
 
-/// Chooses the least important channels of `graph` whose removal meets every target.
+/// Chooses the channels of `graph` with the least `scores`, by group and unit, whose removal meets every
+/// target. Units whose score is infinite stay.
 ///
 /// The choice is searched over the real cost of the graph without the channels, not estimated: the
-/// number of channels (scope `global`) or the share of each group (scope `layer`) is halved in on,
-/// and then every group gets back what the targets do not need, the most important group first.
+/// share of the channels that go, the same of every set of groups that are ranked together, is halved
+/// in on, and then (not with scope `layer`) every group gets back what the targets do not need, the
+/// most important group first.
 pub fn choose(
     graph: &Graph,
     couplings: &Couplings,
+    scores: &[Vec<f64>],
     params: &PruneParams,
     target: &Target,
     original: &Original,
-    seed: u64,
 ) -> Result<Chosen, PruneError> {
     if couplings.groups.is_empty() {
         let mut reasons: BTreeSet<String> = couplings.blocked.values().cloned().collect();
@@ -61,19 +66,23 @@ pub fn choose(
         let reasons: Vec<String> = reasons.into_iter().take(5).collect();
         return Err(PruneError::NothingPrunable(reasons.join("; ")));
     }
-    let scores = importance::of_units(
-        graph,
-        couplings,
-        params.criterion,
-        params.norm.unwrap_or(2),
-        seed,
-    );
+    if !scores.iter().flatten().any(|score| score.is_finite()) {
+        let criterion = word(&params.criterion);
+        let reason = format!(
+            "the criterion `{criterion}` finds nothing to tell channels by{}",
+            match params.criterion {
+                Criterion::BnScale => ": no batch normalisation has a scale for them",
+                _ => "",
+            }
+        );
+        return Err(PruneError::NothingPrunable(reason));
+    }
     let search = |round_to: usize| Search {
         graph,
         couplings,
         target,
         original,
-        ranking: Ranking::new(graph, couplings, &scores, params, original, round_to),
+        ranking: Ranking::new(graph, couplings, scores, params, original, round_to),
         params,
     };
     if let Some(round_to) = params.round_to {
@@ -160,7 +169,7 @@ impl Search<'_> {
                 low = middle + 1;
             }
         }
-        if self.params.scope == Scope::Global {
+        if self.params.scope != Scope::Layer {
             for group in self.ranking.most_important_first(&counts) {
                 let mut tried = counts.clone();
                 tried[group] = tried[group].saturating_sub(self.ranking.round_to);
@@ -177,15 +186,18 @@ impl Search<'_> {
     /// The graph without the `counts[group]` least important units of each group.
     fn evaluate(&self, counts: &[usize]) -> Result<Chosen, PruneError> {
         let units = self.ranking.units(counts);
-        let graph = Cut::new(self.couplings, &units).apply(self.graph)?;
+        let cut = Cut::new(self.couplings, &units);
+        let graph = cut.apply(self.graph)?;
         let cost = cost_of_one(&graph);
         let all = self.original.units.max(1);
         let gone_before = all.saturating_sub(self.couplings.unit_count());
         Ok(Chosen {
             graph,
+            cut,
             cost,
             channel_sparsity: (gone_before + units.len()) as f64 / all as f64,
             round_to: self.ranking.round_to,
+            units,
         })
     }
 
@@ -232,8 +244,8 @@ impl Search<'_> {
 
 /// In which order units go, and how many of each group may.
 struct Ranking {
-    /// `(group, unit)`, the least important first.
-    order: Vec<(usize, usize)>,
+    /// By set of groups that are ranked together: `(group, unit)`, the least important first.
+    orders: Vec<Vec<(usize, usize)>>,
     /// By group: units that may go.
     limits: Vec<usize>,
     /// By group: all units, the frozen ones included.
@@ -242,8 +254,51 @@ struct Ranking {
     by_group: Vec<Vec<(usize, f64)>>,
     /// For each axis of a weight that units alone make up: its units, the most important first.
     by_axis: Vec<Vec<(usize, usize)>>,
-    scope: Scope,
     round_to: usize,
+}
+
+/// For each group, the number of the set that it is ranked in.
+fn ranked_together(graph: &Graph, couplings: &Couplings, scope: Scope) -> Vec<usize> {
+    let groups = &couplings.groups;
+    match scope {
+        Scope::Global => vec![0; groups.len()],
+        Scope::Layer => (0..groups.len()).collect(),
+        Scope::Isomorphic => {
+            let mut found: Vec<BTreeMap<(String, usize, usize), usize>> = Vec::new();
+            let place_of = |group: &Group| {
+                let own = structure(graph, group);
+                found
+                    .iter()
+                    .position(|other| *other == own)
+                    .unwrap_or_else(|| {
+                        found.push(own);
+                        found.len() - 1
+                    })
+            };
+            groups.iter().map(place_of).collect()
+        }
+    }
+}
+
+/// What a group is made of: how many tensors it has at each input of each operator, by axis. Groups of
+/// the same structure are alike enough to be compared (Fang et al., "Isomorphic Pruning for Vision
+/// Models", ECCV 2024, section 3.2).
+fn structure(graph: &Graph, group: &Group) -> BTreeMap<(String, usize, usize), usize> {
+    let slices = group.units.iter().flat_map(|unit| &unit.slices);
+    let tensors: BTreeSet<(&str, usize)> = slices
+        .map(|slice| (slice.tensor.as_str(), slice.axis))
+        .collect();
+    let mut found = BTreeMap::new();
+    for node in &graph.nodes {
+        for (place, input) in node.input.iter().enumerate() {
+            for &(_, axis) in tensors.iter().filter(|(tensor, _)| tensor == input) {
+                let depthwise = node.int("group").unwrap_or(1) > 1;
+                let operator = format!("{}{}", node.operator(), if depthwise { "*" } else { "" });
+                *found.entry((operator, place, axis)).or_insert(0) += 1;
+            }
+        }
+    }
+    found
 }
 
 /// How many units a group of `total` had before the first cut.
@@ -298,7 +353,7 @@ fn units_by_axis(
         .collect()
 }
 
-/// Steps of the share that scope `layer` removes.
+/// Steps of the share that is removed of several sets.
 const SHARES: usize = 4096;
 
 impl Ranking {
@@ -310,59 +365,57 @@ impl Ranking {
         original: &Original,
         round_to: usize,
     ) -> Self {
-        let mut order = Vec::new();
+        let together = ranked_together(graph, couplings, params.scope);
+        let sets = together.iter().max().map_or(0, |last| last + 1);
+        let mut orders = vec![Vec::new(); sets];
         let mut by_group = Vec::new();
         let (mut limits, mut totals) = (Vec::new(), Vec::new());
         for (group, own) in scores.iter().enumerate() {
             let mut units: Vec<(usize, f64)> = own.iter().copied().enumerate().collect();
             units.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-            order.extend(units.iter().map(|&(unit, _)| (group, unit)));
+            let able = units.iter().filter(|(_, score)| score.is_finite()).count();
+            orders[together[group]].extend(units[..able].iter().map(|&(unit, _)| (group, unit)));
             let total = own.len() + couplings.groups[group].frozen;
             // Of what the group had before the first cut, not before this one.
             let before = before_all_cuts(graph, &couplings.groups[group], original, total);
             let most = (before as f64 * params.max_layer_sparsity).floor() as usize;
             let most = most.saturating_sub(before - total);
-            limits.push(most.min(own.len()).min(total - 1));
+            limits.push(most.min(able).min(total - 1));
             totals.push(total);
             by_group.push(units);
         }
-        order.sort_by(|&(group_a, unit_a), &(group_b, unit_b)| {
-            scores[group_a][unit_a]
-                .total_cmp(&scores[group_b][unit_b])
-                .then((group_a, unit_a).cmp(&(group_b, unit_b)))
-        });
+        for order in &mut orders {
+            order.sort_by(|&(group_a, unit_a), &(group_b, unit_b)| {
+                scores[group_a][unit_a]
+                    .total_cmp(&scores[group_b][unit_b])
+                    .then((group_a, unit_a).cmp(&(group_b, unit_b)))
+            });
+        }
         Self {
             by_axis: units_by_axis(graph, couplings, scores),
-            order,
+            orders,
             limits,
             totals,
             by_group,
-            scope: params.scope,
             round_to,
         }
     }
 
     fn most(&self) -> usize {
-        match self.scope {
-            Scope::Layer => SHARES,
-            _ => self.order.len(),
+        match self.orders.as_slice() {
+            [all] => all.len(),
+            _ => SHARES,
         }
     }
 
     /// How many units of each group go for an amount from 0 to [`Ranking::most`].
     fn counts(&self, amount: usize) -> Vec<usize> {
         let mut counts = vec![0; self.by_group.len()];
-        match self.scope {
-            Scope::Layer => {
-                let share = amount as f64 / SHARES as f64;
-                for (count, units) in counts.iter_mut().zip(&self.by_group) {
-                    *count = (units.len() as f64 * share).round() as usize;
-                }
-            }
-            _ => {
-                for &(group, _) in &self.order[..amount] {
-                    counts[group] += 1;
-                }
+        let share = amount as f64 / self.most().max(1) as f64;
+        for order in &self.orders {
+            let going = (order.len() as f64 * share).round() as usize;
+            for &(group, _) in &order[..going] {
+                counts[group] += 1;
             }
         }
         for (group, count) in counts.iter_mut().enumerate() {

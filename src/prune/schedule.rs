@@ -2,13 +2,18 @@
 
 use crate::spec::prune::{Curve, PruneSchedule, Target};
 
+/// What the exponential curve would leave of the way at its end.
+const LEFT: f64 = 0.01;
+
 /// Share of the way from nothing removed (0) to the target (1) after `step` (from 1) of the
-/// schedule. Cubic is `1 − (1 − t)³` (Zhu and Gupta, 2017, eq. 1).
+/// schedule. Cubic is `1 − (1 − t)³` (Zhu and Gupta, 2017, eq. 1); exponential goes in equal factors to
+/// a hundredth of the way left.
 pub fn share(schedule: &PruneSchedule, step: u32) -> f64 {
     let done = f64::from(step) / f64::from(schedule.steps.max(1));
     match schedule.curve {
         Curve::Linear => done,
         Curve::Cubic => 1.0 - (1.0 - done).powi(3),
+        Curve::Exponential => (1.0 - LEFT.powf(done)) / (1.0 - LEFT),
     }
 }
 

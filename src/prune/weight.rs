@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::calibration::Calibration;
+use super::sparsegpt::Layer;
 use super::{Exclusion, PruneError, importance};
 use crate::graph::Graph;
-use crate::spec::prune::{PruneParams, Scope};
+use crate::graph::reading::Reading;
+use crate::spec::prune::{Criterion, PruneParams, Scope};
 
 /// Names of the kernels whose weights may go.
 pub fn prunable<'a>(graph: &'a Graph, exclusion: &Exclusion) -> Vec<&'a str> {
@@ -16,35 +19,47 @@ pub fn prunable<'a>(graph: &'a Graph, exclusion: &Exclusion) -> Vec<&'a str> {
         .collect()
 }
 
+fn prunable_or_error(graph: &Graph, exclusion: &Exclusion) -> Result<Vec<String>, PruneError> {
+    let names: Vec<String> = prunable(graph, exclusion)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    match names.is_empty() {
+        false => Ok(names),
+        true => Err(PruneError::NothingPrunable(
+            "the graph has no kernels of convolutions or matrix products that are not excluded"
+                .to_owned(),
+        )),
+    }
+}
+
 /// Sets the least important weights to zero, so many that their share of all prunable weights is
 /// `sparsity`, to the nearest weight. Zeros that are there already count. Returns the share.
+///
+/// `sparsegpt` goes kernel by kernel, each on what the pruned ones before it give, and corrects the
+/// weights that stay.
 pub fn sparsify(
     graph: &mut Graph,
     exclusion: &Exclusion,
     params: &PruneParams,
     sparsity: f64,
+    calibration: Option<&dyn Calibration>,
     seed: u64,
 ) -> Result<f64, PruneError> {
-    let names: Vec<String> = prunable(graph, exclusion)
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    if names.is_empty() {
-        return Err(PruneError::NothingPrunable(
-            "the graph has no kernels of convolutions or matrix products that are not excluded"
-                .to_owned(),
-        ));
-    }
+    let names = prunable_or_error(graph, exclusion)?;
+    let saliencies = match (params.criterion, calibration) {
+        (Criterion::Sparsegpt, Some(calibration)) => own_costs(graph, &names, calibration)?,
+        (Criterion::Sparsegpt, None) => return Err(PruneError::NeedsData(params.criterion)),
+        (criterion, _) => {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            importance::of_weights(graph, &names, criterion, calibration, seed)?
+        }
+    };
     // By kernel: weights from the least important on, as many as may go.
     let mut ranked: Vec<Vec<(f64, usize)>> = Vec::new();
     let mut total = 0;
     for name in &names {
-        let tensor = &graph.initializers[name];
-        let mut own: Vec<(f64, usize)> =
-            importance::of_weights(name, tensor, params.criterion, seed)
-                .into_iter()
-                .zip(0..)
-                .collect();
+        let mut own: Vec<(f64, usize)> = saliencies[name].iter().copied().zip(0..).collect();
         total += own.len();
         own.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         own.truncate((own.len() as f64 * params.max_layer_sparsity).floor() as usize);
@@ -63,41 +78,176 @@ pub fn sparsify(
             ),
         });
     }
-    let counts = match params.scope {
-        Scope::Layer => shares(&ranked, wanted),
-        _ => lowest(&ranked, wanted),
-    };
-    let mut zeros = 0;
-    for ((name, own), count) in names.iter().zip(&ranked).zip(counts) {
-        let Some(tensor) = graph.initializers.get_mut(name) else {
-            continue;
-        };
-        let mut values = tensor.floats().unwrap_or_default().to_vec();
-        for &(_, index) in &own[..count] {
-            values[index] = 0.0;
+    let mut counts = vec![0; names.len()];
+    let sets = ranked_together(graph, &names, params.scope);
+    let sizes = sets
+        .iter()
+        .map(|set| set.iter().map(|&kernel| ranked[kernel].len()).sum());
+    for (set, wanted) in sets
+        .iter()
+        .zip(shares(&sizes.collect::<Vec<usize>>(), wanted))
+    {
+        let own: Vec<&[(f64, usize)]> = set.iter().map(|&kernel| &*ranked[kernel]).collect();
+        for (&kernel, count) in set.iter().zip(lowest(&own, wanted)) {
+            counts[kernel] = count;
         }
-        zeros += values.iter().filter(|&&value| value == 0.0).count();
-        tensor.set_floats(values);
     }
-    Ok(zeros as f64 / total as f64)
+    if let (Criterion::Sparsegpt, Some(calibration)) = (params.criterion, calibration) {
+        for reading in Reading::all(graph) {
+            let Some(kernel) = names.iter().position(|name| *name == reading.kernel) else {
+                continue;
+            };
+            if counts[kernel] > 0
+                && let Some(layer) = Layer::of(graph, &reading, calibration)?
+            {
+                change(graph, &reading.kernel, |weights| {
+                    layer.prune(weights, counts[kernel]);
+                });
+                counts[kernel] = 0;
+            }
+        }
+    }
+    for ((name, own), count) in names.iter().zip(&ranked).zip(counts) {
+        change(graph, name, |weights| {
+            own[..count]
+                .iter()
+                .for_each(|&(_, index)| weights[index] = 0.0);
+        });
+    }
+    Ok(zeros(graph, &names) as f64 / total as f64)
 }
 
-/// The same share of every kernel; what rounding leaves over goes to the largest.
-fn shares(ranked: &[Vec<(f64, usize)>], wanted: usize) -> Vec<usize> {
-    let available: usize = ranked.iter().map(Vec::len).sum();
-    let share = wanted as f64 / available.max(1) as f64;
-    let mut counts: Vec<usize> = ranked
+/// Sets all but the `n` most important of each `m` neighbours along the axis of inputs to zero (Mishra et
+/// al., "Accelerating Sparse Deep Neural Networks", 2021, section 3). Neighbours that are fewer than `m` at
+/// the end of an axis stay. Returns the share of zeros in all prunable weights.
+pub fn keep_n_of_m(
+    graph: &mut Graph,
+    exclusion: &Exclusion,
+    params: &PruneParams,
+    calibration: Option<&dyn Calibration>,
+    seed: u64,
+) -> Result<f64, PruneError> {
+    let names = prunable_or_error(graph, exclusion)?;
+    let (n, m) = params.n_of_m();
+    let (n, m) = (n as usize, m as usize);
+    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+    let saliencies = importance::of_weights(graph, &borrowed, params.criterion, calibration, seed)?;
+    let mut found = false;
+    for reading in Reading::all(graph) {
+        let Some(scores) = saliencies.get(&reading.kernel) else {
+            continue;
+        };
+        let dims = graph.initializers[&reading.kernel].dims.clone();
+        let axis = reading.input_axis();
+        let inner: usize = dims[axis + 1..].iter().product();
+        let outer: usize = dims[..axis].iter().product();
+        found |= dims[axis] >= m;
+        change(graph, &reading.kernel, |weights| {
+            for (block, place) in (0..outer).flat_map(|b| (0..inner).map(move |i| (b, i))) {
+                for first in (0..dims[axis] / m * m).step_by(m) {
+                    let mut near: Vec<usize> = (first..first + m)
+                        .map(|index| (block * dims[axis] + index) * inner + place)
+                        .collect();
+                    near.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a)));
+                    near[..m - n].iter().for_each(|&index| weights[index] = 0.0);
+                }
+            }
+        });
+    }
+    if !found {
+        return Err(PruneError::NothingPrunable(format!(
+            "no kernel has {m} inputs or more"
+        )));
+    }
+    let total: usize = names
         .iter()
-        .map(|own| (own.len() as f64 * share).floor() as usize)
+        .map(|name| graph.initializers[name].elements())
+        .sum();
+    Ok(zeros(graph, &names) as f64 / total as f64)
+}
+
+fn zeros(graph: &Graph, names: &[String]) -> usize {
+    let weights = names
+        .iter()
+        .filter_map(|name| graph.initializers[name].floats());
+    weights.flatten().filter(|&&weight| weight == 0.0).count()
+}
+
+fn change(graph: &mut Graph, name: &str, work: impl FnOnce(&mut [f32])) {
+    if let Some(tensor) = graph.initializers.get_mut(name) {
+        let mut values = tensor.floats().unwrap_or_default().to_vec();
+        work(&mut values);
+        tensor.set_floats(values);
+    }
+}
+
+/// What each weight costs by itself where those that stay are corrected; squares where a kernel is too
+/// large for that.
+fn own_costs(
+    graph: &Graph,
+    names: &[String],
+    calibration: &dyn Calibration,
+) -> Result<BTreeMap<String, Vec<f64>>, PruneError> {
+    let mut costs = BTreeMap::new();
+    for reading in Reading::all(graph) {
+        if names.contains(&reading.kernel)
+            && let Some(layer) = Layer::of(graph, &reading, calibration)?
+        {
+            let weights = graph.initializers[&reading.kernel].floats();
+            costs.insert(
+                reading.kernel,
+                layer.saliencies(weights.unwrap_or_default()),
+            );
+        }
+    }
+    for name in names {
+        costs.entry(name.clone()).or_insert_with(|| {
+            let weights = graph.initializers[name].floats().unwrap_or_default();
+            weights
+                .iter()
+                .map(|&weight| f64::from(weight).powi(2))
+                .collect()
+        });
+    }
+    Ok(costs)
+}
+
+/// The sets of kernels that are ranked together.
+fn ranked_together(graph: &Graph, names: &[String], scope: Scope) -> Vec<Vec<usize>> {
+    let all = 0..names.len();
+    match scope {
+        Scope::Global => vec![all.collect()],
+        Scope::Layer => all.map(|kernel| vec![kernel]).collect(),
+        Scope::Isomorphic => {
+            let kernels = graph.kernels();
+            let mut sets: BTreeMap<(&str, &[usize]), Vec<usize>> = BTreeMap::new();
+            for kernel in all {
+                let name = names[kernel].as_str();
+                let operator = graph.nodes[kernels[name]].operator();
+                let dims = graph.initializers[name].dims.as_slice();
+                sets.entry((operator, dims)).or_default().push(kernel);
+            }
+            sets.into_values().collect()
+        }
+    }
+}
+
+/// The same share of every set, of `sizes`; what rounding leaves over goes to the largest.
+fn shares(sizes: &[usize], wanted: usize) -> Vec<usize> {
+    let available: usize = sizes.iter().sum();
+    let share = wanted as f64 / available.max(1) as f64;
+    let mut counts: Vec<usize> = sizes
+        .iter()
+        .map(|&size| (size as f64 * share).floor() as usize)
         .collect();
     let mut left = wanted - counts.iter().sum::<usize>();
-    let mut order: Vec<usize> = (0..ranked.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(ranked[index].len()));
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(sizes[index]));
     for index in order.into_iter().cycle() {
         if left == 0 {
             break;
         }
-        if counts[index] < ranked[index].len() {
+        if counts[index] < sizes[index] {
             counts[index] += 1;
             left -= 1;
         }
@@ -106,7 +256,7 @@ fn shares(ranked: &[Vec<(f64, usize)>], wanted: usize) -> Vec<usize> {
 }
 
 /// The `wanted` lowest of all kernels together.
-fn lowest(ranked: &[Vec<(f64, usize)>], wanted: usize) -> Vec<usize> {
+fn lowest(ranked: &[&[(f64, usize)]], wanted: usize) -> Vec<usize> {
     let mut all: Vec<(f64, usize, usize)> = Vec::new();
     for (kernel, own) in ranked.iter().enumerate() {
         all.extend(own.iter().map(|&(score, index)| (score, kernel, index)));
@@ -145,11 +295,9 @@ mod tests {
 
     #[test]
     fn the_lowest_weights_of_all_kernels_are_counted_by_kernel() {
-        let ranked = vec![
-            vec![(0.1, 0), (0.4, 1), (0.9, 2)],
-            vec![(0.2, 1), (0.3, 0), (0.8, 2)],
-        ];
-        assert_eq!(lowest(&ranked, 3), [1, 2]);
-        assert_eq!(shares(&ranked, 3), [2, 1]);
+        let first = [(0.1, 0), (0.4, 1), (0.9, 2)];
+        let second = [(0.2, 1), (0.3, 0), (0.8, 2)];
+        assert_eq!(lowest(&[&first, &second], 3), [1, 2]);
+        assert_eq!(shares(&[3, 3], 3), [2, 1]);
     }
 }

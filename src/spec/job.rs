@@ -290,7 +290,7 @@ impl Params {
     pub fn needs_data(&self) -> bool {
         match self {
             Self::Train(_) | Self::Evaluate(_) => true,
-            Self::Prune(prune) => prune.finetune.is_some(),
+            Self::Prune(prune) => prune.finetune.is_some() || prune.criterion.needs_data(),
             Self::Pipeline(steps) => steps.iter().any(Self::needs_data),
         }
     }
@@ -300,7 +300,7 @@ impl Params {
         match self {
             Self::Train(_) => true,
             Self::Evaluate(_) => false,
-            Self::Prune(prune) => prune.finetune.is_some(),
+            Self::Prune(prune) => prune.finetune.is_some() || prune.criterion.needs_gradients(),
             Self::Pipeline(steps) => steps.iter().any(Self::needs_gradients),
         }
     }
@@ -313,10 +313,15 @@ impl JobRequest {
         let params = Params::parse(self.kind, self.params.take())?;
         let mut faults = Faults::default();
         faults.extend_under("/data", self.data.faults());
+        let planned = match &params {
+            // A dry run does not train, but its criterion looks at examples.
+            Params::Prune(prune) if self.dry_run => prune.criterion.needs_data(),
+            params => params.needs_data(),
+        };
         faults.require(
-            !params.needs_data() || self.dataset.is_some() || self.dry_run,
+            !planned || self.dataset.is_some(),
             "/dataset",
-            "this job trains or measures, so it needs a data set",
+            "this job trains, measures or ranks by examples, so it needs a data set",
         );
         faults.require(
             self.name.as_ref().is_none_or(|name| name.len() <= 200),

@@ -48,7 +48,54 @@ pub enum Scope {
     Global,
     /// A ranking for each layer (each group of coupled layers), the same share of each.
     Layer,
+    /// A ranking for each set of layers (groups) of the same structure, the same share of each set.
     Isomorphic,
+}
+
+/// How the importances that a channel has in several tensors become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    #[default]
+    Mean,
+    Sum,
+    Max,
+    /// The Euclidean norm.
+    L2,
+}
+
+/// The examples that criteria and the reconstruction look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CalibrationOptions {
+    /// Of the train split, at most; 1 to 65536.
+    pub examples: u32,
+}
+
+impl Default for CalibrationOptions {
+    fn default() -> Self {
+        Self { examples: 256 }
+    }
+}
+
+/// What follows a cut before any training; needs a data set, and is left out without one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recovery {
+    /// Measures the statistics of batch normalisation anew, where nothing is reconstructed.
+    pub recalibrate: bool,
+    /// Changes the kernels behind a cut so that their results are those of the original as nearly as
+    /// can be (least squares on unlabelled examples); `channel` only.
+    pub reconstruct: bool,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self {
+            recalibrate: true,
+            reconstruct: true,
+        }
+    }
 }
 
 /// What the pruned model must reach; at least one. All that are given hold at the end.
@@ -101,6 +148,8 @@ pub enum Curve {
     /// Most at first, least at the end (Zhu and Gupta, "To prune, or not to prune", 2017, eq. 1).
     #[default]
     Cubic,
+    /// The same share of what is left at each step.
+    Exponential,
 }
 
 /// In how many cuts the target is reached; fine-tuning stands between them.
@@ -131,9 +180,18 @@ pub struct PruneParams {
     /// 1 for the sum of absolute values, 2 for the Euclidean norm; `magnitude` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norm: Option<u8>,
+    /// Over the tensors that a channel has a part in; `channel` only.
+    #[serde(default)]
+    pub reduction: Reduction,
     #[serde(default = "default_scope")]
     pub scope: Scope,
+    /// Not with `n_m`, whose sparsity is `1 − n ÷ m`.
+    #[serde(default)]
     pub target: Target,
+    #[serde(default)]
+    pub calibration: CalibrationOptions,
+    #[serde(default)]
+    pub recovery: Recovery,
     #[serde(default)]
     pub schedule: PruneSchedule,
     /// Training after each cut, the epochs shared out over the steps; none when `null`.
@@ -151,16 +209,16 @@ pub struct PruneParams {
     /// Largest share that any one layer (group) loses.
     #[serde(default = "default_max_layer_sparsity")]
     pub max_layer_sparsity: f64,
-    /// `n_m` only.
+    /// Weights that stay of each `m`; `n_m` only, 2 when `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n: Option<u32>,
-    /// `n_m` only.
+    /// Neighbours along the input axis that are looked at together; `n_m` only, 4 when `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m: Option<u32>,
 }
 
 /// The word that JSON has for a value of an enum.
-fn word(value: &impl Serialize) -> String {
+pub(crate) fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
@@ -183,24 +241,61 @@ fn default_max_layer_sparsity() -> f64 {
     0.95
 }
 
+impl Criterion {
+    /// Whether examples are needed.
+    pub fn needs_data(self) -> bool {
+        matches!(self, Self::Entropy | Self::Activation | Self::Sparsegpt) || self.needs_gradients()
+    }
+
+    /// Whether gradients of a loss are needed.
+    pub fn needs_gradients(self) -> bool {
+        matches!(
+            self,
+            Self::Gradient | Self::Taylor | Self::Fisher | Self::Hessian
+        )
+    }
+
+    /// Whether it tells single weights from each other.
+    fn ranks_weights(self) -> bool {
+        !matches!(self, Self::Entropy | Self::BnScale | Self::Fpgm)
+    }
+}
+
 impl PruneParams {
+    /// `n` and `m`.
+    pub fn n_of_m(&self) -> (u32, u32) {
+        (self.n.unwrap_or(2), self.m.unwrap_or(4))
+    }
+
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         faults.require_support(
-            matches!(self.granularity, Granularity::Weight | Granularity::Channel),
+            !matches!(self.granularity, Granularity::Head | Granularity::Block),
             "/granularity",
             &format!("the granularity `{}`", word(&self.granularity)),
         );
-        faults.require_support(
-            matches!(self.criterion, Criterion::Magnitude | Criterion::Random),
+        let of_channels = self.granularity == Granularity::Channel;
+        let criterion = word(&self.criterion);
+        faults.require(
+            of_channels || self.criterion.ranks_weights(),
             "/criterion",
-            &format!("the criterion `{}`", word(&self.criterion)),
+            format!("`{criterion}` ranks channels, not single weights: ask for the granularity `channel`"),
         );
-        faults.require_support(
-            matches!(self.scope, Scope::Global | Scope::Layer),
-            "/scope",
-            &format!("the scope `{}`", word(&self.scope)),
+        faults.require(
+            self.granularity == Granularity::Weight || self.criterion != Criterion::Sparsegpt,
+            "/criterion",
+            "`sparsegpt` applies to the granularity `weight` only",
+        );
+        faults.require(
+            of_channels || self.reduction == Reduction::default(),
+            "/reduction",
+            "applies to the granularity `channel` only",
+        );
+        faults.require(
+            (1..=65_536).contains(&self.calibration.examples),
+            "/calibration/examples",
+            "must be from 1 to 65536",
         );
         if let Some(norm) = self.norm {
             faults.require(matches!(norm, 1 | 2), "/norm", "must be 1 or 2");
@@ -217,6 +312,14 @@ impl PruneParams {
                 "applies to the granularity `n_m` only",
             );
         }
+        let (n, m) = self.n_of_m();
+        faults.require((2..=32).contains(&m), "/m", "must be from 2 to 32");
+        faults.require((1..m).contains(&n), "/n", "must be from 1 to below m");
+        faults.require(
+            self.granularity != Granularity::NM || self.schedule.steps == 1,
+            "/schedule/steps",
+            "must be 1 with the granularity `n_m`",
+        );
         self.target_faults(&mut faults);
         faults.require(
             (1..=1000).contains(&self.schedule.steps),
@@ -263,6 +366,14 @@ impl PruneParams {
 
     fn target_faults(&self, faults: &mut Faults) {
         let given = self.target.given();
+        if self.granularity == Granularity::NM {
+            faults.require(
+                given.is_empty(),
+                "/target",
+                "does not apply to the granularity `n_m`, whose sparsity is 1 − n ÷ m",
+            );
+            return;
+        }
         faults.require(
             !given.is_empty(),
             "/target",

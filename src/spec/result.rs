@@ -96,6 +96,45 @@ pub struct PruneOutcome {
     pub round_to: Option<u32>,
     pub layers: Vec<LayerChange>,
     pub blocked: Vec<Blocked>,
+    /// How good the model was on the way; empty without a validation split.
+    #[serde(default)]
+    pub stages: Vec<PruneStage>,
+}
+
+/// What happened to the model before it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StageName {
+    Cut,
+    /// Reconstructed and recalibrated.
+    Recovered,
+    Finetuned,
+}
+
+/// How good a model was at one stage of its pruning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PruneStage {
+    /// Of the schedule, from 1.
+    pub step: u32,
+    pub stage: StageName,
+    /// By metric name, on the validation split.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Channels that live on the same axes, and what is planned for them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PruneGroup {
+    pub name: String,
+    /// Nodes whose outputs these channels are.
+    pub layers: Vec<String>,
+    /// Smallest sets of channels that can go.
+    pub units: usize,
+    /// Units on the same axes that must stay.
+    pub frozen: usize,
+    /// Importance of each unit; `null` where the criterion can't tell, so that the unit stays.
+    pub scores: Vec<Option<f64>>,
+    /// Units that would go.
+    pub removed: Vec<usize>,
 }
 
 /// One step of a pipeline.
@@ -133,6 +172,8 @@ pub struct PrunePlan {
     pub before: PlanCost,
     pub after: PlanCost,
     pub outcome: PruneOutcome,
+    /// For `channel`: every set of coupled channels.
+    pub groups: Vec<PruneGroup>,
 }
 
 /// What a graph costs.

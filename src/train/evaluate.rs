@@ -105,7 +105,8 @@ fn evaluation_batch(graph: &Graph) -> usize {
     batch_of(graph, EVALUATION_BATCH)
 }
 
-fn batch_of(graph: &Graph, wanted: usize) -> usize {
+/// The batch size that the file fixes, or `wanted`.
+pub(super) fn batch_of(graph: &Graph, wanted: usize) -> usize {
     feeds_for_batch(graph, wanted)
         .ok()
         .and_then(|feeds| feeds.get(graph.inputs.first()?.label())?.first().copied())

@@ -1,0 +1,129 @@
+//! Bringing elements into the order of their axes, which views of turned tensors are not in.
+
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::arch::Arch;
+use super::{Kernel, copy, dims, plain, recorded, run, tensor, written};
+use crate::exec::value::Value;
+
+/// The value with its elements in order; `None` where they are already, and on devices that keep Burn's
+/// own.
+pub(in crate::exec) fn arrange(value: &Value) -> Option<Value> {
+    let tensor = plain(value).or_else(|| Some(recorded(value)?.primitive()))?;
+    match tensor.is_contiguous() {
+        true => None,
+        false => Some(run(&Arrange, [value])?.0),
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Arrange;
+
+impl Kernel<1> for Arrange {
+    type Kept = ();
+
+    fn accepts(&self, _: &FlexTensor) -> bool {
+        true
+    }
+
+    fn forward(&self, [input]: [FlexTensor; 1]) -> (FlexTensor, ()) {
+        (arranged(&input), ())
+    }
+
+    fn backward(&self, (): (), gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        [Some(gradient)]
+    }
+}
+
+/// Elements that one thread copies at a time.
+const TASK: usize = 16384;
+
+/// The tensor with its elements in order.
+pub(super) fn arranged(input: &FlexTensor) -> FlexTensor {
+    let shape = dims(input);
+    let len: usize = shape.iter().product();
+    let layout = input.layout();
+    if input.is_contiguous() || len < TASK || !layout.has_positive_strides() || shape.len() < 2 {
+        return input.to_contiguous();
+    }
+    let strides: Vec<usize> = layout.strides().iter().map(|&s| s.unsigned_abs()).collect();
+    let (outer, [rows, columns]) = shape.split_last_chunk::<2>().expect("there are two axes");
+    let (steps, &[down, right]) = strides.split_last_chunk::<2>().expect("there are two axes");
+    let source = &input.storage::<f32>()[layout.start_offset()..];
+    let start_of = |mut item: usize| {
+        let mut start = 0;
+        for (size, step) in outer.iter().zip(steps).rev() {
+            start += item % size * step;
+            item /= size;
+        }
+        start
+    };
+    let arch = Arch::new();
+    // Whole rows, so many that a task is worth it.
+    let height = (TASK / columns).clamp(1, *rows);
+    let strips = rows.div_ceil(height);
+    let out = written(len, |out| {
+        out.par_chunks_mut(rows * columns)
+            .enumerate()
+            .flat_map(|(item, out)| {
+                let parts = out.par_chunks_mut(height * columns).enumerate();
+                parts.map(move |(strip, out)| (item * strips + strip, out))
+            })
+            .for_each(|(task, out)| {
+                let start = start_of(task / strips) + task % strips * height * down;
+                arch.run(
+                    #[inline(always)]
+                    || copy_matrix(&source[start..], down, right, *columns, out),
+                );
+            });
+    });
+    tensor(out, &shape)
+}
+
+/// `out[row, column] = source[row · down + column · right]`
+#[inline(always)]
+fn copy_matrix(source: &[f32], down: usize, right: usize, columns: usize, out: &mut [f32]) {
+    if right == 1 {
+        for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+            copy(out, &source[row * down..]);
+        }
+        return;
+    }
+    // In squares, so that what is read and what is written stays in the cache.
+    const SIDE: usize = 16;
+    for (top, out) in out.chunks_mut(SIDE * columns).enumerate() {
+        for left in (0..columns).step_by(SIDE) {
+            let width = SIDE.min(columns - left);
+            for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+                let source = source[(top * SIDE + row) * down + left * right..].iter();
+                let target = out[left..left + width].iter_mut();
+                target.zip(source.step_by(right)).for_each(|(t, s)| *t = *s);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_come_into_the_order_that_burn_gives_them() {
+        // Large enough for threads; sizes that no square or task divides.
+        let shape = [3, 37, 5, 41];
+        let elements: Vec<f32> = (0..shape.iter().product::<usize>())
+            .map(|index| index as f32)
+            .collect();
+        let whole = tensor(elements, &shape);
+        for order in [[0, 2, 1, 3], [3, 2, 1, 0], [0, 1, 3, 2], [2, 0, 3, 1]] {
+            let view = whole.permute(&order);
+            let (found, wanted) = (arranged(&view), view.to_contiguous());
+            assert!(found.is_contiguous());
+            assert_eq!(
+                super::super::elements(&found),
+                super::super::elements(&wanted)
+            );
+        }
+    }
+}

@@ -1,0 +1,375 @@
+"""Importance by every criterion, held against numbers that PyTorch and numpy compute on their own.
+
+The network has a residual block, so that three layers share channels. Each channel's slices are listed by hand:
+what makes it, what reads it, and scales of batch normalisation.
+"""
+
+import io
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from sklearn.datasets import load_digits
+from torch import nn
+
+import models
+
+COUNT = 120  # examples in the train split, all of which calibrate
+DATA = {"validation_fraction": 0, "preprocess": {"scale": 1}}
+BY_DATA = ["gradient", "taylor", "fisher", "hessian", "entropy", "activation"]
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm1 = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.second, self.norm2 = nn.Conv2d(6, 8, 3, 2, 1), nn.BatchNorm2d(8)
+        self.inner1, self.norm3 = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.inner2, self.norm4 = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.last = nn.Linear(8, 10)
+
+    def forward(self, x):
+        self.read = {"first.weight": x}
+        x = torch.relu(self.norm1(self.first(x)))
+        self.read["second.weight"] = x
+        x = torch.relu(self.norm2(self.second(x)))
+        self.read["inner1.weight"] = x
+        y = torch.relu(self.norm3(self.inner1(x)))
+        self.read["inner2.weight"] = y
+        x = torch.relu(x + self.norm4(self.inner2(y)))
+        x = x.mean((2, 3))
+        self.read["last.weight"] = x
+        return self.last(x)
+
+
+# By a layer that makes the channels: the tensors that have slices of them, by axis.
+SIDES = {
+    "first": [("first.weight", 0), ("norm1.weight", 0), ("second.weight", 1)],
+    "inner1": [("inner1.weight", 0), ("norm3.weight", 0), ("inner2.weight", 1)],
+    "inner2": [("second.weight", 0), ("norm2.weight", 0), ("inner1.weight", 1), ("inner2.weight", 0),
+               ("norm4.weight", 0), ("last.weight", 1)],
+}
+REDUCTIONS = {"mean": np.mean, "sum": np.sum, "max": np.max, "l2": lambda n, axis: np.sqrt(np.sum(n * n, axis))}
+
+
+def exported(model, example):
+    file = io.BytesIO()
+    torch.onnx.export(model, (example,), file, dynamo=False, opset_version=17, input_names=["x"], output_names=["y"],
+                      dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}}, do_constant_folding=False,
+                      training=torch.onnx.TrainingMode.PRESERVE)
+    return file.getvalue()
+
+
+def data_file(x, y):
+    file = io.BytesIO()
+    np.savez(file, x_train=x[:COUNT], y_train=y[:COUNT], x_test=x[COUNT:], y_test=y[COUNT:])
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def setting(server):
+    """The network, trained a little, its calibration data, and both on the server."""
+    torch.manual_seed(0)
+    images, labels = load_digits(return_X_y=True)
+    images, labels = images[:160].reshape(-1, 1, 8, 8).astype(np.float32) / 16, labels[:160]
+    x, y = torch.from_numpy(images[:COUNT]), torch.from_numpy(labels[:COUNT])
+    model = Network()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(25):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        model(x)
+    uploaded = server.upload_model(exported(model, x[:2]), "criteria")
+    assert uploaded["summary"]["operators"]["BatchNormalization"] == 4
+    return model, x, y, uploaded, server.upload_dataset(data_file(images, labels), "criteria")
+
+
+@pytest.fixture(scope="module")
+def gradients(setting):
+    """By weight: the gradient of each example's loss."""
+    model, x, y, *_ = setting
+    each = []
+    for one, label in zip(x, y):
+        loss = nn.functional.cross_entropy(model(one[None]), label[None])
+        each.append(torch.autograd.grad(loss, list(model.parameters())))
+    names = [name for name, _ in model.named_parameters()]
+    model(x)
+    return {name: torch.stack(own).numpy().astype(np.float64) for name, own in zip(names, zip(*each))}
+
+
+def weight_scores(criterion, model, gradients):
+    """By weight: a number for each element."""
+    weights = {name: tensor.detach().numpy().astype(np.float64) for name, tensor in model.named_parameters()}
+    scores = {}
+    for name, w in weights.items():
+        g = gradients[name]
+        if criterion == "activation":
+            if name not in model.read:
+                continue
+            read = model.read[name].detach().numpy().astype(np.float64)
+            norms = np.sqrt((read ** 2).sum(axis=tuple(axis for axis in range(read.ndim) if axis != 1)))
+            scores[name] = np.abs(w) * norms.reshape(1, -1, *[1] * (w.ndim - 2))
+        elif criterion == "lamp":
+            squares = w ** 2
+            scores[name] = np.array([v / squares[squares >= v].sum() for v in squares.ravel()]).reshape(w.shape)
+        else:
+            scores[name] = {"magnitude": lambda: np.abs(w), "gradient": lambda: np.abs(g).mean(0),
+                            "taylor": lambda: np.abs(w * g).mean(0),
+                            "fisher": lambda: 0.5 * w ** 2 * (g ** 2).mean(0)}[criterion]()
+    return scores
+
+
+def slices(array, axis, start=0):
+    """Rows of the slices along `axis`, of arrays whose first `start` axes stay."""
+    moved = np.moveaxis(array, axis + start, start)
+    return moved.reshape(*moved.shape[:start + 1], -1)
+
+
+def side_scores(criterion, norm, model, gradients, name, axis):
+    """A number for each channel; None where this tensor has no say."""
+    weights = dict(model.named_parameters())[name].detach().numpy().astype(np.float64)
+    own, scale = slices(weights, axis), name.startswith("norm")
+    euclidean = np.sqrt((own ** 2).sum(1))
+    if criterion in ("taylor", "fisher"):
+        gates = slices(weights[None] * gradients[name], axis, 1).sum(2)
+        return np.abs(gates).mean(0) if criterion == "taylor" else 0.5 * (gates ** 2).mean(0)
+    if criterion == "bn_scale":
+        return np.abs(weights) if scale else None
+    if criterion == "fpgm":
+        makes = axis == 0 and not scale
+        return np.linalg.norm(own[:, None] - own[None], axis=2).sum(1) if makes else None
+    if criterion == "lamp":
+        squares = euclidean ** 2
+        return np.array([v / squares[squares >= v].sum() for v in squares])
+    if criterion == "activation" and scale:
+        return None
+    scores = slices(weight_scores(criterion, model, gradients)[name], axis)
+    exponent = norm if criterion == "magnitude" else {"gradient": 1, "activation": 2}[criterion]
+    return (scores ** exponent).sum(1) ** (1 / exponent)
+
+
+def unit_scores(criterion, model, gradients, layer, norm=2, reduction="mean"):
+    found = []
+    for name, axis in SIDES[layer]:
+        scores = side_scores(criterion, norm, model, gradients, name, axis)
+        if scores is not None:
+            found.append(scores if criterion == "lamp" else scores / scores.mean())
+    return REDUCTIONS[reduction](np.array(found), axis=0)
+
+
+def plan(server, setting, **params):
+    _, _, _, model, dataset = setting
+    answer = server.post("/v1/jobs", json={
+        "kind": "prune", "model": model["id"], "dataset": dataset["id"], "dry_run": True, "data": DATA, "seed": 5,
+        "params": {"target": {"macs_ratio": 0.7}, "round_to": 1, "calibration": {"examples": COUNT}, **params}})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["plan"]
+
+
+def scores_by_layer(planned):
+    """By the layer that is named in SIDES: the scores of its group."""
+    found = {}
+    for group in planned["groups"]:
+        for layer in SIDES:
+            if any(name.strip("/").split("/")[0] == layer for name in group["layers"]):
+                found[layer] = np.array(group["scores"])
+    assert found.keys() == SIDES.keys(), planned["groups"]
+    return found
+
+
+@pytest.mark.parametrize(("criterion", "params"), [
+    ("magnitude", {"norm": 1}), ("magnitude", {"norm": 2}), ("magnitude", {"reduction": "sum"}),
+    ("magnitude", {"reduction": "max"}), ("magnitude", {"reduction": "l2"}), ("gradient", {}), ("taylor", {}),
+    ("fisher", {}), ("activation", {}), ("bn_scale", {}), ("lamp", {}), ("fpgm", {})])
+def test_importance_of_channels_is_what_pytorch_computes(server, setting, gradients, criterion, params):
+    planned = plan(server, setting, criterion=criterion, **params)
+    for layer, scores in scores_by_layer(planned).items():
+        expected = unit_scores(criterion, setting[0], gradients, layer, **params)
+        np.testing.assert_allclose(scores, expected, rtol=1e-3, err_msg=layer)
+    for group in planned["groups"]:
+        if group["removed"]:
+            kept = np.delete(group["scores"], group["removed"])
+            assert max(np.array(group["scores"])[group["removed"]]) <= min(kept)
+
+
+def test_entropy_is_that_of_histograms_of_what_is_read(server, setting):
+    model = setting[0]
+    readers = {"first": ["second.weight"], "inner1": ["inner2.weight"], "inner2": ["inner1.weight", "last.weight"]}
+    for layer, scores in scores_by_layer(plan(server, setting, criterion="entropy")).items():
+        expected = []
+        for name in readers[layer]:
+            read = model.read[name].detach().numpy().astype(np.float64)
+            means = read.reshape(*read.shape[:2], -1).mean(2)
+            counts = [np.histogram(channel, 32)[0] / COUNT if np.ptp(channel) else np.ones(1) for channel in means.T]
+            entropies = np.array([-sum(p * np.log(p) for p in own if p > 0) for own in counts])
+            expected.append(entropies / entropies.mean())
+        # A value at the edge of two bins may fall into either.
+        np.testing.assert_allclose(scores, np.mean(expected, 0), atol=0.02, err_msg=layer)
+
+
+def test_hessian_follows_the_exact_diagonal(server, setting):
+    model, x, y, *_ = setting
+    names = sorted({name for sides in SIDES.values() for name, _ in sides})
+    parameters = dict(model.named_parameters())
+    loss = nn.functional.cross_entropy(model(x), y)
+    first = torch.autograd.grad(loss, [parameters[name] for name in names], create_graph=True)
+    scores = {}
+    for name, gradient in zip(names, first):
+        diagonal = [torch.autograd.grad(one, parameters[name], retain_graph=True)[0].flatten()[index]
+                    for index, one in enumerate(gradient.flatten())]
+        weights = parameters[name].detach()
+        scores[name] = (0.5 * weights ** 2 * torch.stack(diagonal).reshape(weights.shape)).numpy()
+    model(x)
+    exact, found = [], []
+    for layer, own in scores_by_layer(plan(server, setting, criterion="hessian")).items():
+        sides = [np.maximum(slices(scores[name], axis).sum(1), 0) for name, axis in SIDES[layer]]
+        exact.extend(np.mean([side / side.mean() for side in sides], 0))
+        found.extend(own)
+    # Sixteen random vectors: the order comes out, the numbers nearly.
+    assert np.corrcoef(exact, found)[0, 1] > 0.8, (exact, found)
+
+
+def test_random_importance_follows_from_the_seed(server, setting):
+    once, again = (plan(server, setting, criterion="random")["groups"] for _ in range(2))
+    assert once == again
+    assert len({score for group in once for score in group["scores"]}) > 15
+
+
+def test_isomorphic_ranks_layers_of_one_structure_together(server, setting):
+    removed = [len(group["removed"]) / group["units"]
+               for group in plan(server, setting, scope="isomorphic", target={"channel_sparsity": 0.5})["groups"]]
+    assert all(share > 0 for share in removed), removed
+
+
+def zeroed(server, setting, **params):
+    """The prunable weights of the pruned file by name in PyTorch's order, all in one."""
+    _, _, _, model, dataset = setting
+    job = server.run("prune", model, dataset, {
+        "granularity": "weight", "target": {"sparsity": 0.5}, "calibration": {"examples": COUNT},
+        "max_layer_sparsity": 1.0, "recovery": {"recalibrate": False}, **params}, data=DATA)
+    tensors = onnx.load_from_string(server.artifact(job, "model.onnx")).graph.initializer
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "gradient", "taylor", "fisher", "activation", "lamp"])
+def test_the_weights_that_go_are_the_lowest_half(server, setting, gradients, criterion):
+    scores = weight_scores(criterion, setting[0], gradients)
+    names = ["first.weight", "second.weight", "inner1.weight", "inner2.weight", "last.weight"]
+    found = zeroed(server, setting, criterion=criterion)
+    gone = np.concatenate([found[name].ravel() == 0 for name in names])
+    all_scores = np.concatenate([scores[name].ravel() for name in names])
+    lowest = np.zeros(len(gone), bool)
+    lowest[np.argsort(all_scores)[:len(gone) // 2]] = True
+    assert abs(gone.sum() - len(gone) / 2) <= 1
+    assert (gone != lowest).sum() <= 6, "more than near ties at the border"
+
+
+def test_two_of_four_neighbours_stay_and_they_are_the_largest(server, setting):
+    model = setting[0]
+    found = zeroed(server, setting, granularity="n_m", target={})
+    for name in ("inner1.weight", "second.weight", "last.weight"):
+        before = dict(model.named_parameters())[name].detach().numpy()
+        rows = before.shape[1] // 4 * 4
+        by_four = lambda array: np.moveaxis(array[:, :rows], 1, -1).reshape(-1, 4)  # noqa: E731
+        was, now = by_four(before), by_four(found[name])
+        assert ((now != 0).sum(1) == 2).all()
+        kept = np.sort(np.abs(was), 1)[:, 2:].sum(1)
+        np.testing.assert_allclose(np.abs(now).sum(1), kept, rtol=1e-6)
+
+
+def sparse_gpt(weights, x, sparsity, block=128):
+    """Frantar and Alistarh (2023), algorithm 1, with numpy: `weights` is [outputs, features]."""
+    w = weights.astype(np.float64).copy()
+    hessian = x.T @ x
+    damping = 0.01 * np.diag(hessian).mean()
+    dead = np.diag(hessian) == 0
+    hessian[dead, dead] = 1
+    w[:, dead] = 0
+    factor = np.linalg.cholesky(np.linalg.inv(hessian + damping * np.eye(len(hessian)))).T
+    for start in range(0, w.shape[1], block):
+        end = min(start + block, w.shape[1])
+        cost = (w[:, start:end] / np.diag(factor)[start:end]) ** 2
+        limit = np.sort(cost.ravel())[int(cost.size * sparsity)]
+        zero, errors = cost < limit, np.zeros((len(w), end - start))
+        for column in range(start, end):
+            error = np.where(zero[:, column - start], w[:, column] / factor[column, column], 0)
+            w[:, column:end] -= error[:, None] * factor[column, column:end]
+            w[zero[:, column - start], column] = 0
+            errors[:, column - start] = error
+        w[:, end:] -= errors @ factor[start:end, end:]
+    return w
+
+
+def test_sparsegpt_keeps_the_results_as_its_paper_does(server, setting):
+    images, labels = load_digits(return_X_y=True)
+    images, labels = images[:160].astype(np.float32) / 16, labels[:160]
+    model = server.upload_model(models.mlp(), "sparsegpt")
+    dataset = server.upload_dataset(data_file(images, labels), "flat digits")
+    before = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(models.mlp()).graph.initializer}
+    x, w = images[:COUNT].astype(np.float64), before["w1"].T
+    error = {}
+    for criterion in ("sparsegpt", "magnitude"):
+        found = zeroed(server, (0, 0, 0, model, dataset), criterion=criterion, scope="layer")["w1"].T
+        assert abs((found == 0).mean() - 0.5) < 0.01
+        error[criterion] = np.linalg.norm(x @ (w - found).T)
+    expected = np.linalg.norm(x @ (w - sparse_gpt(w, x, 0.5)).T)
+    assert error["sparsegpt"] < 0.7 * error["magnitude"]
+    assert error["sparsegpt"] == pytest.approx(expected, rel=0.05)
+
+
+def problem(server, model, dataset=None, **params):
+    body = {"kind": "prune", "model": model["id"], "dry_run": True, "data": DATA,
+            "params": {"target": {"macs_ratio": 0.5}, **params}}
+    if dataset:
+        body["dataset"] = dataset["id"]
+    answer = server.post("/v1/jobs", json=body)
+    assert answer.status_code == 422, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("criterion", BY_DATA)
+def test_a_criterion_that_looks_at_data_says_that_it_needs_them(server, setting, criterion):
+    found = problem(server, setting[3], criterion=criterion)
+    assert found["errors"][0]["pointer"] == "/dataset"
+
+
+@pytest.mark.parametrize(("params", "pointer"), [
+    ({"granularity": "weight", "criterion": "fpgm"}, "/params/criterion"),
+    ({"granularity": "weight", "criterion": "bn_scale"}, "/params/criterion"),
+    ({"granularity": "weight", "criterion": "entropy"}, "/params/criterion"),
+    ({"criterion": "sparsegpt"}, "/params/criterion"),
+    ({"granularity": "weight", "target": {"sparsity": 0.5}, "reduction": "max"}, "/params/reduction"),
+    ({"granularity": "n_m", "target": {}, "n": 4, "m": 4}, "/params/n"),
+    ({"granularity": "n_m", "target": {"sparsity": 0.5}}, "/params/target"),
+    ({"granularity": "n_m", "target": {}, "schedule": {"steps": 2}}, "/params/schedule/steps"),
+    ({"calibration": {"examples": 0}}, "/params/calibration/examples"),
+    ({"n": 2}, "/params/n")])
+def test_what_does_not_go_together_is_refused_at_its_place(server, setting, params, pointer):
+    found = problem(server, setting[3], setting[4], **params)
+    assert pointer in [fault["pointer"] for fault in found["errors"]]
+
+
+def test_a_criterion_that_finds_nothing_says_so(server, setting):
+    flat = server.upload_model(models.mlp(), "no normalisation")
+    found = problem(server, flat, criterion="bn_scale")
+    assert found["code"] == "nothing_prunable" and "bn_scale" in found["detail"]
+    found = problem(server, setting[3], exclude=["*"])
+    assert found["code"] == "nothing_prunable" and "excluded" in found["detail"]
+    found = problem(server, setting[3], target={"macs_ratio": 0.001})
+    assert found["code"] == "target_unreachable" and "0." in found["detail"]
+
+
+def test_the_result_says_how_good_the_model_was_at_each_stage(server, setting):
+    _, _, _, model, dataset = setting
+    job = server.run("prune", model, dataset, {
+        "criterion": "taylor", "target": {"macs_ratio": 0.5}, "schedule": {"steps": 2, "curve": "exponential"},
+        "finetune": {"epochs": 2}}, data={**DATA, "validation_fraction": 0.2})
+    stages = job["result"]["prune"]["stages"]
+    assert [(stage["step"], stage["stage"]) for stage in stages] == [
+        (step, stage) for step in (1, 2) for stage in ("cut", "recovered", "finetuned")]
+    assert all(0 <= stage["metrics"]["accuracy"] <= 1 for stage in stages)
