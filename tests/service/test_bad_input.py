@@ -735,12 +735,8 @@ def test_all_faults_of_a_request_are_named_at_once(untouched):
     [
         ({"kind": "distill"}, "/kind", "distill"),
         ({"kind": "search"}, "/kind", "search"),
-        *[({"params": {"target": {"macs_ratio": 0.5}, "criterion": name}}, "/params/criterion", name)
-          for name in ("gradient", "taylor", "fisher", "hessian", "entropy", "activation", "sparsegpt",
-                       "bn_scale", "lamp", "fpgm")],
         *[({"params": {"target": {"macs_ratio": 0.5}, "granularity": name}}, "/params/granularity", name)
-          for name in ("n_m", "head", "block")],
-        ({"params": {"target": {"macs_ratio": 0.5}, "scope": "isomorphic"}}, "/params/scope", "isomorphic"),
+          for name in ("head", "block")],
         *[({"params": {"target": {name: 0.5}}}, f"/params/target/{name}", name)
           for name in ("size_ratio", "latency_ratio", "max_accuracy_drop")],
     ],
