@@ -470,7 +470,8 @@ def test_a_plan_says_what_the_job_then_does_and_queues_nothing(server, digits_mo
     job = server.run("prune", digits_model, digits, params, data=SCALE)
     after = job["result"]["after"]
     assert {key: after[key] for key in plan["after"]} == plan["after"]
-    assert job["result"]["prune"] == plan["outcome"]
+    # What a job measures on the way is not planned.
+    assert {**job["result"]["prune"], "stages": []} == plan["outcome"]
     content = onnx.load_from_string(server.artifact(job, "model.onnx"))
     kept = [t.dims[0] for t in content.graph.initializer if len(t.dims) == 4]
     assert kept and all(count % 4 == 0 for count in kept)

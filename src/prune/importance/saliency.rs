@@ -23,8 +23,9 @@ pub type Saliencies = BTreeMap<String, Vec<f64>>;
 ///   the weight goes (Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, eq. 5);
 /// - `fisher`: `½·w²·mean gᵢ²`, the change to second order with the empirical Fisher information for the
 ///   Hessian (Theis et al., "Faster gaze prediction with dense networks and Fisher pruning", 2018, eq. 6);
-/// - `hessian`: `½·w²·h`, the saliency of LeCun et al. ("Optimal Brain Damage", NeurIPS 1989, eq. 5), with
-///   [`hessian_diagonal`] for h, which may be negative;
+/// - `hessian`: `½·w²·|h|`, the saliency of LeCun et al. ("Optimal Brain Damage", NeurIPS 1989, eq. 5), with
+///   [`hessian_diagonal`] for h; a negative one is mostly an error of the estimate, as large as the weight's
+///   part in the loss, so its size counts (zeros in its place would all go first);
 /// - `activation`: `|w|·‖x‖₂` over all values x of the channel that it is multiplied with (Sun et al.,
 ///   "A Simple and Effective Pruning Approach for Large Language Models" (Wanda), ICLR 2024, eq. 1);
 /// - `lamp`: `w²` by the sum of the squares of all weights of the tensor that are not smaller (Lee et
@@ -67,13 +68,9 @@ pub fn of_weights(
             })
         }
         Criterion::Hessian => {
-            let diagonal = hessian_diagonal(graph, names, needed(criterion, calibration)?, seed)?;
-            all(&|name| {
-                let pairs = weights(name).iter().zip(&diagonal[name]);
-                pairs
-                    .map(|(&w, h)| 0.5 * f64::from(w).powi(2) * h)
-                    .collect()
-            })
+            let mut signed = second_order(graph, names, needed(criterion, calibration)?, seed)?;
+            signed.values_mut().flatten().for_each(|s| *s = s.abs());
+            signed
         }
         Criterion::Activation => {
             let norms = input_norms(graph, names, needed(criterion, calibration)?)?;
@@ -91,6 +88,23 @@ pub fn of_weights(
             values.map(|&w| f64::from(w).abs()).collect()
         }),
     })
+}
+
+/// `½·w²·h` for each weight, negative where the estimate of h is.
+pub(super) fn second_order(
+    graph: &Graph,
+    names: &[&str],
+    calibration: &dyn Calibration,
+    seed: u64,
+) -> Result<Saliencies, PruneError> {
+    let mut found = hessian_diagonal(graph, names, calibration, seed)?;
+    for (name, own) in &mut found {
+        let weights = graph.initializers[name].floats().unwrap_or_default();
+        for (number, &w) in own.iter_mut().zip(weights) {
+            *number *= 0.5 * f64::from(w).powi(2);
+        }
+    }
+    Ok(found)
 }
 
 /// Each number by the sum of all that are not smaller.

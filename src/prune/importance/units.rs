@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::saliency::{Saliencies, of_weights, share_of_larger};
+use super::saliency::{Saliencies, of_weights, second_order, share_of_larger};
 use super::{entropy, needed, random_number};
 use crate::graph::coupling::{Couplings, Group, output_axis};
 use crate::graph::{Family, Graph, family};
@@ -187,10 +187,14 @@ fn of_slices(
     names.dedup();
     // Of weights, where slices add those up; magnitudes for the rest.
     let summed = match criterion {
-        Criterion::Gradient | Criterion::Hessian | Criterion::Activation => criterion,
+        Criterion::Gradient | Criterion::Activation => criterion,
         _ => Criterion::Magnitude,
     };
-    let saliencies = of_weights(graph, &names, summed, calibration, seed)?;
+    let saliencies = match criterion {
+        // With signs, so that errors of the estimate cancel within a slice.
+        Criterion::Hessian => second_order(graph, &names, needed(criterion, calibration)?, seed)?,
+        _ => of_weights(graph, &names, summed, calibration, seed)?,
+    };
     let norm = match criterion {
         Criterion::Magnitude => params.norm.unwrap_or(2),
         Criterion::Activation | Criterion::Lamp => 2,
