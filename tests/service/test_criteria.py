@@ -16,10 +16,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import models
+from conftest import assert_problem
 
 COUNT = 120  # examples in the train split, all of which calibrate
 DATA = {"validation_fraction": 0, "preprocess": {"scale": 1}}
-BY_DATA = ["gradient", "taylor", "fisher", "hessian", "entropy", "activation"]
+BY_DATA = ["gradient", "taylor", "fisher", "hessian", "entropy", "activation", "sparsegpt"]
+BY_WEIGHT = {"granularity": "weight", "target": {"sparsity": 0.5}}
+N_OF_M = {"granularity": "n_m", "target": {}}
 
 
 class Network(nn.Module):
@@ -73,6 +76,8 @@ def data_file(x, y):
 def setting(server):
     """The network, trained a little, its calibration data, and both on the server."""
     torch.manual_seed(0)
+    # Thousands of tiny products: threads that wait for each other take ten times as long beside the server.
+    torch.set_num_threads(1)
     images, labels = load_digits(return_X_y=True)
     images, labels = images[:160].reshape(-1, 1, 8, 8).astype(np.float32) / 16, labels[:160]
     x, y = torch.from_numpy(images[:COUNT]), torch.from_numpy(labels[:COUNT])
@@ -163,11 +168,17 @@ def unit_scores(criterion, model, gradients, layer, norm=2, reduction="mean"):
     return REDUCTIONS[reduction](np.array(found), axis=0)
 
 
+def dry_run(server, model, dataset=None, seed=5, **params):
+    body = {"kind": "prune", "model": model["id"], "dry_run": True, "data": DATA, "seed": seed,
+            "params": {"target": {"macs_ratio": 0.7}, "calibration": {"examples": COUNT}, **params}}
+    if dataset:
+        body["dataset"] = dataset["id"]
+    return server.post("/v1/jobs", json=body)
+
+
 def plan(server, setting, **params):
     _, _, _, model, dataset = setting
-    answer = server.post("/v1/jobs", json={
-        "kind": "prune", "model": model["id"], "dataset": dataset["id"], "dry_run": True, "data": DATA, "seed": 5,
-        "params": {"target": {"macs_ratio": 0.7}, "round_to": 1, "calibration": {"examples": COUNT}, **params}})
+    answer = dry_run(server, model, dataset, granularity="channel", round_to=1, **params)
     assert answer.status_code == 200, answer.text
     return answer.json()["plan"]
 
@@ -176,6 +187,7 @@ def scores_by_layer(planned):
     """By the layer that is named in SIDES: the scores of its group."""
     found = {}
     for group in planned["groups"]:
+        assert (len(group["scores"]), group["frozen"]) == (group["units"], 0)
         for layer in SIDES:
             if any(name.strip("/").split("/")[0] == layer for name in group["layers"]):
                 found[layer] = np.array(group["scores"])
@@ -223,10 +235,11 @@ def exact_hessian(setting):
     first = torch.autograd.grad(loss, [parameters[name] for name in names], create_graph=True)
     scores = {}
     for name, gradient in zip(names, first):
-        diagonal = [torch.autograd.grad(one, parameters[name], retain_graph=True)[0].flatten()[index]
-                    for index, one in enumerate(gradient.flatten())]
-        weights = parameters[name].detach()
-        scores[name] = (0.5 * weights ** 2 * torch.stack(diagonal).reshape(weights.shape)).numpy()
+        weights, count = parameters[name].detach(), gradient.numel()
+        each = torch.eye(count).reshape(count, *gradient.shape)
+        rows, = torch.autograd.grad(gradient, parameters[name], each, retain_graph=True, is_grads_batched=True)
+        diagonal = rows.reshape(count, count).diagonal().reshape(weights.shape)
+        scores[name] = (0.5 * weights ** 2 * diagonal).numpy()
     model(x)
     return scores
 
@@ -250,9 +263,10 @@ def test_a_tenth_of_the_weights_by_hessian_is_hardly_missed(server, setting, exa
 
 
 def test_random_importance_follows_from_the_seed(server, setting):
-    once, again = (plan(server, setting, criterion="random")["groups"] for _ in range(2))
+    once, again, other = (plan(server, setting, criterion="random", seed=seed)["groups"] for seed in (5, 5, 6))
     assert once == again
-    assert len({score for group in once for score in group["scores"]}) > 15
+    found, others = ([score for group in groups for score in group["scores"]] for groups in (once, other))
+    assert len(set(found)) == len(found) and not set(found) & set(others)
 
 
 def test_isomorphic_ranks_layers_of_one_structure_together(server, setting):
@@ -281,20 +295,23 @@ def test_the_weights_that_go_are_the_lowest_half(server, setting, gradients, cri
     lowest = np.zeros(len(gone), bool)
     lowest[np.argsort(all_scores)[:len(gone) // 2]] = True
     assert abs(gone.sum() - len(gone) / 2) <= 1
-    assert (gone != lowest).sum() <= 6, "more than near ties at the border"
+    border = np.sort(all_scores)[len(gone) // 2]
+    np.testing.assert_allclose(all_scores[gone != lowest], border, rtol=1e-3, err_msg="more than near ties")
 
 
 def test_two_of_four_neighbours_stay_and_they_are_the_largest(server, setting):
+    def by_four(array):
+        return np.moveaxis(array[:, : array.shape[1] // 4 * 4], 1, -1).reshape(-1, 4)
+
     model = setting[0]
-    found = zeroed(server, setting, granularity="n_m", target={})
+    found = zeroed(server, setting, granularity="n_m", target={}, n=2, m=4)
+    whole = model.first.weight.detach().numpy()
+    np.testing.assert_array_equal(found["first.weight"], whole, "fewer than four inputs stay")
     for name in ("inner1.weight", "second.weight", "last.weight"):
         before = dict(model.named_parameters())[name].detach().numpy()
-        rows = before.shape[1] // 4 * 4
-        by_four = lambda array: np.moveaxis(array[:, :rows], 1, -1).reshape(-1, 4)  # noqa: E731
         was, now = by_four(before), by_four(found[name])
-        assert ((now != 0).sum(1) == 2).all()
-        kept = np.sort(np.abs(was), 1)[:, 2:].sum(1)
-        np.testing.assert_allclose(np.abs(now).sum(1), kept, rtol=1e-6)
+        largest = np.abs(was).argsort(1).argsort(1) >= 2
+        np.testing.assert_array_equal(now, np.where(largest, was, 0), name)
 
 
 def sparse_gpt(weights, x, sparsity, block=128):
@@ -320,63 +337,79 @@ def sparse_gpt(weights, x, sparsity, block=128):
     return w
 
 
-def test_sparsegpt_keeps_the_results_as_its_paper_does(server, setting):
+def test_sparsegpt_keeps_the_results_as_its_paper_does(server):
     images, labels = load_digits(return_X_y=True)
     images, labels = images[:160].astype(np.float32) / 16, labels[:160]
-    model = server.upload_model(models.mlp(), "sparsegpt")
-    dataset = server.upload_dataset(data_file(images, labels), "flat digits")
-    before = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(models.mlp()).graph.initializer}
-    x, w = images[:COUNT].astype(np.float64), before["w1"].T
-    error = {}
+    content = models.mlp(hidden=160)  # more features than a block of 128 columns
+    model, dataset = server.upload_model(content, "sparsegpt"), server.upload_dataset(data_file(images, labels), "flat")
+    before = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(content).graph.initializer}
+    errors = {}
     for criterion in ("sparsegpt", "magnitude"):
-        found = zeroed(server, (0, 0, 0, model, dataset), criterion=criterion, scope="layer")["w1"].T
-        assert abs((found == 0).mean() - 0.5) < 0.01
-        error[criterion] = np.linalg.norm(x @ (w - found).T)
-    expected = np.linalg.norm(x @ (w - sparse_gpt(w, x, 0.5)).T)
-    assert error["sparsegpt"] < 0.7 * error["magnitude"]
-    assert error["sparsegpt"] == pytest.approx(expected, rel=0.05)
+        found = zeroed(server, (None, None, None, model, dataset), criterion=criterion, scope="layer")
+        x = images[:COUNT].astype(np.float64)
+        for name, bias in (("w1", "b1"), ("w2", "b2")):
+            w = before[name].T
+            assert (found[name] == 0).mean() == pytest.approx(0.5, abs=0.01)
+            size = np.linalg.norm(x @ w.T)
+            errors[criterion, name] = [np.linalg.norm(x @ (w - now).T) / size
+                                       for now in (found[name].T, sparse_gpt(w, x, 0.5))]
+            # The layer behind reads what the pruned one gives.
+            x = np.maximum(x @ found[name] + found[bias], 0)
+    for name in ("w1", "w2"):
+        (own, paper), (plain, _) = errors["sparsegpt", name], errors["magnitude", name]
+        # All columns chosen at once, and not by blocks, are 4 % worse.
+        assert own < 0.7 * plain and own <= 1.02 * paper, errors
 
 
-def problem(server, model, dataset=None, **params):
-    body = {"kind": "prune", "model": model["id"], "dry_run": True, "data": DATA,
-            "params": {"target": {"macs_ratio": 0.5}, **params}}
-    if dataset:
-        body["dataset"] = dataset["id"]
-    answer = server.post("/v1/jobs", json=body)
-    assert answer.status_code == 422, answer.text
-    return answer.json()
+def pointers(problem):
+    return [fault["pointer"] for fault in problem["errors"]]
 
 
 @pytest.mark.parametrize("criterion", BY_DATA)
 def test_a_criterion_that_looks_at_data_says_that_it_needs_them(server, setting, criterion):
-    found = problem(server, setting[3], criterion=criterion)
-    assert found["errors"][0]["pointer"] == "/dataset"
+    answer = dry_run(server, setting[3], criterion=criterion, **(BY_WEIGHT if criterion == "sparsegpt" else {}))
+    assert pointers(assert_problem(answer, 422)) == ["/dataset"]
 
 
 @pytest.mark.parametrize(("params", "pointer"), [
-    ({"granularity": "weight", "criterion": "fpgm"}, "/params/criterion"),
-    ({"granularity": "weight", "criterion": "bn_scale"}, "/params/criterion"),
-    ({"granularity": "weight", "criterion": "entropy"}, "/params/criterion"),
+    ({**BY_WEIGHT, "criterion": "fpgm"}, "/params/criterion"),
+    ({**BY_WEIGHT, "criterion": "bn_scale"}, "/params/criterion"),
+    ({**BY_WEIGHT, "criterion": "entropy"}, "/params/criterion"),
     ({"criterion": "sparsegpt"}, "/params/criterion"),
-    ({"granularity": "weight", "target": {"sparsity": 0.5}, "reduction": "max"}, "/params/reduction"),
-    ({"granularity": "n_m", "target": {}, "n": 4, "m": 4}, "/params/n"),
-    ({"granularity": "n_m", "target": {"sparsity": 0.5}}, "/params/target"),
-    ({"granularity": "n_m", "target": {}, "schedule": {"steps": 2}}, "/params/schedule/steps"),
+    ({**BY_WEIGHT, "reduction": "max"}, "/params/reduction"),
+    ({**N_OF_M, "n": 4, "m": 4}, "/params/n"),
+    ({**N_OF_M, "n": 5, "m": 4}, "/params/n"),
+    ({**N_OF_M, "target": {"sparsity": 0.5}}, "/params/target"),
+    ({**N_OF_M, "schedule": {"steps": 2}}, "/params/schedule/steps"),
     ({"calibration": {"examples": 0}}, "/params/calibration/examples"),
     ({"n": 2}, "/params/n")])
-def test_what_does_not_go_together_is_refused_at_its_place(server, setting, params, pointer):
-    found = problem(server, setting[3], setting[4], **params)
-    assert pointer in [fault["pointer"] for fault in found["errors"]]
+def test_what_does_not_go_together_is_refused_at_its_place_alone(server, setting, params, pointer):
+    assert pointers(assert_problem(dry_run(server, setting[3], setting[4], **params), 422)) == [pointer]
 
 
-def test_a_criterion_that_finds_nothing_says_so(server, setting):
+def test_a_criterion_that_finds_nothing_says_so(server):
     flat = server.upload_model(models.mlp(), "no normalisation")
-    found = problem(server, flat, criterion="bn_scale")
-    assert found["code"] == "nothing_prunable" and "bn_scale" in found["detail"]
-    found = problem(server, setting[3], exclude=["*"])
-    assert found["code"] == "nothing_prunable" and "excluded" in found["detail"]
-    found = problem(server, setting[3], target={"macs_ratio": 0.001})
-    assert found["code"] == "target_unreachable" and re.search(r"it is 0\.\d+", found["detail"])
+    answer = dry_run(server, flat, criterion="bn_scale")
+    assert_problem(answer, 422, "nothing_prunable", says=["`bn_scale`", "batch normalisation"])
+
+
+@pytest.mark.parametrize("params", [{}, BY_WEIGHT])
+def test_when_all_is_excluded_that_is_what_is_said(server, setting, params):
+    answer = dry_run(server, setting[3], exclude=["*"], **params)
+    assert_problem(answer, 422, "nothing_prunable", says="exclude")
+
+
+def test_a_target_out_of_reach_names_the_nearest_one_which_can_be_had(server, setting):
+    def ask(ratio):
+        return dry_run(server, setting[3], setting[4], round_to=1, target={"macs_ratio": ratio})
+
+    problem = assert_problem(ask(0.001), 422, "target_unreachable", says="macs_ratio of 0.001 ")
+    nearest = float(re.search(r"it is (0\.\d+)", problem["detail"])[1])
+    answer = ask(nearest + 1e-4)
+    assert answer.status_code == 200, answer.text
+    macs = [answer.json()["plan"][when]["macs"] for when in ("after", "before")]
+    assert macs[0] / macs[1] == pytest.approx(nearest, abs=1e-4)
+    assert_problem(ask(nearest - 1e-3), 422, "target_unreachable")
 
 
 def test_the_result_says_how_good_the_model_was_at_each_stage(server, setting):
