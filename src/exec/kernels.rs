@@ -19,6 +19,7 @@ mod norm;
 mod planes;
 mod pool;
 mod product;
+mod slide;
 
 pub(crate) use adam::{Adam, adam};
 pub(super) use arrange::arrange;

@@ -16,7 +16,10 @@ use rayon::prelude::*;
 use super::arch::Arch;
 use super::correlate::{Block, Correlation, Dots, Rows, Tiles};
 use super::planes::{Layout, Stretch};
-use super::{Kernel, add, copy, elements, first, inside, run, tensor, with_zeros, written};
+use super::slide::Slide;
+use super::{
+    Kernel, add, copy, elements, first, inside, run, tensor, with_scratch, with_zeros, written,
+};
 use crate::exec::value::{Value, dims};
 use crate::graph::Window;
 
@@ -184,28 +187,14 @@ impl Convolution {
         let [channels, outputs] = self.channels;
         let [from, to] = self.planes();
         let arch = Arch::new();
-        let rows = self.output_rows(&layout);
-        let (block, tiles) = Block::best(arch, outputs, &rows, 1);
         let places: Vec<usize> = (0..offsets.len()).collect();
-        let w = elements(w);
-        let packed = self.pack(w, block, outputs, offsets.len(), &places);
+        let (rows, row_stride) = (self.output_rows(&layout), offsets.len());
+        let pass = self.pass(elements(w), outputs, row_stride, &places, offsets, rows, 1);
         let (x, bias) = (elements(x), bias.map(elements));
-        let share = self.share(outputs, block.rows);
+        let share = self.share(outputs, pass.block.rows);
         let correlate = |group: usize, first: usize, planes: &[f32], out: &mut [f32]| {
-            arch.dispatch(Correlation {
-                factors: &packed[group],
-                block,
-                offsets: &offsets,
-                tiles: &tiles,
-                planes,
-                panels: false,
-                bias: bias.map(|bias| &bias[group * outputs..][..outputs]),
-                along: None,
-                clip: self.clip,
-                first,
-                out,
-                plane: to,
-            });
+            let bias = bias.map(|bias| &bias[group * outputs..][..outputs]);
+            pass.run(group, first, planes, bias, self.clip, out, to);
         };
         let out = written(self.batch * self.groups * outputs * to, |out| {
             if share >= outputs {
@@ -228,23 +217,39 @@ impl Convolution {
         tensor(out, &self.shapes[2])
     }
 
-    /// The weights of each group, packed: `rows` rows, `row_stride` apart, with their `places`.
-    fn pack(
+    /// The products of `rows` rows of each group's weights, `row_stride` apart, with their `places`, at
+    /// `positions` of planes.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called twice, with names that say what is given"
+    )]
+    fn pass(
         &self,
         w: &[f32],
-        block: Block,
         rows: usize,
         row_stride: usize,
         places: &[usize],
-    ) -> Vec<Vec<f32>> {
+        offsets: Vec<usize>,
+        positions: Vec<Rows>,
+        step: usize,
+    ) -> Pass {
+        let (block, tiles) = Block::best(Arch::new(), rows, &positions, step);
         let groups = w.chunks_exact(w.len() / self.groups);
-        groups
+        let packed = groups
             .map(|w| {
                 let mut packed = vec![0f32; block.packed_len(rows, places.len())];
                 block.pack(w, rows, row_stride, places, &mut packed);
                 packed
             })
-            .collect()
+            .collect();
+        Pass {
+            offsets,
+            packed,
+            block,
+            tiles,
+            positions,
+            step,
+        }
     }
 
     /// Calls `work` with each group of each image, its padded planes and what is made of them. Padding is
@@ -306,15 +311,8 @@ impl Convolution {
             to: reach[axis],
         };
         let layout = Layout::new(self.output, extent, [0, 1, 2].map(|axis| vec![whole(axis)]));
-        let arch = Arch::new();
         let (w, gradient) = (elements(w), elements(gradient));
         let taps = self.taps();
-        struct Phase {
-            offsets: Vec<usize>,
-            packed: Vec<Vec<f32>>,
-            block: Block,
-            tiles: Tiles,
-        }
         let mut phases = Vec::new();
         let mut whole_plane = true;
         let [_, height, width] = self.input;
@@ -365,14 +363,7 @@ impl Convolution {
                         })
                     };
                     let offsets = (0..outputs).flat_map(offsets).collect();
-                    let (block, tiles) = Block::best(arch, channels, &rows, u);
-                    let packed = self.pack(w, block, channels, taps, &places);
-                    phases.push(Phase {
-                        offsets,
-                        packed,
-                        block,
-                        tiles,
-                    });
+                    phases.push(self.pass(w, channels, taps, &places, offsets, rows, u));
                 }
             }
         }
@@ -382,20 +373,7 @@ impl Convolution {
                     out.fill(0.0);
                 }
                 for phase in &phases {
-                    arch.dispatch(Correlation {
-                        factors: &phase.packed[group],
-                        block: phase.block,
-                        offsets: &phase.offsets,
-                        tiles: &phase.tiles,
-                        planes,
-                        panels: false,
-                        bias: None,
-                        along: None,
-                        clip: None,
-                        first: 0,
-                        out,
-                        plane: from,
-                    });
+                    phase.run(group, 0, planes, None, None, out, from);
                 }
             });
         });
@@ -532,6 +510,66 @@ impl Convolution {
             })
             .collect();
         tensor(sums, &[outputs])
+    }
+}
+
+/// What is multiplied with planes: the weights, and where each of them reads.
+struct Pass {
+    offsets: Vec<usize>,
+    /// By group.
+    packed: Vec<Vec<f32>>,
+    block: Block,
+    tiles: Tiles,
+    positions: Vec<Rows>,
+    step: usize,
+}
+
+impl Pass {
+    /// Rows of one group's result from `first` on, as many as fill `out`: `[rows, plane]`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called twice, with names that say what is given"
+    )]
+    fn run(
+        &self,
+        group: usize,
+        first: usize,
+        planes: &[f32],
+        bias: Option<&[f32]>,
+        clip: Option<[f32; 2]>,
+        out: &mut [f32],
+        plane: usize,
+    ) {
+        let arch = Arch::new();
+        if self.block.rows == 1 {
+            return with_scratch(Slide::stretch(&self.positions), |stretch| {
+                arch.dispatch(Slide {
+                    factors: &self.packed[group],
+                    offsets: &self.offsets,
+                    rows: &self.positions,
+                    step: self.step,
+                    planes,
+                    bias: bias.map_or(0.0, |bias| bias[0]),
+                    clip,
+                    stretch,
+                    out,
+                });
+            });
+        }
+        arch.dispatch(Correlation {
+            factors: &self.packed[group],
+            block: self.block,
+            offsets: &self.offsets,
+            tiles: &self.tiles,
+            planes,
+            panels: false,
+            bias,
+            along: None,
+            clip,
+            first,
+            out,
+            plane,
+        });
     }
 }
 

@@ -42,6 +42,16 @@ pub(super) struct Rows {
     pub to_pitch: usize,
 }
 
+impl Rows {
+    /// Positions from the first to the last, with those between the rows.
+    pub fn span(&self) -> usize {
+        match self.count * self.width {
+            0 => 0,
+            _ => (self.count - 1) * self.pitch + self.width,
+        }
+    }
+}
+
 /// How all positions of a plane are cut into tiles of one width.
 #[derive(Debug, Clone)]
 pub(super) struct Tiles {
@@ -61,7 +71,7 @@ impl Tiles {
             step,
         };
         for rows in all.iter().filter(|rows| rows.count * rows.width > 0) {
-            let span = (rows.count - 1) * rows.pitch + rows.width;
+            let span = rows.span();
             let apart = rows.count * rows.width.div_ceil(width);
             if apart <= span.div_ceil(width) {
                 for row in 0..rows.count {
@@ -311,6 +321,9 @@ impl pulp::WithSimd for Correlation<'_> {
 /// Rows of the im2col matrix whose factors, and a tile of which, stay in the first-level cache.
 const INNER: usize = 384;
 
+/// Factors, at the most, that stay in a second-level cache of 512 KiB beside what else passes through it.
+const FACTORS: usize = 64 << 10;
+
 /// Blocks of rows from which on it is worth it to copy a tile's part of the planes together first.
 const GATHERED: usize = 3;
 
@@ -329,22 +342,30 @@ impl Correlation<'_> {
                 0
             }
         ];
-        // A tile's part of the planes stays in the first-level cache while all blocks go by.
-        for tile in &tiles.tiles {
-            for (part, offsets) in offsets.chunks(INNER).enumerate() {
-                let read = if self.panels {
-                    let start = tile.source + part * INNER * width;
-                    Read::Panel(&planes[start..][..offsets.len() * width])
-                } else if gathers {
-                    for (row, &offset) in gathered.chunks_exact_mut(width).zip(offsets) {
-                        row.copy_from_slice(&planes[tile.source + offset..][..width]);
+        // A tile's part of the planes stays in the first-level cache while all blocks go by, and the factors
+        // that all tiles need in the second.
+        let parts: Vec<(usize, &[usize])> = offsets.chunks(INNER).enumerate().collect();
+        let at_once = match self.factors.len() > FACTORS {
+            true => 1,
+            false => parts.len().max(1),
+        };
+        for parts in parts.chunks(at_once) {
+            for tile in &tiles.tiles {
+                for &(part, offsets) in parts {
+                    let read = if self.panels {
+                        let start = tile.source + part * INNER * width;
+                        Read::Panel(&planes[start..][..offsets.len() * width])
+                    } else if gathers {
+                        for (row, &offset) in gathered.chunks_exact_mut(width).zip(offsets) {
+                            row.copy_from_slice(&planes[tile.source + offset..][..width]);
+                        }
+                        Read::Panel(&gathered[..offsets.len() * width])
+                    } else {
+                        Read::Planes(&planes[tile.source..], offsets)
+                    };
+                    for block in 0..blocks {
+                        self.tile::<S, ROWS, VECTORS>(simd, block, part, tile, &read);
                     }
-                    Read::Panel(&gathered[..offsets.len() * width])
-                } else {
-                    Read::Planes(&planes[tile.source..], offsets)
-                };
-                for block in 0..blocks {
-                    self.tile::<S, ROWS, VECTORS>(simd, block, part, tile, &read);
                 }
             }
         }

@@ -113,6 +113,8 @@ impl Layout {
                                 let target = &mut buffer[start + to..][..wide.count];
                                 if wide.step == 1 {
                                     copy(target, source);
+                                } else if wide.step == 2 {
+                                    every_second(target, source);
                                 } else {
                                     let source = source.iter().step_by(wide.step);
                                     target.iter_mut().zip(source).for_each(|(t, s)| *t = *s);
@@ -123,5 +125,17 @@ impl Layout {
                 }
             }
         }
+    }
+}
+
+/// `target[i] = source[2i]`
+#[inline(always)]
+fn every_second(target: &mut [f32], source: &[f32]) {
+    let (pairs, last) = source.as_chunks::<2>();
+    let values = pairs.iter().map(|pair| pair[0]);
+    let both = target.iter_mut().zip(values);
+    both.for_each(|(t, s)| *t = s);
+    if let ([last], Some(target)) = (last, target.get_mut(pairs.len())) {
+        *target = *last;
     }
 }
