@@ -1,6 +1,7 @@
 //! A model as data: nodes, weights, shapes, cost, and edits that can be looked at before they
 //! are applied.
 
+pub mod blocks;
 mod body;
 mod cost;
 pub mod coupling;
@@ -77,6 +78,8 @@ pub struct Graph {
     pub opsets: BTreeMap<String, i64>,
     /// Operators and features that Sinter can't run, sorted.
     pub unsupported: BTreeSet<String>,
+    /// Whether tensors are written as `sparse_initializer`s where that is smaller, as in a file that had some.
+    pub sparse_storage: bool,
     /// By input: the shape of one example, where data tells what the file leaves open.
     pub example_shapes: BTreeMap<String, Vec<usize>>,
     frame: ModelProto,
@@ -100,11 +103,15 @@ impl Graph {
         model.ir_version = Some(model.ir_version.unwrap_or(4).max(4));
         let graph = model.graph.get_or_insert_default();
         graph.node = self.nodes.clone();
-        graph.initializer = self
-            .initializers
-            .iter()
-            .map(|(name, tensor)| tensor.encode(name))
-            .collect();
+        let listed: BTreeSet<&str> = self.listed_initializers.iter().map(|l| l.label()).collect();
+        for (name, tensor) in &self.initializers {
+            // A default of an input is dense.
+            let sparse = self.sparse_storage && !listed.contains(name.as_str());
+            match sparse.then(|| tensor.encode_sparse(name)).flatten() {
+                Some(sparse) => graph.sparse_initializer.push(sparse),
+                None => graph.initializer.push(tensor.encode(name)),
+            }
+        }
         graph.input = self.inputs.clone();
         graph.input.extend(
             self.listed_initializers

@@ -2,6 +2,7 @@
 
 pub mod proto;
 mod read;
+mod sparse;
 mod tensor;
 
 pub use read::{ReadError, decode_model, embed_external_data, read_model};

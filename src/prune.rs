@@ -1,15 +1,17 @@
 //! Pruning: importance, selection and schedule, each apart from the others.
 //!
 //! Importance is a number for each unit or weight ([`importance`]), selection takes the least
-//! important ones until the graph's real cost meets the target ([`channel`], [`weight`]), the
+//! important ones until the graph's real cost meets the target ([`select`], [`weight`]), of what can leave
+//! the graph ([`removal`]: channels, heads, blocks), the
 //! schedule says how much of the way each step goes ([`schedule`]), and what stays is corrected on
 //! unlabelled examples ([`reconstruct`]). What data tell comes through one trait ([`calibration`]).
 
 pub mod calibration;
-pub mod channel;
 pub mod importance;
 mod least_squares;
+pub mod removal;
 pub mod schedule;
+pub mod select;
 mod sparsegpt;
 pub mod weight;
 
@@ -18,7 +20,6 @@ pub use least_squares::reconstruct;
 use std::collections::BTreeMap;
 
 use crate::exec::ExecError;
-use crate::graph::coupling::Couplings;
 use crate::graph::{CutError, Graph, InferError};
 use crate::spec::prune::{Criterion, Target, word};
 use crate::spec::result::Blocked;
@@ -45,6 +46,14 @@ pub enum PruneError {
     },
     #[error("no node of the model matches the pattern `{0}` in exclude")]
     UnmatchedExclusion(String),
+    #[error("no node with a kernel matches the pattern `{0}` in keep")]
+    UnmatchedKeep(String),
+    #[error("keep names channel {channel} of `{node}`, which has {channels}, counted from 0")]
+    KeptOutside {
+        node: String,
+        channel: usize,
+        channels: usize,
+    },
     #[error("nothing can be pruned: {0}")]
     NothingPrunable(String),
 }
@@ -82,10 +91,9 @@ impl Exclusion {
     }
 }
 
-/// Which channels can't go, in words, in the order of the graph.
-pub fn blocked(graph: &Graph, couplings: &Couplings) -> Vec<Blocked> {
-    couplings
-        .blocked
+/// Which nodes' channels or blocks can't go, in words, in the order of the graph.
+fn blocked(graph: &Graph, reasons: &BTreeMap<usize, String>) -> Vec<Blocked> {
+    reasons
         .iter()
         .map(|(&node, reason)| Blocked {
             layer: graph.nodes[node].label().to_owned(),

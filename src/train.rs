@@ -18,6 +18,8 @@ pub use recalibrate::recalibrate;
 pub use reinitialize::reinitialize;
 pub use trainer::{Kept, TrainError, TrainState, Trained, Trainer};
 
+use crate::graph::Graph;
+
 /// Who follows a training.
 pub trait Observer {
     /// A point of a curve.
@@ -26,6 +28,8 @@ pub trait Observer {
     fn trained(&mut self, step: u64, steps: u64, epoch: u32, epochs: u32);
     /// Whether to stop at the next chance and keep the state.
     fn drain_requested(&self) -> bool;
+    /// An epoch, counted from 1, is over, and these are the weights.
+    fn epoch_ended(&mut self, epoch: u32, weights: &dyn Fn() -> Graph);
     /// Keeps the state if it is time for that.
     fn offer_checkpoint(&mut self, state: &dyn Fn() -> TrainState);
 }

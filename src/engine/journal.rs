@@ -43,6 +43,8 @@ pub(super) struct Journal {
     records: Records,
     /// ONNX file of the graph that the last finished stage left.
     graph: Option<Vec<u8>>,
+    /// By name: ONNX files of graphs that later stages come back to.
+    kept: BTreeMap<String, Vec<u8>>,
     saved_at: Instant,
     interval: Duration,
 }
@@ -59,13 +61,15 @@ impl Journal {
             folder: folder.to_owned(),
             records: Records::default(),
             graph: None,
+            kept: BTreeMap::new(),
             saved_at: Instant::now(),
             interval: Duration::from_secs_f64(f64::clamp(seconds, 0.0, 86_400.0)),
         };
         remove_strays(folder);
-        if let Some((records, graph)) = read(&folder.join(FILE)) {
-            journal.records = records;
-            journal.graph = graph;
+        if let Some(found) = read(&folder.join(FILE)) {
+            journal.records = found.records;
+            journal.graph = found.graph;
+            journal.kept = found.kept;
         }
         journal
     }
@@ -86,13 +90,25 @@ impl Journal {
         let value = serde_json::from_value(self.records.stages[position].1.clone()).ok()?;
         let is_last = position + 1 == self.records.stages.len();
         let graph = match (&self.graph, is_last) {
-            (Some(bytes), true) => {
-                let model = prost::Message::decode(bytes.as_slice()).ok()?;
-                Some(Graph::load(model).ok()?)
-            }
+            (Some(bytes), true) => Some(decode(bytes)?),
             _ => None,
         };
         Some((graph, value))
+    }
+
+    /// Keeps a graph that later stages come back to; the next record is written down with it.
+    pub fn keep(&mut self, name: &str, graph: &Graph) {
+        self.kept.insert(name.to_owned(), graph.to_bytes());
+    }
+
+    /// A graph that was kept under `name`.
+    pub fn kept(&self, name: &str) -> Option<Graph> {
+        decode(self.kept.get(name)?)
+    }
+
+    /// Lets go of the graphs that were kept under names that begin with `prefix`.
+    pub fn forget(&mut self, prefix: &str) {
+        self.kept.retain(|name, _| !name.starts_with(prefix));
     }
 
     /// Notes that the stage `key` is finished, what it found and the graph that it left.
@@ -167,9 +183,12 @@ impl Journal {
         let text = serde_json::to_string(&self.records).expect("records are plain data");
         let metadata = HashMap::from([("records".to_owned(), text)]);
         let mut tensors: Vec<(String, Stored)> = Vec::new();
-        if let Some(bytes) = &self.graph {
+        let graph = self.graph.iter().map(|bytes| ("graph".to_owned(), bytes));
+        let kept = self.kept.iter();
+        let kept = kept.map(|(name, bytes)| (format!("kept/{name}"), bytes));
+        for (name, bytes) in graph.chain(kept) {
             tensors.push((
-                "graph".to_owned(),
+                name,
                 Stored {
                     dtype: Dtype::U8,
                     shape: vec![bytes.len()],
@@ -241,16 +260,29 @@ impl View for Stored<'_> {
     }
 }
 
-fn read(path: &Path) -> Option<(Records, Option<Vec<u8>>)> {
+struct Found {
+    records: Records,
+    graph: Option<Vec<u8>>,
+    kept: BTreeMap<String, Vec<u8>>,
+}
+
+fn decode(bytes: &[u8]) -> Option<Graph> {
+    let model = prost::Message::decode(bytes).ok()?;
+    Graph::load(model).ok()
+}
+
+fn read(path: &Path) -> Option<Found> {
     let bytes = std::fs::read(path).ok()?;
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).ok()?;
     let text = metadata.metadata().as_ref()?.get("records")?;
     let mut records: Records = serde_json::from_str(text).ok()?;
     let file = safetensors::SafeTensors::deserialize(&bytes).ok()?;
-    let mut graph = None;
+    let (mut graph, mut kept) = (None, BTreeMap::new());
     for (name, view) in file.iter() {
         if name == "graph" {
             graph = Some(view.data().to_vec());
+        } else if let Some(name) = name.strip_prefix("kept/") {
+            kept.insert(name.to_owned(), view.data().to_vec());
         } else if let (Some(key), Some((_, state))) =
             (name.strip_prefix("training/"), &mut records.training)
         {
@@ -261,7 +293,11 @@ fn read(path: &Path) -> Option<(Records, Option<Vec<u8>>)> {
                 .insert(key.to_owned(), (view.shape().to_vec(), elements.collect()));
         }
     }
-    Some((records, graph))
+    Some(Found {
+        records,
+        graph,
+        kept,
+    })
 }
 
 /// Reads a model file into a graph.

@@ -78,7 +78,9 @@ impl From<PruneError> for Problem {
             PruneError::NeedsData(_) => "dataset_missing",
             PruneError::Unreachable { .. } => "target_unreachable",
             PruneError::NothingPrunable(_) => "nothing_prunable",
-            PruneError::UnmatchedExclusion(_) => "invalid_request",
+            PruneError::UnmatchedExclusion(_)
+            | PruneError::UnmatchedKeep(_)
+            | PruneError::KeptOutside { .. } => "invalid_request",
         };
         Self::new(422, code, error.to_string())
     }

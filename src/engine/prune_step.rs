@@ -1,179 +1,29 @@
-//! Pruning as stages of a job: cut, recalibrate, fine-tune, as often as the schedule says.
+//! Pruning as stages of a job: cut, recover, fine-tune, as often as the schedule says.
+
+mod cutting;
+mod rewind;
+mod sensitivity;
+mod within;
 
 use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 
 use super::child::Ended;
 use super::job::Job;
 use crate::data::{Prepared, Role};
 use crate::exec::Device;
-use crate::graph::coupling::Couplings;
-use crate::graph::{Cut, Graph, cost_of_one, feeds_for_batch, infer, layers};
+use crate::graph::{Cut, Graph, cost_of_one, layers};
 use crate::prune::calibration::Calibration;
-use crate::prune::channel::{Original, choose, reached};
-use crate::prune::importance::of_units;
 use crate::prune::schedule::{share, target_at};
-use crate::prune::{Exclusion, PruneError, asked, blocked, reconstruct, weight};
+use crate::prune::{Exclusion, PruneError, asked, reconstruct};
 use crate::spec::child::Level;
 use crate::spec::evaluate::MetricName;
 use crate::spec::model::LayerInfo;
-use crate::spec::prune::{Granularity, PruneParams, Target};
+use crate::spec::prune::{PruneParams, Storage};
 use crate::spec::result::{
-    Blocked, LayerChange, PlanCost, PruneGroup, PruneOutcome, PrunePlan, PruneStage, StageName,
+    LayerChange, PlanCost, PruneOutcome, PrunePlan, PruneStage, Sensitivity, StageName,
 };
-use crate::train::{Calibrator, Evaluator, Loss, recalibrate};
-
-/// What the graph was when the pruning began.
-#[derive(Serialize, Deserialize)]
-struct Start {
-    parameters: u64,
-    macs: Option<u64>,
-    units: usize,
-    /// Shapes of the weights, which max_layer_sparsity refers to.
-    weights: BTreeMap<String, Vec<usize>>,
-    layers: Vec<LayerInfo>,
-    blocked: Vec<Blocked>,
-}
-
-impl Start {
-    fn of(graph: &Graph, params: &PruneParams, exclusion: &Exclusion) -> Result<Self, PruneError> {
-        if let Some(pattern) = Exclusion::unmatched(&params.exclude, graph) {
-            return Err(PruneError::UnmatchedExclusion(pattern.to_owned()));
-        }
-        let couplings = find(graph, exclusion)?;
-        let cost = cost_of_one(graph);
-        Ok(Self {
-            parameters: cost.parameters,
-            macs: cost.macs,
-            units: couplings.unit_count(),
-            weights: graph
-                .initializers
-                .iter()
-                .filter(|(_, tensor)| tensor.floats().is_some())
-                .map(|(name, tensor)| (name.clone(), tensor.dims.clone()))
-                .collect(),
-            layers: layers(graph),
-            blocked: blocked(graph, &couplings),
-        })
-    }
-
-    fn original(&self) -> Original {
-        Original {
-            cost: crate::graph::Cost {
-                parameters: self.parameters,
-                macs: self.macs,
-                ..crate::graph::Cost::default()
-            },
-            units: self.units,
-            weights: self.weights.clone(),
-        }
-    }
-}
-
-fn find(graph: &Graph, exclusion: &Exclusion) -> Result<Couplings, PruneError> {
-    let shapes = infer(graph, &feeds_for_batch(graph, 2)?)?;
-    Ok(Couplings::find(graph, &shapes, &|name| {
-        exclusion.covers(name)
-    }))
-}
-
-/// What one cut has reached.
-#[derive(Default, Serialize, Deserialize)]
-struct Found {
-    /// By target name.
-    reached: BTreeMap<String, f64>,
-    round_to: Option<u32>,
-}
-
-/// A cut that is made.
-struct Made {
-    graph: Graph,
-    found: Found,
-    /// Of channels.
-    cut: Option<Cut>,
-    groups: Vec<PruneGroup>,
-}
-
-/// What a cut looks at.
-struct Cutting<'a> {
-    params: &'a PruneParams,
-    exclusion: &'a Exclusion,
-    original: &'a Original,
-    calibration: Option<&'a dyn Calibration>,
-}
-
-impl Cutting<'_> {
-    fn cut(&self, graph: &Graph, target: &Target, seed: u64) -> Result<Made, PruneError> {
-        let Cutting {
-            params,
-            exclusion,
-            original,
-            calibration,
-        } = *self;
-        if params.granularity != Granularity::Channel {
-            let mut pruned = graph.clone();
-            let reached = match params.granularity {
-                Granularity::NM => {
-                    weight::keep_n_of_m(&mut pruned, exclusion, params, calibration, seed)?
-                }
-                _ => {
-                    let sparsity = target.sparsity.unwrap_or_default();
-                    weight::sparsify(&mut pruned, exclusion, params, sparsity, calibration, seed)?
-                }
-            };
-            return Ok(Made {
-                graph: pruned,
-                found: Found {
-                    reached: BTreeMap::from([("sparsity".to_owned(), reached)]),
-                    round_to: None,
-                },
-                cut: None,
-                groups: Vec::new(),
-            });
-        }
-        let couplings = find(graph, exclusion)?;
-        let scores = of_units(graph, &couplings, params, calibration, seed)?;
-        let chosen = choose(graph, &couplings, &scores, params, target, original)?;
-        let found = Found {
-            reached: target
-                .given()
-                .into_iter()
-                .map(|(name, _)| (name.to_owned(), reached(name, &chosen, original)))
-                .collect(),
-            round_to: Some(chosen.round_to as u32),
-        };
-        let groups = couplings.groups.iter().zip(scores).enumerate();
-        let groups = groups
-            .map(|(index, (group, scores))| PruneGroup {
-                name: group.name.clone(),
-                layers: couplings
-                    .group_of_node
-                    .iter()
-                    .filter(|(_, group)| **group == index)
-                    .map(|(&node, _)| graph.nodes[node].label().to_owned())
-                    .collect(),
-                units: group.units.len(),
-                frozen: group.frozen,
-                scores: scores
-                    .into_iter()
-                    .map(|score| score.is_finite().then_some(score))
-                    .collect(),
-                removed: chosen
-                    .units
-                    .range((index, 0)..(index + 1, 0))
-                    .map(|&(_, unit)| unit)
-                    .collect(),
-            })
-            .collect();
-        Ok(Made {
-            graph: chosen.graph,
-            found,
-            cut: Some(chosen.cut),
-            groups,
-        })
-    }
-}
+use crate::train::{Calibrator, Evaluator, Loss, measure_latencies, recalibrate};
+use cutting::{Cutting, Found, Made, Start};
 
 /// The examples that a pruning looks at.
 fn calibrator<'a>(device: &'a Device, data: &'a Prepared, params: &PruneParams) -> Calibrator<'a> {
@@ -185,89 +35,120 @@ fn calibrator<'a>(device: &'a Device, data: &'a Prepared, params: &PruneParams) 
     }
 }
 
+/// Measures latencies beside that of `original`, after ÷ before.
+fn latency_beside<'a>(
+    original: &'a Graph,
+    device: &'a Device,
+    data: Option<&'a Prepared>,
+) -> impl Fn(&Graph) -> Result<f64, PruneError> + 'a {
+    move |graph| {
+        let found = measure_latencies(&[original, graph], device, data)?;
+        Ok(found[1].p50 / found[0].p50.max(f64::MIN_POSITIVE))
+    }
+}
+
 impl Job<'_> {
     /// Prunes `graph` in the stages `key/…`.
     pub(super) fn prune(
+        &mut self,
+        key: &str,
+        mut graph: Graph,
+        params: &PruneParams,
+    ) -> Result<(Graph, PruneOutcome), Ended> {
+        graph.sparse_storage |= params.storage == Storage::Sparse;
+        if params.schedule.rewind.is_some() {
+            graph = self.train_dense(key, graph, params)?;
+        }
+        if params.granularity.has_zeros() {
+            self.sparse.push(Exclusion::new(&params.exclude));
+        }
+        let pruned = match params.target.max_accuracy_drop {
+            Some(drop) => self.prune_within(key, graph, params, drop),
+            None => self.prune_to(key, graph, params),
+        }?;
+        self.journal.forget(&rewind::point(key));
+        Ok(pruned)
+    }
+
+    /// Prunes `graph` to the targets that are met by the graph itself.
+    fn prune_to(
         &mut self,
         key: &str,
         graph: Graph,
         params: &PruneParams,
     ) -> Result<(Graph, PruneOutcome), Ended> {
         let exclusion = Exclusion::new(&params.exclude);
-        if params.granularity != Granularity::Channel {
-            self.sparse.push(Exclusion::new(&params.exclude));
-        }
         let key_of = |what: &str| format!("{key}/{what}");
+        let (unpruned, rewound) = (key_of("unpruned"), key_of("rewound"));
+        let timed = params.target.latency_ratio.is_some();
         let (mut graph, start) = match self.journal.recall::<Start>(&key_of("start")) {
             Some((kept, start)) => (self.pinned(kept, graph), start),
             None => {
                 let start = Start::of(&graph, params, &exclusion)?;
+                if timed {
+                    self.journal.keep(&unpruned, &graph);
+                }
                 self.journal.record(&key_of("start"), &start, &graph)?;
                 (graph, start)
             }
         };
-        let original = start.original();
         let steps = params.schedule.steps;
         let mut found = Found::default();
         let mut stages: Vec<PruneStage> = Vec::new();
+        let mut sensitivity = Vec::new();
         for step in 1..=steps {
             let stage = key_of(&format!("{step}/cut"));
             match self.journal.recall(&stage) {
-                Some((kept, (value, measured))) => {
+                Some((kept, value)) => {
                     graph = self.pinned(kept, graph);
-                    found = value;
-                    stages = measured;
+                    (found, stages, sensitivity) = value;
                 }
                 None => {
                     self.phase("prune");
-                    let target = target_at(&params.target, share(&params.schedule, step));
-                    let seed = self.seed.wrapping_add(u64::from(step));
-                    let data = self.data.as_ref();
-                    let calibrator = data.map(|data| calibrator(&self.device, data, params));
-                    let calibration = calibrator.as_ref().map(|c| c as &dyn Calibration);
-                    let cutting = Cutting {
-                        params,
-                        exclusion: &exclusion,
-                        original: &original,
-                        calibration,
-                    };
-                    let made = cutting.cut(&graph, &target, seed)?;
+                    let reference = self.journal.kept(&unpruned);
+                    let reference = reference.map(|kept| self.pinned(Some(kept), graph.clone()));
+                    let reference = reference.as_ref().unwrap_or(&graph);
+                    let (made, borne) =
+                        self.cut(step, &graph, reference, &start, params, &exclusion)?;
+                    sensitivity.extend(borne);
                     let before = std::mem::replace(&mut graph, made.graph);
+                    let first = std::mem::take(&mut found.scores);
                     found = made.found;
+                    if step > 1 {
+                        found.scores = first;
+                    }
                     self.voice.event(
                         Level::Info,
                         "pruned",
                         format!("cut {step} of {steps}: {}", in_words(&found.reached)),
-                        serde_json::json!(found),
+                        serde_json::json!({"reached": found.reached, "round_to": found.round_to}),
                     );
                     stages.extend(self.stage(step, StageName::Cut, &graph)?);
-                    if let (Some(calibration), Some(cut), true) =
-                        (calibration, &made.cut, params.recovery.reconstruct)
-                    {
-                        self.phase("reconstruct");
-                        let skipped =
-                            reconstruct(&before, &mut graph, cut, &exclusion, calibration)?;
-                        if !skipped.is_empty() {
-                            self.voice.info(
-                                "not_reconstructed",
-                                format!("too large for least squares: {}", skipped.join(", ")),
-                            );
-                        }
-                    } else if let (Some(data), true) = (data, params.recovery.recalibrate) {
-                        self.phase("recalibrate");
-                        recalibrate(&mut graph, &self.device, data)?;
+                    if params.schedule.rewind.is_some() {
+                        let name = match step {
+                            1 => rewind::point(key),
+                            _ => rewound.clone(),
+                        };
+                        let earlier = self.journal.kept(&name).unwrap_or_else(|| before.clone());
+                        graph = rewind::rewound(&graph, &earlier, made.cut.as_ref());
+                        self.journal.keep(&rewound, &graph);
+                    } else {
+                        self.recover(&before, &mut graph, made.cut.as_ref(), &exclusion, params)?;
+                        stages.extend(self.stage(step, StageName::Recovered, &graph)?);
                     }
-                    stages.extend(self.stage(step, StageName::Recovered, &graph)?);
-                    self.journal.record(&stage, &(&found, &stages), &graph)?;
+                    let value = (&found, &stages, &sensitivity);
+                    self.journal.record(&stage, &value, &graph)?;
                     self.check_drain()?;
                 }
             }
             if let Some(finetune) = &params.finetune {
                 let mut part = finetune.clone();
-                part.epochs = finetune.epochs / steps;
-                // What does not divide evenly goes to the end, where most is to be repaired.
-                if step == steps {
-                    part.epochs += finetune.epochs % steps;
+                if params.schedule.rewind.is_none() {
+                    part.epochs = finetune.epochs / steps;
+                    // What does not divide evenly goes to the end, where most is to be repaired.
+                    if step == steps {
+                        part.epochs += finetune.epochs % steps;
+                    }
                 }
                 let stage = key_of(&format!("{step}/finetune"));
                 graph = self.train(&stage, "finetune", graph, &part)?;
@@ -280,24 +161,79 @@ impl Job<'_> {
             None => {
                 let outcome = PruneOutcome {
                     stages,
+                    sensitivity,
                     ..outcome(&start, &graph, params, found)
                 };
+                self.journal.forget(&unpruned);
+                self.journal.forget(&rewound);
                 self.journal.record(&stage, &outcome, &graph)?;
                 (graph, outcome)
             }
         };
         Ok((graph, outcome))
     }
-}
 
-impl Job<'_> {
-    /// The metrics of the validation split at a stage of a pruning; none without one.
-    fn stage(
+    /// Makes the cut of `step`, as `start` and `reference` say of the graph before the first. With the first
+    /// comes how the groups bear a loss, if that is wanted.
+    fn cut(
         &self,
         step: u32,
-        stage: StageName,
         graph: &Graph,
-    ) -> Result<Option<PruneStage>, Ended> {
+        reference: &Graph,
+        start: &Start,
+        params: &PruneParams,
+        exclusion: &Exclusion,
+    ) -> Result<(Made, Vec<Sensitivity>), Ended> {
+        let data = self.data.as_ref();
+        let calibrator = data.map(|data| calibrator(&self.device, data, params));
+        let latency = latency_beside(reference, &self.device, data);
+        let cutting = Cutting {
+            params,
+            exclusion,
+            original: &start.original(&latency),
+            calibration: calibrator.as_ref().map(|c| c as &dyn Calibration),
+            seed: self.seed.wrapping_add(u64::from(step)),
+        };
+        let target = target_at(&params.target, share(&params.schedule, step));
+        let made = cutting.cut(graph, &target)?;
+        let sensitivity = match params.sensitivity && step == 1 {
+            true => self.sensitivity(graph, &cutting)?,
+            false => Vec::new(),
+        };
+        Ok((made, sensitivity))
+    }
+
+    /// Corrects what stays after a cut, without training.
+    fn recover(
+        &self,
+        before: &Graph,
+        graph: &mut Graph,
+        cut: Option<&Cut>,
+        exclusion: &Exclusion,
+        params: &PruneParams,
+    ) -> Result<(), Ended> {
+        let Some(data) = &self.data else {
+            return Ok(());
+        };
+        if let (Some(cut), true) = (cut, params.recovery.reconstruct) {
+            self.phase("reconstruct");
+            let calibrator = calibrator(&self.device, data, params);
+            let skipped = reconstruct(before, graph, cut, exclusion, &calibrator)?;
+            if !skipped.is_empty() {
+                self.voice.info(
+                    "not_reconstructed",
+                    format!("too large for least squares: {}", skipped.join(", ")),
+                );
+            }
+        } else if params.recovery.recalibrate {
+            self.phase("recalibrate");
+            recalibrate(graph, &self.device, data)?;
+        }
+        Ok(())
+    }
+
+    /// The default metrics of the validation split; none without one.
+    fn validated(&self, graph: &Graph) -> Result<Option<BTreeMap<String, f64>>, Ended> {
         let Some(data) = &self.data else {
             return Ok(None);
         };
@@ -313,7 +249,18 @@ impl Job<'_> {
             // JSON has no word for others.
             .filter(|(_, value)| value.is_finite())
             .collect();
-        Ok(Some(PruneStage {
+        Ok(Some(metrics))
+    }
+
+    /// The metrics at a stage of a pruning.
+    fn stage(
+        &self,
+        step: u32,
+        stage: StageName,
+        graph: &Graph,
+    ) -> Result<Option<PruneStage>, Ended> {
+        let metrics = self.validated(graph)?;
+        Ok(metrics.map(|metrics| PruneStage {
             step,
             stage,
             metrics,
@@ -332,13 +279,15 @@ pub(super) fn plan(
     let exclusion = Exclusion::new(&params.exclude);
     let start = Start::of(graph, params, &exclusion)?;
     let calibrator = data.map(|data| calibrator(device, data, params));
+    let latency = latency_beside(graph, device, data);
     let made = Cutting {
         params,
         exclusion: &exclusion,
-        original: &start.original(),
+        original: &start.original(&latency),
         calibration: calibrator.as_ref().map(|c| c as &dyn Calibration),
+        seed: seed.wrapping_add(1),
     }
-    .cut(graph, &params.target, seed.wrapping_add(1))?;
+    .cut(graph, &params.target)?;
     let price = |graph: &Graph| {
         let cost = cost_of_one(graph);
         PlanCost {
@@ -382,11 +331,11 @@ fn outcome(start: &Start, graph: &Graph, params: &PruneParams, found: Found) -> 
         reached: found.reached,
         round_to: found.round_to,
         layers,
-        blocked: match params.granularity {
-            Granularity::Channel => start.blocked.clone(),
-            _ => Vec::new(),
-        },
+        blocked: start.blocked.clone(),
         stages: Vec::new(),
+        scores: found.scores,
+        sensitivity: Vec::new(),
+        trials: Vec::new(),
     }
 }
 

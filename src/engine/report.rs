@@ -5,6 +5,7 @@
 
 mod chart;
 mod layers;
+mod pruning;
 mod sections;
 mod text;
 
@@ -29,6 +30,7 @@ pub fn render_html(request: &JobRequest, result: &JobResult, curves: &Curves) ->
         sections::targets(result),
         sections::steps(result),
         layers::all(result),
+        pruning::all(result),
         chart::section_of(curves),
         layers::blocked(result),
         sections::environment(result),

@@ -22,8 +22,21 @@ impl Job<'_> {
         &mut self,
         key: &str,
         phase: &str,
+        graph: Graph,
+        params: &TrainParams,
+    ) -> Result<Graph, Ended> {
+        self.train_past(key, phase, graph, params, None)
+    }
+
+    /// Trains like [`Job::train`]; what the graph is after the epoch of `point` is kept in the journal under
+    /// the name there.
+    pub(super) fn train_past(
+        &mut self,
+        key: &str,
+        phase: &str,
         mut graph: Graph,
         params: &TrainParams,
+        point: Option<(u32, String)>,
     ) -> Result<Graph, Ended> {
         if let Some((kept, ())) = self.journal.recall(key) {
             return Ok(self.pinned(kept, graph));
@@ -72,6 +85,7 @@ impl Job<'_> {
             masks: &masks,
         };
         let mut watch = Watch {
+            point,
             voice: self.voice,
             journal: &mut self.journal,
             key,
@@ -103,7 +117,7 @@ pub(super) fn planned_steps(params: &Params, batches: usize) -> u64 {
     let of = |train: &TrainParams| u64::from(train.epochs) * batches as u64;
     match params {
         Params::Train(train) => of(train),
-        Params::Prune(prune) => prune.finetune.as_ref().map_or(0, of),
+        Params::Prune(prune) => prune.finetune.as_ref().map_or(0, of) * prune.trainings(),
         Params::Evaluate(_) => 0,
         Params::Pipeline(steps) => steps.iter().map(|step| planned_steps(step, batches)).sum(),
     }
@@ -111,6 +125,8 @@ pub(super) fn planned_steps(params: &Params, batches: usize) -> u64 {
 
 /// Passes on what happens in a training.
 struct Watch<'a> {
+    /// The epoch after which the graph is kept, and the name.
+    point: Option<(u32, String)>,
     voice: &'a Voice,
     journal: &'a mut Journal,
     key: &'a str,
@@ -159,6 +175,12 @@ impl Observer for Watch<'_> {
 
     fn drain_requested(&self) -> bool {
         self.voice.drain_requested()
+    }
+
+    fn epoch_ended(&mut self, epoch: u32, weights: &dyn Fn() -> Graph) {
+        if let Some((_, name)) = self.point.take_if(|(wanted, _)| *wanted == epoch) {
+            self.journal.keep(&name, &weights());
+        }
     }
 
     fn offer_checkpoint(&mut self, state: &dyn Fn() -> TrainState) {

@@ -48,6 +48,8 @@ pub struct Group {
     pub units: Vec<Unit>,
     /// Units on the same axes that must stay.
     pub frozen: usize,
+    /// Whether the units are attention heads: they lie side by side in a batch of matrix products.
+    pub heads: bool,
 }
 
 /// Numbers inside the graph that count channels and must follow a cut.
@@ -127,6 +129,28 @@ impl Couplings {
         &self.fixes
     }
 
+    /// These without the groups whose units are no attention heads.
+    pub fn heads_alone(mut self) -> Self {
+        let heads: Vec<bool> = self.groups.iter().map(|group| group.heads).collect();
+        let place = |group: usize| heads[..group].iter().filter(|&&heads| heads).count();
+        self.group_of_node.retain(|&node, group| {
+            let stays = heads[*group];
+            if !stays {
+                let reason = "has channels that are no attention heads".to_owned();
+                self.blocked.insert(node, reason);
+            }
+            *group = place(*group);
+            stays
+        });
+        let mut kept = heads.iter();
+        self.groups
+            .retain(|_| *kept.next().expect("one for each group"));
+        let mut kept = heads.iter();
+        self.roots
+            .retain(|_| *kept.next().expect("one for each group"));
+        self
+    }
+
     /// All units of all groups.
     pub fn unit_count(&self) -> usize {
         self.groups.iter().map(|group| group.units.len()).sum()
@@ -158,6 +182,8 @@ struct Follower<'a> {
     /// Of integers that are counts: the channels that each element counts.
     sizes: HashMap<&'a str, Vec<Axis>>,
     fixes: Vec<Fix>,
+    /// Atoms on batch axes of matrix products.
+    batched: Vec<Atom>,
 }
 
 impl<'a> Follower<'a> {
@@ -171,6 +197,7 @@ impl<'a> Follower<'a> {
             values: HashMap::new(),
             sizes: HashMap::new(),
             fixes: Vec::new(),
+            batched: Vec::new(),
         }
     }
 
@@ -276,6 +303,10 @@ impl<'a> Follower<'a> {
         let root_of: Vec<Atom> = (0..self.parent.len() as Atom)
             .map(|atom| self.root(atom))
             .collect();
+        let batched: BTreeSet<Atom> = std::mem::take(&mut self.batched)
+            .into_iter()
+            .map(|atom| root_of[atom as usize])
+            .collect();
         // Axes that share a root belong to one group.
         let keys: Vec<&(String, usize)> = axes.keys().collect();
         let mut leader: Vec<usize> = (0..keys.len()).collect();
@@ -340,11 +371,13 @@ impl<'a> Follower<'a> {
                 continue;
             }
             group_index.insert(leader_index, groups.len());
+            let heads = slices.keys().any(|root| batched.contains(root));
             roots.push(slices.keys().copied().collect());
             groups.push(Group {
                 name: format!("g{}", groups.len()),
                 units: slices.into_values().map(|slices| Unit { slices }).collect(),
                 frozen: frozen.len(),
+                heads,
             });
         }
         let mut blocked = BTreeMap::new();

@@ -68,8 +68,12 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
             return Err(LoadError::Duplicate(name));
         }
     }
-    if !graph.sparse_initializer.is_empty() {
-        unsupported.insert("sparse_initializer".to_owned());
+    let sparse_storage = !graph.sparse_initializer.is_empty();
+    for proto in std::mem::take(&mut graph.sparse_initializer) {
+        let (name, tensor) = Tensor::decode_sparse(proto)?;
+        if initializers.insert(name.clone(), tensor).is_some() {
+            return Err(LoadError::Duplicate(name));
+        }
     }
     let mut nodes = Vec::with_capacity(graph.node.len());
     for node in std::mem::take(&mut graph.node) {
@@ -94,13 +98,12 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
     }
     let captures = captures(&nodes)?;
     resolve_aliases(&mut nodes, &initializers, &outputs, &captures);
-    let skip_dangling = !graph.sparse_initializer.is_empty();
     let known: HashSet<&str> = initializers
         .keys()
         .map(String::as_str)
         .chain(inputs.iter().map(|input| input.label()))
         .collect();
-    let nodes = sort(nodes, &known, skip_dangling)?;
+    let nodes = sort(nodes, &known)?;
     let made: HashSet<&str> = nodes
         .iter()
         .flat_map(|node| node.output.iter().map(String::as_str))
@@ -128,6 +131,7 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
             })
             .collect(),
         unsupported,
+        sparse_storage,
         example_shapes: BTreeMap::new(),
         frame: model,
         listed_initializers,
@@ -244,11 +248,7 @@ fn constant_value(node: &NodeProto) -> Result<Option<Tensor>, LoadError> {
 }
 
 /// Stable topological order: among the nodes that are ready, the first of the file comes first.
-fn sort(
-    nodes: Vec<NodeProto>,
-    known: &HashSet<&str>,
-    skip_dangling: bool,
-) -> Result<Vec<NodeProto>, LoadError> {
+fn sort(nodes: Vec<NodeProto>, known: &HashSet<&str>) -> Result<Vec<NodeProto>, LoadError> {
     let mut producer: HashMap<&str, usize> = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
         for output in node.output.iter().filter(|name| !name.is_empty()) {
@@ -268,7 +268,7 @@ fn sort(
                     waiting[index] += 1;
                     readers[maker].push(index);
                 }
-                None if known.contains(input.as_str()) || skip_dangling => {}
+                None if known.contains(input.as_str()) => {}
                 None => {
                     return Err(LoadError::Dangling {
                         node: node.label().to_owned(),

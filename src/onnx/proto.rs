@@ -61,8 +61,8 @@ pub struct GraphProto {
     pub name: Option<String>,
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<TensorProto>,
-    #[prost(bytes = "vec", repeated, tag = "15")]
-    pub sparse_initializer: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "15")]
+    pub sparse_initializer: Vec<SparseTensorProto>,
     #[prost(string, optional, tag = "10")]
     pub doc_string: Option<String>,
     #[prost(message, repeated, tag = "11")]
@@ -207,6 +207,19 @@ pub struct TensorProto {
     pub uint64_data: Vec<u64>,
     #[prost(message, repeated, tag = "16")]
     pub metadata_props: Vec<StringStringEntry>,
+}
+
+/// `SparseTensorProto`.
+#[derive(Clone, PartialEq, Message)]
+pub struct SparseTensorProto {
+    /// `[stored]`, with the tensor's name.
+    #[prost(message, optional, tag = "1")]
+    pub values: Option<TensorProto>,
+    /// int64, `[stored]` or `[stored, rank]`.
+    #[prost(message, optional, tag = "2")]
+    pub indices: Option<TensorProto>,
+    #[prost(int64, repeated, packed = "false", tag = "3")]
+    pub dims: Vec<i64>,
 }
 
 /// `TensorProto.DataType`.

@@ -16,6 +16,8 @@ pub enum TensorError {
         needed: usize,
         found: usize,
     },
+    #[error("sparse tensor `{name}` {why}")]
+    Sparse { name: String, why: String },
 }
 
 /// The elements of a tensor, in row-major order.

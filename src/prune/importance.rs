@@ -1,13 +1,15 @@
 //! Numbers that say what is missed least.
 //!
 //! A criterion gives every single weight a number ([`saliency`]), or every slice of a tensor that a unit
-//! takes away ([`units`]), or every unit by what it says about the data ([`entropy`]).
+//! takes away ([`units`]), every unit by what it says about the data ([`entropy`]), or every block ([`blocks`]).
 
+mod blocks;
 mod entropy;
 mod saliency;
 mod units;
 
-pub use saliency::{hessian_diagonal, of_weights};
+pub use blocks::of_blocks;
+pub use saliency::{Saliencies, hessian_diagonal, of_weights};
 pub use units::of_units;
 
 use std::hash::{Hash, Hasher};

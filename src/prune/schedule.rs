@@ -29,6 +29,8 @@ pub fn target_at(target: &Target, share: f64) -> Target {
         channel_sparsity: grown(target.channel_sparsity),
         parameters_ratio: shrunk(target.parameters_ratio),
         macs_ratio: shrunk(target.macs_ratio),
+        size_ratio: shrunk(target.size_ratio),
+        latency_ratio: shrunk(target.latency_ratio),
         ..Target::default()
     }
 }
@@ -42,6 +44,7 @@ mod tests {
         let schedule = PruneSchedule {
             steps: 2,
             curve: Curve::Cubic,
+            rewind: None,
         };
         assert_eq!(share(&schedule, 1), 0.875);
         assert_eq!(share(&schedule, 2), 1.0);

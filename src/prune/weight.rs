@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::calibration::Calibration;
+use super::importance::{self, Saliencies};
 use super::sparsegpt::Layer;
-use super::{Exclusion, PruneError, importance};
+use super::{Exclusion, PruneError};
 use crate::graph::Graph;
 use crate::graph::reading::Reading;
 use crate::spec::prune::{Criterion, PruneParams, Scope};
@@ -33,6 +34,43 @@ fn prunable_or_error(graph: &Graph, exclusion: &Exclusion) -> Result<Vec<String>
     }
 }
 
+/// Importance of every weight that may go, by kernel; what each costs by itself for `sparsegpt`, which corrects
+/// those that stay.
+pub fn saliencies(
+    graph: &Graph,
+    exclusion: &Exclusion,
+    params: &PruneParams,
+    calibration: Option<&dyn Calibration>,
+    seed: u64,
+) -> Result<Saliencies, PruneError> {
+    let names = prunable_or_error(graph, exclusion)?;
+    match (params.criterion, calibration) {
+        (Criterion::Sparsegpt, Some(calibration)) => own_costs(graph, &names, calibration),
+        (Criterion::Sparsegpt, None) => Err(PruneError::NeedsData(params.criterion)),
+        (criterion, _) => {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            importance::of_weights(graph, &names, criterion, calibration, seed)
+        }
+    }
+}
+
+/// The largest share of all prunable weights that may be zero.
+pub fn most(saliencies: &Saliencies, params: &PruneParams) -> f64 {
+    let able = |own: &Vec<f64>| (own.len() as f64 * params.max_layer_sparsity).floor();
+    let total: usize = saliencies.values().map(Vec::len).sum();
+    saliencies.values().map(able).sum::<f64>() / total.max(1) as f64
+}
+
+/// Sets a share of one kernel's weights to zero, the least important ones.
+pub fn sparsify_one(graph: &mut Graph, name: &str, saliencies: &[f64], share: f64) {
+    let mut order: Vec<usize> = (0..saliencies.len()).collect();
+    order.sort_by(|&a, &b| saliencies[a].total_cmp(&saliencies[b]).then(a.cmp(&b)));
+    let gone = (order.len() as f64 * share).round() as usize;
+    change(graph, name, |weights| {
+        order[..gone].iter().for_each(|&index| weights[index] = 0.0);
+    });
+}
+
 /// Sets the least important weights to zero, so many that their share of all prunable weights is
 /// `sparsity`, to the nearest weight. Zeros that are there already count. Returns the share.
 ///
@@ -40,21 +78,12 @@ fn prunable_or_error(graph: &Graph, exclusion: &Exclusion) -> Result<Vec<String>
 /// weights that stay.
 pub fn sparsify(
     graph: &mut Graph,
-    exclusion: &Exclusion,
+    saliencies: &Saliencies,
     params: &PruneParams,
     sparsity: f64,
     calibration: Option<&dyn Calibration>,
-    seed: u64,
 ) -> Result<f64, PruneError> {
-    let names = prunable_or_error(graph, exclusion)?;
-    let saliencies = match (params.criterion, calibration) {
-        (Criterion::Sparsegpt, Some(calibration)) => own_costs(graph, &names, calibration)?,
-        (Criterion::Sparsegpt, None) => return Err(PruneError::NeedsData(params.criterion)),
-        (criterion, _) => {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            importance::of_weights(graph, &names, criterion, calibration, seed)?
-        }
-    };
+    let names: Vec<String> = saliencies.keys().cloned().collect();
     // By kernel: weights from the least important on, as many as may go.
     let mut ranked: Vec<Vec<(f64, usize)>> = Vec::new();
     let mut total = 0;
@@ -122,16 +151,12 @@ pub fn sparsify(
 /// the end of an axis stay. Returns the share of zeros in all prunable weights.
 pub fn keep_n_of_m(
     graph: &mut Graph,
-    exclusion: &Exclusion,
+    saliencies: &Saliencies,
     params: &PruneParams,
-    calibration: Option<&dyn Calibration>,
-    seed: u64,
 ) -> Result<f64, PruneError> {
-    let names = prunable_or_error(graph, exclusion)?;
+    let names: Vec<String> = saliencies.keys().cloned().collect();
     let (n, m) = params.n_of_m();
     let (n, m) = (n as usize, m as usize);
-    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
-    let saliencies = importance::of_weights(graph, &borrowed, params.criterion, calibration, seed)?;
     let mut found = false;
     for reading in Reading::all(graph) {
         let Some(scores) = saliencies.get(&reading.kernel) else {

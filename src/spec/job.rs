@@ -290,7 +290,7 @@ impl Params {
     pub fn needs_data(&self) -> bool {
         match self {
             Self::Train(_) | Self::Evaluate(_) => true,
-            Self::Prune(prune) => prune.finetune.is_some() || prune.criterion.needs_data(),
+            Self::Prune(prune) => prune.needs_data(),
             Self::Pipeline(steps) => steps.iter().any(Self::needs_data),
         }
     }
@@ -369,6 +369,14 @@ impl JobRequest {
             "/dry_run",
             "applies to the kind `prune`",
         );
+        if let (Params::Prune(prune), true) = (&params, self.dry_run) {
+            faults.require(
+                prune.target.max_accuracy_drop.is_none(),
+                "/dry_run",
+                "max_accuracy_drop is found by training, which a dry run does not do: ask for another \
+                 target, or for the job itself",
+            );
+        }
         if !faults.found.is_empty() {
             let problem = Problem::invalid(faults.found);
             return Err(match faults.not_supported {

@@ -1,5 +1,7 @@
 //! Parameters of `prune`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -105,19 +107,24 @@ pub struct Target {
     /// Share of the prunable weights that become zero, above 0 and below 1; `weight` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sparsity: Option<f64>,
-    /// Share of the prunable channels that are removed, above 0 and below 1; `channel` only.
+    /// Share of the prunable channels (heads, blocks) that are removed, above 0 and below 1; not
+    /// `weight`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel_sparsity: Option<f64>,
-    /// Parameters after ÷ before, at most; `channel` only.
+    /// Parameters after ÷ before, at most; not `weight`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters_ratio: Option<f64>,
-    /// MACs after ÷ before, at most; `channel` only.
+    /// MACs after ÷ before, at most; not `weight`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub macs_ratio: Option<f64>,
+    /// Bytes of the file after ÷ before, at most; with `weight` only where `storage` is `sparse`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_ratio: Option<f64>,
+    /// Median time of a run after ÷ before, at most, measured on the job's device; not `weight`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ratio: Option<f64>,
+    /// The smallest model whose accuracy on the validation split, recovered and fine-tuned, is below
+    /// the original's by no more than this, found by bisection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_accuracy_drop: Option<f64>,
 }
@@ -152,12 +159,48 @@ pub enum Curve {
     Exponential,
 }
 
+/// Where surviving weights go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Rewind {
+    /// The weights of the model that was given (Frankle and Carbin, "The Lottery Ticket Hypothesis", ICLR
+    /// 2019).
+    Initial(Initial),
+    /// The weights after that many epochs of the dense training (Frankle et al., "Linear Mode Connectivity and
+    /// the Lottery Ticket Hypothesis", ICML 2020).
+    Epoch(u32),
+}
+
+/// The word `initial`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Initial {
+    Initial,
+}
+
 /// In how many cuts the target is reached; fine-tuning stands between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PruneSchedule {
     pub steps: u32,
     pub curve: Curve,
+    /// `"initial"` or an epoch: the dense model is trained first, as `finetune` says; after each cut, what is
+    /// left goes back to the weights it had then, and is trained for all of the epochs. When `null`, the
+    /// weights stay, and each cut's training begins anew with the schedule of the learning rate (Renda et
+    /// al., "Comparing Rewinding and Fine-tuning", ICLR 2020, learning-rate rewinding).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewind: Option<Rewind>,
+}
+
+/// How zeros are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    /// Like any other number.
+    #[default]
+    Dense,
+    /// As `sparse_initializer`s, which hold what is not zero and where, for tensors that this makes smaller.
+    Sparse,
 }
 
 impl Default for PruneSchedule {
@@ -165,6 +208,7 @@ impl Default for PruneSchedule {
         Self {
             steps: 1,
             curve: Curve::Cubic,
+            rewind: None,
         }
     }
 }
@@ -180,7 +224,7 @@ pub struct PruneParams {
     /// 1 for the sum of absolute values, 2 for the Euclidean norm; `magnitude` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norm: Option<u8>,
-    /// Over the tensors that a channel has a part in; `channel` only.
+    /// Over the tensors that a channel (head) has a part in; `channel` and `head` only.
     #[serde(default)]
     pub reduction: Reduction,
     #[serde(default = "default_scope")]
@@ -200,6 +244,16 @@ pub struct PruneParams {
     /// Node names to leave alone, with `*` and `?`.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// By pattern of node names: output channels (indices) of those nodes that stay; `channel` and `head` only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keep: BTreeMap<String, Vec<usize>>,
+    /// How the zeros of `weight` and `n_m` are written into the file.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Whether the report has, for each group of channels (heads, the blocks, each kernel by its weights),
+    /// the metrics of the validation split with a quarter, half, three and nine tenths of it gone and nothing else.
+    #[serde(default)]
+    pub sensitivity: bool,
     /// Kept channel counts are multiples of this, where the layer has that many. When `null`, the
     /// largest of 16, 8, 4, 2 and 1 that lands near the target: runtimes compute channels in
     /// blocks as wide as the processor's vectors, and a count between two blocks can be slower
@@ -216,6 +270,9 @@ pub struct PruneParams {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub m: Option<u32>,
 }
+
+/// Models that are made for `max_accuracy_drop`, at most.
+pub const MOST_TRIALS: u32 = 12;
 
 /// The word that JSON has for a value of an enum.
 pub(crate) fn word(value: &impl Serialize) -> String {
@@ -241,6 +298,18 @@ fn default_max_layer_sparsity() -> f64 {
     0.95
 }
 
+impl Granularity {
+    /// Whether channels leave the graph, alone or as heads.
+    pub fn has_channels(self) -> bool {
+        matches!(self, Self::Channel | Self::Head)
+    }
+
+    /// Whether weights become zero and the graph keeps its shape.
+    pub fn has_zeros(self) -> bool {
+        matches!(self, Self::Weight | Self::NM)
+    }
+}
+
 impl Criterion {
     /// Whether examples are needed.
     pub fn needs_data(self) -> bool {
@@ -259,9 +328,34 @@ impl Criterion {
     fn ranks_weights(self) -> bool {
         !matches!(self, Self::Entropy | Self::BnScale | Self::Fpgm)
     }
+
+    /// Whether it tells whole blocks from each other.
+    fn ranks_blocks(self) -> bool {
+        self.ranks_weights() && !matches!(self, Self::Lamp | Self::Sparsegpt)
+    }
 }
 
 impl PruneParams {
+    /// Whether the job can't run without a data set.
+    pub fn needs_data(&self) -> bool {
+        self.finetune.is_some()
+            || self.criterion.needs_data()
+            || self.sensitivity
+            || self.target.max_accuracy_drop.is_some()
+    }
+
+    /// How often the epochs of `finetune` are trained, at most.
+    pub fn trainings(&self) -> u64 {
+        let trials = match self.target.max_accuracy_drop {
+            Some(_) => u64::from(MOST_TRIALS),
+            None => 1,
+        };
+        match self.schedule.rewind {
+            Some(_) => 1 + trials * u64::from(self.schedule.steps),
+            None => trials,
+        }
+    }
+
     /// `n` and `m`.
     pub fn n_of_m(&self) -> (u32, u32) {
         (self.n.unwrap_or(2), self.m.unwrap_or(4))
@@ -270,17 +364,17 @@ impl PruneParams {
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        faults.require_support(
-            !matches!(self.granularity, Granularity::Head | Granularity::Block),
-            "/granularity",
-            &format!("the granularity `{}`", word(&self.granularity)),
-        );
-        let of_channels = self.granularity == Granularity::Channel;
+        let of_channels = self.granularity.has_channels();
         let criterion = word(&self.criterion);
+        let granularity = word(&self.granularity);
         faults.require(
-            of_channels || self.criterion.ranks_weights(),
+            match self.granularity {
+                Granularity::Weight | Granularity::NM => self.criterion.ranks_weights(),
+                Granularity::Block => self.criterion.ranks_blocks(),
+                Granularity::Channel | Granularity::Head => true,
+            },
             "/criterion",
-            format!("`{criterion}` ranks channels, not single weights: ask for the granularity `channel`"),
+            format!("`{criterion}` does not rank what the granularity `{granularity}` removes: ask for `channel`"),
         );
         faults.require(
             self.granularity == Granularity::Weight || self.criterion != Criterion::Sparsegpt,
@@ -290,7 +384,22 @@ impl PruneParams {
         faults.require(
             of_channels || self.reduction == Reduction::default(),
             "/reduction",
-            "applies to the granularity `channel` only",
+            "applies to the granularities `channel` and `head` only",
+        );
+        faults.require(
+            of_channels || self.keep.is_empty(),
+            "/keep",
+            "applies to the granularities `channel` and `head` only",
+        );
+        faults.require(
+            self.granularity != Granularity::Block || self.scope == Scope::Global,
+            "/scope",
+            "must be `global` with the granularity `block`: a block is compared with the others",
+        );
+        faults.require(
+            self.granularity.has_zeros() || self.storage == Storage::Dense,
+            "/storage",
+            "applies to the granularities `weight` and `n_m`, which leave zeros",
         );
         faults.require(
             (1..=65_536).contains(&self.calibration.examples),
@@ -326,10 +435,23 @@ impl PruneParams {
             "/schedule/steps",
             "must be from 1 to 1000",
         );
+        match (self.schedule.rewind, &self.finetune) {
+            (Some(_), None) => faults.require(
+                false,
+                "/schedule/rewind",
+                "needs `finetune`, which says how the dense model and what is left of it are trained",
+            ),
+            (Some(Rewind::Epoch(epoch)), Some(finetune)) => faults.require(
+                (1..finetune.epochs).contains(&epoch),
+                "/schedule/rewind",
+                "must be `initial`, or an epoch from 1 to below finetune.epochs",
+            ),
+            _ => {}
+        }
         if let Some(finetune) = &self.finetune {
             faults.extend_under("/finetune", finetune.faults());
             faults.require(
-                finetune.epochs >= self.schedule.steps,
+                self.schedule.rewind.is_some() || finetune.epochs >= self.schedule.steps,
                 "/finetune/epochs",
                 "must be at least schedule.steps, so that each cut is followed by an epoch",
             );
@@ -338,6 +460,12 @@ impl PruneParams {
                 "/finetune/weights",
                 "fine-tuning starts from the pruned weights; only `keep` applies",
             );
+        }
+        for pattern in self.keep.keys() {
+            if let Err(error) = globset::Glob::new(pattern) {
+                let pointer = pattern.replace('~', "~0").replace('/', "~1");
+                faults.require(false, &format!("/keep/{pointer}"), error.to_string());
+            }
         }
         for (index, pattern) in self.exclude.iter().enumerate() {
             if let Err(error) = globset::Glob::new(pattern) {
@@ -377,7 +505,8 @@ impl PruneParams {
         faults.require(
             !given.is_empty(),
             "/target",
-            "needs one of sparsity, channel_sparsity, parameters_ratio, macs_ratio",
+            "needs one of sparsity, channel_sparsity, parameters_ratio, macs_ratio, size_ratio, \
+             latency_ratio, max_accuracy_drop",
         );
         for (name, value) in given {
             let pointer = format!("/target/{name}");
@@ -386,20 +515,26 @@ impl PruneParams {
                 &pointer,
                 "must be above 0 and below 1",
             );
+            let of_weights = self.granularity == Granularity::Weight;
             match name {
                 "sparsity" => faults.require(
-                    self.granularity == Granularity::Weight,
+                    of_weights,
                     &pointer,
-                    "applies to the granularity `weight`; for channels ask for \
-                     channel_sparsity, parameters_ratio or macs_ratio",
+                    "applies to the granularity `weight`; for what leaves the graph ask for \
+                     channel_sparsity, parameters_ratio, macs_ratio, size_ratio or latency_ratio",
                 ),
-                "channel_sparsity" | "parameters_ratio" | "macs_ratio" => faults.require(
-                    self.granularity != Granularity::Weight,
+                "size_ratio" => faults.require(
+                    !of_weights || self.storage == Storage::Sparse,
                     &pointer,
-                    "applies to the granularity `channel`; single weights leave the graph's \
+                    "zeros take the room of other numbers: ask for storage `sparse` as well",
+                ),
+                "max_accuracy_drop" => {}
+                _ => faults.require(
+                    !of_weights,
+                    &pointer,
+                    "does not apply to the granularity `weight`; single weights leave the graph's \
                      shape as it is: ask for sparsity",
                 ),
-                _ => faults.require_support(false, &pointer, &format!("the target `{name}`")),
             }
         }
     }

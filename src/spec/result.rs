@@ -99,6 +99,59 @@ pub struct PruneOutcome {
     /// How good the model was on the way; empty without a validation split.
     #[serde(default)]
     pub stages: Vec<PruneStage>,
+    /// Scores at the first cut, by group (by kernel for single weights).
+    #[serde(default)]
+    pub scores: Vec<ScoreHistogram>,
+    /// Asked for by `sensitivity`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sensitivity: Vec<Sensitivity>,
+    /// Of `max_accuracy_drop`, in the order in which they were made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trials: Vec<PruneTrial>,
+}
+
+/// How the scores of a group are distributed, in bins of equal width.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScoreHistogram {
+    pub name: String,
+    /// Where the first bin begins.
+    pub least: f64,
+    /// Where the last bin ends.
+    pub greatest: f64,
+    /// Units (weights) in each bin.
+    pub counts: Vec<u64>,
+    /// Those of them that were removed.
+    pub removed: Vec<u64>,
+}
+
+/// How a model bears the loss of a part of one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Sensitivity {
+    pub name: String,
+    pub layers: Vec<String>,
+    pub points: Vec<SensitivityPoint>,
+}
+
+/// The model with a part of one group gone, and nothing done about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SensitivityPoint {
+    /// Share of the group's units (the kernel's weights) that are gone.
+    pub sparsity: f64,
+    /// By metric name, on the validation split.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// One model that was made to see whether it is good enough.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PruneTrial {
+    /// By target name.
+    pub asked: BTreeMap<String, f64>,
+    /// By target name; empty where the target can't be reached.
+    pub reached: BTreeMap<String, f64>,
+    /// Accuracy on the validation split before − after; `null` where the target can't be reached.
+    pub accuracy_drop: Option<f64>,
+    /// Whether the drop is no larger than what was allowed.
+    pub within: bool,
 }
 
 /// What happened to the model before it was measured.

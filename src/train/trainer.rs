@@ -178,12 +178,23 @@ impl Trainer<'_> {
             }
             state.epoch += 1;
             state.batch = 0;
+            observer.epoch_ended(state.epoch, &|| self.written(&live.parameters, &trainable));
             if self.validate(&evaluator, &mut state, &mut live, observer)? {
                 break;
             }
             observer.offer_checkpoint(&|| self.keep(&state, &live));
         }
         let finished = live.best.take().unwrap_or(live.parameters);
+        Ok(Trained {
+            graph: self.written(&finished, &trainable),
+            examples: state.examples,
+            seconds: state.seconds,
+            steps: state.step,
+        })
+    }
+
+    /// The graph with these weights.
+    fn written(&self, parameters: &Parameters, trainable: &BTreeSet<String>) -> Graph {
         let mut graph = self.graph.clone();
         let changed = trainable
             .iter()
@@ -191,17 +202,12 @@ impl Trainer<'_> {
             .chain(self.graph.running_statistics());
         for name in changed {
             if let (Some(value), Some(tensor)) =
-                (finished.get(name), graph.initializers.get_mut(name))
+                (parameters.get(name), graph.initializers.get_mut(name))
             {
                 tensor.set_floats(to_host(value.clone()));
             }
         }
-        Ok(Trained {
-            graph,
-            examples: state.examples,
-            seconds: state.seconds,
-            steps: state.step,
-        })
+        graph
     }
 
     /// One update of all parameters; returns the batch's loss.

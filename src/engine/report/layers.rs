@@ -4,7 +4,7 @@ use super::text::{count, escape, section, text_table};
 use crate::spec::result::{Blocked, JobResult, LayerChange, PruneOutcome};
 
 /// The pruning of the job, and of each step of a pipeline, with a heading for each.
-fn outcomes(result: &JobResult) -> Vec<(String, &PruneOutcome)> {
+pub(super) fn outcomes(result: &JobResult) -> Vec<(String, &PruneOutcome)> {
     if result.steps.is_empty() {
         let own = result.prune.iter();
         return own.map(|outcome| (String::new(), outcome)).collect();

@@ -249,6 +249,7 @@ impl<'a> Follower<'a> {
             (dims[..rank].to_vec(), axes[..rank].to_vec())
         };
         let mut out = self.broadcast(&[batch(&a_dims, &a), batch(&b_dims, &b)], node);
+        self.batched.extend(out.iter().flatten().flatten());
         out.push(a[a.len() - 2].clone());
         out.push(b[b.len() - 1].clone());
         Some(vec![out])

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::saliency::{Saliencies, of_weights, second_order, share_of_larger};
 use super::{entropy, needed, random_number};
-use crate::graph::coupling::{Couplings, Group, output_axis};
+use crate::graph::coupling::{Group, output_axis};
 use crate::graph::{Family, Graph, family};
 use crate::prune::PruneError;
 use crate::prune::calibration::Calibration;
@@ -95,7 +95,7 @@ fn each_place(dims: &[usize], axis: usize, indices: &[usize], mut each: impl FnM
 /// its slices (DepGraph, CVPR 2023, eq. 5, has the sum).
 pub fn of_units(
     graph: &Graph,
-    couplings: &Couplings,
+    all: &[Group],
     params: &PruneParams,
     calibration: Option<&dyn Calibration>,
     seed: u64,
@@ -107,17 +107,13 @@ pub fn of_units(
             let numbers = units.map(|unit| random_number(seed, &group.name, unit));
             numbers.collect()
         };
-        return Ok(couplings.groups.iter().map(of).collect());
+        return Ok(all.iter().map(of).collect());
     }
     if criterion == Criterion::Entropy {
         let calibration = needed(criterion, calibration)?;
-        return entropy::of_units(graph, couplings, params.reduction, calibration);
+        return entropy::of_units(graph, all, params.reduction, calibration);
     }
-    let mut groups: Vec<Vec<Side>> = couplings
-        .groups
-        .iter()
-        .map(|group| sides(graph, group))
-        .collect();
+    let mut groups: Vec<Vec<Side>> = all.iter().map(|group| sides(graph, group)).collect();
     for side in &mut groups {
         side.retain(|side| match criterion {
             Criterion::BnScale => side.scale,
@@ -129,7 +125,7 @@ pub fn of_units(
     let numbers = of_slices(graph, &groups, params, calibration, seed)?;
     // Those are shares already.
     let relative = criterion != Criterion::Lamp;
-    let all = couplings.groups.iter().zip(groups.iter().zip(numbers));
+    let all = all.iter().zip(groups.iter().zip(numbers));
     Ok(all
         .map(|(group, (sides, numbers))| {
             let mut by_unit: Vec<Vec<f64>> = vec![Vec::new(); group.units.len()];

@@ -1,11 +1,12 @@
-//! Which channels go so that a target is met.
+//! Which units go so that a target is met.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::PruneError;
-use crate::graph::coupling::{Couplings, Group};
-use crate::graph::{Cost, Cut, Family, Graph, cost_of_one, family};
-use crate::spec::prune::{Criterion, PruneParams, Scope, Target, word};
+use super::removal::Removal;
+use crate::graph::coupling::Group;
+use crate::graph::{Cost, Cut, Graph, cost_of_one};
+use crate::spec::prune::{Criterion, Granularity, PruneParams, Scope, Target, word};
 
 /// Multiples that are tried for kept channel counts when the request names none. ONNX Runtime
 /// blocks the channels of a convolution by 16 with AVX-512 and by 8 with AVX2 and NEON.
@@ -14,57 +15,73 @@ const MULTIPLES: [usize; 5] = [16, 8, 4, 2, 1];
 /// How far past the target a multiple may land, as a share of the way to the target.
 const OVERSHOOT: f64 = 0.15;
 
-/// A choice of channels, with the graph that it leaves.
+/// A choice of units, with the graph that it leaves.
 pub struct Chosen {
     pub graph: Graph,
-    pub cut: Cut,
+    /// Of channels.
+    pub cut: Option<Cut>,
     /// `(group, unit)` of all that went.
     pub units: BTreeSet<(usize, usize)>,
-    pub cost: Cost,
-    /// Share of all removable channels of the original graph that are gone.
-    pub channel_sparsity: f64,
-    /// The multiple that kept channel counts were rounded to.
+    /// By target name: what the graph has of it.
+    pub reached: BTreeMap<String, f64>,
+    /// The multiple that kept counts were rounded to.
     pub round_to: usize,
 }
 
 /// The state of a pruning before its first cut, which targets are relative to.
-pub struct Original {
+pub struct Original<'a> {
     pub cost: Cost,
     pub units: usize,
+    /// Of the file.
+    pub bytes: usize,
     /// Shapes of the weights by name.
     pub weights: BTreeMap<String, Vec<usize>>,
+    /// Measures the time of a run of a graph, after ÷ before.
+    pub latency: &'a dyn Fn(&Graph) -> Result<f64, PruneError>,
 }
 
-/// Chooses the channels of `graph` with the least `scores`, by group and unit, whose removal meets every
+impl Original<'_> {
+    /// What `graph` has of a target, where `left` units are left and `gone` of them go.
+    fn reached(
+        &self,
+        target: &str,
+        graph: &Graph,
+        (left, gone): (usize, usize),
+    ) -> Result<f64, PruneError> {
+        let ratio = |after: u64, before: u64| after as f64 / before.max(1) as f64;
+        Ok(match target {
+            "channel_sparsity" => {
+                let gone_before = self.units.saturating_sub(left);
+                (gone_before + gone) as f64 / self.units.max(1) as f64
+            }
+            "parameters_ratio" => ratio(cost_of_one(graph).parameters, self.cost.parameters),
+            "size_ratio" => ratio(graph.to_bytes().len() as u64, self.bytes as u64),
+            "latency_ratio" => (self.latency)(graph)?,
+            _ => ratio(
+                cost_of_one(graph).macs.unwrap_or(0),
+                self.cost.macs.unwrap_or(0),
+            ),
+        })
+    }
+}
+
+/// Chooses the units of `graph` with the least `scores`, by group and unit, whose removal meets every
 /// target. Units whose score is infinite stay.
 ///
-/// The choice is searched over the real cost of the graph without the channels, not estimated: the
-/// share of the channels that go, the same of every set of groups that are ranked together, is halved
-/// in on, and then (not with scope `layer`) every group gets back what the targets do not need, the
-/// most important group first.
+/// The choice is searched over the real cost of the graph without the units, not estimated: the
+/// share of the units that go, the same of every set of groups that are ranked together, is halved
+/// in on, and then every group gets back what the targets do not need, the most important group first
+/// (not with scope `layer`, nor where each trial is a measurement of time).
 pub fn choose(
     graph: &Graph,
-    couplings: &Couplings,
+    removal: &Removal,
     scores: &[Vec<f64>],
     params: &PruneParams,
     target: &Target,
     original: &Original,
 ) -> Result<Chosen, PruneError> {
-    if couplings.groups.is_empty() {
-        let mut reasons: BTreeSet<String> = couplings.blocked.values().cloned().collect();
-        for node in &graph.nodes {
-            if family(node) == Some(Family::Recurrent) {
-                let (label, operator) = (node.label(), node.operator());
-                reasons.insert(format!(
-                    "the hidden units of `{label}` ({operator}) stay together"
-                ));
-            }
-        }
-        if reasons.is_empty() {
-            reasons.insert("no kernel of a convolution or matrix product is a weight".to_owned());
-        }
-        let reasons: Vec<String> = reasons.into_iter().take(5).collect();
-        return Err(PruneError::NothingPrunable(reasons.join("; ")));
+    if removal.groups.is_empty() {
+        return Err(removal.nothing(graph));
     }
     if !scores.iter().flatten().any(|score| score.is_finite()) {
         let criterion = word(&params.criterion);
@@ -79,19 +96,22 @@ pub fn choose(
     }
     let search = |round_to: usize| Search {
         graph,
-        couplings,
+        removal,
         target,
         original,
-        ranking: Ranking::new(graph, couplings, scores, params, original, round_to),
+        ranking: Ranking::new(graph, &removal.groups, scores, params, original, round_to),
         params,
     };
-    if let Some(round_to) = params.round_to {
-        return search(round_to as usize).run();
+    match (params.round_to, params.granularity) {
+        (Some(round_to), _) => return search(round_to as usize).run(),
+        (None, Granularity::Channel) => {}
+        // Multiples of heads or blocks mean nothing to a runtime.
+        _ => return search(1).run(),
     }
     let mut last = None;
     for round_to in MULTIPLES {
         match search(round_to).run() {
-            Ok(chosen) if round_to == 1 || lands_near(target, &chosen, original) => {
+            Ok(chosen) if round_to == 1 || lands_near(target, &chosen) => {
                 return Ok(chosen);
             }
             outcome => last = Some(outcome),
@@ -100,29 +120,15 @@ pub fn choose(
     last.expect("the list of multiples is not empty")
 }
 
-fn lands_near(target: &Target, chosen: &Chosen, original: &Original) -> bool {
+fn lands_near(target: &Target, chosen: &Chosen) -> bool {
     // The target that binds is the one that is met most closely.
     target.given().into_iter().any(|(name, asked)| {
-        let found = reached(name, chosen, original);
+        let found = chosen.reached[name];
         match name {
             "channel_sparsity" => found - asked <= OVERSHOOT * asked,
             _ => asked - found <= OVERSHOOT * (1.0 - asked),
         }
     })
-}
-
-/// What a choice has of a target.
-pub fn reached(target: &str, chosen: &Chosen, original: &Original) -> f64 {
-    match target {
-        "channel_sparsity" => chosen.channel_sparsity,
-        "parameters_ratio" => {
-            chosen.cost.parameters as f64 / original.cost.parameters.max(1) as f64
-        }
-        _ => {
-            let before = original.cost.macs.unwrap_or(0).max(1);
-            chosen.cost.macs.unwrap_or(0) as f64 / before as f64
-        }
-    }
 }
 
 fn meets(target: &str, reached: f64, asked: f64) -> bool {
@@ -135,10 +141,10 @@ fn meets(target: &str, reached: f64, asked: f64) -> bool {
 /// One search with one multiple.
 struct Search<'a> {
     graph: &'a Graph,
-    couplings: &'a Couplings,
+    removal: &'a Removal,
     params: &'a PruneParams,
     target: &'a Target,
-    original: &'a Original,
+    original: &'a Original<'a>,
     ranking: Ranking,
 }
 
@@ -148,7 +154,7 @@ impl Search<'_> {
         let mut counts = self.ranking.counts(high);
         let mut best = self.evaluate(&counts)?;
         for (name, asked) in self.target.given() {
-            let nearest = reached(name, &best, self.original);
+            let nearest = best.reached[name];
             if !meets(name, nearest, asked) {
                 return Err(PruneError::Unreachable {
                     target: name.to_owned(),
@@ -169,7 +175,7 @@ impl Search<'_> {
                 low = middle + 1;
             }
         }
-        if self.params.scope != Scope::Layer {
+        if self.params.scope != Scope::Layer && self.target.latency_ratio.is_none() {
             for group in self.ranking.most_important_first(&counts) {
                 let mut tried = counts.clone();
                 tried[group] = tried[group].saturating_sub(self.ranking.round_to);
@@ -186,16 +192,17 @@ impl Search<'_> {
     /// The graph without the `counts[group]` least important units of each group.
     fn evaluate(&self, counts: &[usize]) -> Result<Chosen, PruneError> {
         let units = self.ranking.units(counts);
-        let cut = Cut::new(self.couplings, &units);
-        let graph = cut.apply(self.graph)?;
-        let cost = cost_of_one(&graph);
-        let all = self.original.units.max(1);
-        let gone_before = all.saturating_sub(self.couplings.unit_count());
+        let (graph, cut) = self.removal.without(self.graph, &units)?;
+        let mut reached = BTreeMap::new();
+        for (name, _) in self.target.given() {
+            let counts = (self.removal.unit_count(), units.len());
+            let value = self.original.reached(name, &graph, counts)?;
+            reached.insert(name.to_owned(), value);
+        }
         Ok(Chosen {
             graph,
             cut,
-            cost,
-            channel_sparsity: (gone_before + units.len()) as f64 / all as f64,
+            reached,
             round_to: self.ranking.round_to,
             units,
         })
@@ -205,7 +212,7 @@ impl Search<'_> {
         self.target
             .given()
             .iter()
-            .all(|(name, asked)| meets(name, reached(name, chosen, self.original), *asked))
+            .all(|(name, asked)| meets(name, chosen.reached[*name], *asked))
     }
 
     fn hint(&self) -> String {
@@ -222,18 +229,18 @@ impl Search<'_> {
                 self.ranking.round_to
             ));
         }
-        if !self.couplings.blocked.is_empty() {
-            let blocked = &self.couplings.blocked;
+        let blocked = self.removal.blocked(self.graph);
+        if !blocked.is_empty() {
             let named: Vec<String> = blocked
                 .iter()
                 .take(3)
-                .map(|(&node, why)| format!("`{}` {why}", self.graph.nodes[node].label()))
+                .map(|blocked| format!("`{}` {}", blocked.layer, blocked.reason))
                 .collect();
             let more = match blocked.len() {
                 0..=3 => String::new(),
                 all => format!(" and {} more", all - 3),
             };
-            hints.push(format!("channels that stay: {}{more}", named.join(", ")));
+            hints.push(format!("what stays: {}{more}", named.join(", ")));
         }
         match hints.is_empty() {
             true => String::new(),
@@ -258,8 +265,7 @@ struct Ranking {
 }
 
 /// For each group, the number of the set that it is ranked in.
-fn ranked_together(graph: &Graph, couplings: &Couplings, scope: Scope) -> Vec<usize> {
-    let groups = &couplings.groups;
+fn ranked_together(graph: &Graph, groups: &[Group], scope: Scope) -> Vec<usize> {
     match scope {
         Scope::Global => vec![0; groups.len()],
         Scope::Layer => (0..groups.len()).collect(),
@@ -304,6 +310,9 @@ fn structure(graph: &Graph, group: &Group) -> BTreeMap<(String, usize, usize), u
 /// How many units a group of `total` had before the first cut.
 fn before_all_cuts(graph: &Graph, group: &Group, original: &Original, total: usize) -> usize {
     let slice = group.units.first().and_then(|unit| unit.slices.first());
+    if slice.is_none() {
+        return original.units;
+    }
     slice
         .and_then(|slice| {
             let now = graph
@@ -317,18 +326,14 @@ fn before_all_cuts(graph: &Graph, group: &Group, original: &Original, total: usi
         .unwrap_or(total)
 }
 
-fn units_by_axis(
-    graph: &Graph,
-    couplings: &Couplings,
-    scores: &[Vec<f64>],
-) -> Vec<Vec<(usize, usize)>> {
+fn units_by_axis(graph: &Graph, groups: &[Group], scores: &[Vec<f64>]) -> Vec<Vec<(usize, usize)>> {
     #[derive(Default)]
     struct Covered {
         indices: usize,
         units: Vec<(usize, usize)>,
     }
     let mut axes: BTreeMap<(&str, usize), Covered> = BTreeMap::new();
-    for (group, own) in couplings.groups.iter().enumerate() {
+    for (group, own) in groups.iter().enumerate() {
         for (unit, slices) in own.units.iter().enumerate() {
             for slice in &slices.slices {
                 let covered = axes.entry((&slice.tensor, slice.axis)).or_default();
@@ -359,13 +364,13 @@ const SHARES: usize = 4096;
 impl Ranking {
     fn new(
         graph: &Graph,
-        couplings: &Couplings,
+        groups: &[Group],
         scores: &[Vec<f64>],
         params: &PruneParams,
         original: &Original,
         round_to: usize,
     ) -> Self {
-        let together = ranked_together(graph, couplings, params.scope);
+        let together = ranked_together(graph, groups, params.scope);
         let sets = together.iter().max().map_or(0, |last| last + 1);
         let mut orders = vec![Vec::new(); sets];
         let mut by_group = Vec::new();
@@ -375,9 +380,9 @@ impl Ranking {
             units.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
             let able = units.iter().filter(|(_, score)| score.is_finite()).count();
             orders[together[group]].extend(units[..able].iter().map(|&(unit, _)| (group, unit)));
-            let total = own.len() + couplings.groups[group].frozen;
+            let total = own.len() + groups[group].frozen;
             // Of what the group had before the first cut, not before this one.
-            let before = before_all_cuts(graph, &couplings.groups[group], original, total);
+            let before = before_all_cuts(graph, &groups[group], original, total);
             let most = (before as f64 * params.max_layer_sparsity).floor() as usize;
             let most = most.saturating_sub(before - total);
             limits.push(most.min(able).min(total - 1));
@@ -392,7 +397,7 @@ impl Ranking {
             });
         }
         Self {
-            by_axis: units_by_axis(graph, couplings, scores),
+            by_axis: units_by_axis(graph, groups, scores),
             orders,
             limits,
             totals,
