@@ -370,14 +370,14 @@ impl Builder {
         self.linear(&y, all, width)
     }
 
-    fn to_tokens(&mut self, x: &str, (channels, size): (usize, usize)) -> (String, Kind) {
+    fn tokens_from(&mut self, x: &str, (channels, size): (usize, usize)) -> (String, Kind) {
         let shape = self.constant(&[0, channels as i64, (size * size) as i64]);
         let y = self.node("Reshape", &[x, &shape], &[]);
         let y = self.node("Transpose", &[&y], &[("perm", &[0, 2, 1])]);
         (y, Kind::Tokens(size * size, channels))
     }
 
-    fn to_flat(&mut self, x: &str, kind: Kind) -> (String, usize) {
+    fn flat_from(&mut self, x: &str, kind: Kind) -> (String, usize) {
         match kind {
             Kind::Tokens(_, width) => (
                 self.node("ReduceMean", &[x], &[("axes", &[1]), ("keepdims", &[0])]),
@@ -463,14 +463,14 @@ fn random_graph(seed: u64) -> Graph {
     for _ in 0..builder.random.random_range(2..9) {
         (x, kind) = match kind {
             Kind::Map(channels, size) if builder.chance(0.1) => {
-                builder.to_tokens(&x, (channels, size))
+                builder.tokens_from(&x, (channels, size))
             }
             Kind::Map(channels, size) => builder.map_step(&x, (channels, size), &pool),
             Kind::Tokens(length, width) => builder.tokens_step(&x, (length, width)),
         };
         pool.push((x.clone(), kind));
     }
-    let (flat, width) = builder.to_flat(&x, kind);
+    let (flat, width) = builder.flat_from(&x, kind);
     let mut outputs = Vec::new();
     let hidden = builder.pick(&[6, 9]);
     let y = builder.gemm(&flat, width, hidden);
@@ -581,7 +581,8 @@ fn some_units(
         .filter_map(|node| node.input_at(1))
         .collect();
     let mut gone = BTreeSet::new();
-    let mut axes: BTreeMap<(&str, usize), (usize, Vec<(usize, usize)>)> = BTreeMap::new();
+    let mut covered: BTreeMap<(&str, usize), usize> = BTreeMap::new();
+    let mut axes: BTreeMap<(&str, usize), Vec<(usize, usize)>> = BTreeMap::new();
     for (group, own) in couplings.groups.iter().enumerate() {
         let slices = || own.units.iter().flat_map(|unit| &unit.slices);
         if slices().any(|slice| normalised.contains(slice.tensor.as_str())) {
@@ -593,14 +594,14 @@ fn some_units(
                 gone.insert((group, unit));
             }
             for slice in &slices.slices {
-                let (covered, units) = axes.entry((&slice.tensor, slice.axis)).or_default();
-                *covered += slice.indices.len();
-                units.push((group, unit));
+                let axis = (slice.tensor.as_str(), slice.axis);
+                *covered.entry(axis).or_default() += slice.indices.len();
+                axes.entry(axis).or_default().push((group, unit));
             }
         }
     }
-    for ((tensor, axis), (covered, units)) in axes {
-        let whole = graph.initializers[tensor].dims[axis] == covered;
+    for ((tensor, axis), units) in axes {
+        let whole = graph.initializers[tensor].dims[axis] == covered[&(tensor, axis)];
         if whole && units.iter().all(|unit| gone.contains(unit)) {
             gone.remove(units.choose(random).expect("some units"));
         }

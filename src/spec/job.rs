@@ -205,7 +205,7 @@ fn default_timeout_seconds() -> u64 {
 pub enum Params {
     Train(TrainParams),
     Evaluate(EvaluateParams),
-    Prune(PruneParams),
+    Prune(Box<PruneParams>),
     Pipeline(Vec<Params>),
 }
 
@@ -231,7 +231,7 @@ impl Params {
             JobKind::Prune => {
                 let prune: PruneParams = parse(params).map_err(shape)?;
                 let faults = prune.faults();
-                (Self::Prune(prune), faults)
+                (Self::Prune(Box::new(prune)), faults)
             }
             JobKind::Pipeline => {
                 let pipeline = PipelineParams::read(params).map_err(shape)?;

@@ -136,7 +136,7 @@ def trained(name, learning_rate, warm, origin, build, inputs):
 
 # name: (learning rate, whether to warm up, origin, what makes the module, what makes its inputs)
 TRAININGS = {
-    "resnet18": (0.01, True, TORCHVISION, torchvision_model("resnet18"), images(32)),
+    "resnet18": (0.03, True, TORCHVISION, torchvision_model("resnet18"), images(32)),
     "mobilenet_v2": (0.003, True, TORCHVISION, torchvision_model("mobilenet_v2", dropout=0.0), images(32)),
     "vit": (0.02, False, *NETWORKS["vit"]),
     "bert": (0.05, False, *NETWORKS["bert"]),
