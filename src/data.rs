@@ -1,6 +1,7 @@
 //! Data sets: reading the files that users have, splitting, preparing and batching.
 
 mod arrays;
+mod augment;
 mod batch;
 mod idx;
 mod named;
@@ -8,6 +9,7 @@ mod read;
 mod table;
 
 pub use arrays::{Array, Dataset, Elements, Split};
+pub use augment::{Mixed, View};
 pub use batch::{Batch, Prepared, Role};
 pub use read::read;
 

@@ -5,6 +5,7 @@
 
 mod child;
 mod data_fit;
+mod distill_step;
 mod inspect;
 mod job;
 mod journal;

@@ -18,6 +18,7 @@ pub mod telemetry;
 pub mod worker;
 
 pub mod data;
+pub mod distill;
 pub mod engine;
 pub mod exec;
 pub mod graph;

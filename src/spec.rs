@@ -4,8 +4,10 @@
 //! process is ordered to do and says while it does it, and what comes out. No I/O, no tensors,
 //! no SQL, no HTTP.
 
+pub mod augment;
 pub mod child;
 pub mod dataset;
+pub mod distill;
 pub mod evaluate;
 pub mod fit;
 pub mod job;

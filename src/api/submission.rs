@@ -1,12 +1,15 @@
 //! What is checked before a job is queued, and plans of jobs that are not.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::problem::ApiError;
 use super::state::App;
 use crate::spec::child::{JobInputs, Message, Order};
-use crate::spec::fit::{check_task, fit};
-use crate::spec::job::{JobRequest, Params};
+use crate::spec::distill::DistillParams;
+use crate::spec::fit::{InferredData, check_outputs, check_task, fit, fit_further};
+use crate::spec::job::{DataOptions, JobRequest, Params};
 use crate::spec::problem::{FieldError, Problem};
 use crate::spec::result::PrunePlan;
 use crate::store::datasets::Dataset;
@@ -32,16 +35,31 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
             Some(found.ok_or_else(|| missing("dataset", id))?)
         }
     };
-    check_model(&model, &params)?;
+    check_model(&model, params.needs_gradients(), "/model")?;
+    let students: Vec<Uuid> = params
+        .distillations()
+        .into_iter()
+        .filter_map(|(_, distill)| distill.student.as_ref()?.model)
+        .collect();
+    let mut models = BTreeMap::new();
+    for (pointer, id) in params.models() {
+        let found = app.store.model(&id.to_string()).await?;
+        let found = found.ok_or_else(|| missing_at("model", id, &pointer))?;
+        check_model(&found, students.contains(&id), &pointer)?;
+        models.insert(id, found);
+    }
     if let Some(dataset) = &dataset {
         let fitted = fit(
             &model.summary,
             &dataset.summary,
             &request.data,
             request.task,
-            params.needs_gradients(),
+            &params,
         )?;
         check_task(&params, &fitted)?;
+        for (pointer, distill) in params.distillations() {
+            check_distillation(distill, &pointer, &params, &request, &models, dataset, &fitted)?;
+        }
     }
     check_device(app, &request.device).await?;
     Ok(Checked {
@@ -51,26 +69,58 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
     })
 }
 
-fn check_model(model: &Model, params: &Params) -> Result<(), ApiError> {
+/// Checks the data of a distillation's further models, and that outputs can be compared.
+fn check_distillation(
+    distill: &DistillParams,
+    pointer: &str,
+    params: &Params,
+    request: &JobRequest,
+    models: &BTreeMap<Uuid, Model>,
+    dataset: &Dataset,
+    first: &InferredData,
+) -> Result<(), ApiError> {
+    let of = |id: Uuid, place: &str, options: &DataOptions| {
+        let summary = &models[&id].summary;
+        let at = format!("{pointer}{place}");
+        fit_further(summary, &dataset.summary, options, first, params, &at)
+    };
+    for (index, &id) in distill.teachers.iter().enumerate() {
+        let place = format!("/teachers/{index}");
+        let fitted = of(id, &place, &request.data)?;
+        if fitted.outputs != first.outputs && fitted.outputs.is_some() && first.outputs.is_some() {
+            let detail = "has another number of outputs than the first teacher";
+            return Err(ApiError::fault("outputs_differ", &format!("{pointer}{place}"), detail));
+        }
+    }
+    let Some((id, student)) = distill.student.as_ref().and_then(|s| Some((s.model?, s))) else {
+        return Ok(check_outputs(distill, first.outputs, first.outputs, pointer)?);
+    };
+    let options = student.options(&request.data);
+    let fitted = of(id, "/student/model", &options)?;
+    Ok(check_outputs(distill, first.outputs, fitted.outputs, pointer)?)
+}
+
+/// `pointer` is where the request names the model.
+fn check_model(model: &Model, trains: bool, pointer: &str) -> Result<(), ApiError> {
     let summary = &model.summary;
     if summary.opset.is_none() {
         let detail = "the file holds weights without a graph, so no job can run on it; upload the \
                       model as ONNX";
-        return Err(ApiError::fault("model_has_no_graph", "/model", detail));
+        return Err(ApiError::fault("model_has_no_graph", pointer, detail));
     }
     if !summary.unsupported_operators.is_empty() {
         let detail = format!(
             "the model has operators that this version can't run: {}",
             summary.unsupported_operators.join(", ")
         );
-        return Err(ApiError::fault("unsupported_operator", "/model", detail));
+        return Err(ApiError::fault("unsupported_operator", pointer, detail));
     }
-    if params.needs_gradients() && !summary.trainable {
+    if trains && !summary.trainable {
         let detail = match &summary.not_trainable_because {
             Some(because) => format!("this job trains the model, which can't be: {because}"),
             None => "this job trains the model, which can't be".to_owned(),
         };
-        return Err(ApiError::fault("model_not_trainable", "/model", detail));
+        return Err(ApiError::fault("model_not_trainable", pointer, detail));
     }
     Ok(())
 }
@@ -93,9 +143,13 @@ async fn check_device(app: &App, device: &str) -> Result<(), ApiError> {
 
 /// 422 for a reference in a body to something that is not there.
 pub fn missing(what: &str, id: Uuid) -> ApiError {
+    missing_at(what, id, &format!("/{what}"))
+}
+
+fn missing_at(what: &str, id: Uuid, pointer: &str) -> ApiError {
     let detail = format!("there is no {what} `{id}`");
     let mut problem = Problem::new(422, &format!("{what}_not_found"), detail.clone());
-    problem.errors = vec![FieldError::new(format!("/{what}"), detail)];
+    problem.errors = vec![FieldError::new(pointer, detail)];
     problem.into()
 }
 
@@ -105,6 +159,7 @@ pub async fn plan(app: &App, checked: Checked) -> Result<PrunePlan, ApiError> {
         inputs: Box::new(JobInputs {
             job: Uuid::now_v7(),
             model: app.store.blobs().path(&checked.model.digest),
+            models: BTreeMap::new(),
             dataset: checked
                 .dataset
                 .as_ref()

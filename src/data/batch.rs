@@ -1,12 +1,17 @@
 //! Splits of a job and its batches, ready to be fed.
 
+use std::sync::Arc;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
+use super::augment::{self, Mixed, View};
 use super::{Array, Dataset, Elements, Split};
+use crate::spec::Problem;
+use crate::spec::augment::Augment;
 use crate::spec::dataset::Splits;
 use crate::spec::fit::{InferredData, InferredInput, split_sizes};
-use crate::spec::job::DataOptions;
+use crate::spec::job::{DataOptions, Task};
 
 /// The split between what trains, what selects and what judges follows from this alone, so that
 /// all jobs on a data set are judged on the same examples.
@@ -20,10 +25,13 @@ pub enum Role {
     Test,
 }
 
-/// A data set prepared for one job.
+/// A data set prepared for one model of a job.
+#[derive(Clone)]
 pub struct Prepared {
     pub about: InferredData,
-    dataset: Dataset,
+    dataset: Arc<Dataset>,
+    /// By stored label: what the model calls it; the same where empty.
+    label_map: Vec<usize>,
     train: Vec<u32>,
     validation: Vec<u32>,
     /// Indices into the test split, or into the train split where the data set has no other.
@@ -31,7 +39,7 @@ pub struct Prepared {
 }
 
 /// Some examples as the model takes them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     pub count: usize,
     /// In the order of the model's inputs: elements of shape `[count, …]`.
@@ -40,15 +48,53 @@ pub struct Batch {
     pub labels: Vec<usize>,
     /// Values `[count, outputs]`, for the other tasks.
     pub values: Vec<f32>,
+    /// Where the examples stand in the stored split that they are from.
+    pub indices: Vec<u32>,
+    /// Whether that is the data set's own test split.
+    pub in_test: bool,
+    /// What was done to the examples of a training batch.
+    pub view: Option<View>,
+    pub mixed: Option<Mixed>,
 }
 
 impl Batch {
+    /// The example that `row` was mixed with, and that one's share.
+    pub fn partner(&self, row: usize) -> (usize, f32) {
+        match &self.mixed {
+            Some(mixed) => (mixed.partners[row], mixed.share),
+            None => (row, 0.0),
+        }
+    }
+
+    /// At most `count` examples from `start` on.
+    pub fn part(&self, start: usize, count: usize) -> Self {
+        if start == 0 && count >= self.count {
+            return self.clone();
+        }
+        let end = (start + count).min(self.count);
+        let of = |all: &Vec<f32>| {
+            let size = all.len() / self.count.max(1);
+            all[start * size..end * size].to_vec()
+        };
+        Self {
+            count: end - start,
+            inputs: self.inputs.iter().map(of).collect(),
+            labels: self.labels.get(start..end).unwrap_or_default().to_vec(),
+            values: of(&self.values),
+            indices: self.indices.get(start..end).unwrap_or_default().to_vec(),
+            in_test: self.in_test,
+            view: self.view.clone(),
+            mixed: None,
+        }
+    }
+
     /// Leaves the first `count` examples.
     pub fn truncate(&mut self, count: usize) {
         for all in self.inputs.iter_mut().chain([&mut self.values]) {
             all.truncate(all.len() / self.count.max(1) * count);
         }
         self.labels.truncate(count);
+        self.indices.truncate(count);
         self.count = count;
     }
 }
@@ -83,11 +129,32 @@ impl Prepared {
         let train = take(whole.train, about.splits.train);
         Self {
             about,
-            dataset,
+            dataset: Arc::new(dataset),
+            label_map: Vec::new(),
             train,
             validation,
             test,
         }
+    }
+
+    /// The same splits as another model gets them. `label_map` has, by stored label, what that model
+    /// calls it; the same where empty.
+    pub fn for_model(&self, about: InferredData, label_map: Vec<usize>) -> Self {
+        Self {
+            about,
+            label_map,
+            ..self.clone()
+        }
+    }
+
+    /// Whether the examples have labels, or values to fit.
+    pub fn has_targets(&self) -> bool {
+        self.dataset.train.target.is_some() && self.about.task != Task::Embedding
+    }
+
+    /// How many examples the stored train split has; [`Batch::indices`] are below.
+    pub fn stored(&self) -> usize {
+        self.dataset.train.count()
     }
 
     fn role(&self, role: Role) -> (&[u32], &Split) {
@@ -121,12 +188,43 @@ impl Prepared {
         order
     }
 
-    /// Batch `index` of an epoch in the order `order`.
-    pub fn train_batch(&self, order: &[u32], index: usize) -> Batch {
+    /// Batch `index` of an epoch in the order `order`, seen as `view` says.
+    pub fn train_batch(&self, order: &[u32], index: usize, view: Option<View>) -> Batch {
         let size = self.about.batch_size as usize;
         let start = index * size;
         let end = (start + size).min(order.len());
-        self.gather(&self.dataset.train, &order[start..end])
+        self.seen(&self.dataset.train, &order[start..end], view)
+    }
+
+    fn seen(&self, split: &Split, indices: &[u32], view: Option<View>) -> Batch {
+        let mut batch = self.gather(split, indices);
+        if let Some(view) = view {
+            augment::apply(&view, &self.arrays(), &mut batch);
+            batch.view = Some(view);
+        }
+        batch
+    }
+
+    /// The examples of a batch, in the same view, as this model gets them.
+    pub fn same_view(&self, batch: &Batch) -> Batch {
+        let test = self.dataset.test.as_ref().filter(|_| batch.in_test);
+        let split = test.unwrap_or(&self.dataset.train);
+        self.seen(split, &batch.indices, batch.view.clone())
+    }
+
+    /// Whether `augment` can be done to these examples.
+    pub fn check_augment(&self, augment: &Augment) -> Result<(), Problem> {
+        augment::check(augment, &self.arrays())
+    }
+
+    /// What the model takes, with the stored arrays.
+    fn arrays(&self) -> Vec<(&InferredInput, &Array)> {
+        let all = &self.dataset.train.inputs;
+        let array = |input: &InferredInput| all.iter().find(|array| array.name == input.array);
+        let inputs = self.about.inputs.iter();
+        inputs
+            .filter_map(|input| Some((input, array(input)?)))
+            .collect()
     }
 
     /// All examples of a split in batches of `size`, in a fixed order, the last one shorter.
@@ -160,17 +258,17 @@ impl Prepared {
         let mut batch = Batch {
             count: indices.len(),
             inputs,
-            labels: Vec::new(),
-            values: Vec::new(),
+            indices: indices.to_vec(),
+            in_test: (self.dataset.test.as_ref()).is_some_and(|test| std::ptr::eq(test, split)),
+            ..Batch::default()
         };
-        let Some(target) = &split.target else {
+        let Some(target) = split.target.as_ref().filter(|_| self.has_targets()) else {
             return batch;
         };
-        if self.about.task == crate::spec::job::Task::Classification {
-            batch.labels = indices
-                .iter()
-                .map(|&index| target.elements.get_i64(index as usize).max(0) as usize)
-                .collect();
+        if self.about.task == Task::Classification {
+            let stored = |index: &u32| target.elements.get_i64(*index as usize).max(0) as usize;
+            let mapped = |label: usize| self.label_map.get(label).copied().unwrap_or(label);
+            batch.labels = indices.iter().map(stored).map(mapped).collect();
         } else {
             let stride = target.stride();
             batch.values = indices

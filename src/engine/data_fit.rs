@@ -1,13 +1,13 @@
 //! A job's data set, read and matched with its model.
 
 use crate::data::{self, Prepared};
+use crate::distill::closing_operators;
 use crate::graph::{Graph, feeds_for_batch, infer};
 use crate::spec::Problem;
 use crate::spec::child::{DatasetInput, JobInputs};
-use crate::spec::fit::{check_task, fit};
-use crate::spec::job::{Params, Task};
+use crate::spec::fit::{InferredData, check_task, fit, fit_further};
+use crate::spec::job::{DataOptions, Params, Task};
 use crate::spec::problem::FieldError;
-use crate::train::Loss;
 
 /// Reads the data set and settles how it feeds the model; pins what the file leaves open.
 pub(super) fn prepare(
@@ -23,13 +23,10 @@ pub(super) fn prepare(
         &input.summary,
         &request.data,
         request.task,
-        params.needs_gradients(),
+        params,
     )?;
-    for found in &about.inputs {
-        let shape = found.shape.iter().map(|&size| size as usize).collect();
-        graph.example_shapes.insert(found.input.clone(), shape);
-    }
-    check_classes(graph, input, about.task)?;
+    pin(graph, &about);
+    check_classes(graph, input, about.task, "/model")?;
     check_task(params, &about)?;
     let target_column = input
         .summary
@@ -40,11 +37,44 @@ pub(super) fn prepare(
     Ok(Prepared::new(dataset, about, &request.data))
 }
 
+/// Tells a graph what the data says about the inputs that the file leaves open.
+pub(super) fn pin(graph: &mut Graph, about: &InferredData) {
+    for found in &about.inputs {
+        let shape = found.shape.iter().map(|&size| size as usize).collect();
+        graph.example_shapes.insert(found.input.clone(), shape);
+    }
+}
+
+/// The data of the job as a further model of a distillation, which the request names at `pointer`,
+/// gets it.
+pub(super) fn prepare_further(
+    graph: &mut Graph,
+    first: &Prepared,
+    options: &DataOptions,
+    inputs: &JobInputs,
+    params: &Params,
+    pointer: &str,
+) -> Result<Prepared, Problem> {
+    let Some(input) = &inputs.dataset else {
+        return Err(Problem::new(422, "dataset_missing", "distillation needs a data set"));
+    };
+    let summary = crate::graph::summarize(graph);
+    let dataset = &input.summary;
+    let about = fit_further(&summary, dataset, options, &first.about, params, pointer)?;
+    pin(graph, &about);
+    check_classes(graph, input, about.task, pointer)?;
+    Ok(first.for_model(about, Vec::new()))
+}
+
 /// The form of the output is known for certain only now, when the shapes can be inferred: one row
 /// an example, as wide as the target needs.
-fn check_classes(graph: &Graph, input: &DatasetInput, task: Task) -> Result<(), Problem> {
-    let output = graph.output_before(Loss::of_task(task).closing_operators());
-    let (Some(output), Some(target)) = (output, &input.summary.target) else {
+fn check_classes(
+    graph: &Graph,
+    input: &DatasetInput,
+    task: Task,
+    model: &str,
+) -> Result<(), Problem> {
+    let Some(output) = graph.output_before(closing_operators(task)) else {
         return Ok(());
     };
     let misfit = |pointer: &str, detail: String| {
@@ -62,7 +92,7 @@ fn check_classes(graph: &Graph, input: &DatasetInput, task: Task) -> Result<(), 
     };
     if dims.first().copied() != fed {
         return misfit(
-            "/model",
+            model,
             format!(
                 "the output `{output}` has shape {dims:?} for a batch of {}; its first axis must \
                  be the batch",
@@ -71,6 +101,10 @@ fn check_classes(graph: &Graph, input: &DatasetInput, task: Task) -> Result<(), 
         );
     }
     let width: usize = dims[1..].iter().product();
+    let target = input.summary.target.as_ref();
+    let Some(target) = target.filter(|_| task != Task::Embedding) else {
+        return Ok(());
+    };
     let needed = match task {
         Task::Classification => target.classes.unwrap_or(0) as usize,
         _ => target.shape.iter().product::<u64>() as usize,

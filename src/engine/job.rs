@@ -1,10 +1,9 @@
 //! A whole job: measure, work, measure again, write the artifacts.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::child::Ended;
-use super::data_fit::prepare;
+use super::data_fit::{pin, prepare};
 use super::inspect::summarize;
 use super::journal::{Journal, load_graph};
 use super::measure::{change, measure};
@@ -21,7 +20,7 @@ use crate::spec::child::{JobInputs, Message, Progress, StagedFile};
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::result::{
-    Environment, JobResult, Measurement, PruneOutcome, StepResult, Training,
+    DistillOutcome, Environment, JobResult, Measurement, PruneOutcome, StepResult, Training,
 };
 use crate::train::measure_latencies;
 
@@ -33,10 +32,13 @@ pub(super) struct Job<'a> {
     pub data: Option<Prepared>,
     pub seed: u64,
     pub planned_steps: u64,
+    pub inputs: &'a JobInputs,
+    pub params: &'a Params,
+    /// The job's data as its model gets it; `data` is what the model under work gets.
+    pub first_data: Option<Prepared>,
     /// For each pruning that set weights to zero: what it left alone. Later training keeps the
     /// zeros of all of them.
     pub sparse: Vec<Exclusion>,
-    example_shapes: BTreeMap<String, Vec<usize>>,
 }
 
 impl Job<'_> {
@@ -70,7 +72,9 @@ impl Job<'_> {
         match recalled {
             None => instead,
             Some(mut graph) => {
-                graph.example_shapes = self.example_shapes.clone();
+                if let Some(data) = &self.data {
+                    pin(&mut graph, &data.about);
+                }
                 graph
             }
         }
@@ -108,20 +112,34 @@ impl Job<'_> {
         key: &str,
         graph: Graph,
         params: &Params,
-    ) -> Result<(Graph, Option<PruneOutcome>), Ended> {
-        Ok(match params {
+    ) -> Result<(Graph, Outcomes), Ended> {
+        let mut outcomes = Outcomes::default();
+        let graph = match params {
             Params::Train(train) => {
                 let key = format!("{key}/train");
-                let graph = self.train(&key, "train", graph, train)?;
-                (graph, None)
+                self.train(&key, "train", graph, train)?
             }
             Params::Prune(prune) => {
                 let (graph, outcome) = self.prune(key, graph, prune)?;
-                (graph, Some(outcome))
+                outcomes.prune = Some(outcome);
+                graph
             }
-            Params::Evaluate(_) | Params::Pipeline(_) => (graph, None),
-        })
+            Params::Distill(distill) => {
+                let (graph, outcome) = self.distill(key, graph, distill)?;
+                outcomes.distill = Some(outcome);
+                graph
+            }
+            Params::Evaluate(_) | Params::Pipeline(_) => graph,
+        };
+        Ok((graph, outcomes))
     }
+}
+
+/// What a step says about itself.
+#[derive(Default)]
+struct Outcomes {
+    prune: Option<PruneOutcome>,
+    distill: Option<DistillOutcome>,
 }
 
 fn load(inputs: &JobInputs) -> Result<(Graph, Params), Problem> {
@@ -189,11 +207,13 @@ pub(super) fn run(
         voice,
         journal,
         device,
+        first_data: data.clone(),
         data,
+        inputs: &inputs,
+        params: &params,
         seed: inputs.request.seed,
         planned_steps: planned_steps(&params, batches),
         sparse: Vec::new(),
-        example_shapes: graph.example_shapes.clone(),
     };
     let original = graph.clone();
     let original_file = std::fs::read(&inputs.model)?;
@@ -203,12 +223,12 @@ pub(super) fn run(
     };
     let (mut graph, mut before) = job.measured("before", graph, Some(&original_file), &metrics)?;
     let mut steps = Vec::new();
-    let mut outcome = None;
+    let mut outcomes = Outcomes::default();
     match &params {
         Params::Pipeline(parts) => {
             for (index, part) in parts.iter().enumerate() {
                 let key = format!("step{index}");
-                let (next, prune) = job.step(&key, graph, part)?;
+                let (next, found) = job.step(&key, graph, part)?;
                 let metrics = match part {
                     Params::Evaluate(evaluate) => evaluate.metrics.clone(),
                     _ => Vec::new(),
@@ -219,11 +239,12 @@ pub(super) fn run(
                 steps.push(StepResult {
                     kind: part.kind(),
                     after,
-                    prune,
+                    prune: found.prune,
+                    distill: found.distill,
                 });
             }
         }
-        single => (graph, outcome) = job.step("step", graph, single)?,
+        single => (graph, outcomes) = job.step("step", graph, single)?,
     }
     let makes_model = params.kind() != JobKind::Evaluate;
     let file = match makes_model {
@@ -232,15 +253,16 @@ pub(super) fn run(
     };
     let mut after = None;
     job.phase("measure");
+    let first = (&original, job.first_data.as_ref());
     if makes_model {
         let mut measured = measure(&graph, &file, &job.device, job.data.as_ref(), &[])?;
         let mut latencies =
-            measure_latencies(&[&original, &graph], &job.device, job.data.as_ref())?.into_iter();
+            measure_latencies(&[first, (&graph, job.data.as_ref())], &job.device)?.into_iter();
         before.latency_ms = latencies.next();
         measured.latency_ms = latencies.next();
         after = Some(measured);
     } else {
-        before.latency_ms = measure_latencies(&[&original], &job.device, job.data.as_ref())?.pop();
+        before.latency_ms = measure_latencies(&[first], &job.device)?.pop();
     }
     let (steps_made, examples, seconds) = job.journal.training();
     let result = JobResult {
@@ -252,13 +274,14 @@ pub(super) fn run(
             examples_per_second: examples as f64 / seconds.max(1e-9),
             seconds,
         }),
-        prune: outcome,
+        prune: outcomes.prune,
+        distill: outcomes.distill,
         steps,
         environment: Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: job.device.name.clone(),
             seed: job.seed,
-            data: job.data.as_ref().map(|data| data.about.clone()),
+            data: job.first_data.as_ref().map(|data| data.about.clone()),
         },
     };
     job.phase("report");

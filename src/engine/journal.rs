@@ -74,6 +74,11 @@ impl Journal {
         journal
     }
 
+    /// Where the journal is; what else is put there goes with the attempt.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Whether an earlier attempt left something.
     pub fn is_resumed(&self) -> bool {
         !self.records.stages.is_empty() || self.records.training.is_some()

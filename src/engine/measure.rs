@@ -22,7 +22,7 @@ pub(super) fn measure(
 ) -> Result<Measurement, Problem> {
     let cost = cost_of_one(graph);
     let mut values = BTreeMap::new();
-    if let Some(data) = data {
+    if let Some(data) = data.filter(|data| data.has_targets()) {
         let task = data.about.task;
         let names = match metrics {
             [] => MetricName::defaults(task),

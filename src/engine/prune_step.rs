@@ -42,7 +42,7 @@ fn latency_beside<'a>(
     data: Option<&'a Prepared>,
 ) -> impl Fn(&Graph) -> Result<f64, PruneError> + 'a {
     move |graph| {
-        let found = measure_latencies(&[original, graph], device, data)?;
+        let found = measure_latencies(&[(original, data), (graph, data)], device)?;
         Ok(found[1].p50 / found[0].p50.max(f64::MIN_POSITIVE))
     }
 }
@@ -237,7 +237,7 @@ impl Job<'_> {
         let Some(data) = &self.data else {
             return Ok(None);
         };
-        if data.count(Role::Validation) == 0 {
+        if data.count(Role::Validation) == 0 || !data.has_targets() {
             return Ok(None);
         }
         let task = data.about.task;

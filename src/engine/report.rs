@@ -4,6 +4,7 @@
 //! machine.
 
 mod chart;
+mod distill;
 mod layers;
 mod pruning;
 mod sections;
@@ -31,6 +32,7 @@ pub fn render_html(request: &JobRequest, result: &JobResult, curves: &Curves) ->
         sections::steps(result),
         layers::all(result),
         pruning::all(result),
+        distill::all(result),
         chart::section_of(curves),
         layers::blocked(result),
         sections::environment(result),

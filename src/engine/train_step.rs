@@ -14,7 +14,16 @@ use crate::spec::Problem;
 use crate::spec::child::{Message, Progress};
 use crate::spec::job::Params;
 use crate::spec::train::{StartWeights, TrainParams};
-use crate::train::{Loss, Observer, TrainError, TrainState, Trainer, reinitialize};
+use crate::train::{Loss, Objective, Observer, TrainError, TrainState, Trainer, reinitialize};
+
+/// What a training is asked for beside its parameters.
+#[derive(Default)]
+pub(super) struct Purpose<'a> {
+    /// The epoch after which the graph is kept in the journal, and the name there.
+    pub point: Option<(u32, String)>,
+    /// The loss of the parameters or the task where `None`.
+    pub objective: Option<&'a dyn Objective>,
+}
 
 impl Job<'_> {
     /// Trains `graph` as the stage `key`, or goes on with it, or recalls its end.
@@ -25,19 +34,19 @@ impl Job<'_> {
         graph: Graph,
         params: &TrainParams,
     ) -> Result<Graph, Ended> {
-        self.train_past(key, phase, graph, params, None)
+        self.train_past(key, phase, graph, params, Purpose::default())
     }
 
-    /// Trains like [`Job::train`]; what the graph is after the epoch of `point` is kept in the journal under
-    /// the name there.
+    /// Trains like [`Job::train`], with what `purpose` adds.
     pub(super) fn train_past(
         &mut self,
         key: &str,
         phase: &str,
         mut graph: Graph,
         params: &TrainParams,
-        point: Option<(u32, String)>,
+        purpose: Purpose,
     ) -> Result<Graph, Ended> {
+        let Purpose { point, objective } = purpose;
         if let Some((kept, ())) = self.journal.recall(key) {
             return Ok(self.pinned(kept, graph));
         }
@@ -45,6 +54,9 @@ impl Job<'_> {
             .data
             .as_ref()
             .ok_or_else(|| Problem::new(422, "dataset_missing", "training needs a data set"))?;
+        if let Some(augment) = &params.augment {
+            data.check_augment(augment)?;
+        }
         let mut masks = BTreeMap::new();
         for exclusion in &self.sparse {
             masks.extend(weight::masks(&graph, exclusion));
@@ -54,12 +66,8 @@ impl Job<'_> {
         }
         let resume = self.journal.take_training(key);
         let (steps_before, ..) = self.journal.training();
-        let loss = Loss {
-            label_smoothing: params.label_smoothing,
-            name: params
-                .loss
-                .unwrap_or_else(|| Loss::of_task(data.about.task).name),
-        };
+        let loss = Loss::of_training(params, data.about.task, params.label_smoothing);
+        let objective = objective.unwrap_or(&loss);
         match &resume {
             None => self.voice.info(
                 "training_started",
@@ -79,7 +87,7 @@ impl Job<'_> {
             device: &self.device,
             data,
             params,
-            loss,
+            objective,
             seed: self.seed,
             steps_before,
             masks: &masks,
@@ -118,6 +126,7 @@ pub(super) fn planned_steps(params: &Params, batches: usize) -> u64 {
     match params {
         Params::Train(train) => of(train),
         Params::Prune(prune) => prune.finetune.as_ref().map_or(0, of) * prune.trainings(),
+        Params::Distill(distill) => of(&distill.finetune) * (1 + u64::from(distill.control)),
         Params::Evaluate(_) => 0,
         Params::Pipeline(steps) => steps.iter().map(|step| planned_steps(step, batches)).sum(),
     }

@@ -42,6 +42,8 @@ pub enum ExecError {
     },
     #[error("nothing makes the value `{0}`")]
     Missing(String),
+    #[error("a temporary file can't be used: {0}")]
+    File(#[from] std::io::Error),
 }
 
 impl ExecError {

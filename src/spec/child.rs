@@ -6,6 +6,7 @@
 //! which is one of the closing ones ([`Message::is_closing`]), and logs to standard error. A child
 //! that ends without a closing message has died, whatever its exit code.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,9 @@ pub struct JobInputs {
     pub job: Uuid,
     pub request: JobRequest,
     pub model: PathBuf,
+    /// Further models that the parameters name.
+    #[serde(default)]
+    pub models: BTreeMap<Uuid, PathBuf>,
     pub dataset: Option<DatasetInput>,
 }
 

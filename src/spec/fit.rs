@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::dataset::{ArrayInfo, DatasetSummary, Splits};
+use super::dataset::{ArrayInfo, DatasetSummary, Splits, TargetInfo};
+use super::distill::{DistillLossName, DistillParams};
 use super::job::{DataOptions, Layout, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
@@ -76,11 +77,8 @@ pub fn fit(
     dataset: &DatasetSummary,
     options: &DataOptions,
     task: Option<Task>,
-    trains: bool,
+    params: &Params,
 ) -> Result<InferredData, Problem> {
-    let misfit = |pointer: &str, detail: String| {
-        Problem::invalid(vec![FieldError::new(pointer, detail)]).with_code("data_misfit")
-    };
     if model.inputs.is_empty() {
         return Err(misfit("/model", "the model has no inputs".to_owned()));
     }
@@ -106,73 +104,31 @@ pub fn fit(
         .or(model.outputs.first())
         .ok_or_else(|| misfit("/model", "the model has no outputs".to_owned()))?;
     let outputs = count_outputs(output);
-    let target = dataset.target.as_ref().ok_or_else(|| {
-        misfit(
-            "/dataset",
-            "the data set has no target (labels), which training and metrics need".to_owned(),
-        )
-    })?;
-    let integer = !target.dtype.starts_with("float");
-    let task = task.unwrap_or(match (target.shape.as_slice(), integer) {
-        ([], true) if outputs != Some(1) => Task::Classification,
-        ([_], true) => Task::Multilabel,
-        _ => Task::Regression,
+    let trains = params.trains();
+    let target = match (&dataset.target, params.needs_labels()) {
+        (None, true) => {
+            return Err(misfit(
+                "/dataset",
+                "the data set has no target (labels), which training and metrics need; only a \
+                 distillation whose losses need no labels does without"
+                    .to_owned(),
+            ));
+        }
+        (target, _) => target.as_ref().filter(|_| task != Some(Task::Embedding)),
+    };
+    let task = task.unwrap_or(match target {
+        None => params.presumed_task(),
+        Some(target) => {
+            let integer = !target.dtype.starts_with("float");
+            match (target.shape.as_slice(), integer) {
+                ([], true) if outputs != Some(1) => Task::Classification,
+                ([_], true) => Task::Multilabel,
+                _ => Task::Regression,
+            }
+        }
     });
-    match task {
-        Task::Classification => {
-            let Some(classes) = target.classes else {
-                return Err(misfit(
-                    "/task",
-                    format!(
-                        "classification needs one integer label for each example; `{}` is {} \
-                         of shape {:?}",
-                        target.name, target.dtype, target.shape
-                    ),
-                ));
-            };
-            if let Some(outputs) = outputs
-                && classes > outputs
-            {
-                return Err(misfit(
-                    "/dataset",
-                    format!(
-                        "labels go up to {}, but the model's output `{}` has {outputs} classes",
-                        classes - 1,
-                        output.name
-                    ),
-                ));
-            }
-        }
-        Task::Multilabel | Task::Regression => {
-            let values: u64 = target.shape.iter().product();
-            if let Some(outputs) = outputs
-                && values != outputs
-            {
-                return Err(misfit(
-                    "/dataset",
-                    format!(
-                        "the target `{}` has {values} values an example, the model's output \
-                         `{}` has {outputs}",
-                        target.name, output.name
-                    ),
-                ));
-            }
-        }
-        Task::LanguageModeling | Task::Embedding => {
-            return Err(Problem::not_supported("/task", "this task"));
-        }
-    }
-    if let (Task::Multilabel, Some([low, high])) = (task, target.range)
-        && !(low >= 0.0 && high <= 1.0)
-    {
-        return Err(misfit(
-            "/dataset",
-            format!(
-                "the target `{}` has values from {low} to {high}; multilabel needs 0 to 1 (ask \
-                 for the task `regression` to fit other values)",
-                target.name
-            ),
-        ));
+    if let Some(target) = target {
+        fit_target(target, task, outputs, &output.name)?;
     }
     let splits = split_sizes(dataset.splits, options);
     if splits.test == 0 {
@@ -218,6 +174,76 @@ pub fn fit(
     })
 }
 
+fn misfit(pointer: &str, detail: String) -> Problem {
+    Problem::invalid(vec![FieldError::new(pointer, detail)]).with_code("data_misfit")
+}
+
+/// Compares the target with the output `output` of `outputs` values.
+fn fit_target(
+    target: &TargetInfo,
+    task: Task,
+    outputs: Option<u64>,
+    output: &str,
+) -> Result<(), Problem> {
+    match task {
+        Task::Classification => {
+            let Some(classes) = target.classes else {
+                return Err(misfit(
+                    "/task",
+                    format!(
+                        "classification needs one integer label for each example; `{}` is {} \
+                         of shape {:?}",
+                        target.name, target.dtype, target.shape
+                    ),
+                ));
+            };
+            if let Some(outputs) = outputs
+                && classes > outputs
+            {
+                return Err(misfit(
+                    "/dataset",
+                    format!(
+                        "labels go up to {}, but the model's output `{}` has {outputs} classes",
+                        classes - 1,
+                        output
+                    ),
+                ));
+            }
+        }
+        Task::Multilabel | Task::Regression => {
+            let values: u64 = target.shape.iter().product();
+            if let Some(outputs) = outputs
+                && values != outputs
+            {
+                return Err(misfit(
+                    "/dataset",
+                    format!(
+                        "the target `{}` has {values} values an example, the model's output \
+                         `{}` has {outputs}",
+                        target.name, output
+                    ),
+                ));
+            }
+        }
+        Task::LanguageModeling | Task::Embedding => {
+            return Err(Problem::not_supported("/task", "this task"));
+        }
+    }
+    if let (Task::Multilabel, Some([low, high])) = (task, target.range)
+        && !(low >= 0.0 && high <= 1.0)
+    {
+        return Err(misfit(
+            "/dataset",
+            format!(
+                "the target `{}` has values from {low} to {high}; multilabel needs 0 to 1 (ask \
+                 for the task `regression` to fit other values)",
+                target.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
 fn elements(shape: &[u64]) -> Option<u64> {
     shape
         .iter()
@@ -257,6 +283,10 @@ fn check_task_at(params: &Params, about: &InferredData, pointer: &str) -> Result
             Some(finetune) => training(finetune, &format!("{pointer}/finetune")),
             None => Ok(()),
         },
+        Params::Distill(distill) => {
+            training(&distill.finetune, &format!("{pointer}/finetune"))?;
+            check_losses(distill, about, pointer)
+        }
         Params::Evaluate(evaluate) => {
             let unsuited = evaluate
                 .metrics
@@ -273,6 +303,103 @@ fn check_task_at(params: &Params, about: &InferredData, pointer: &str) -> Result
         Params::Pipeline(steps) => steps.iter().enumerate().try_for_each(|(index, step)| {
             check_task_at(step, about, &format!("{pointer}/steps/{index}/params"))
         }),
+    }
+}
+
+/// Losses must suit the task and the augmentation.
+fn check_losses(params: &DistillParams, about: &InferredData, pointer: &str) -> Result<(), Problem> {
+    let augment = params.finetune.augment.as_ref();
+    let mixes = augment.is_some_and(|augment| augment.mixup.is_some() || augment.cutmix.is_some());
+    for (index, term) in params.losses.iter().enumerate() {
+        let name = term.name.as_str();
+        let suits = match term.name {
+            loss if loss.is_softmax() => about.task == Task::Classification,
+            DistillLossName::BoundedRegression => about.task == Task::Regression,
+            DistillLossName::CrossEntropy => about.task != Task::Embedding,
+            _ => true,
+        };
+        let at = format!("{pointer}/losses/{index}");
+        let refuse = |detail: String| Err(Problem::invalid(vec![FieldError::new(&*at, detail)]));
+        if !suits {
+            let task = serde_json::to_value(about.task).unwrap_or_default();
+            return refuse(format!("the loss `{name}` does not suit the task {task}"));
+        }
+        if mixes && term.name == DistillLossName::Decoupled {
+            return refuse(
+                "`decoupled` needs one label an example, which mixup and cutmix take away; leave out one \
+                 of the two"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// How the data feeds a further model of a distillation that the request names at `pointer`: its
+/// student, or another teacher. `first` is what was inferred for the job's model.
+pub fn fit_further(
+    model: &ModelSummary,
+    dataset: &DatasetSummary,
+    options: &DataOptions,
+    first: &InferredData,
+    params: &Params,
+    pointer: &str,
+) -> Result<InferredData, Problem> {
+    fit(model, dataset, options, Some(first.task), params).map_err(|mut problem| {
+        for error in &mut problem.errors {
+            if error.pointer == "/model" {
+                error.pointer = pointer.to_owned();
+            } else {
+                error.detail = format!("for the model at {pointer}: {}", error.detail);
+            }
+        }
+        problem
+    })
+}
+
+/// Whether a teacher's outputs can be compared with a student's. `pointer` is of the distillation.
+pub fn check_outputs(
+    params: &DistillParams,
+    teacher: Option<u64>,
+    student: Option<u64>,
+    pointer: &str,
+) -> Result<(), Problem> {
+    let refuse = |place: &str, detail: String| {
+        let error = FieldError::new(format!("{pointer}{place}"), detail);
+        Err(Problem::invalid(vec![error]).with_code("outputs_differ"))
+    };
+    let compares = params
+        .losses
+        .iter()
+        .any(|term| !term.name.takes_pairs() && term.name != DistillLossName::CrossEntropy);
+    let (Some(teacher), Some(student)) = (teacher, student) else {
+        return Ok(());
+    };
+    match &params.class_map {
+        Some(map) => {
+            if map.len() as u64 != student {
+                return refuse(
+                    "/class_map",
+                    format!("has {} classes, the student has {student}", map.len()),
+                );
+            }
+            let beyond = map.iter().position(|&class| u64::from(class) >= teacher);
+            match beyond {
+                Some(index) => refuse(
+                    &format!("/class_map/{index}"),
+                    format!("is {}, the teacher has the classes 0 to {}", map[index], teacher - 1),
+                ),
+                None => Ok(()),
+            }
+        }
+        None if compares && teacher != student => refuse(
+            if params.student.is_some() { "/student" } else { "" },
+            format!(
+                "the teacher has {teacher} outputs and the student {student}; say with class_map which \
+                 of the teacher's is which of the student's, or leave out the losses of outputs"
+            ),
+        ),
+        None => Ok(()),
     }
 }
 

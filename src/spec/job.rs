@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::distill::{DistillParams, TeacherChoice};
 use super::evaluate::EvaluateParams;
 use super::pipeline::PipelineParams;
 use super::problem::{Faults, FieldError, Problem, parse};
 use super::prune::PruneParams;
-use super::train::TrainParams;
+use super::train::{StartWeights, TrainParams};
 
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -156,7 +157,7 @@ pub struct JobRequest {
     pub dataset: Option<Uuid>,
     #[serde(default)]
     pub name: Option<String>,
-    /// By kind: `TrainParams`, `EvaluateParams`, `PruneParams` or `PipelineParams`.
+    /// By kind: `TrainParams`, `EvaluateParams`, `PruneParams`, `DistillParams` or `PipelineParams`.
     #[serde(default)]
     #[schema(value_type = Object)]
     pub params: serde_json::Value,
@@ -206,6 +207,7 @@ pub enum Params {
     Train(TrainParams),
     Evaluate(EvaluateParams),
     Prune(Box<PruneParams>),
+    Distill(Box<DistillParams>),
     Pipeline(Vec<Params>),
 }
 
@@ -233,6 +235,11 @@ impl Params {
                 let faults = prune.faults();
                 (Self::Prune(Box::new(prune)), faults)
             }
+            JobKind::Distill => {
+                let distill: DistillParams = parse(params).map_err(shape)?;
+                let faults = distill.faults();
+                (Self::Distill(Box::new(distill)), faults)
+            }
             JobKind::Pipeline => {
                 let pipeline = PipelineParams::read(params).map_err(shape)?;
                 let steps = pipeline.steps().map_err(|problem| {
@@ -241,7 +248,7 @@ impl Params {
                 })?;
                 (Self::Pipeline(steps), Faults::default())
             }
-            JobKind::Distill | JobKind::Search => {
+            JobKind::Search => {
                 let what = format!("the kind `{}`", kind.as_str());
                 return Err(Problem::not_supported("/kind", &what).with_code("kind_not_supported"));
             }
@@ -265,6 +272,7 @@ impl Params {
             Self::Train(_) => JobKind::Train,
             Self::Evaluate(_) => JobKind::Evaluate,
             Self::Prune(_) => JobKind::Prune,
+            Self::Distill(_) => JobKind::Distill,
             Self::Pipeline(_) => JobKind::Pipeline,
         }
     }
@@ -275,6 +283,7 @@ impl Params {
             Self::Train(params) => serde_json::to_value(params),
             Self::Evaluate(params) => serde_json::to_value(params),
             Self::Prune(params) => serde_json::to_value(params),
+            Self::Distill(params) => serde_json::to_value(params),
             Self::Pipeline(steps) => {
                 let steps: Vec<_> = steps
                     .iter()
@@ -286,20 +295,77 @@ impl Params {
         json.expect("parameters are plain data with string keys")
     }
 
+    /// Every distillation, with its pointer from the job.
+    pub fn distillations(&self) -> Vec<(String, &DistillParams)> {
+        match self {
+            Self::Distill(distill) => vec![("/params".to_owned(), &**distill)],
+            Self::Pipeline(steps) => {
+                steps
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(index, step)| match step {
+                        Self::Distill(distill) => {
+                            Some((format!("/params/steps/{index}/params"), &**distill))
+                        }
+                        _ => None,
+                    })
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether the job can't run without a data set.
     pub fn needs_data(&self) -> bool {
         match self {
-            Self::Train(_) | Self::Evaluate(_) => true,
+            Self::Train(_) | Self::Evaluate(_) | Self::Distill(_) => true,
             Self::Prune(prune) => prune.needs_data(),
             Self::Pipeline(steps) => steps.iter().any(Self::needs_data),
         }
+    }
+
+    /// Whether the examples are trained on.
+    pub fn trains(&self) -> bool {
+        match self {
+            Self::Distill(_) => true,
+            Self::Pipeline(steps) => steps.iter().any(Self::trains),
+            other => other.needs_gradients(),
+        }
+    }
+
+    /// Whether labels, or values to fit, are needed.
+    pub fn needs_labels(&self) -> bool {
+        match self {
+            Self::Distill(distill) => distill.needs_labels(),
+            Self::Pipeline(steps) => steps.iter().any(Self::needs_labels),
+            _ => true,
+        }
+    }
+
+    /// What the outputs are where neither the request nor a target tells.
+    pub fn presumed_task(&self) -> Task {
+        match self {
+            Self::Distill(distill) => distill.presumed_task(),
+            _ => Task::Classification,
+        }
+    }
+
+    /// The models that the parameters name beside the job's, with pointers from the job.
+    pub fn models(&self) -> Vec<(String, Uuid)> {
+        let all = self.distillations().into_iter();
+        all.flat_map(|(prefix, distill)| {
+            let named = distill.models().into_iter();
+            named.map(move |(pointer, id)| (format!("{prefix}{pointer}"), id))
+        })
+        .collect()
     }
 
     /// Whether gradients are needed.
     pub fn needs_gradients(&self) -> bool {
         match self {
             Self::Train(_) => true,
-            Self::Evaluate(_) => false,
+            // The model teaches; whether its student can be trained is seen apart.
+            Self::Evaluate(_) | Self::Distill(_) => false,
             Self::Prune(prune) => prune.finetune.is_some() || prune.criterion.needs_gradients(),
             Self::Pipeline(steps) => steps.iter().any(Self::needs_gradients),
         }
@@ -348,6 +414,23 @@ impl JobRequest {
             "/seed",
             "must be below 2^63",
         );
+        for (pointer, distill) in params.distillations() {
+            let student = distill.student.as_ref().and_then(|student| student.model);
+            let teaches = distill.teacher == TeacherChoice::Original || self.kind == JobKind::Distill;
+            faults.require(
+                student != Some(self.model)
+                    || !teaches
+                    || distill.finetune.weights == StartWeights::Reinitialize,
+                &format!("{pointer}/student/model"),
+                "the student is its own teacher: name another model, or give it fresh weights with \
+                 finetune.weights `reinitialize`",
+            );
+            faults.require(
+                distill.teacher == TeacherChoice::Model || self.kind == JobKind::Pipeline,
+                &format!("{pointer}/teacher"),
+                "`original` is for steps of a pipeline; here the job's model teaches",
+            );
+        }
         tag_faults(&self.tags, &mut faults);
         faults.require_support(
             self.webhook.is_none(),
@@ -360,9 +443,9 @@ impl JobRequest {
             "the task `language_modeling`",
         );
         faults.require_support(
-            self.task != Some(Task::Embedding),
+            self.task != Some(Task::Embedding) || !params.needs_labels(),
             "/task",
-            "the task `embedding`",
+            "the task `embedding` in jobs other than distillation with losses that need no labels",
         );
         faults.require(
             !self.dry_run || self.kind == JobKind::Prune,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::distill::DistillLossName;
 use super::fit::InferredData;
 use super::job::JobKind;
 
@@ -190,6 +191,63 @@ pub struct PruneGroup {
     pub removed: Vec<usize>,
 }
 
+/// Two tensors that a loss compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DistillPair {
+    pub teacher: String,
+    pub student: String,
+    /// Of one example.
+    pub teacher_shape: Vec<u64>,
+    pub student_shape: Vec<u64>,
+    /// Whether a projection was trained between the two, and let go of afterwards.
+    pub projected: bool,
+}
+
+/// One loss of a distillation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DistillTerm {
+    pub name: DistillLossName,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<DistillPair>,
+}
+
+/// Where a teacher's outputs came from while the student trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TeacherSource {
+    /// It ran on every batch.
+    Live,
+    /// It ran once on every example, and its outputs were kept on disk.
+    Cached,
+}
+
+/// The same student trained without a teacher.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DistillControl {
+    pub epochs: u32,
+    /// By metric name, on the test split.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// What a distillation did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DistillOutcome {
+    pub teachers: u32,
+    pub source: TeacherSource,
+    pub losses: Vec<DistillTerm>,
+    /// By metric name, on the test split, of all teachers as one; empty without labels.
+    pub teacher: BTreeMap<String, f64>,
+    /// How near the student is to its teachers on the test split: `top_1`, the share of examples with
+    /// the same class; `mean_squared_error` and `cosine` of the outputs.
+    pub agreement: BTreeMap<String, f64>,
+    #[serde(default)]
+    pub control: Option<DistillControl>,
+    /// Whether the student is better than the control on the test split: by accuracy, or by the loss
+    /// where there is none. One pair of trainings; `null` without a control.
+    #[serde(default)]
+    pub helped: Option<bool>,
+}
+
 /// One step of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepResult {
@@ -197,6 +255,8 @@ pub struct StepResult {
     pub after: Measurement,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<PruneOutcome>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillOutcome>,
 }
 
 /// `result` of a succeeded job.
@@ -213,6 +273,8 @@ pub struct JobResult {
     pub training: Option<Training>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<PruneOutcome>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillOutcome>,
     /// A pipeline's steps in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepResult>,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::augment::Augment;
 use super::job::Task;
 use super::problem::Faults;
 
@@ -147,10 +148,8 @@ pub struct TrainParams {
     pub label_smoothing: f64,
     pub weights: StartWeights,
     pub early_stopping: Option<EarlyStopping>,
-    /// Not supported yet; refused unless `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub augment: Option<serde_json::Value>,
+    pub augment: Option<Augment>,
 }
 
 impl Default for TrainParams {
@@ -234,7 +233,9 @@ impl TrainParams {
                 "must be at least 1",
             );
         }
-        faults.require_support(self.augment.is_none(), "/augment", "`augment`");
+        if let Some(augment) = &self.augment {
+            faults.extend_under("/augment", augment.faults());
+        }
         faults
     }
 }

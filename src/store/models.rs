@@ -136,9 +136,10 @@ impl Store {
         let Some(model) = select_model(&mut transaction, id).await? else {
             return Ok(Deletion::NotFound);
         };
+        // A job names its model, and a distillation further ones.
         let needed = sqlx::query_scalar!(
             r#"SELECT COUNT(*) as "needed!: i64" FROM jobs
-               WHERE model_id = ?1 AND status IN ('queued', 'running', 'canceling')"#,
+               WHERE instr(request, ?1) > 0 AND status IN ('queued', 'running', 'canceling')"#,
             id
         )
         .fetch_one(&mut *transaction)

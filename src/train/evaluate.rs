@@ -19,18 +19,29 @@ const EVALUATION_BATCH: usize = 256;
 
 /// The programs of one graph from its inputs to where a loss looks, each compiled when its batch
 /// size first comes.
-pub(super) struct Programs<'a> {
+pub(crate) struct Programs<'a> {
     graph: &'a Graph,
     closing: &'static [&'static str],
+    tensors: Vec<String>,
     by_batch: HashMap<usize, Program>,
 }
 
 impl<'a> Programs<'a> {
     /// `closing` operators at the end of the graph are left out.
     pub fn new(graph: &'a Graph, closing: &'static [&'static str]) -> Self {
+        Self::with_tensors(graph, closing, &[])
+    }
+
+    /// Programs that give the values `tensors` too, in that order, before the output.
+    pub fn with_tensors(
+        graph: &'a Graph,
+        closing: &'static [&'static str],
+        tensors: &[String],
+    ) -> Self {
         Self {
             graph,
             closing,
+            tensors: tensors.to_vec(),
             by_batch: HashMap::new(),
         }
     }
@@ -38,7 +49,9 @@ impl<'a> Programs<'a> {
     pub fn of(&mut self, batch: usize) -> Result<&Program, ExecError> {
         Ok(match self.by_batch.entry(batch) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(compile(self.graph, batch, self.closing)?),
+            Entry::Vacant(entry) => {
+                entry.insert(compile(self.graph, batch, self.closing, &self.tensors)?)
+            },
         })
     }
 }
@@ -106,26 +119,33 @@ fn evaluation_batch(graph: &Graph) -> usize {
 }
 
 /// The batch size that the file fixes, or `wanted`.
-pub(super) fn batch_of(graph: &Graph, wanted: usize) -> usize {
+pub(crate) fn batch_of(graph: &Graph, wanted: usize) -> usize {
     feeds_for_batch(graph, wanted)
         .ok()
         .and_then(|feeds| feeds.get(graph.inputs.first()?.label())?.first().copied())
         .unwrap_or(wanted)
 }
 
-/// The program from the graph's inputs to its first output, without its `closing` operators, for a
-/// batch size.
-fn compile(graph: &Graph, batch: usize, closing: &[&str]) -> Result<Program, ExecError> {
+/// The program from the graph's inputs to `tensors` and its main output, without its `closing`
+/// operators, for a batch size.
+fn compile(
+    graph: &Graph,
+    batch: usize,
+    closing: &[&str],
+    tensors: &[String],
+) -> Result<Program, ExecError> {
     let feeds = feeds_for_batch(graph, batch)?;
     let output = graph
         .output_before(closing)
         .ok_or_else(|| ExecError::Missing("output".to_owned()))?;
-    Program::compile(graph, &feeds, &[output])
+    let tensors = tensors.iter().map(String::as_str);
+    let wanted: Vec<&str> = tensors.chain([output]).collect();
+    Program::compile(graph, &feeds, &wanted)
 }
 
 /// Uploads a batch; returns the values and the batch size that they have, which is larger than
 /// the batch where the file fixes it.
-pub(super) fn feed(
+pub(crate) fn feed(
     graph: &Graph,
     device: &Device,
     batch: &Batch,
@@ -148,12 +168,11 @@ pub(super) fn feed(
 }
 
 /// Times one run of each graph, in turns, so that what slows the machine slows them alike: at
-/// least 30 runs and half a second each after a warm-up. Inputs are examples of the test split,
-/// or constants without data.
+/// least 30 runs and half a second each after a warm-up. Inputs are examples of the test split
+/// of each graph's data, or constants without.
 pub fn measure_latencies(
-    graphs: &[&Graph],
+    graphs: &[(&Graph, Option<&Prepared>)],
     device: &Device,
-    data: Option<&Prepared>,
 ) -> Result<Vec<Latency>, ExecError> {
     struct Timed {
         program: Program,
@@ -163,14 +182,14 @@ pub fn measure_latencies(
         times: Vec<f64>,
     }
     let mut all = Vec::new();
-    for graph in graphs {
+    for &(graph, data) in graphs {
         let batch = match data {
             Some(data) => data.sample(Role::Test, batch_of(graph, 1)),
             None => constant_batch(graph)?,
         };
         let (inputs, size) = feed(graph, device, &batch)?;
         all.push(Timed {
-            program: compile(graph, size, &[])?,
+            program: compile(graph, size, &[], &[])?,
             parameters: upload(graph, device.plain()),
             inputs,
             batch: size,
@@ -225,7 +244,6 @@ fn constant_batch(graph: &Graph) -> Result<Batch, ExecError> {
     Ok(Batch {
         count: batch_of(graph, 1),
         inputs,
-        labels: Vec::new(),
-        values: Vec::new(),
+        ..Batch::default()
     })
 }

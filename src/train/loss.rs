@@ -6,7 +6,7 @@ use burn::backend::{Dispatch, DispatchDevice};
 use crate::data::Batch;
 use crate::exec::value::{Value, dims, from_host, reshape};
 use crate::spec::job::Task;
-use crate::spec::train::LossName;
+use crate::spec::train::{LossName, TrainParams};
 
 type B = Dispatch;
 
@@ -41,6 +41,14 @@ impl Loss {
         }
     }
 
+    /// The loss that a training asks for, or its task has.
+    pub fn of_training(params: &TrainParams, task: Task, label_smoothing: f64) -> Self {
+        Self {
+            name: params.loss.unwrap_or_else(|| Self::of_task(task).name),
+            label_smoothing,
+        }
+    }
+
     /// The targets as the loss takes them, `[batch, outputs]`.
     pub fn targets(self, batch: &Batch, outputs: usize, device: &DispatchDevice) -> Value {
         let elements = match self.name {
@@ -49,7 +57,12 @@ impl Loss {
                 let peak = 1.0 - self.label_smoothing as f32 + spread;
                 let mut elements = vec![spread; batch.count * outputs];
                 for (row, &label) in batch.labels.iter().enumerate() {
-                    elements[row * outputs + label] = peak;
+                    let (partner, share) = batch.partner(row);
+                    let mut raise = |label: usize, share: f32| {
+                        elements[row * outputs + label] += share * (peak - spread);
+                    };
+                    raise(label, 1.0 - share);
+                    raise(batch.labels[partner], share);
                 }
                 elements
             }

@@ -126,9 +126,8 @@ mod tests {
     fn batch(labels: Vec<usize>) -> Batch {
         Batch {
             count: labels.len(),
-            inputs: vec![],
             labels,
-            values: vec![],
+            ..Batch::default()
         }
     }
 

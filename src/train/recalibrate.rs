@@ -27,7 +27,7 @@ pub fn recalibrate(graph: &mut Graph, device: &Device, data: &Prepared) -> Resul
     // Two normalisations may share their statistics, so each name counts for itself.
     let mut sums: BTreeMap<String, (Vec<f64>, u64)> = BTreeMap::new();
     for index in 0..batches {
-        let batch = data.train_batch(&order, index);
+        let batch = data.train_batch(&order, index, None);
         let (inputs, size) = feed(graph, device, &batch)?;
         let outcome = programs
             .of(size)?

@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::evaluate::{Programs, feed};
 use super::optimizer::OptimizerState;
 use super::schedule;
-use super::{Evaluator, Loss, Observer};
-use crate::data::{Prepared, Role};
+use super::{Evaluator, Loss, Objective, Observer, Seen};
+use crate::data::{Prepared, Role, View};
 use crate::exec::operand::plain;
-use crate::exec::value::{self, dims, from_host, reshape, scalar_to_host, to_host, track};
-use crate::exec::{Device, ExecError, Mode, Operand, Outcome, Parameters, Program, Value, upload};
+use crate::exec::value::{self, dims, from_host, scalar_to_host, to_host, track};
+use crate::exec::{
+    Device, ExecError, Mode, Operand, Outcome, Parameters, Program, Statistics, Value, upload,
+};
 use crate::graph::Graph;
 use crate::spec::evaluate::MetricName;
 use crate::spec::train::TrainParams;
@@ -67,7 +69,7 @@ pub struct Trainer<'a> {
     pub device: &'a Device,
     pub data: &'a Prepared,
     pub params: &'a TrainParams,
-    pub loss: Loss,
+    pub objective: &'a dyn Objective,
     pub seed: u64,
     /// Steps that earlier trainings of the job made; the curves go on behind them.
     pub steps_before: u64,
@@ -97,11 +99,13 @@ impl Trainer<'_> {
         resume: Option<TrainState>,
         observer: &mut dyn Observer,
     ) -> Result<Trained, TrainError> {
+        let own = self.objective.weights();
         let trainable: BTreeSet<String> = self
             .graph
             .trainable()
             .into_iter()
             .map(str::to_owned)
+            .chain(own.keys().cloned())
             .collect();
         let masks: BTreeMap<&str, Value> = self
             .masks
@@ -120,6 +124,10 @@ impl Trainer<'_> {
             optimizer: OptimizerState::default(),
             best: None,
         };
+        for (name, (shape, elements)) in own {
+            let value = from_host(&shape, elements, self.device.plain());
+            live.parameters.insert(name, value);
+        }
         for (name, mask) in &masks {
             if let Some(value) = live.parameters.get_mut(*name) {
                 *value = Dispatch::float_mul(value.clone(), mask.clone());
@@ -134,23 +142,21 @@ impl Trainer<'_> {
         let epochs = self.params.epochs;
         let steps = u64::from(epochs) * batches as u64;
         let interval = (steps / 200).max(1);
-        let mut programs = Programs::new(self.graph, self.loss.closing_operators());
-        let plain = Loss {
-            label_smoothing: 0.0,
-            ..self.loss
-        };
+        let mut programs = self.programs();
+        let mut validation = self.programs();
+        let plain = Loss::of_training(self.params, self.data.about.task, 0.0);
         let evaluator = Evaluator::new(self.graph, self.device, plain);
         while state.epoch < epochs {
             let order = self.data.train_order(self.seed, state.epoch);
             while state.batch < batches {
                 let started = Instant::now();
-                let batch = self.data.train_batch(&order, state.batch);
+                let batch = self.data.train_batch(&order, state.batch, self.view(state.step));
                 let (inputs, size) = feed(self.graph, self.device, &batch)?;
                 let program = programs.of(size)?;
                 let rate = self.params.optimizer.learning_rate
                     * schedule::factor(&self.params.schedule, state.step, steps);
                 let loss = self.step(
-                    program, &mut live, &trainable, &masks, &inputs, &batch, rate, state.step,
+                    program, &mut live, &trainable, &masks, &inputs, &batch, rate, &state, steps,
                 )?;
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged {
@@ -179,7 +185,12 @@ impl Trainer<'_> {
             state.epoch += 1;
             state.batch = 0;
             observer.epoch_ended(state.epoch, &|| self.written(&live.parameters, &trainable));
-            if self.validate(&evaluator, &mut state, &mut live, observer)? {
+            let progress = state.step as f64 / steps.max(1) as f64;
+            let loss = match self.data.has_targets() {
+                true => None,
+                false => self.unlabelled(&mut validation, &live.parameters, progress)?,
+            };
+            if self.validate(&evaluator, loss, &mut state, &mut live, observer)? {
                 break;
             }
             observer.offer_checkpoint(&|| self.keep(&state, &live));
@@ -224,8 +235,11 @@ impl Trainer<'_> {
         inputs: &[Operand],
         batch: &crate::data::Batch,
         rate: f64,
-        step: u64,
+        state: &TrainState,
+        steps: u64,
     ) -> Result<f32, ExecError> {
+        let step = state.step;
+        let progress = step as f64 / steps.max(1) as f64;
         let mut leaves = live.parameters.clone();
         for name in trainable {
             if let Some(leaf) = leaves.get_mut(name) {
@@ -235,19 +249,8 @@ impl Trainer<'_> {
         let mode = Mode::Train {
             seed: self.seed ^ (self.steps_before + step + 1).wrapping_mul(0xd6e8_feb8_6659_fd93),
         };
-        let Outcome {
-            mut outputs,
-            statistics,
-        } = program.run(self.device, &leaves, inputs, mode)?;
-        let logits = outputs
-            .pop()
-            .expect("a program gives what it was asked for")
-            .on_device(self.device);
-        let logits_dims = dims(&logits);
-        let width = logits_dims.iter().product::<usize>() / logits_dims[0].max(1);
-        let targets = self.loss.targets(batch, width, self.device.plain());
-        let logits = reshape(logits, &[logits_dims[0], width]);
-        let loss = self.loss.value(logits, targets);
+        let outcome = program.run(self.device, &leaves, inputs, mode)?;
+        let (loss, statistics) = self.value(outcome, batch, &leaves, progress)?;
         let shown = Dispatch::inner(loss.clone());
         let mut gradients = Dispatch::backward(loss);
         live.optimizer.advance();
@@ -255,9 +258,13 @@ impl Trainer<'_> {
             let Some(leaf) = leaves.get(name) else {
                 continue;
             };
-            let Some(gradient) = Dispatch::grad_remove(leaf, &mut gradients) else {
+            let Some(mut gradient) = Dispatch::grad_remove(leaf, &mut gradients) else {
                 continue;
             };
+            let factor = self.objective.gradient_factor(name, progress);
+            if factor != 1.0 {
+                gradient = Dispatch::float_mul_scalar(gradient, factor.into());
+            }
             let parameter = live.parameters.remove(name).expect("a leaf is a parameter");
             let mut updated =
                 live.optimizer
@@ -283,26 +290,100 @@ impl Trainer<'_> {
         Ok(scalar_to_host(shown))
     }
 
-    /// Measures the validation split after an epoch; whether to stop early.
+    /// What is done to the examples of a step.
+    fn view(&self, step: u64) -> Option<View> {
+        let augment = self.params.augment.clone()?;
+        let seed = self.seed ^ (step + 1).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        Some(View { augment, seed })
+    }
+
+    fn programs(&self) -> Programs<'_> {
+        Programs::with_tensors(
+            self.graph,
+            self.objective.closing_operators(),
+            self.objective.tensors(),
+        )
+    }
+
+    /// The objective's value of what a run gave.
+    fn value(
+        &self,
+        outcome: Outcome,
+        batch: &crate::data::Batch,
+        parameters: &Parameters,
+        progress: f64,
+    ) -> Result<(Value, Vec<Statistics>), ExecError> {
+        let mut outputs = outcome.outputs;
+        let output = outputs
+            .pop()
+            .expect("a program gives what it was asked for")
+            .on_device(self.device);
+        let tensors = outputs.into_iter().map(|o| o.on_device(self.device));
+        let loss = self.objective.value(&Seen {
+            output,
+            tensors: tensors.collect(),
+            batch,
+            parameters,
+            progress,
+            device: self.device,
+        })?;
+        Ok((loss, outcome.statistics))
+    }
+
+    /// The objective itself on the validation split, where there are no labels to measure by.
+    fn unlabelled(
+        &self,
+        programs: &mut Programs,
+        parameters: &Parameters,
+        progress: f64,
+    ) -> Result<Option<f64>, ExecError> {
+        let size = self.data.about.batch_size as usize;
+        let (mut sum, mut examples) = (0.0, 0usize);
+        for batch in self.data.batches(Role::Validation, size) {
+            // What a fixed batch size repeats would count twice.
+            if examples > 0 && batch.count < size {
+                break;
+            }
+            let (inputs, fed) = feed(self.graph, self.device, &batch)?;
+            if fed != batch.count {
+                break;
+            }
+            let program = programs.of(fed)?;
+            let outcome = program.run(self.device, parameters, &inputs, Mode::Evaluate)?;
+            let (loss, _) = self.value(outcome, &batch, parameters, progress)?;
+            sum += f64::from(scalar_to_host(loss)) * batch.count as f64;
+            examples += batch.count;
+        }
+        Ok((examples > 0).then(|| sum / examples as f64))
+    }
+
+    /// Measures the validation split after an epoch, unless its loss is given; whether to stop early.
     fn validate(
         &self,
         evaluator: &Evaluator,
+        unlabelled: Option<f64>,
         state: &mut TrainState,
         live: &mut Live,
         observer: &mut dyn Observer,
     ) -> Result<bool, TrainError> {
-        if self.data.count(Role::Validation) == 0 {
+        let measurable = unlabelled.is_some() || self.data.has_targets();
+        if self.data.count(Role::Validation) == 0 || !measurable {
             return Ok(false);
         }
-        let measured = evaluator.measure(&live.parameters, self.data, Role::Validation)?;
-        let task = self.data.about.task;
-        let loss = measured.metric(MetricName::Loss, task);
         let shown = self.steps_before + state.step;
+        let loss = match unlabelled {
+            Some(loss) => loss,
+            None => {
+                let measured = evaluator.measure(&live.parameters, self.data, Role::Validation)?;
+                let task = self.data.about.task;
+                if MetricName::Accuracy.applies_to(task) {
+                    let accuracy = measured.metric(MetricName::Accuracy, task);
+                    observer.metric("validation/accuracy", shown, accuracy);
+                }
+                measured.metric(MetricName::Loss, task)
+            }
+        };
         observer.metric("validation/loss", shown, loss);
-        if MetricName::Accuracy.applies_to(task) {
-            let accuracy = measured.metric(MetricName::Accuracy, task);
-            observer.metric("validation/accuracy", shown, accuracy);
-        }
         let Some(early_stopping) = &self.params.early_stopping else {
             return Ok(false);
         };

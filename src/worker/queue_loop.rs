@@ -1,5 +1,6 @@
 //! One slot: claims a job, sees it through, claims the next.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use super::child::{ChildError, ChildProcess, ChildProgram};
 use super::publish::prepare;
 use crate::config::Settings;
 use crate::spec::child::{Command, JobInputs, Message, Order, StagedFile};
+use crate::spec::job::Params;
 use crate::spec::model::ModelSummary;
 use crate::spec::problem::Problem;
 use crate::spec::result::JobResult;
@@ -168,6 +170,14 @@ impl Slot {
             .await
             .map_err(internal)?
             .ok_or_else(|| gone("model"))?;
+        let mut models = BTreeMap::new();
+        if let Ok(params) = Params::parse(job.request.kind, job.request.params.clone()) {
+            for (_, id) in params.models() {
+                let found = self.store.model(&id.to_string()).await.map_err(internal)?;
+                let found = found.ok_or_else(|| gone("model"))?;
+                models.insert(id, self.store.blobs().path(&found.digest));
+            }
+        }
         let dataset = match job.request.dataset {
             None => None,
             Some(id) => {
@@ -194,6 +204,7 @@ impl Slot {
                     .map_err(|_| Problem::new(500, "internal_error", "the job has no UUID"))?,
                 request: job.request.clone(),
                 model: self.store.blobs().path(&model.digest),
+                models,
                 dataset,
             }),
             staging,

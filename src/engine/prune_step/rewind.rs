@@ -2,6 +2,7 @@
 
 use crate::engine::child::Ended;
 use crate::engine::job::Job;
+use crate::engine::train_step::Purpose;
 use crate::graph::{Cut, Graph};
 use crate::spec::prune::{PruneParams, Rewind};
 
@@ -32,7 +33,11 @@ impl Job<'_> {
             }
             Rewind::Epoch(epoch) => Some((epoch, point(key))),
         };
-        self.train_past(&format!("{key}/dense"), "train", graph, finetune, epoch)
+        let purpose = Purpose {
+            point: epoch,
+            ..Purpose::default()
+        };
+        self.train_past(&format!("{key}/dense"), "train", graph, finetune, purpose)
     }
 }
 

@@ -88,6 +88,7 @@ fn publication(new_model: Option<NewModel>) -> Publication {
             change: None,
             training: None,
             prune: None,
+            distill: None,
             steps: Vec::new(),
             environment: Environment {
                 version: "0".to_owned(),

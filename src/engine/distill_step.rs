@@ -1,0 +1,439 @@
+//! Distillation as stages of a job: a student, its control, its training by a teacher.
+
+use std::collections::BTreeMap;
+
+use super::child::Ended;
+use super::data_fit::{pin, prepare_further};
+use super::job::Job;
+use super::journal::load_graph;
+use super::train_step::Purpose;
+use crate::data::{Prepared, Role};
+use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators};
+use crate::exec::value::{dims, to_host};
+use crate::graph::Graph;
+use crate::spec::Problem;
+use crate::spec::distill::{DistillParams, Student, StudentWeights, TeacherChoice};
+use crate::spec::evaluate::MetricName;
+use crate::spec::fit::check_outputs;
+use crate::spec::job::Task;
+use crate::spec::problem::FieldError;
+use crate::spec::prune::PruneParams;
+use crate::spec::result::{
+    DistillControl, DistillOutcome, DistillPair, DistillTerm, TeacherSource,
+};
+use crate::spec::train::{StartWeights, TrainParams};
+use crate::train::{Evaluator, Loss, Measured};
+
+/// Examples that are compared at once.
+const BATCH: usize = 256;
+
+/// Metrics by name.
+type Metrics = BTreeMap<String, f64>;
+
+impl Job<'_> {
+    /// Trains a student of the teacher that `params` name; `graph` is the model that the step gets.
+    pub(super) fn distill(
+        &mut self,
+        key: &str,
+        graph: Graph,
+        params: &DistillParams,
+    ) -> Result<(Graph, DistillOutcome), Ended> {
+        let pointer = self.pointer(key);
+        let held = format!("{key}/held/");
+        let stage = format!("{key}/outcome");
+        let data = self.data.clone().ok_or_else(no_data)?;
+        let made = params.student.as_ref().is_none_or(|student| student.model.is_none());
+        // Later stages leave other graphs in the journal, and an attempt that goes on needs these two.
+        let (first, first_data) = match params.teacher {
+            TeacherChoice::Model => {
+                let kept = self.journal.kept(&format!("{held}teacher"));
+                let teacher = self.pinned(kept, graph.clone());
+                self.journal.keep(&format!("{held}teacher"), &teacher);
+                (teacher, data.clone())
+            }
+            TeacherChoice::Original => {
+                let mut teacher = load_graph(&self.inputs.model)?;
+                let data = self.first_data.clone().ok_or_else(no_data)?;
+                pin(&mut teacher, &data.about);
+                (teacher, data)
+            }
+        };
+        if let Some((kept, outcome)) = self.journal.recall(&stage) {
+            self.data = Some(match &params.student {
+                None => data,
+                Some(student) if student.model.is_none() => first_data,
+                Some(_) => self.student(key, &pointer, graph.clone(), &first, &first_data, params)?.1,
+            });
+            return Ok((self.pinned(kept, graph), outcome));
+        }
+        let (student, student_data) = match self.journal.kept(&format!("{held}student")) {
+            Some(student) if made => (self.pinned(Some(student), graph), data),
+            _ => self.student(key, &pointer, graph, &first, &first_data, params)?,
+        };
+        if params.student.is_some() {
+            // Zeros of an earlier pruning are not this model's.
+            self.sparse.clear();
+        }
+        self.journal.keep(&format!("{held}student"), &student);
+        self.data = Some(student_data.clone());
+        let (of_teacher, of_student) = (first_data.about.outputs, student_data.about.outputs);
+        check_outputs(params, of_teacher, of_student, &pointer)?;
+
+        let tuition = Tuition::new(params, &first, &student).map_err(|(loss, whose, error)| {
+            let at = format!("{pointer}/losses/{loss}/pairs");
+            let error = FieldError::new(at, format!("{whose} {error}"));
+            Problem::invalid(vec![error]).with_code("tensor_not_found")
+        })?;
+        let teachers = self.teachers(&pointer, first, first_data, params)?;
+        let finetune = self.lessons(params);
+        let control = match params.control {
+            false => None,
+            true => Some(self.control(key, &student, &finetune)?),
+        };
+        let (graph, source) = self.teach(key, student, &finetune, params, &tuition, &teachers)?;
+
+        self.phase("evaluate");
+        let (teacher, agreement) = self.compared(&graph, params, &teachers)?;
+        let helped = match &control {
+            None => None,
+            Some(control) => better(&self.tested(&graph)?, &control.metrics),
+        };
+        if helped == Some(false) {
+            self.voice.info(
+                "distillation_did_not_help",
+                "the student is no better than the one trained without a teacher".to_owned(),
+            );
+        }
+        let outcome = DistillOutcome {
+            teachers: teachers.len() as u32,
+            source,
+            losses: settled(&tuition),
+            teacher,
+            agreement,
+            control,
+            helped,
+        };
+        self.journal.forget(&held);
+        self.journal.record(&stage, &outcome, &graph)?;
+        Ok((graph, outcome))
+    }
+
+    /// Where the request has the parameters of the step `key`.
+    fn pointer(&self, key: &str) -> String {
+        match key.strip_prefix("step").filter(|index| !index.is_empty()) {
+            Some(index) => format!("/params/steps/{index}/params"),
+            None => "/params".to_owned(),
+        }
+    }
+
+    /// The model that learns, before it does, and how the data feeds it.
+    fn student(
+        &mut self,
+        key: &str,
+        pointer: &str,
+        graph: Graph,
+        teacher: &Graph,
+        teacher_data: &Prepared,
+        params: &DistillParams,
+    ) -> Result<(Graph, Prepared), Ended> {
+        let Some(student) = &params.student else {
+            let data = self.data.clone().ok_or_else(no_data)?;
+            return Ok((graph, data));
+        };
+        let Some(id) = student.model else {
+            self.data = Some(teacher_data.clone());
+            let graph = self.made(key, teacher.clone(), student)?;
+            return Ok((graph, teacher_data.clone()));
+        };
+        let mut graph = self.further(&id)?;
+        let data = prepare_further(
+            &mut graph,
+            teacher_data,
+            &student.options(&self.inputs.request.data),
+            self.inputs,
+            self.params,
+            &format!("{pointer}/student/model"),
+        )?;
+        Ok((graph, data))
+    }
+
+    /// A model that the request names beside the job's.
+    fn further(&self, id: &uuid::Uuid) -> Result<Graph, Problem> {
+        let path = self.inputs.models.get(id).ok_or_else(|| {
+            Problem::new(422, "model_not_found", format!("there is no model `{id}`"))
+        })?;
+        load_graph(path)
+    }
+
+    /// A student out of its teacher: a share of the channels of each layer, a share of the blocks.
+    fn made(&mut self, key: &str, teacher: Graph, student: &Student) -> Result<Graph, Ended> {
+        let mut graph = teacher;
+        let inherits = student.weights.unwrap_or_default() == StudentWeights::Inherit;
+        let labelled = self.data.as_ref().is_some_and(Prepared::has_targets);
+        for (what, share) in [("block", student.depth), ("channel", student.width)] {
+            let Some(share) = share.filter(|&share| share < 1.0) else {
+                continue;
+            };
+            let criterion = match inherits && labelled {
+                true => "taylor",
+                false => "magnitude",
+            };
+            let scope = if what == "channel" { "layer" } else { "global" };
+            let json = serde_json::json!({
+                "granularity": what, "criterion": criterion, "scope": scope,
+                "target": {"channel_sparsity": 1.0 - share}, "finetune": null, "round_to": 1,
+                "max_layer_sparsity": 1.0 - 0.5 * share,
+                "recovery": {"recalibrate": inherits, "reconstruct": inherits && what == "channel"},
+            });
+            let prune: PruneParams =
+                serde_json::from_value(json).expect("parameters that pruning has");
+            (graph, _) = self.prune(&format!("{key}/{what}"), graph, &prune)?;
+        }
+        Ok(graph)
+    }
+
+    /// The first teacher and the further ones.
+    fn teachers(
+        &self,
+        pointer: &str,
+        first: Graph,
+        data: Prepared,
+        params: &DistillParams,
+    ) -> Result<Vec<Teacher>, Ended> {
+        let labels = match &params.class_map {
+            Some(map) => map.iter().map(|&class| class as usize).collect(),
+            None => Vec::new(),
+        };
+        let mut all = Vec::new();
+        for (index, id) in params.teachers.iter().enumerate() {
+            let at = format!("{pointer}/teachers/{index}");
+            let mut graph = self.further(id)?;
+            let options = &self.inputs.request.data;
+            let own = prepare_further(&mut graph, &data, options, self.inputs, self.params, &at)?;
+            if own.about.outputs != data.about.outputs {
+                let detail = "has another number of outputs than the first teacher";
+                let error = FieldError::new(at, detail);
+                return Err(Ended::Failed(
+                    Problem::invalid(vec![error]).with_code("outputs_differ"),
+                ));
+            }
+            let data = own.for_model(own.about.clone(), labels.clone());
+            all.push(Teacher { graph, data });
+        }
+        let data = data.for_model(data.about.clone(), labels);
+        all.insert(0, Teacher { graph: first, data });
+        Ok(all)
+    }
+
+    /// How the student trains.
+    fn lessons(&self, params: &DistillParams) -> TrainParams {
+        let mut finetune = params.finetune.clone();
+        let weights = params.student.as_ref().and_then(|student| student.weights);
+        if weights == Some(StudentWeights::Reinitialize) {
+            finetune.weights = StartWeights::Reinitialize;
+        }
+        finetune
+    }
+
+    /// The same student trained by the labels alone.
+    fn control(
+        &mut self,
+        key: &str,
+        student: &Graph,
+        finetune: &TrainParams,
+    ) -> Result<DistillControl, Ended> {
+        let stage = format!("{key}/control/metrics");
+        if let Some((_, found)) = self.journal.recall(&stage) {
+            return Ok(found);
+        }
+        let training = format!("{key}/control");
+        let trained = self.train(&training, "control", student.clone(), finetune)?;
+        self.phase("evaluate");
+        let found = DistillControl {
+            epochs: finetune.epochs,
+            metrics: self.tested(&trained)?,
+        };
+        self.journal.record(&stage, &found, student)?;
+        self.check_drain()?;
+        Ok(found)
+    }
+
+    /// Trains the student by its teachers.
+    fn teach(
+        &mut self,
+        key: &str,
+        student: Graph,
+        finetune: &TrainParams,
+        params: &DistillParams,
+        tuition: &Tuition,
+        teachers: &[Teacher],
+    ) -> Result<(Graph, TeacherSource), Ended> {
+        let device = self.device.clone();
+        let data = self.data.clone().ok_or_else(no_data)?;
+        let task = data.about.task;
+        let fixed = finetune.augment.is_none() && tuition.teacher_tensors.is_empty();
+        let source = match fixed {
+            true => TeacherSource::Cached,
+            false => TeacherSource::Live,
+        };
+        let stage = format!("{key}/train");
+        if let Some((kept, ())) = self.journal.recall(&stage) {
+            return Ok((self.pinned(kept, student), source));
+        }
+        self.phase("teacher");
+        let mut answers = Teachers::live(
+            teachers,
+            &device,
+            closing_operators(task),
+            &tuition.teacher_tensors,
+            params.average,
+            params.class_map.as_deref(),
+        );
+        if fixed {
+            self.journal.save()?;
+            answers = answers.kept(&data, self.journal.folder())?;
+        }
+        let objective = Distillation {
+            tuition,
+            teachers: &answers,
+            task,
+            loss: Loss::of_training(finetune, task, finetune.label_smoothing),
+            examples: data.count(Role::Train),
+            seed: self.seed,
+            mask: mask(&data),
+        };
+        let purpose = Purpose {
+            objective: Some(&objective),
+            ..Purpose::default()
+        };
+        let graph = self.train_past(&stage, "distill", student, finetune, purpose)?;
+        Ok((graph, source))
+    }
+
+    /// The default metrics of the test split; none without labels.
+    fn tested(&self, graph: &Graph) -> Result<Metrics, Ended> {
+        let data = self.data.as_ref().ok_or_else(no_data)?;
+        if !data.has_targets() {
+            return Ok(Metrics::new());
+        }
+        let task = data.about.task;
+        let evaluator = Evaluator::new(graph, &self.device, Loss::of_task(task));
+        Ok(metrics_of(&evaluator.measure_graph(data, Role::Test)?, task))
+    }
+
+    /// The metrics of all teachers as one on the test split, and how near the student is to them.
+    fn compared(
+        &self,
+        graph: &Graph,
+        params: &DistillParams,
+        teachers: &[Teacher],
+    ) -> Result<(Metrics, Metrics), Ended> {
+        let data = self.data.clone().ok_or_else(no_data)?;
+        let task = data.about.task;
+        let map = params.class_map.as_deref();
+        let closing = closing_operators(task);
+        let asked = Teachers::live(teachers, &self.device, closing, &[], params.average, map);
+        let own = [Teacher {
+            graph: graph.clone(),
+            data: data.clone(),
+        }];
+        let student = Teachers::live(&own, &self.device, closing, &[], params.average, None);
+        let mut measured = Measured::default();
+        let (mut examples, mut same, mut cosine) = (0usize, 0usize, 0.0);
+        let (mut squares, mut elements) = (0.0, 0usize);
+        for batch in data.batches(Role::Test, BATCH) {
+            let (theirs, own) = (asked.answer(&batch)?.output, student.answer(&batch)?.output);
+            let comparable = dims(&theirs) == dims(&own);
+            let (theirs, own) = (to_host(theirs), to_host(own));
+            if data.has_targets() && comparable {
+                measured.add(task, Loss::of_task(task).name, &theirs, &batch);
+            }
+            examples += batch.count;
+            if !comparable {
+                continue;
+            }
+            let width = (own.len() / batch.count.max(1)).max(1);
+            for (theirs, own) in theirs.chunks(width).zip(own.chunks(width)) {
+                same += usize::from(highest(theirs) == highest(own));
+                let of = |a: &[f32], b: &[f32]| -> f64 {
+                    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+                };
+                let lengths = (of(theirs, theirs) * of(own, own)).sqrt();
+                cosine += of(theirs, own) / lengths.max(1e-12);
+                let distance = |(&a, &b): (&f32, &f32)| f64::from(a - b).powi(2);
+                squares += theirs.iter().zip(own).map(distance).sum::<f64>();
+                elements += width;
+            }
+        }
+        let mut agreement = Metrics::new();
+        if elements > 0 {
+            agreement.insert("mean_squared_error".to_owned(), squares / elements as f64);
+            agreement.insert("cosine".to_owned(), cosine / examples as f64);
+            if task == Task::Classification {
+                agreement.insert("top_1".to_owned(), same as f64 / examples as f64);
+            }
+        }
+        agreement.retain(|_, value| value.is_finite());
+        let metrics = match data.has_targets() && elements > 0 {
+            true => metrics_of(&measured, task),
+            false => Metrics::new(),
+        };
+        Ok((metrics, agreement))
+    }
+}
+
+fn no_data() -> Problem {
+    Problem::new(422, "dataset_missing", "distillation needs a data set")
+}
+
+fn metrics_of(measured: &Measured, task: Task) -> Metrics {
+    let names = MetricName::defaults(task).into_iter();
+    names
+        .map(|name| (name.as_str().to_owned(), measured.metric(name, task)))
+        // JSON has no word for others.
+        .filter(|(_, value)| value.is_finite())
+        .collect()
+}
+
+/// Whether the metrics are better than the control's: the accuracy, or the loss where there is none.
+fn better(own: &Metrics, control: &Metrics) -> Option<bool> {
+    let both = |name: &str| Some((own.get(name)?, control.get(name)?));
+    match both("accuracy") {
+        Some((own, control)) => Some(own > control),
+        None => both("loss").map(|(own, control)| own < control),
+    }
+}
+
+fn highest(row: &[f32]) -> usize {
+    let places = 0..row.len();
+    places
+        .reduce(|best, next| if row[next] > row[best] { next } else { best })
+        .unwrap_or(0)
+}
+
+/// Among the model's inputs, the one that says which tokens are no padding.
+fn mask(data: &Prepared) -> Option<usize> {
+    let inputs = &data.about.inputs;
+    inputs
+        .iter()
+        .position(|input| input.input.to_lowercase().contains("mask"))
+}
+
+fn settled(tuition: &Tuition) -> Vec<DistillTerm> {
+    let of = |settled: crate::distill::Settled| DistillTerm {
+        name: settled.loss,
+        pairs: settled
+            .pairs
+            .iter()
+            .zip(settled.projected)
+            .map(|(pair, projected)| DistillPair {
+                teacher: pair.teacher.name.clone(),
+                student: pair.student.name.clone(),
+                teacher_shape: pair.teacher.shape(),
+                student_shape: pair.student.shape(),
+                projected,
+            })
+            .collect(),
+    };
+    tuition.settled().into_iter().map(of).collect()
+}
