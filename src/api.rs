@@ -33,6 +33,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::problem::ApiError;
 pub use self::state::{App, AppState};
+use crate::spec::distill::DistillParams;
 use crate::spec::evaluate::EvaluateParams;
 use crate::spec::pipeline::PipelineParams;
 use crate::spec::problem::Problem;
@@ -62,7 +63,14 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         (name = "devices", description = "What jobs can run on"),
         (name = "operations", description = "For those who run the server")
     ),
-    components(schemas(Problem, TrainParams, EvaluateParams, PruneParams, PipelineParams)),
+    components(schemas(
+        Problem,
+        TrainParams,
+        EvaluateParams,
+        PruneParams,
+        DistillParams,
+        PipelineParams
+    )),
     security(("bearer" = [])),
     modifiers(&BearerScheme)
 )]

@@ -12,8 +12,8 @@ mod schedule;
 mod trainer;
 
 pub use calibrator::Calibrator;
-pub(crate) use evaluate::{Programs, batch_of, feed};
 pub use evaluate::{Evaluator, measure_latencies};
+pub(crate) use evaluate::{Programs, batch_of, feed};
 pub use loss::Loss;
 pub use metrics::Measured;
 pub use objective::{Objective, Seen};

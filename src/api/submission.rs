@@ -58,7 +58,9 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
         )?;
         check_task(&params, &fitted)?;
         for (pointer, distill) in params.distillations() {
-            check_distillation(distill, &pointer, &params, &request, &models, dataset, &fitted)?;
+            check_distillation(
+                distill, &pointer, &params, &request, &models, dataset, &fitted,
+            )?;
         }
     }
     check_device(app, &request.device).await?;
@@ -89,15 +91,29 @@ fn check_distillation(
         let fitted = of(id, &place, &request.data)?;
         if fitted.outputs != first.outputs && fitted.outputs.is_some() && first.outputs.is_some() {
             let detail = "has another number of outputs than the first teacher";
-            return Err(ApiError::fault("outputs_differ", &format!("{pointer}{place}"), detail));
+            return Err(ApiError::fault(
+                "outputs_differ",
+                &format!("{pointer}{place}"),
+                detail,
+            ));
         }
     }
     let Some((id, student)) = distill.student.as_ref().and_then(|s| Some((s.model?, s))) else {
-        return Ok(check_outputs(distill, first.outputs, first.outputs, pointer)?);
+        return Ok(check_outputs(
+            distill,
+            first.outputs,
+            first.outputs,
+            pointer,
+        )?);
     };
     let options = student.options(&request.data);
     let fitted = of(id, "/student/model", &options)?;
-    Ok(check_outputs(distill, first.outputs, fitted.outputs, pointer)?)
+    Ok(check_outputs(
+        distill,
+        first.outputs,
+        fitted.outputs,
+        pointer,
+    )?)
 }
 
 /// `pointer` is where the request names the model.

@@ -168,7 +168,9 @@ impl Draw {
         let padding = augment.crop.map_or(0, |crop| i64::from(crop.padding));
         let stretches = |stretches: Option<Stretches>, random: &mut ChaCha8Rng| {
             let count = stretches.map_or(0, |stretches| stretches.count);
-            (0..count).map(|_| (random.random(), random.random())).collect()
+            (0..count)
+                .map(|_| (random.random(), random.random()))
+                .collect()
         };
         Self {
             down: random.random_range(-padding..=padding) as isize,
@@ -245,8 +247,13 @@ pub fn check(augment: &Augment, inputs: &[(&InferredInput, &Array)]) -> Result<(
         let pointer = format!("/params/augment{pointer}");
         Err(Problem::invalid(vec![FieldError::new(pointer, detail)]))
     };
-    let known: Vec<_> = inputs.iter().filter_map(|(input, array)| Geometry::of(input, array)).collect();
-    if augment.needs_planes() && (known.len() < inputs.len() || !known.iter().any(Geometry::is_plane)) {
+    let known: Vec<_> = inputs
+        .iter()
+        .filter_map(|(input, array)| Geometry::of(input, array))
+        .collect();
+    if augment.needs_planes()
+        && (known.len() < inputs.len() || !known.iter().any(Geometry::is_plane))
+    {
         let detail = "crop, flip, cutout, cutmix and the masks need examples of 1 to 3 axes that are no \
                       token numbers";
         return refuse("", detail);
@@ -267,12 +274,19 @@ pub fn check(augment: &Augment, inputs: &[(&InferredInput, &Array)]) -> Result<(
 pub fn apply(view: &View, inputs: &[(&InferredInput, &Array)], batch: &mut Batch) {
     let augment = &view.augment;
     let mut random = ChaCha8Rng::seed_from_u64(view.seed);
-    let draws: Vec<Draw> = (0..batch.count).map(|_| Draw::new(augment, &mut random)).collect();
-    let geometries: Vec<Option<Geometry>> =
-        inputs.iter().map(|(input, array)| Geometry::of(input, array)).collect();
+    let draws: Vec<Draw> = (0..batch.count)
+        .map(|_| Draw::new(augment, &mut random))
+        .collect();
+    let geometries: Vec<Option<Geometry>> = inputs
+        .iter()
+        .map(|(input, array)| Geometry::of(input, array))
+        .collect();
     for (geometry, elements) in geometries.iter().zip(&mut batch.inputs) {
         let Some(geometry) = geometry else { continue };
-        for (draw, example) in draws.iter().zip(elements.chunks_mut(geometry.elements().max(1))) {
+        for (draw, example) in draws
+            .iter()
+            .zip(elements.chunks_mut(geometry.elements().max(1)))
+        {
             draw.apply(augment, geometry, example);
         }
     }
@@ -314,7 +328,9 @@ fn mix(
     for (index, elements) in batch.inputs.iter_mut().enumerate() {
         let before = elements.clone();
         let size = elements.len() / batch.count.max(1);
-        let plane = geometries[index].as_ref().filter(|geometry| geometry.is_plane());
+        let plane = geometries[index]
+            .as_ref()
+            .filter(|geometry| geometry.is_plane());
         let bounds = plane.filter(|_| boxes).map(|geometry| {
             let side = f64::from(share).sqrt();
             let range = |centre: f64, all: usize| {
@@ -409,7 +425,11 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..200 {
             let mut batch = ramp(1, 12);
-            apply(&view(augment.clone(), seed), &[(&input, &array)], &mut batch);
+            apply(
+                &view(augment.clone(), seed),
+                &[(&input, &array)],
+                &mut batch,
+            );
             let all = &batch.inputs[0];
             // The middle 1×2 never leaves, and shows how far the example was moved.
             let place = all.iter().position(|&value| value == 6.0).expect("inside");
@@ -419,7 +439,11 @@ mod tests {
                 for column in 0..4isize {
                     let (from, at) = (row - down, column - right);
                     let inside = (0..3).contains(&from) && (0..4).contains(&at);
-                    let wanted = if inside { (from * 4 + at + 1) as f32 } else { -0.5 };
+                    let wanted = if inside {
+                        (from * 4 + at + 1) as f32
+                    } else {
+                        -0.5
+                    };
                     assert_eq!(all[(row * 4 + column) as usize], wanted);
                 }
             }
@@ -435,12 +459,19 @@ mod tests {
             ..Augment::default()
         };
         let plain = input(0.0);
-        for (shape, row) in [([2, 3, 4], [4.0, 3.0, 2.0, 1.0]), ([5, 2, 2], [3.0, 4.0, 1.0, 2.0])] {
+        for (shape, row) in [
+            ([2, 3, 4], [4.0, 3.0, 2.0, 1.0]),
+            ([5, 2, 2], [3.0, 4.0, 1.0, 2.0]),
+        ] {
             let array = array(&shape, "float32");
             let size = shape.iter().product();
             let mirrored = (0..20).any(|seed| {
                 let mut batch = ramp(1, size);
-                apply(&view(augment.clone(), seed), &[(&plain, &array)], &mut batch);
+                apply(
+                    &view(augment.clone(), seed),
+                    &[(&plain, &array)],
+                    &mut batch,
+                );
                 batch.inputs[0][..4] == row
             });
             assert!(mirrored, "{shape:?}");
@@ -476,7 +507,10 @@ mod tests {
             assert_eq!(last.mixed, first.mixed);
             for (place, value) in last.inputs[0].iter().enumerate() {
                 let (example, rest) = (place / 90, place % 90);
-                assert_eq!(*value, first.inputs[0][example * 90 + rest % 3 * 30 + rest / 3]);
+                assert_eq!(
+                    *value,
+                    first.inputs[0][example * 90 + rest % 3 * 30 + rest / 3]
+                );
             }
         }
     }
@@ -492,10 +526,18 @@ mod tests {
         let mut lengths = std::collections::BTreeSet::new();
         for seed in 0..200 {
             let mut batch = ramp(1, 48);
-            apply(&view(augment.clone(), seed), &[(&input, &array)], &mut batch);
+            apply(
+                &view(augment.clone(), seed),
+                &[(&input, &array)],
+                &mut batch,
+            );
             let all = &batch.inputs[0];
-            let rows = (0..6).filter(|row| (0..8).all(|c| all[row * 8 + c] == 0.0)).count();
-            let columns = (0..8).filter(|c| (0..6).all(|row| all[row * 8 + c] == 0.0)).count();
+            let rows = (0..6)
+                .filter(|row| (0..8).all(|c| all[row * 8 + c] == 0.0))
+                .count();
+            let columns = (0..8)
+                .filter(|c| (0..6).all(|row| all[row * 8 + c] == 0.0))
+                .count();
             let zeros = all.iter().filter(|&&value| value == 0.0).count();
             assert_eq!(zeros, rows * 8 + columns * 6 - rows * columns);
             lengths.insert((rows, columns));
@@ -506,7 +548,10 @@ mod tests {
     #[test]
     fn token_dropout_replaces_its_share_and_leaves_padding() {
         let augment = Augment {
-            token_dropout: Some(crate::spec::augment::TokenDropout { probability: 0.3, token: 99 }),
+            token_dropout: Some(crate::spec::augment::TokenDropout {
+                probability: 0.3,
+                token: 99,
+            }),
             ..Augment::default()
         };
         let (input, array) = (input(0.0), array(&[10], "int64"));
@@ -515,8 +560,14 @@ mod tests {
             tokens.copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.0, 0.0]);
         }
         apply(&view(augment, 3), &[(&input, &array)], &mut batch);
-        let dropped = batch.inputs[0].iter().filter(|&&token| token == 99.0).count();
-        let padding = batch.inputs[0].iter().filter(|&&token| token == 0.0).count();
+        let dropped = batch.inputs[0]
+            .iter()
+            .filter(|&&token| token == 99.0)
+            .count();
+        let padding = batch.inputs[0]
+            .iter()
+            .filter(|&&token| token == 0.0)
+            .count();
         assert!((2200..2600).contains(&dropped), "{dropped} of 8000");
         assert_eq!(padding, 2000);
     }
@@ -530,11 +581,17 @@ mod tests {
         let (input, array) = (input(0.0), array(&[8, 8], "float32"));
         for seed in 0..50 {
             let mut batch = ramp(6, 64);
-            apply(&view(augment.clone(), seed), &[(&input, &array)], &mut batch);
+            apply(
+                &view(augment.clone(), seed),
+                &[(&input, &array)],
+                &mut batch,
+            );
             let mixed = batch.mixed.as_ref().expect("mixed");
             for (row, &partner) in mixed.partners.iter().enumerate().filter(|(r, p)| r != *p) {
                 let own = batch.inputs[0][row * 64..][..64].iter();
-                let foreign = own.filter(|&&value| (value as usize - 1) / 64 == partner).count();
+                let foreign = own
+                    .filter(|&&value| (value as usize - 1) / 64 == partner)
+                    .count();
                 assert_eq!(foreign as f32 / 64.0, mixed.share);
             }
         }

@@ -3,50 +3,37 @@
 //! Outputs are `[rows, classes]`, feature maps `[rows, channels, positions]`. Gradients flow into the
 //! student, and into what else is tracked. Each gives a value of one element, the mean over the rows.
 
-use burn::backend::Dispatch;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
+use burn::backend::{Dispatch, DispatchDevice, TensorMetadata};
 
 use crate::exec::operand::plain;
 use crate::exec::value::{Value, bool_type, dims, from_host, reshape};
 
 type B = Dispatch;
 
-/// What softmaxes are softened by.
+/// What softmaxes are softened by, a value of shape `[1, 1]`.
 #[derive(Debug, Clone)]
-pub enum Heat {
-    Fixed(f32),
-    /// A value of shape `[1, 1]`.
-    Learned(Value),
-}
+pub struct Heat(Value);
 
 impl Heat {
+    pub fn fixed(temperature: f32, device: &DispatchDevice) -> Self {
+        Self(from_host(&[1, 1], vec![temperature], device))
+    }
+
     /// The temperature of a weight `θ` of shape `[1, 1]`: `1 + 20 ÷ (1 + e^−θ)` (Li et al.,
     /// "Curriculum Temperature for Knowledge Distillation", AAAI 2023, with the range of its
     /// section 4).
     pub fn learned(weight: Value) -> Self {
-        let share = B::sigmoid(weight);
-        Self::Learned(B::float_add_scalar(
-            B::float_mul_scalar(share, 20.0f32.into()),
-            1.0f32.into(),
-        ))
+        Self(shift(scale(B::sigmoid(weight), 20.0), 1.0))
     }
 
     fn soften(&self, logits: Value) -> Value {
-        match self {
-            Self::Fixed(heat) => B::float_div_scalar(logits, (*heat).into()),
-            Self::Learned(heat) => B::float_div(logits, heat.clone()),
-        }
+        B::float_div(logits, self.0.clone())
     }
 
     /// `loss · T²`, which keeps the size of the gradients whatever the temperature.
     fn restore(&self, loss: Value) -> Value {
-        match self {
-            Self::Fixed(heat) => B::float_mul_scalar(loss, (heat * heat).into()),
-            Self::Learned(heat) => {
-                let square = B::float_mul(heat.clone(), heat.clone());
-                B::float_mul(loss, reshape(square, &[1]))
-            }
-        }
+        B::float_mul(loss, reshape(square(self.0.clone()), &[1]))
     }
 }
 
@@ -160,8 +147,7 @@ pub fn cosine(student: Value, teacher: Value) -> Value {
 /// teacher's less `margin`, else 0 (Chen et al., "Learning Efficient Object Detection Models with
 /// Knowledge Distillation", NeurIPS 2017, section 3.3).
 pub fn bounded_regression(student: Value, teacher: Value, target: Value, margin: f32) -> Value {
-    let distance =
-        |from: Value| B::float_sum_dim(square(B::float_sub(from, target.clone())), 1);
+    let distance = |from: Value| B::float_sum_dim(square(B::float_sub(from, target.clone())), 1);
     let (student, teacher) = (distance(student), distance(teacher));
     let count = rows(&student);
     let kind = bool_type(&plain(student.clone()));
@@ -217,7 +203,7 @@ pub fn relational(student: Value, teacher: Value, (alpha, beta): (f32, f32)) -> 
     let apart: Vec<f32> = (0..count * count)
         .map(|place| f32::from(u8::from(place / count != place % count)))
         .collect();
-    let apart = from_host(&[count, count], apart, &burn::backend::TensorMetadata::device(&device));
+    let apart = from_host(&[count, count], apart, &device.device());
     let products = |rows: Value| B::float_matmul(rows.clone(), B::float_transpose(rows));
     let relations = |rows: Value| {
         let products = products(rows.clone());
@@ -286,9 +272,15 @@ pub fn contrastive(student: Value, teacher: Value, temperature: f32, examples: u
     // h = sigmoid(z − ln(N ÷ M)).
     let logits = shift(scale(scores, 1.0 / temperature), -noise.ln());
     let signs: Vec<f32> = (0..count * count)
-        .map(|place| if place / count == place % count { -1.0 } else { 1.0 })
+        .map(|place| {
+            if place / count == place % count {
+                -1.0
+            } else {
+                1.0
+            }
+        })
         .collect();
-    let device = burn::backend::TensorMetadata::device(&plain(logits.clone()));
+    let device = plain(logits.clone()).device();
     let signs = from_host(&[count, count], signs, &device);
     let each = softplus(B::float_mul(logits, signs));
     scale(B::float_sum(each), 1.0 / count as f32)

@@ -13,7 +13,7 @@ use super::teacher::Teachers;
 use crate::data::Batch;
 use crate::exec::operand::plain;
 use crate::exec::value::{Value, dims, from_host, indices, reshape, with_rank};
-use crate::exec::{Device, ExecError, Parameters};
+use crate::exec::{Device, ExecError};
 use crate::graph::Graph;
 use crate::spec::distill::{DistillLossName, DistillParams, LossTerm, Pairs, Temperature};
 use crate::spec::job::Task;
@@ -88,12 +88,27 @@ impl Tuition {
                             })
                         })
                         .collect::<Result<_, _>>()?,
-                    _ if compares_maps(spec.name) => feature_maps(teacher, student).map_err(of_student)?,
+                    _ if compares_maps(spec.name) => {
+                        feature_maps(teacher, student).map_err(of_student)?
+                    }
                     _ => vec![Pair {
                         teacher: teacher.embedding().map_err(of_teacher)?,
                         student: student.embedding().map_err(of_student)?,
                     }],
                 };
+            }
+            if spec.name == DistillLossName::AttentionTransfer {
+                for pair in &pairs {
+                    for (whose, tap) in [
+                        ("the teacher", &pair.teacher),
+                        ("the student", &pair.student),
+                    ] {
+                        if tap.area() == 1 {
+                            let name = tap.name.clone();
+                            return Err((index, whose, TapError::NoPositions { name }));
+                        }
+                    }
+                }
             }
             terms.push(Term {
                 spec: spec.clone(),
@@ -145,9 +160,9 @@ fn compares_maps(loss: DistillLossName) -> bool {
 }
 
 /// The sum of the losses of a request.
-pub struct Distillation<'a> {
+pub struct Distillation<'a, 't> {
     pub tuition: &'a Tuition,
-    pub teachers: &'a Teachers<'a>,
+    pub teachers: &'a Teachers<'t>,
     pub task: Task,
     /// The task's own, with label smoothing.
     pub loss: Loss,
@@ -158,12 +173,12 @@ pub struct Distillation<'a> {
     pub mask: Option<usize>,
 }
 
-impl Distillation<'_> {
-    fn heat(&self, term: &Term, parameters: &Parameters) -> Heat {
+impl Distillation<'_, '_> {
+    fn heat(&self, term: &Term, seen: &Seen) -> Heat {
         match term.spec.temperature() {
-            Temperature::Fixed(heat) => Heat::Fixed(heat as f32),
+            Temperature::Fixed(heat) => Heat::fixed(heat as f32, seen.device.plain()),
             Temperature::Learned(_) => {
-                Heat::learned(parameters[&term.temperature_name()].clone())
+                Heat::learned(seen.parameters[&term.temperature_name()].clone())
             }
         }
     }
@@ -181,7 +196,9 @@ impl Distillation<'_> {
         let Some(mask) = self.mask.and_then(|place| batch.inputs.get(place)) else {
             return value;
         };
-        let kept: Vec<usize> = (0..rows.min(mask.len())).filter(|&row| mask[row] != 0.0).collect();
+        let kept: Vec<usize> = (0..rows.min(mask.len()))
+            .filter(|&row| mask[row] != 0.0)
+            .collect();
         match kept.len() {
             0 => value,
             all if all == rows => value,
@@ -189,16 +206,10 @@ impl Distillation<'_> {
         }
     }
 
-    fn of_outputs(
-        &self,
-        term: &Term,
-        student: Value,
-        teacher: Value,
-        seen: &Seen,
-    ) -> Value {
+    fn of_outputs(&self, term: &Term, student: Value, teacher: Value, seen: &Seen) -> Value {
         let spec = &term.spec;
         let device = seen.device.plain();
-        let heat = || self.heat(term, seen.parameters);
+        let heat = || self.heat(term, seen);
         let width = dims(&student)[1];
         match spec.name {
             DistillLossName::SoftTargets => losses::soft_targets(student, teacher, &heat()),
@@ -211,7 +222,10 @@ impl Distillation<'_> {
                     ..self.loss
                 };
                 let labels = plain.targets(seen.batch, width, device);
-                let factors = (spec.alpha.unwrap_or(1.0) as f32, spec.beta.unwrap_or(8.0) as f32);
+                let factors = (
+                    spec.alpha.unwrap_or(1.0) as f32,
+                    spec.beta.unwrap_or(8.0) as f32,
+                );
                 losses::decoupled(student, teacher, labels, &heat(), factors)
             }
             DistillLossName::BoundedRegression => {
@@ -230,11 +244,15 @@ impl Distillation<'_> {
     /// The mean over the pairs of a loss of tensors inside the models.
     fn of_pairs(&self, term: &Term, tensors: &[Value], seen: &Seen) -> Value {
         let place = |names: &[String], name: &str| {
-            names.iter().position(|known| known == name).expect("asked for")
+            names
+                .iter()
+                .position(|known| known == name)
+                .expect("asked for")
         };
         let mut sum: Option<Value> = None;
         for (index, pair) in term.pairs.iter().enumerate() {
-            let own = seen.tensors[place(&self.tuition.student_tensors, &pair.student.name)].clone();
+            let own =
+                seen.tensors[place(&self.tuition.student_tensors, &pair.student.name)].clone();
             let other = tensors[place(&self.tuition.teacher_tensors, &pair.teacher.name)].clone();
             let value = self.of_pair(term, index, own, other, seen);
             sum = Some(match sum {
@@ -267,7 +285,8 @@ impl Distillation<'_> {
             }
             DistillLossName::Contrastive => {
                 let project = |value: Value, what: &str| {
-                    let product = Dispatch::float_matmul(averaged(value), weight(&format!("{what}_weight")));
+                    let product =
+                        Dispatch::float_matmul(averaged(value), weight(&format!("{what}_weight")));
                     Dispatch::float_add(product, with_rank(weight(&format!("{what}_bias")), 2))
                 };
                 let heat = match term.spec.temperature() {
@@ -307,7 +326,7 @@ impl Distillation<'_> {
     }
 }
 
-impl Objective for Distillation<'_> {
+impl Objective for Distillation<'_, '_> {
     fn closing_operators(&self) -> &'static [&'static str] {
         closing_operators(self.task)
     }
@@ -458,5 +477,8 @@ fn pooled(map: Value, from: &[usize], to: &[usize], device: &Device) -> Value {
     let shape = dims(&map);
     let rows = reshape(map, &[shape[0] * shape[1], wide]);
     let matrix = from_host(&[wide, narrow], matrix, device.plain());
-    reshape(Dispatch::float_matmul(rows, matrix), &[shape[0], shape[1], narrow])
+    reshape(
+        Dispatch::float_matmul(rows, matrix),
+        &[shape[0], shape[1], narrow],
+    )
 }

@@ -56,10 +56,17 @@ pub enum TapError {
     Unknown { name: String, known: String },
     #[error("has the tensor `{name}`, whose shape for one example depends on the data")]
     OpenShape { name: String },
-    #[error("has the tensor `{name}` of shape {shape:?}, without an axis of channels behind the batch")]
+    #[error(
+        "has the tensor `{name}` of shape {shape:?}, without an axis of channels behind the batch"
+    )]
     NoChannels { name: String, shape: Vec<usize> },
     #[error("has no tensors of features inside; name a pair")]
     None,
+    #[error(
+        "has the tensor `{name}` of one position, where attention is the same for every example; name \
+         feature maps, or take another loss"
+    )]
+    NoPositions { name: String },
 }
 
 /// The tensors of one graph.
@@ -93,7 +100,10 @@ impl<'a> Taps<'a> {
     }
 
     fn unknown(&self, name: &str) -> TapError {
-        let layers = self.readings.iter().map(|reading| &self.graph.nodes[reading.node]);
+        let layers = self
+            .readings
+            .iter()
+            .map(|reading| &self.graph.nodes[reading.node]);
         let known: Vec<String> = layers.map(|node| format!("`{}`", node.label())).collect();
         TapError::Unknown {
             name: name.to_owned(),
@@ -129,7 +139,9 @@ impl<'a> Taps<'a> {
     fn batch(&self) -> usize {
         let input = self.graph.inputs.first();
         let shape = input.and_then(|input| self.shapes.get(input.label()));
-        shape.and_then(|known| known.dims.first().copied()).unwrap_or(BATCH)
+        shape
+            .and_then(|known| known.dims.first().copied())
+            .unwrap_or(BATCH)
     }
 
     /// The axis that a node's channels have in a value of `rank` axes: 1 behind convolutions, the
@@ -141,16 +153,23 @@ impl<'a> Taps<'a> {
         }
         match family(node) {
             Some(Family::Conv | Family::ConvTranspose | Family::BatchNormalization) => 1,
-            Some(Family::Gemm | Family::MatMul | Family::LayerNormalization | Family::Gather) => rank - 1,
+            Some(Family::Gemm | Family::MatMul | Family::LayerNormalization | Family::Gather) => {
+                rank - 1
+            }
             Some(Family::Reshape | Family::Transpose) => image,
             _ => {
                 let of_rank = |name: &&String| {
                     !self.graph.initializers.contains_key(*name)
-                        && self.shapes.get(*name).is_some_and(|known| known.dims.len() == rank)
+                        && self
+                            .shapes
+                            .get(*name)
+                            .is_some_and(|known| known.dims.len() == rank)
                 };
                 let input = node.input.iter().find(of_rank);
                 let maker = input.and_then(|name| {
-                    self.graph.nodes[..].iter().find(|node| node.output.contains(name))
+                    self.graph.nodes[..]
+                        .iter()
+                        .find(|node| node.output.contains(name))
                 });
                 match maker {
                     Some(maker) => self.channel_axis(maker, rank, depth + 1),
@@ -207,7 +226,10 @@ impl<'a> Taps<'a> {
         }
         let mut last: BTreeMap<(usize, Vec<usize>), Tap> = BTreeMap::new();
         for tap in &taps {
-            last.insert((usize::MAX - tap.area(), tap.positions.clone()), tap.clone());
+            last.insert(
+                (usize::MAX - tap.area(), tap.positions.clone()),
+                tap.clone(),
+            );
         }
         if last.len() > 1 {
             let mut stages: Vec<Tap> = last.into_values().collect();
@@ -247,7 +269,10 @@ pub fn feature_maps(teacher: &Taps, student: &Taps) -> Result<Vec<Pair>, TapErro
     let mut pairs = Vec::new();
     if !one {
         for own in &of_student {
-            let other = of_teacher.iter().rev().find(|tap| tap.positions == own.positions);
+            let other = of_teacher
+                .iter()
+                .rev()
+                .find(|tap| tap.positions == own.positions);
             if let Some(other) = other {
                 pairs.push(Pair {
                     teacher: other.clone(),
@@ -257,9 +282,15 @@ pub fn feature_maps(teacher: &Taps, student: &Taps) -> Result<Vec<Pair>, TapErro
         }
     }
     if pairs.is_empty() {
-        let most = if one { MOST_OF_ONE_RESOLUTION } else { usize::MAX };
+        let most = if one {
+            MOST_OF_ONE_RESOLUTION
+        } else {
+            usize::MAX
+        };
         let count = of_teacher.len().min(of_student.len()).min(most);
-        let at = |taps: &[Tap], place: usize| taps[((place + 1) * taps.len()).div_ceil(count) - 1].clone();
+        let at = |taps: &[Tap], place: usize| {
+            taps[((place + 1) * taps.len()).div_ceil(count) - 1].clone()
+        };
         pairs.extend((0..count).map(|place| Pair {
             teacher: at(&of_teacher, place),
             student: at(&of_student, place),

@@ -39,8 +39,13 @@ pub struct Answer {
 
 enum Source<'a> {
     Live(Vec<Member<'a>>),
-    /// Outputs by the place in the stored train split.
-    Kept { file: File, shape: Vec<usize> },
+    /// Outputs by the place in the stored train split, behind them those of the test split.
+    Kept {
+        file: File,
+        shape: Vec<usize>,
+        /// How many examples the stored train split has.
+        stored: usize,
+    },
 }
 
 /// One teacher or several as one.
@@ -80,45 +85,55 @@ impl<'a> Teachers<'a> {
         }
     }
 
-    /// Has every example of the train and validation splits answered once, keeps the outputs in a file
-    /// without a name in `folder`, and lets go of the models.
-    pub fn kept(self, data: &Prepared, folder: &Path) -> Result<Self, ExecError> {
+    /// Has every example of all splits of `data` answered once, and keeps the outputs in a file without
+    /// a name in `folder`. What comes out needs the models no more.
+    pub fn kept<'b>(
+        self,
+        data: &Prepared,
+        folder: &Path,
+        device: &'b Device,
+    ) -> Result<Teachers<'b>, ExecError> {
         let file = tempfile::tempfile_in(folder)?;
         let mut shape = Vec::new();
-        for role in [Role::Train, Role::Validation] {
+        let stored = data.stored();
+        for role in [Role::Train, Role::Validation, Role::Test] {
             for batch in data.batches(role, CACHED_AT_ONCE) {
                 let output = self.answer(&batch)?.output;
                 shape = dims(&output)[1..].to_vec();
                 let width: usize = shape.iter().product();
                 let elements = to_host(output);
-                for (&place, row) in batch.indices.iter().zip(elements.chunks(width.max(1))) {
+                let places = places(&batch, stored);
+                for (place, row) in places.zip(elements.chunks(width.max(1))) {
                     let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
-                    file.write_all_at(&bytes, u64::from(place) * (width * 4) as u64)
-                        ?;
+                    file.write_all_at(&bytes, place * (width * 4) as u64)?;
                 }
             }
         }
-        Ok(Self {
-            source: Source::Kept { file, shape },
-            ..self
+        Ok(Teachers {
+            device,
+            source: Source::Kept {
+                file,
+                shape,
+                stored,
+            },
+            average: self.average,
+            class_map: None,
         })
     }
 
-    pub fn is_kept(&self) -> bool {
-        matches!(self.source, Source::Kept { .. })
-    }
-
-    /// What the teachers say about a batch. Kept answers are about the examples of the stored train
-    /// split, without augmentation.
+    /// What the teachers say about a batch. Kept answers are about the examples as they are stored.
     pub fn answer(&self, batch: &Batch) -> Result<Answer, ExecError> {
         match &self.source {
-            Source::Kept { file, shape } => {
+            Source::Kept {
+                file,
+                shape,
+                stored,
+            } => {
                 let width: usize = shape.iter().product();
                 let mut bytes = vec![0; width * 4];
                 let mut elements = Vec::with_capacity(batch.count * width);
-                for &place in &batch.indices {
-                    file.read_exact_at(&mut bytes, u64::from(place) * (width * 4) as u64)
-                        ?;
+                for place in places(batch, *stored) {
+                    file.read_exact_at(&mut bytes, place * (width * 4) as u64)?;
                     let chunks = bytes.as_chunks::<4>().0.iter();
                     elements.extend(chunks.map(|&chunk| f32::from_le_bytes(chunk)));
                 }
@@ -175,9 +190,10 @@ impl<'a> Teachers<'a> {
             let part = own.part(start, size);
             let (inputs, fed) = feed(graph, self.device, &part)?;
             let mut programs = member.programs.borrow_mut();
-            let outcome = programs
-                .of(fed)?
-                .run(self.device, &member.parameters, &inputs, Mode::Evaluate)?;
+            let outcome =
+                programs
+                    .of(fed)?
+                    .run(self.device, &member.parameters, &inputs, Mode::Evaluate)?;
             let values = outcome.outputs.into_iter().map(|output| {
                 let value = output.on_device(self.device);
                 match fed == part.count {
@@ -200,8 +216,19 @@ impl<'a> Teachers<'a> {
     }
 }
 
+/// Where the answers about a batch's examples stand in the file.
+fn places(batch: &Batch, stored: usize) -> impl Iterator<Item = u64> {
+    let before = if batch.in_test { stored as u64 } else { 0 };
+    let indices = batch.indices.clone().into_iter();
+    indices.map(move |place| before + u64::from(place))
+}
+
 fn first_rows(value: Value, count: usize) -> Value {
     let mut slices = vec![Slice::new(0, Some(count as isize), 1)];
-    slices.extend(dims(&value)[1..].iter().map(|&size| Slice::new(0, Some(size as isize), 1)));
+    slices.extend(
+        dims(&value)[1..]
+            .iter()
+            .map(|&size| Slice::new(0, Some(size as isize), 1)),
+    );
     Dispatch::float_slice(value, &slices)
 }

@@ -56,7 +56,11 @@ pub(super) fn prepare_further(
     pointer: &str,
 ) -> Result<Prepared, Problem> {
     let Some(input) = &inputs.dataset else {
-        return Err(Problem::new(422, "dataset_missing", "distillation needs a data set"));
+        return Err(Problem::new(
+            422,
+            "dataset_missing",
+            "distillation needs a data set",
+        ));
     };
     let summary = crate::graph::summarize(graph);
     let dataset = &input.summary;
@@ -102,6 +106,15 @@ fn check_classes(
     }
     let width: usize = dims[1..].iter().product();
     let target = input.summary.target.as_ref();
+    if target.is_none() && task == Task::Classification && dims.len() > 3 {
+        return misfit(
+            model,
+            format!(
+                "the output `{output}` has shape {dims:?}; distributions are compared row by row of \
+                 [batch, classes] or [batch, tokens, classes]"
+            ),
+        );
+    }
     let Some(target) = target.filter(|_| task != Task::Embedding) else {
         return Ok(());
     };

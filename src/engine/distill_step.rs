@@ -12,7 +12,7 @@ use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators
 use crate::exec::value::{dims, to_host};
 use crate::graph::Graph;
 use crate::spec::Problem;
-use crate::spec::distill::{DistillParams, Student, StudentWeights, TeacherChoice};
+use crate::spec::distill::{Average, DistillParams, Student, StudentWeights, TeacherChoice};
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::check_outputs;
 use crate::spec::job::Task;
@@ -42,13 +42,19 @@ impl Job<'_> {
         let held = format!("{key}/held/");
         let stage = format!("{key}/outcome");
         let data = self.data.clone().ok_or_else(no_data)?;
-        let made = params.student.as_ref().is_none_or(|student| student.model.is_none());
+        let made = params
+            .student
+            .as_ref()
+            .is_none_or(|student| student.model.is_none());
         // Later stages leave other graphs in the journal, and an attempt that goes on needs these two.
         let (first, first_data) = match params.teacher {
             TeacherChoice::Model => {
                 let kept = self.journal.kept(&format!("{held}teacher"));
                 let teacher = self.pinned(kept, graph.clone());
-                self.journal.keep(&format!("{held}teacher"), &teacher);
+                // A job of its own finds its model in its file.
+                if pointer != "/params" {
+                    self.journal.keep(&format!("{held}teacher"), &teacher);
+                }
                 (teacher, data.clone())
             }
             TeacherChoice::Original => {
@@ -62,7 +68,10 @@ impl Job<'_> {
             self.data = Some(match &params.student {
                 None => data,
                 Some(student) if student.model.is_none() => first_data,
-                Some(_) => self.student(key, &pointer, graph.clone(), &first, &first_data, params)?.1,
+                Some(_) => {
+                    self.student(key, &pointer, graph.clone(), &first, &first_data, params)?
+                        .1
+                }
             });
             return Ok((self.pinned(kept, graph), outcome));
         }
@@ -90,10 +99,38 @@ impl Job<'_> {
             false => None,
             true => Some(self.control(key, &student, &finetune)?),
         };
-        let (graph, source) = self.teach(key, student, &finetune, params, &tuition, &teachers)?;
-
-        self.phase("evaluate");
-        let (teacher, agreement) = self.compared(&graph, params, &teachers)?;
+        let count = teachers.len() as u32;
+        let fixed = finetune.augment.is_none() && tuition.teacher_tensors.is_empty();
+        self.phase("teacher");
+        let device = self.device.clone();
+        let live = Teachers::live(
+            &teachers,
+            &device,
+            closing_operators(student_data.about.task),
+            &tuition.teacher_tensors,
+            params.average,
+            params.class_map.as_deref(),
+        );
+        let lesson = Lesson {
+            key,
+            finetune: &finetune,
+            tuition: &tuition,
+        };
+        let (graph, (teacher, agreement), source) = match fixed {
+            true => {
+                std::fs::create_dir_all(self.journal.folder()).map_err(Problem::from)?;
+                let kept = live.kept(&student_data, self.journal.folder(), &device)?;
+                drop(teachers);
+                let graph = self.teach(&lesson, student, &kept)?;
+                let compared = self.compared(&graph, &kept)?;
+                (graph, compared, TeacherSource::Cached)
+            }
+            false => {
+                let graph = self.teach(&lesson, student, &live)?;
+                let compared = self.compared(&graph, &live)?;
+                (graph, compared, TeacherSource::Live)
+            }
+        };
         let helped = match &control {
             None => None,
             Some(control) => better(&self.tested(&graph)?, &control.metrics),
@@ -105,7 +142,7 @@ impl Job<'_> {
             );
         }
         let outcome = DistillOutcome {
-            teachers: teachers.len() as u32,
+            teachers: count,
             source,
             losses: settled(&tuition),
             teacher,
@@ -261,41 +298,15 @@ impl Job<'_> {
     /// Trains the student by its teachers.
     fn teach(
         &mut self,
-        key: &str,
+        lesson: &Lesson,
         student: Graph,
-        finetune: &TrainParams,
-        params: &DistillParams,
-        tuition: &Tuition,
-        teachers: &[Teacher],
-    ) -> Result<(Graph, TeacherSource), Ended> {
-        let device = self.device.clone();
+        teachers: &Teachers,
+    ) -> Result<Graph, Ended> {
         let data = self.data.clone().ok_or_else(no_data)?;
-        let task = data.about.task;
-        let fixed = finetune.augment.is_none() && tuition.teacher_tensors.is_empty();
-        let source = match fixed {
-            true => TeacherSource::Cached,
-            false => TeacherSource::Live,
-        };
-        let stage = format!("{key}/train");
-        if let Some((kept, ())) = self.journal.recall(&stage) {
-            return Ok((self.pinned(kept, student), source));
-        }
-        self.phase("teacher");
-        let mut answers = Teachers::live(
-            teachers,
-            &device,
-            closing_operators(task),
-            &tuition.teacher_tensors,
-            params.average,
-            params.class_map.as_deref(),
-        );
-        if fixed {
-            self.journal.save()?;
-            answers = answers.kept(&data, self.journal.folder())?;
-        }
+        let (task, finetune) = (data.about.task, lesson.finetune);
         let objective = Distillation {
-            tuition,
-            teachers: &answers,
+            tuition: lesson.tuition,
+            teachers,
             task,
             loss: Loss::of_training(finetune, task, finetune.label_smoothing),
             examples: data.count(Role::Train),
@@ -306,8 +317,8 @@ impl Job<'_> {
             objective: Some(&objective),
             ..Purpose::default()
         };
-        let graph = self.train_past(&stage, "distill", student, finetune, purpose)?;
-        Ok((graph, source))
+        let stage = format!("{}/train", lesson.key);
+        self.train_past(&stage, "distill", student, finetune, purpose)
     }
 
     /// The default metrics of the test split; none without labels.
@@ -318,45 +329,54 @@ impl Job<'_> {
         }
         let task = data.about.task;
         let evaluator = Evaluator::new(graph, &self.device, Loss::of_task(task));
-        Ok(metrics_of(&evaluator.measure_graph(data, Role::Test)?, task))
+        Ok(metrics_of(
+            &evaluator.measure_graph(data, Role::Test)?,
+            task,
+        ))
     }
 
     /// The metrics of all teachers as one on the test split, and how near the student is to them.
-    fn compared(
-        &self,
-        graph: &Graph,
-        params: &DistillParams,
-        teachers: &[Teacher],
-    ) -> Result<(Metrics, Metrics), Ended> {
+    fn compared(&self, graph: &Graph, teachers: &Teachers) -> Result<(Metrics, Metrics), Ended> {
+        self.phase("evaluate");
         let data = self.data.clone().ok_or_else(no_data)?;
         let task = data.about.task;
-        let map = params.class_map.as_deref();
-        let closing = closing_operators(task);
-        let asked = Teachers::live(teachers, &self.device, closing, &[], params.average, map);
         let own = [Teacher {
             graph: graph.clone(),
             data: data.clone(),
         }];
-        let student = Teachers::live(&own, &self.device, closing, &[], params.average, None);
+        let closing = closing_operators(task);
+        let student = Teachers::live(&own, &self.device, closing, &[], Average::Logits, None);
         let mut measured = Measured::default();
-        let (mut examples, mut same, mut cosine) = (0usize, 0usize, 0.0);
+        let (mut rows, mut same, mut cosine) = (0usize, 0usize, 0.0);
         let (mut squares, mut elements) = (0.0, 0usize);
         for batch in data.batches(Role::Test, BATCH) {
-            let (theirs, own) = (asked.answer(&batch)?.output, student.answer(&batch)?.output);
-            let comparable = dims(&theirs) == dims(&own);
+            let (theirs, own) = (
+                teachers.answer(&batch)?.output,
+                student.answer(&batch)?.output,
+            );
+            let shape = dims(&own);
+            let comparable = dims(&theirs) == shape;
+            // Each token of a sequence has a distribution of its own.
+            let width: usize = match (task, shape.len()) {
+                (Task::Classification, 3..) => shape[shape.len() - 1],
+                _ => shape[1..].iter().product(),
+            };
+            let width = width.max(1);
             let (theirs, own) = (to_host(theirs), to_host(own));
             if data.has_targets() && comparable {
                 measured.add(task, Loss::of_task(task).name, &theirs, &batch);
             }
-            examples += batch.count;
             if !comparable {
                 continue;
             }
-            let width = (own.len() / batch.count.max(1)).max(1);
+            rows += own.len() / width;
             for (theirs, own) in theirs.chunks(width).zip(own.chunks(width)) {
                 same += usize::from(highest(theirs) == highest(own));
                 let of = |a: &[f32], b: &[f32]| -> f64 {
-                    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+                    a.iter()
+                        .zip(b)
+                        .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                        .sum()
                 };
                 let lengths = (of(theirs, theirs) * of(own, own)).sqrt();
                 cosine += of(theirs, own) / lengths.max(1e-12);
@@ -368,9 +388,9 @@ impl Job<'_> {
         let mut agreement = Metrics::new();
         if elements > 0 {
             agreement.insert("mean_squared_error".to_owned(), squares / elements as f64);
-            agreement.insert("cosine".to_owned(), cosine / examples as f64);
+            agreement.insert("cosine".to_owned(), cosine / rows as f64);
             if task == Task::Classification {
-                agreement.insert("top_1".to_owned(), same as f64 / examples as f64);
+                agreement.insert("top_1".to_owned(), same as f64 / rows as f64);
             }
         }
         agreement.retain(|_, value| value.is_finite());
@@ -380,6 +400,13 @@ impl Job<'_> {
         };
         Ok((metrics, agreement))
     }
+}
+
+/// What a student is taught.
+struct Lesson<'a> {
+    key: &'a str,
+    finetune: &'a TrainParams,
+    tuition: &'a Tuition,
 }
 
 fn no_data() -> Problem {

@@ -215,7 +215,6 @@ pub(super) fn run(
         planned_steps: planned_steps(&params, batches),
         sparse: Vec::new(),
     };
-    let original = graph.clone();
     let original_file = std::fs::read(&inputs.model)?;
     let metrics = match &params {
         Params::Evaluate(evaluate) => evaluate.metrics.clone(),
@@ -253,6 +252,11 @@ pub(super) fn run(
     };
     let mut after = None;
     job.phase("measure");
+    // The model as it came; not held while others train.
+    let mut original = load_graph(&inputs.model)?;
+    if let Some(data) = &job.first_data {
+        pin(&mut original, &data.about);
+    }
     let first = (&original, job.first_data.as_ref());
     if makes_model {
         let mut measured = measure(&graph, &file, &job.device, job.data.as_ref(), &[])?;

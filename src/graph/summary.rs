@@ -92,6 +92,7 @@ pub fn layers(graph: &Graph) -> Vec<LayerInfo> {
             LayerInfo {
                 name: node.label().to_owned(),
                 operator: node.operator().to_owned(),
+                output: node.output.first().cloned().unwrap_or_default(),
                 output_shape: entry.output.iter().map(|&size| size as i64).collect(),
                 parameters: entry.parameters,
                 nonzero_parameters: entry.nonzero_parameters,

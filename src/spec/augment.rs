@@ -149,7 +149,8 @@ impl Augment {
             );
         }
         faults.require(
-            self.noise.is_none_or(|noise| noise.std > 0.0 && noise.std <= 1000.0),
+            self.noise
+                .is_none_or(|noise| noise.std > 0.0 && noise.std <= 1000.0),
             "/noise/std",
             "must be above 0 and at most 1000",
         );

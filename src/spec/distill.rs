@@ -44,7 +44,10 @@ impl Student {
     /// The job's data options as the student has them.
     pub fn options(&self, data: &DataOptions) -> DataOptions {
         DataOptions {
-            preprocess: self.preprocess.clone().unwrap_or_else(|| data.preprocess.clone()),
+            preprocess: self
+                .preprocess
+                .clone()
+                .unwrap_or_else(|| data.preprocess.clone()),
             ..data.clone()
         }
     }
@@ -75,9 +78,7 @@ pub enum Average {
 }
 
 /// What is made small.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DistillLossName {
     SoftTargets,
@@ -279,15 +280,16 @@ impl LossTerm {
         let name = self.name;
         let values = self.weight.values();
         faults.require(
-            values
-                .iter()
-                .all(|weight| (0.0..=1e6).contains(weight))
+            values.iter().all(|weight| (0.0..=1e6).contains(weight))
                 && values.iter().any(|&weight| weight > 0.0),
             "/weight",
             "must be from 0 to 1000000, and not always 0",
         );
         let only = |is: bool, pointer: &str, names: &str, faults: &mut Faults| {
-            let detail = format!("does not apply to {}, only to {names}; remove it", name.as_str());
+            let detail = format!(
+                "does not apply to {}, only to {names}; remove it",
+                name.as_str()
+            );
             faults.require(is, pointer, detail);
         };
         match self.temperature {
@@ -309,10 +311,18 @@ impl LossTerm {
             "soft_targets, decoupled, standardized and contrastive",
             &mut faults,
         );
-        let has_factors = matches!(name, DistillLossName::Decoupled | DistillLossName::Relational);
+        let has_factors = matches!(
+            name,
+            DistillLossName::Decoupled | DistillLossName::Relational
+        );
         for (pointer, factor) in [("/alpha", self.alpha), ("/beta", self.beta)] {
             let Some(factor) = factor else { continue };
-            only(has_factors, pointer, "decoupled and relational", &mut faults);
+            only(
+                has_factors,
+                pointer,
+                "decoupled and relational",
+                &mut faults,
+            );
             faults.require(
                 (0.0..=1e6).contains(&factor),
                 pointer,
@@ -322,7 +332,11 @@ impl LossTerm {
         if let Some(margin) = self.margin {
             let is = name == DistillLossName::BoundedRegression;
             only(is, "/margin", "bounded_regression", &mut faults);
-            faults.require((0.0..=1e6).contains(&margin), "/margin", "must be from 0 to 1000000");
+            faults.require(
+                (0.0..=1e6).contains(&margin),
+                "/margin",
+                "must be from 0 to 1000000",
+            );
         }
         if let Some(pairs) = &self.pairs {
             only(
@@ -399,9 +413,8 @@ impl DistillParams {
 
     /// What the outputs are where neither the request nor a target tells.
     pub fn presumed_task(&self) -> Task {
-        let softmax = |term: &LossTerm| {
-            term.name.is_softmax() || term.name == DistillLossName::LogitsMse
-        };
+        let softmax =
+            |term: &LossTerm| term.name.is_softmax() || term.name == DistillLossName::LogitsMse;
         match self.losses.iter().any(softmax) {
             true => Task::Classification,
             false => Task::Embedding,

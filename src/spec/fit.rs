@@ -307,7 +307,11 @@ fn check_task_at(params: &Params, about: &InferredData, pointer: &str) -> Result
 }
 
 /// Losses must suit the task and the augmentation.
-fn check_losses(params: &DistillParams, about: &InferredData, pointer: &str) -> Result<(), Problem> {
+fn check_losses(
+    params: &DistillParams,
+    about: &InferredData,
+    pointer: &str,
+) -> Result<(), Problem> {
     let augment = params.finetune.augment.as_ref();
     let mixes = augment.is_some_and(|augment| augment.mixup.is_some() || augment.cutmix.is_some());
     for (index, term) in params.losses.iter().enumerate() {
@@ -387,13 +391,21 @@ pub fn check_outputs(
             match beyond {
                 Some(index) => refuse(
                     &format!("/class_map/{index}"),
-                    format!("is {}, the teacher has the classes 0 to {}", map[index], teacher - 1),
+                    format!(
+                        "is {}, the teacher has the classes 0 to {}",
+                        map[index],
+                        teacher - 1
+                    ),
                 ),
                 None => Ok(()),
             }
         }
         None if compares && teacher != student => refuse(
-            if params.student.is_some() { "/student" } else { "" },
+            if params.student.is_some() {
+                "/student"
+            } else {
+                ""
+            },
             format!(
                 "the teacher has {teacher} outputs and the student {student}; say with class_map which \
                  of the teacher's is which of the student's, or leave out the losses of outputs"

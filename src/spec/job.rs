@@ -299,18 +299,16 @@ impl Params {
     pub fn distillations(&self) -> Vec<(String, &DistillParams)> {
         match self {
             Self::Distill(distill) => vec![("/params".to_owned(), &**distill)],
-            Self::Pipeline(steps) => {
-                steps
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(index, step)| match step {
-                        Self::Distill(distill) => {
-                            Some((format!("/params/steps/{index}/params"), &**distill))
-                        }
-                        _ => None,
-                    })
-                    .collect()
-            }
+            Self::Pipeline(steps) => steps
+                .iter()
+                .enumerate()
+                .filter_map(|(index, step)| match step {
+                    Self::Distill(distill) => {
+                        Some((format!("/params/steps/{index}/params"), &**distill))
+                    }
+                    _ => None,
+                })
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -416,7 +414,8 @@ impl JobRequest {
         );
         for (pointer, distill) in params.distillations() {
             let student = distill.student.as_ref().and_then(|student| student.model);
-            let teaches = distill.teacher == TeacherChoice::Original || self.kind == JobKind::Distill;
+            let teaches =
+                distill.teacher == TeacherChoice::Original || self.kind == JobKind::Distill;
             faults.require(
                 student != Some(self.model)
                     || !teaches

@@ -81,6 +81,9 @@ pub struct ModelSummary {
 pub struct LayerInfo {
     pub name: String,
     pub operator: String,
+    /// The tensor that it makes: what `pairs` of a distillation name.
+    #[serde(default)]
+    pub output: String,
     /// Shape of the first output, for a batch of one; empty when unknown.
     pub output_shape: Vec<i64>,
     pub parameters: u64,

@@ -51,7 +51,7 @@ impl<'a> Programs<'a> {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 entry.insert(compile(self.graph, batch, self.closing, &self.tensors)?)
-            },
+            }
         })
     }
 }

@@ -150,7 +150,9 @@ impl Trainer<'_> {
             let order = self.data.train_order(self.seed, state.epoch);
             while state.batch < batches {
                 let started = Instant::now();
-                let batch = self.data.train_batch(&order, state.batch, self.view(state.step));
+                let batch = self
+                    .data
+                    .train_batch(&order, state.batch, self.view(state.step));
                 let (inputs, size) = feed(self.graph, self.device, &batch)?;
                 let program = programs.of(size)?;
                 let rate = self.params.optimizer.learning_rate

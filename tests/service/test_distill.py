@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import graph_tools
-from conftest import assert_problem
+from conftest import END_STATES, Server, assert_problem
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -500,3 +500,87 @@ def test_a_training_with_impossible_augmentation_fails_by_name(server, setting):
     job = server.wait(server.submit("train", setting.student, setting.dataset, {
         "epochs": 1, "augment": {"token_dropout": {"probability": 0.1, "token": 1}}}, data=DATA))
     assert job["status"] == "failed" and "token" in json.dumps(job["error"]["errors"])
+
+
+# Sequences
+
+
+class Tagger(nn.Module):
+    """Five numbers for each character, out of its neighbours; padding is masked in the mean."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Embedding(128, width), nn.Linear(width, width), nn.Linear(width, 5)
+
+    def forward(self, ids, attention_mask):
+        mask = attention_mask.unsqueeze(2).float()
+        x = self.embed(ids) * mask
+        mean = x.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+        return self.head(torch.tanh(self.mix(x + mean)))
+
+
+def test_tokens_are_distilled_one_by_one_and_padding_is_left_out(server):
+    text = (graph_tools.__doc__ + __doc__).encode() * 40
+    rows, length = 160, 12
+    ids = np.frombuffer(text[:rows * length], np.uint8).reshape(rows, length).astype(np.int64)
+    lengths = np.arange(rows) % 7 + 6
+    mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
+    ids = ids * mask
+    dataset = server.upload_dataset(saved(ids_train=ids[:128], attention_mask_train=mask[:128], ids_test=ids[128:],
+                                          attention_mask_test=mask[128:]), "characters")
+    torch.manual_seed(6)
+    teacher, student = Tagger(24), Tagger(6)
+    uploads = []
+    for module in (teacher, student):
+        file = io.BytesIO()
+        torch.onnx.export(module.eval(), (torch.from_numpy(ids[:2]), torch.from_numpy(mask[:2])), file, dynamo=False,
+                          opset_version=17, input_names=["ids", "attention_mask"], output_names=["y"],
+                          dynamic_axes={name: {0: "batch"} for name in ("ids", "attention_mask", "y")})
+        uploads.append((server.upload_model(file.getvalue(), "tagger"), file.getvalue()))
+    job = server.run("distill", uploads[0][0], dataset, {
+        "student": {"model": uploads[1][0]["id"]}, "losses": [{"name": "soft_targets", "temperature": 2}],
+        "finetune": {"epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 1, "weight_decay": 0},
+                     "schedule": {"name": "constant", "warmup_fraction": 0}},
+    }, data={"batch_size": 128, "validation_fraction": 0})
+    x = torch.from_numpy(ids[:128]), torch.from_numpy(mask[:128])
+    optimizer = torch.optim.SGD(student.parameters(), lr=1)
+    with torch.no_grad():
+        wanted = teacher(*x)
+    kept = x[1].bool()
+    soft_targets(student(*x)[kept], wanted[kept], None, 2.0).backward()
+    optimizer.step()
+    found = graph_tools.session_of(server.model_content(job["result"]["model"])).run(
+        None, {"ids": ids, "attention_mask": mask})[0]
+    with torch.no_grad():
+        everything = torch.from_numpy(ids), torch.from_numpy(mask)
+        logits, target = student(*everything).numpy(), teacher(*everything).numpy()
+    np.testing.assert_allclose(found, logits, atol=2e-4)
+    same = (logits[128:].argmax(2) == target[128:].argmax(2)).mean()
+    assert job["result"]["distill"]["agreement"]["top_1"] == pytest.approx(same, abs=0.01)
+
+
+# Interruptions
+
+
+def test_an_interrupted_distillation_ends_with_the_same_bytes(tmp_path):
+    def body(setting):
+        return {"student": {"width": 0.5}, "control": True, "losses": [
+            {**SOFT[0], "temperature": "learned"}, SOFT[1], {"name": "feature", "weight": 0.1}],
+            "finetune": {"epochs": 8, "augment": {"crop": {"padding": 1}}}}
+
+    with Server(tmp_path / "whole") as server:
+        setting = Setting(server)
+        whole = distill(server, setting, **body(setting))
+        wanted = server.model_content(whole["result"]["model"])
+    with Server(tmp_path / "parts", env={"SINTER_CHECKPOINT_SECONDS": "0"}) as server:
+        setting = Setting(server)
+        job = server.submit("distill", setting.teacher, setting.dataset, body(setting), data=DATA)
+        for phase in ("control", "distill"):
+            server.wait_for(job, lambda seen, phase=phase: (seen["progress"] or {}).get("phase") == phase
+                            and seen["progress"].get("step", 0) > 5 or seen["status"] in END_STATES)
+            server.restart()
+        job = server.wait(job)
+        assert job["status"] == "succeeded", job["error"]
+        assert "resumed" in {event["type"] for event in server.events(job)}
+        assert server.model_content(job["result"]["model"]) == wanted
+        assert job["result"]["distill"] == whole["result"]["distill"]

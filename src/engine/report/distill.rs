@@ -6,12 +6,21 @@ use super::text::{escape, metric, section, table, words};
 use crate::spec::result::{DistillOutcome, JobResult, Measurement, TeacherSource};
 
 pub(super) fn all(result: &JobResult) -> String {
-    let own = result.distill.iter().map(|outcome| (String::new(), outcome, result.after.as_ref()));
+    let own = result
+        .distill
+        .iter()
+        .map(|outcome| (String::new(), outcome, result.after.as_ref()));
     let steps = result.steps.iter().enumerate().filter_map(|(index, step)| {
         let outcome = step.distill.as_ref()?;
-        Some((format!(" in step {}", index + 1), outcome, Some(&step.after)))
+        Some((
+            format!(" in step {}", index + 1),
+            outcome,
+            Some(&step.after),
+        ))
     });
-    own.chain(steps).map(|(suffix, outcome, after)| one(&suffix, outcome, after)).collect()
+    own.chain(steps)
+        .map(|(suffix, outcome, after)| one(&suffix, outcome, after))
+        .collect()
 }
 
 fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> String {
@@ -46,7 +55,11 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
                 let value = metrics.and_then(|metrics| metrics.get(name));
                 value.map_or_else(|| "–".to_owned(), |value| metric(*value))
             };
-            let mut row = vec![escape(&words(name)), of(Some(&outcome.teacher)), metric(*value)];
+            let mut row = vec![
+                escape(&words(name)),
+                of(Some(&outcome.teacher)),
+                metric(*value),
+            ];
             if control.is_some() {
                 row.push(of(control));
             }
@@ -86,7 +99,10 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
         })
         .collect();
     if !pairs.is_empty() {
-        html.push_str(&table(&["loss", "of the teacher", "of the student", "projected"], &pairs));
+        html.push_str(&table(
+            &["loss", "of the teacher", "of the student", "projected"],
+            &pairs,
+        ));
     }
     section(&format!("Distillation{suffix}"), &html)
 }
