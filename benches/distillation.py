@@ -25,23 +25,27 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from pruning import Sinter, accuracy, exported, fashion_parts, mnist_parts, residual_network, spread, table, tuning
+from pruning import Refused, Sinter, accuracy, exported, fashion_parts, mnist_parts, residual_network, spread, table, tuning
 
 SOFT, HARD = {"name": "soft_targets", "temperature": 4, "weight": 0.9}, {"name": "cross_entropy", "weight": 0.1}
-# What each loss is mixed with, and how it weighs; found on the validation split of seed 100.
+# What each loss is mixed with, and how it weighs: chosen on the digits of seeds 0 to 2, which no table has.
+MILD = {**SOFT, "temperature": 2}
 LOSSES = {
-    "soft_targets": [SOFT, HARD],
-    "soft_targets, learned temperature": [{**SOFT, "temperature": "learned"}, HARD],
-    "standardized": [{"name": "standardized", "temperature": 2, "weight": 0.9}, HARD],
-    "decoupled": [{"name": "decoupled", "temperature": 4, "alpha": 1, "beta": 8, "weight": 0.2}, HARD],
-    "logits_mse": [{"name": "logits_mse", "weight": 0.5}, HARD],
-    "cosine": [{"name": "cosine", "weight": 5}, {**HARD, "weight": 1}],
+    "soft_targets": [MILD, HARD],
+    "soft_targets, T = 4": [SOFT, HARD],
+    "soft_targets, learned T": [{**SOFT, "temperature": "learned"}, HARD],
+    "standardized, T = 0.5": [{"name": "standardized", "temperature": 0.5, "weight": 0.9}, HARD],
+    "standardized, T = 2": [{"name": "standardized", "temperature": 2, "weight": 0.9}, HARD],
+    "decoupled": [{"name": "decoupled", "temperature": 2, "alpha": 1, "beta": 2, "weight": 0.5}, {**HARD, "weight": 1}],
+    "logits_mse": [{"name": "logits_mse", "weight": 0.1}, {**HARD, "weight": 1}],
+    "cosine": [{"name": "cosine", "weight": 2}, {**HARD, "weight": 1}],
     "similarity": [{"name": "similarity", "weight": 50}, {**HARD, "weight": 1}],
-    "relational": [{"name": "relational", "weight": 0.1}, {**HARD, "weight": 1}],
-    "contrastive": [{"name": "contrastive", "weight": 0.2}, {**HARD, "weight": 1}],
-    "feature": [{"name": "feature", "weight": 1}, {**HARD, "weight": 1}],
+    "relational": [{"name": "relational", "weight": {"from": 0.3, "to": 0}}, {**HARD, "weight": 1}],
+    "contrastive": [{"name": "contrastive", "weight": {"from": 0.02, "to": 0}}, {**HARD, "weight": 1}],
+    "feature": [{"name": "feature", "weight": {"from": 1, "to": 0}}, {**HARD, "weight": 1}],
     "attention_transfer": [{"name": "attention_transfer", "weight": 100}, {**HARD, "weight": 1}],
-    "soft_targets + similarity": [SOFT, HARD, {"name": "similarity", "weight": 20}],
+    "soft_targets + similarity": [MILD, HARD, {"name": "similarity", "weight": 50}],
+    "soft_targets + relational": [MILD, HARD, {"name": "relational", "weight": {"from": 0.3, "to": 0}}],
 }
 
 
@@ -102,7 +106,7 @@ class Found:
                                     for row, values in self.values.items()))
 
 
-def losses_table(given, parts_of, teacher_of, teacher_tuning, student_of, epochs, rate, columns):
+def losses_table(given, parts_of, teacher_of, teacher_tuning, student_of, batch, epochs, rate, columns):
     """A row for each loss; columns are names with numbers of epochs."""
     found = Found()
     for seed in given.seeds:
@@ -110,7 +114,7 @@ def losses_table(given, parts_of, teacher_of, teacher_tuning, student_of, epochs
         torch.manual_seed(seed)
         with Sinter(given.binary) as sinter:
             about = dict(dataset=sinter.upload_data(x, y, test_x, test_y), seed=seed,
-                         data={"batch_size": given.batch or 64, "validation_fraction": 0,
+                         data={"batch_size": given.batch or batch, "validation_fraction": 0,
                                "preprocess": {"scale": 1}})
             result, content = sinter.run("train", sinter.upload("models", fresh(teacher_of(), x.shape[1:])),
                                          {"weights": "reinitialize", **teacher_tuning}, **about)
@@ -120,25 +124,27 @@ def losses_table(given, parts_of, teacher_of, teacher_tuning, student_of, epochs
             for column in columns:
                 count = int(column.split()[0])
                 lessons = {"weights": "reinitialize", **tuning(count, rate, 0.01)}
-                if True:
-                    _, content = sinter.run("train", student, lessons, **about)
-                    found.note("labels alone", column, accuracy(content, test_x, test_y))
+                _, content = sinter.run("train", student, lessons, **about)
+                found.note("labels alone", column, accuracy(content, test_x, test_y))
                 if count > epochs:
                     continue
                 for name, losses in LOSSES.items():
                     if given.losses and name not in given.losses:
                         continue
-                    _, content = sinter.run("distill", teacher, {
-                        "student": {"model": student}, "losses": losses, "finetune": lessons}, **about)
-                    found.note(name, column, accuracy(content, test_x, test_y))
+                    try:
+                        _, content = sinter.run("distill", teacher, {
+                            "student": {"model": student}, "losses": losses, "finetune": lessons}, **about)
+                        found.note(name, column, accuracy(content, test_x, test_y))
+                    except Refused as refused:
+                        print(f"{name}: {refused}", flush=True)
     found.print("losses")
     return found
 
 
 def digits(given):
-    epochs = given.epochs or 30
+    epochs = given.epochs or 60
     losses_table(given, digits_parts, lambda: residual_network(1, 28, 42), tuning(30, 3e-3, 0.01),
-                 {"perceptron": lambda: perceptron(64, 5, 10), "tiny": tiny}[given.student], epochs, given.rate or 5e-3,
+                 {"perceptron": lambda: perceptron(64, 5, 10), "tiny": tiny}[given.student], 16, epochs, given.rate or 0.01,
                  [f"{epochs} epochs", f"{3 * epochs} epochs"])
 
 
@@ -147,7 +153,7 @@ def fashion(given):
     epochs = given.epochs or 6
     losses_table(given, lambda seed: fashion_parts(folder, given.images, seed),
                  lambda: residual_network(2, 16, 32, 64), tuning(8, 2e-3, 0.01),
-                 lambda: residual_network(2, 5, 10, 20), epochs, given.rate or 3e-3, [f"{epochs} epochs"])
+                 lambda: residual_network(2, 5, 10, 20), 64, epochs, given.rate or 3e-3, [f"{epochs} epochs"])
 
 
 def pruned(given):

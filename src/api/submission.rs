@@ -56,7 +56,7 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
             request.task,
             &params,
         )?;
-        check_task(&params, &fitted)?;
+        check_task(&params, &fitted, &dataset.summary)?;
         for (pointer, distill) in params.distillations() {
             check_distillation(
                 distill, &pointer, &params, &request, &models, dataset, &fitted,

@@ -6,9 +6,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Beta, Distribution, StandardNormal};
 
 use super::{Array, Batch};
-use crate::spec::augment::{Augment, Flip, Mix, Stretches};
+use crate::spec::augment::{Augment, Flip, Geometry, Mix, Stretches};
 use crate::spec::fit::InferredInput;
-use crate::spec::problem::{FieldError, Problem};
 
 /// What happens to the examples of one batch; the same for every model that sees them.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,61 +25,23 @@ pub struct Mixed {
     pub share: f32,
 }
 
-/// How the elements of one example lie: `channels` planes of `height` rows of `width`.
+/// An input's examples: how their elements lie, and what the stored zero became.
 #[derive(Debug, Clone, PartialEq)]
-struct Geometry {
-    channels: usize,
-    height: usize,
-    width: usize,
-    /// Whether the channels of a place lie side by side.
-    channels_last: bool,
-    /// By channel, or one for all: what the stored zero becomes.
+struct Canvas {
+    geometry: Geometry,
+    /// By channel, or one for all.
     zero: Vec<f32>,
-    /// Whether the elements are token numbers.
-    tokens: bool,
 }
 
-impl Geometry {
+impl Canvas {
     fn of(input: &InferredInput, array: &Array) -> Option<Self> {
-        let integers = !array.dtype.starts_with("float") && array.dtype != "uint8";
-        let (channels, height, width, channels_last) = match array.shape.as_slice() {
-            // Channels-last that the model wants channels-first has been turned by now.
-            [height, width, channels] if input.transposed => (*channels, *height, *width, false),
-            [width, channels] if input.transposed => (1, *channels, *width, false),
-            [height, width, channels] if *channels <= 4 && *height > 4 => {
-                (*channels, *height, *width, true)
-            }
-            [channels, height, width] => (*channels, *height, *width, false),
-            [height, width] => (1, *height, *width, false),
-            [width] => (1, 1, *width, false),
-            _ => return None,
-        };
         let of = |values: &[f64], channel: usize| values[channel.min(values.len() - 1)];
         let zero = |channel| (-of(&input.mean, channel) / of(&input.std, channel)) as f32;
         let varied = input.mean.len().max(input.std.len());
         Some(Self {
-            channels,
-            height,
-            width,
-            channels_last,
+            geometry: Geometry::of(input.transposed, &array.dtype, &array.shape)?,
             zero: (0..varied).map(zero).collect(),
-            tokens: integers && array.shape.len() == 1,
         })
-    }
-
-    fn elements(&self) -> usize {
-        self.channels * self.height * self.width
-    }
-
-    fn is_plane(&self) -> bool {
-        self.width > 1 && !self.tokens
-    }
-
-    fn index(&self, channel: usize, row: usize, column: usize) -> usize {
-        match self.channels_last {
-            true => (row * self.width + column) * self.channels + channel,
-            false => (channel * self.height + row) * self.width + column,
-        }
     }
 
     fn zero(&self, channel: usize) -> f32 {
@@ -98,10 +59,10 @@ impl Geometry {
             let clamp = |place: isize| place.clamp(0, size as isize) as usize;
             clamp(range.start)..clamp(range.end)
         };
-        for channel in 0..self.channels {
-            for row in inside(&rows, self.height) {
-                for column in inside(&columns, self.width) {
-                    fill(channel, self.index(channel, row, column));
+        for channel in 0..self.geometry.channels {
+            for row in inside(&rows, self.geometry.height) {
+                for column in inside(&columns, self.geometry.width) {
+                    fill(channel, self.geometry.index(channel, row, column));
                 }
             }
         }
@@ -115,33 +76,33 @@ impl Geometry {
         let before = example.to_vec();
         let inside = |place: isize, size: usize| (0..size as isize).contains(&place);
         self.fill(
-            0..self.height as isize,
-            0..self.width as isize,
+            0..self.geometry.height as isize,
+            0..self.geometry.width as isize,
             |channel, place| {
                 example[place] = self.zero(channel);
             },
         );
-        for row in 0..self.height {
+        for row in 0..self.geometry.height {
             let source = match draw.upside_down {
-                true => self.height - 1 - row,
+                true => self.geometry.height - 1 - row,
                 false => row,
             } as isize
                 - draw.down;
-            if !inside(source, self.height) {
+            if !inside(source, self.geometry.height) {
                 continue;
             }
-            for column in 0..self.width {
+            for column in 0..self.geometry.width {
                 let from = match draw.mirrored {
-                    true => self.width - 1 - column,
+                    true => self.geometry.width - 1 - column,
                     false => column,
                 } as isize
                     - draw.right;
-                if !inside(from, self.width) {
+                if !inside(from, self.geometry.width) {
                     continue;
                 }
-                for channel in 0..self.channels {
-                    example[self.index(channel, row, column)] =
-                        before[self.index(channel, source as usize, from as usize)];
+                for channel in 0..self.geometry.channels {
+                    example[self.geometry.index(channel, row, column)] =
+                        before[self.geometry.index(channel, source as usize, from as usize)];
                 }
             }
         }
@@ -187,7 +148,8 @@ impl Draw {
         }
     }
 
-    fn apply(&self, augment: &Augment, geometry: &Geometry, example: &mut [f32]) {
+    fn apply(&self, augment: &Augment, canvas: &Canvas, example: &mut [f32]) {
+        let geometry = &canvas.geometry;
         let (height, width) = (geometry.height as isize, geometry.width as isize);
         if geometry.is_plane() {
             // A row of values has no up and down.
@@ -197,13 +159,13 @@ impl Draw {
                 frequency: Vec::new(),
                 ..*self
             };
-            geometry.moved(example, &level);
-            let mut clear = |channel: usize, place: usize| example[place] = geometry.zero(channel);
+            canvas.moved(example, &level);
+            let mut clear = |channel: usize, place: usize| example[place] = canvas.zero(channel);
             if let Some(cutout) = augment.cutout {
                 let size = cutout.size as isize;
                 let start = |share: f64, all: isize| (share * all as f64) as isize - size / 2;
                 let (top, left) = (start(self.cutout.0, height), start(self.cutout.1, width));
-                geometry.fill(top..top + size, left..left + size, &mut clear);
+                canvas.fill(top..top + size, left..left + size, &mut clear);
             }
             let stretch = |(length, place): (f64, f64), size: u32, all: isize| {
                 let most = (size as isize).min(all);
@@ -213,12 +175,12 @@ impl Draw {
             };
             if let Some(mask) = augment.time_mask {
                 for &drawn in &self.time {
-                    geometry.fill(0..height, stretch(drawn, mask.size, width), &mut clear);
+                    canvas.fill(0..height, stretch(drawn, mask.size, width), &mut clear);
                 }
             }
             if let Some(mask) = augment.frequency_mask {
                 for &drawn in &self.frequency {
-                    geometry.fill(stretch(drawn, mask.size, height), 0..width, &mut clear);
+                    canvas.fill(stretch(drawn, mask.size, height), 0..width, &mut clear);
                 }
             }
         }
@@ -241,35 +203,6 @@ impl Draw {
     }
 }
 
-/// Whether `augment` can be done to these inputs.
-pub fn check(augment: &Augment, inputs: &[(&InferredInput, &Array)]) -> Result<(), Problem> {
-    let refuse = |pointer: &str, detail: &str| {
-        let pointer = format!("/params/augment{pointer}");
-        Err(Problem::invalid(vec![FieldError::new(pointer, detail)]))
-    };
-    let known: Vec<_> = inputs
-        .iter()
-        .filter_map(|(input, array)| Geometry::of(input, array))
-        .collect();
-    if augment.needs_planes()
-        && (known.len() < inputs.len() || !known.iter().any(Geometry::is_plane))
-    {
-        let detail = "crop, flip, cutout, cutmix and the masks need examples of 1 to 3 axes that are no \
-                      token numbers";
-        return refuse("", detail);
-    }
-    if augment.token_dropout.is_some() && !known.iter().any(|geometry| geometry.tokens) {
-        let detail = "needs an input of token numbers: integers in one axis";
-        return refuse("/token_dropout", detail);
-    }
-    let blended = augment.mixup.is_some() || augment.cutmix.is_some();
-    if blended && known.iter().any(|geometry| geometry.tokens) {
-        let detail = "token numbers can't be blended; leave out mixup and cutmix";
-        return refuse("", detail);
-    }
-    Ok(())
-}
-
 /// Changes the examples of a batch; `inputs` are in the order of the batch's.
 pub fn apply(view: &View, inputs: &[(&InferredInput, &Array)], batch: &mut Batch) {
     let augment = &view.augment;
@@ -277,23 +210,21 @@ pub fn apply(view: &View, inputs: &[(&InferredInput, &Array)], batch: &mut Batch
     let draws: Vec<Draw> = (0..batch.count)
         .map(|_| Draw::new(augment, &mut random))
         .collect();
-    let geometries: Vec<Option<Geometry>> = inputs
+    let canvases: Vec<Option<Canvas>> = inputs
         .iter()
-        .map(|(input, array)| Geometry::of(input, array))
+        .map(|(input, array)| Canvas::of(input, array))
         .collect();
-    for (geometry, elements) in geometries.iter().zip(&mut batch.inputs) {
-        let Some(geometry) = geometry else { continue };
-        for (draw, example) in draws
-            .iter()
-            .zip(elements.chunks_mut(geometry.elements().max(1)))
-        {
-            draw.apply(augment, geometry, example);
+    for (canvas, elements) in canvases.iter().zip(&mut batch.inputs) {
+        let Some(canvas) = canvas else { continue };
+        let size = canvas.geometry.elements().max(1);
+        for (draw, example) in draws.iter().zip(elements.chunks_mut(size)) {
+            draw.apply(augment, canvas, example);
         }
     }
-    mix(augment, &geometries, &mut random, batch);
+    mix(augment, &canvases, &mut random, batch);
     if let Some(noise) = augment.noise {
-        for (geometry, elements) in geometries.iter().zip(&mut batch.inputs) {
-            if geometry.as_ref().is_some_and(|geometry| geometry.tokens) {
+        for (canvas, elements) in canvases.iter().zip(&mut batch.inputs) {
+            if canvas.as_ref().is_some_and(|canvas| canvas.geometry.tokens) {
                 continue;
             }
             let size = (elements.len() / batch.count.max(1)).max(1);
@@ -305,12 +236,7 @@ pub fn apply(view: &View, inputs: &[(&InferredInput, &Array)], batch: &mut Batch
 }
 
 /// Mixup or CutMix with the examples in another order.
-fn mix(
-    augment: &Augment,
-    geometries: &[Option<Geometry>],
-    random: &mut ChaCha8Rng,
-    batch: &mut Batch,
-) {
+fn mix(augment: &Augment, canvases: &[Option<Canvas>], random: &mut ChaCha8Rng, batch: &mut Batch) {
     let boxes = match (augment.mixup, augment.cutmix) {
         (Some(_), Some(_)) => random.random_bool(0.5),
         (_, cutmix) => cutmix.is_some(),
@@ -318,38 +244,41 @@ fn mix(
     let Some(Mix { alpha }) = (if boxes { augment.cutmix } else { augment.mixup }) else {
         return;
     };
-    let mut share = match Beta::new(alpha, alpha) {
-        Ok(beta) => beta.sample(random).clamp(0.0, 1.0) as f32,
+    let drawn = match Beta::new(alpha, alpha) {
+        Ok(beta) => beta.sample(random).clamp(0.0, 1.0),
         Err(_) => 0.5,
     };
     let mut partners: Vec<usize> = (0..batch.count).collect();
     partners.shuffle(random);
     let centre: (f64, f64) = (random.random(), random.random());
-    for (index, elements) in batch.inputs.iter_mut().enumerate() {
+    let mut share = drawn as f32;
+    for (canvas, elements) in canvases.iter().zip(&mut batch.inputs) {
         let before = elements.clone();
         let size = elements.len() / batch.count.max(1);
-        let plane = geometries[index]
+        let plane = canvas
             .as_ref()
-            .filter(|geometry| geometry.is_plane());
-        let bounds = plane.filter(|_| boxes).map(|geometry| {
-            let side = f64::from(share).sqrt();
+            .filter(|canvas| boxes && canvas.geometry.is_plane());
+        let bounds = plane.map(|canvas| {
+            let Geometry { height, width, .. } = canvas.geometry;
+            // A row has one side to share.
+            let side = if height == 1 { drawn } else { drawn.sqrt() };
             let range = |centre: f64, all: usize| {
-                let half = side * all as f64 / 2.0;
-                let middle = centre * all as f64;
+                let (half, middle) = (side * all as f64 / 2.0, centre * all as f64);
                 let clamp = |place: f64| (place.round() as isize).clamp(0, all as isize);
                 clamp(middle - half)..clamp(middle + half)
             };
-            let rows = match geometry.height {
-                1 => 0..1,
-                height => range(centre.0, height),
+            let rows = if height == 1 {
+                0..1
+            } else {
+                range(centre.0, height)
             };
-            (geometry, rows, range(centre.1, geometry.width))
+            (canvas, rows, range(centre.1, width))
         });
         for (row, example) in elements.chunks_mut(size.max(1)).enumerate() {
             let partner = &before[partners[row] * size..][..size];
             match &bounds {
-                Some((geometry, rows, columns)) => {
-                    geometry.fill(rows.clone(), columns.clone(), |_, place| {
+                Some((canvas, rows, columns)) => {
+                    canvas.fill(rows.clone(), columns.clone(), |_, place| {
                         example[place] = partner[place];
                     });
                 }
@@ -361,10 +290,10 @@ fn mix(
                 }
             }
         }
-        if let Some((geometry, rows, columns)) = bounds {
+        if let Some((canvas, rows, columns)) = bounds {
             // The share of the label is that of the area, at the border too.
-            let area = rows.len() * columns.len();
-            share = area as f32 / (geometry.height * geometry.width) as f32;
+            let all = canvas.geometry.height * canvas.geometry.width;
+            share = (rows.len() * columns.len()) as f32 / all as f32;
         }
     }
     let width = batch.values.len() / batch.count.max(1);

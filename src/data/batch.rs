@@ -7,8 +7,6 @@ use rand::seq::SliceRandom;
 
 use super::augment::{self, Mixed, View};
 use super::{Array, Dataset, Elements, Split};
-use crate::spec::Problem;
-use crate::spec::augment::Augment;
 use crate::spec::dataset::Splits;
 use crate::spec::fit::{InferredData, InferredInput, split_sizes};
 use crate::spec::job::{DataOptions, Task};
@@ -210,11 +208,6 @@ impl Prepared {
         let test = self.dataset.test.as_ref().filter(|_| batch.in_test);
         let split = test.unwrap_or(&self.dataset.train);
         self.seen(split, &batch.indices, batch.view.clone())
-    }
-
-    /// Whether `augment` can be done to these examples.
-    pub fn check_augment(&self, augment: &Augment) -> Result<(), Problem> {
-        augment::check(augment, &self.arrays())
     }
 
     /// What the model takes, with the stored arrays.

@@ -27,7 +27,7 @@ pub(super) fn prepare(
     )?;
     pin(graph, &about);
     check_classes(graph, input, about.task, "/model")?;
-    check_task(params, &about)?;
+    check_task(params, &about, &input.summary)?;
     let target_column = input
         .summary
         .target

@@ -54,9 +54,6 @@ impl Job<'_> {
             .data
             .as_ref()
             .ok_or_else(|| Problem::new(422, "dataset_missing", "training needs a data set"))?;
-        if let Some(augment) = &params.augment {
-            data.check_augment(augment)?;
-        }
         let mut masks = BTreeMap::new();
         for exclusion in &self.sparse {
             masks.extend(weight::masks(&graph, exclusion));

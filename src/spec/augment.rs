@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::problem::Faults;
+use super::problem::{Faults, FieldError};
 
 /// Along which axis half of the examples are mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -105,9 +105,85 @@ pub struct Augment {
     pub noise: Option<Noise>,
 }
 
+/// How the elements of one example lie, once channels-last examples that a model wants channels-first
+/// have been turned: `channels` planes of `height` rows of `width`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    /// Whether the channels of a place lie side by side.
+    pub channels_last: bool,
+    /// Whether the elements are token numbers.
+    pub tokens: bool,
+}
+
+impl Geometry {
+    /// Of examples of `shape` as they are stored; `None` for those with more than three axes, or none.
+    pub fn of(transposed: bool, dtype: &str, shape: &[usize]) -> Option<Self> {
+        let integers = !dtype.starts_with("float") && dtype != "uint8";
+        let (channels, height, width, channels_last) = match shape {
+            [height, width, channels] if transposed => (*channels, *height, *width, false),
+            [width, channels] if transposed => (1, *channels, *width, false),
+            [height, width, channels] if *channels <= 4 && *height > 4 => {
+                (*channels, *height, *width, true)
+            }
+            [channels, height, width] => (*channels, *height, *width, false),
+            [height, width] => (1, *height, *width, false),
+            [width] => (1, 1, *width, false),
+            _ => return None,
+        };
+        Some(Self {
+            channels,
+            height,
+            width,
+            channels_last,
+            tokens: integers && shape.len() == 1,
+        })
+    }
+
+    pub fn elements(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Whether neighbours mean something.
+    pub fn is_plane(&self) -> bool {
+        self.width > 1 && !self.tokens
+    }
+
+    /// Where an element stands in its example.
+    pub fn index(&self, channel: usize, row: usize, column: usize) -> usize {
+        match self.channels_last {
+            true => (row * self.width + column) * self.channels + channel,
+            false => (channel * self.height + row) * self.width + column,
+        }
+    }
+}
+
 impl Augment {
+    /// Whether it can be done to these inputs; a fault points into this object.
+    pub fn check(&self, inputs: &[Option<Geometry>]) -> Result<(), FieldError> {
+        let known = || inputs.iter().flatten();
+        let all_known = inputs.iter().all(Option::is_some);
+        if self.needs_planes() && !(all_known && known().any(Geometry::is_plane)) {
+            let detail = "crop, flip, cutout, cutmix and the masks need examples of 1 to 3 axes that are \
+                          no token numbers";
+            return Err(FieldError::new("", detail));
+        }
+        if self.token_dropout.is_some() && !known().any(|geometry| geometry.tokens) {
+            let detail = "needs an input of token numbers: integers in one axis";
+            return Err(FieldError::new("/token_dropout", detail));
+        }
+        let blends = self.mixup.is_some() || self.cutmix.is_some();
+        if blends && known().any(|geometry| geometry.tokens) {
+            let detail = "token numbers can't be blended; leave out mixup and cutmix";
+            return Err(FieldError::new("", detail));
+        }
+        Ok(())
+    }
+
     /// Whether it works on planes of elements, as images and spectrograms are.
-    pub fn needs_planes(&self) -> bool {
+    fn needs_planes(&self) -> bool {
         self.crop.is_some()
             || self.flip.is_some()
             || self.cutout.is_some()

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::augment::Geometry;
 use super::dataset::{ArrayInfo, DatasetSummary, Splits, TargetInfo};
 use super::distill::{DistillLossName, DistillParams};
 use super::job::{DataOptions, Layout, Params, Task};
@@ -251,11 +252,20 @@ fn elements(shape: &[u64]) -> Option<u64> {
 }
 
 /// Losses and metrics must suit the task, which only the data tells.
-pub fn check_task(params: &Params, about: &InferredData) -> Result<(), Problem> {
-    check_task_at(params, about, "/params")
+pub fn check_task(
+    params: &Params,
+    about: &InferredData,
+    dataset: &DatasetSummary,
+) -> Result<(), Problem> {
+    check_task_at(params, about, dataset, "/params")
 }
 
-fn check_task_at(params: &Params, about: &InferredData, pointer: &str) -> Result<(), Problem> {
+fn check_task_at(
+    params: &Params,
+    about: &InferredData,
+    dataset: &DatasetSummary,
+    pointer: &str,
+) -> Result<(), Problem> {
     let task = about.task;
     let refuse = |pointer: String, what: String| {
         let task = serde_json::to_value(task).unwrap_or_default();
@@ -269,6 +279,21 @@ fn check_task_at(params: &Params, about: &InferredData, pointer: &str) -> Result
         }
         if train.label_smoothing > 0.0 && task != Task::Classification {
             return refuse(format!("{pointer}/label_smoothing"), "it".to_owned());
+        }
+        if let Some(augment) = &train.augment {
+            let geometry = |input: &InferredInput| {
+                let array = dataset
+                    .inputs
+                    .iter()
+                    .find(|array| array.name == input.array)?;
+                let shape: Vec<usize> = array.shape.iter().map(|&size| size as usize).collect();
+                Geometry::of(input.transposed, &array.dtype, &shape)
+            };
+            let geometries: Vec<_> = about.inputs.iter().map(geometry).collect();
+            let fault = augment.check(&geometries);
+            fault.map_err(|fault| {
+                Problem::invalid(vec![fault.under(&format!("{pointer}/augment"))])
+            })?;
         }
         if train.early_stopping.is_some() && about.splits.validation == 0 {
             let detail = "needs validation examples; raise data.validation_fraction".to_owned();
@@ -301,7 +326,12 @@ fn check_task_at(params: &Params, about: &InferredData, pointer: &str) -> Result
             }
         }
         Params::Pipeline(steps) => steps.iter().enumerate().try_for_each(|(index, step)| {
-            check_task_at(step, about, &format!("{pointer}/steps/{index}/params"))
+            check_task_at(
+                step,
+                about,
+                dataset,
+                &format!("{pointer}/steps/{index}/params"),
+            )
         }),
     }
 }

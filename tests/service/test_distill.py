@@ -496,10 +496,10 @@ def test_a_model_that_a_waiting_job_teaches_or_trains_stays(server, setting):
     assert server.delete(f"/v1/models/{student['id']}").status_code == 204
 
 
-def test_a_training_with_impossible_augmentation_fails_by_name(server, setting):
-    job = server.wait(server.submit("train", setting.student, setting.dataset, {
-        "epochs": 1, "augment": {"token_dropout": {"probability": 0.1, "token": 1}}}, data=DATA))
-    assert job["status"] == "failed" and "token" in json.dumps(job["error"]["errors"])
+def test_impossible_augmentation_is_422_with_its_pointer(server, setting):
+    body = {"kind": "train", "model": setting.student["id"], "dataset": setting.dataset["id"], "data": DATA,
+            "params": {"augment": {"token_dropout": {"probability": 0.1, "token": 1}}}}
+    assert_problem(server.post("/v1/jobs", json=body), 422, pointer="/params/augment/token_dropout")
 
 
 # Sequences
