@@ -15,7 +15,7 @@ use crate::exec::operand::plain;
 use crate::exec::value::{Value, dims, from_host, indices, reshape, with_rank};
 use crate::exec::{Device, ExecError};
 use crate::graph::Graph;
-use crate::spec::distill::{DistillLossName, DistillParams, LossTerm, Pairs, Temperature};
+use crate::spec::distill::{DistillLossName, LossTerm, Pairs, Temperature};
 use crate::spec::job::Task;
 use crate::train::{Kept, Loss, Objective, Seen};
 
@@ -62,13 +62,13 @@ pub struct Settled<'a> {
 impl Tuition {
     /// Finds the tensors of all losses. An error says of which loss and which model.
     pub fn new(
-        params: &DistillParams,
+        losses: &[LossTerm],
         teacher: &Graph,
         student: &Graph,
     ) -> Result<Self, (usize, &'static str, TapError)> {
         let mut terms = Vec::new();
         let mut needed = None;
-        for (index, spec) in params.losses.iter().enumerate() {
+        for (index, spec) in losses.iter().enumerate() {
             let mut pairs = Vec::new();
             if spec.name.takes_pairs() {
                 let of_teacher = |error| (index, "the teacher", error);

@@ -12,7 +12,9 @@ use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators
 use crate::exec::value::{dims, to_host};
 use crate::graph::Graph;
 use crate::spec::Problem;
-use crate::spec::distill::{Average, DistillParams, Student, StudentWeights, TeacherChoice};
+use crate::spec::distill::{
+    Average, DistillParams, LossTerm, Student, StudentWeights, TeacherChoice,
+};
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::check_outputs;
 use crate::spec::job::Task;
@@ -64,6 +66,10 @@ impl Job<'_> {
                 (teacher, data)
             }
         };
+        if params.student.is_some() {
+            // Zeros of an earlier pruning are not this model's.
+            self.sparse.clear();
+        }
         if let Some((kept, outcome)) = self.journal.recall(&stage) {
             self.data = Some(match &params.student {
                 None => data,
@@ -79,20 +85,17 @@ impl Job<'_> {
             Some(student) if made => (self.pinned(Some(student), graph), data),
             _ => self.student(key, &pointer, graph, &first, &first_data, params)?,
         };
-        if params.student.is_some() {
-            // Zeros of an earlier pruning are not this model's.
-            self.sparse.clear();
-        }
         self.journal.keep(&format!("{held}student"), &student);
         self.data = Some(student_data.clone());
         let (of_teacher, of_student) = (first_data.about.outputs, student_data.about.outputs);
         check_outputs(params, of_teacher, of_student, &pointer)?;
 
-        let tuition = Tuition::new(params, &first, &student).map_err(|(loss, whose, error)| {
-            let at = format!("{pointer}/losses/{loss}/pairs");
-            let error = FieldError::new(at, format!("{whose} {error}"));
-            Problem::invalid(vec![error]).with_code("tensor_not_found")
-        })?;
+        let tuition = settle(
+            &params.losses,
+            &first,
+            &student,
+            &format!("{pointer}/losses"),
+        )?;
         let teachers = self.teachers(&pointer, first, first_data, params)?;
         let finetune = self.lessons(params);
         let control = match params.control {
@@ -100,37 +103,16 @@ impl Job<'_> {
             true => Some(self.control(key, &student, &finetune)?),
         };
         let count = teachers.len() as u32;
-        let fixed = finetune.augment.is_none() && tuition.teacher_tensors.is_empty();
-        self.phase("teacher");
-        let device = self.device.clone();
-        let live = Teachers::live(
-            &teachers,
-            &device,
-            closing_operators(student_data.about.task),
-            &tuition.teacher_tensors,
-            params.average,
-            params.class_map.as_deref(),
-        );
         let lesson = Lesson {
-            key,
+            stage: &format!("{key}/train"),
+            phase: "distill",
             finetune: &finetune,
             tuition: &tuition,
+            average: params.average,
+            class_map: params.class_map.as_deref(),
         };
-        let (graph, (teacher, agreement), source) = match fixed {
-            true => {
-                std::fs::create_dir_all(self.journal.folder()).map_err(Problem::from)?;
-                let kept = live.kept(&student_data, self.journal.folder(), &device)?;
-                drop(teachers);
-                let graph = self.teach(&lesson, student, &kept)?;
-                let compared = self.compared(&graph, &kept)?;
-                (graph, compared, TeacherSource::Cached)
-            }
-            false => {
-                let graph = self.teach(&lesson, student, &live)?;
-                let compared = self.compared(&graph, &live)?;
-                (graph, compared, TeacherSource::Live)
-            }
-        };
+        let (graph, source, (teacher, agreement)) =
+            self.taught(&lesson, student, teachers, Self::compared)?;
         let helped = match &control {
             None => None,
             Some(control) => better(&self.tested(&graph)?, &control.metrics),
@@ -156,7 +138,7 @@ impl Job<'_> {
     }
 
     /// Where the request has the parameters of the step `key`.
-    fn pointer(&self, key: &str) -> String {
+    pub(super) fn pointer(&self, key: &str) -> String {
         match key.strip_prefix("step").filter(|index| !index.is_empty()) {
             Some(index) => format!("/params/steps/{index}/params"),
             None => "/params".to_owned(),
@@ -295,7 +277,40 @@ impl Job<'_> {
         Ok(found)
     }
 
-    /// Trains the student by its teachers.
+    /// Trains a student by teachers that answer live, or, where their answers never change, out of what
+    /// they said once; and what `then` finds about the two.
+    pub(super) fn taught<T>(
+        &mut self,
+        lesson: &Lesson,
+        student: Graph,
+        teachers: Vec<Teacher>,
+        then: impl FnOnce(&Self, &Graph, &Teachers) -> Result<T, Ended>,
+    ) -> Result<(Graph, TeacherSource, T), Ended> {
+        let data = self.data.clone().ok_or_else(no_data)?;
+        let device = self.device.clone();
+        let tensors = &lesson.tuition.teacher_tensors;
+        self.phase("teacher");
+        let live = Teachers::live(
+            &teachers,
+            &device,
+            closing_operators(data.about.task),
+            tensors,
+            lesson.average,
+            lesson.class_map,
+        );
+        if lesson.finetune.augment.is_some() || !tensors.is_empty() {
+            let graph = self.teach(lesson, student, &live)?;
+            let found = then(self, &graph, &live)?;
+            return Ok((graph, TeacherSource::Live, found));
+        }
+        std::fs::create_dir_all(self.journal.folder()).map_err(Problem::from)?;
+        let kept = live.kept(&data, self.journal.folder(), &device)?;
+        drop(teachers);
+        let graph = self.teach(lesson, student, &kept)?;
+        let found = then(self, &graph, &kept)?;
+        Ok((graph, TeacherSource::Cached, found))
+    }
+
     fn teach(
         &mut self,
         lesson: &Lesson,
@@ -317,8 +332,7 @@ impl Job<'_> {
             objective: Some(&objective),
             ..Purpose::default()
         };
-        let stage = format!("{}/train", lesson.key);
-        self.train_past(&stage, "distill", student, finetune, purpose)
+        self.train_past(lesson.stage, lesson.phase, student, finetune, purpose)
     }
 
     /// The default metrics of the test split; none without labels.
@@ -402,11 +416,29 @@ impl Job<'_> {
     }
 }
 
-/// What a student is taught.
-struct Lesson<'a> {
-    key: &'a str,
-    finetune: &'a TrainParams,
-    tuition: &'a Tuition,
+/// What a student is taught, and how.
+pub(super) struct Lesson<'a> {
+    /// The stage of the training.
+    pub stage: &'a str,
+    pub phase: &'a str,
+    pub finetune: &'a TrainParams,
+    pub tuition: &'a Tuition,
+    pub average: Average,
+    pub class_map: Option<&'a [u32]>,
+}
+
+/// Settles which tensors the losses at `pointer` look at.
+pub(super) fn settle(
+    losses: &[LossTerm],
+    teacher: &Graph,
+    student: &Graph,
+    pointer: &str,
+) -> Result<Tuition, Problem> {
+    Tuition::new(losses, teacher, student).map_err(|(loss, whose, error)| {
+        let at = format!("{pointer}/{loss}/pairs");
+        let error = FieldError::new(at, format!("{whose} {error}"));
+        Problem::invalid(vec![error]).with_code("tensor_not_found")
+    })
 }
 
 fn no_data() -> Problem {

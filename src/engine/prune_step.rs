@@ -8,20 +8,25 @@ mod within;
 use std::collections::BTreeMap;
 
 use super::child::Ended;
+use super::distill_step::{Lesson, settle};
 use super::job::Job;
 use crate::data::{Prepared, Role};
+use crate::distill::Teacher;
 use crate::exec::Device;
 use crate::graph::{Cut, Graph, cost_of_one, layers};
 use crate::prune::calibration::Calibration;
 use crate::prune::schedule::{share, target_at};
 use crate::prune::{Exclusion, PruneError, asked, reconstruct};
+use crate::spec::Problem;
 use crate::spec::child::Level;
+use crate::spec::distill::{Average, LossTerm};
 use crate::spec::evaluate::MetricName;
 use crate::spec::model::LayerInfo;
 use crate::spec::prune::{PruneParams, Storage};
 use crate::spec::result::{
     LayerChange, PlanCost, PruneOutcome, PrunePlan, PruneStage, Sensitivity, StageName,
 };
+use crate::spec::train::TrainParams;
 use crate::train::{Calibrator, Evaluator, Loss, measure_latencies, recalibrate};
 use cutting::{Cutting, Found, Made, Start};
 
@@ -85,7 +90,7 @@ impl Job<'_> {
             Some((kept, start)) => (self.pinned(kept, graph), start),
             None => {
                 let start = Start::of(&graph, params, &exclusion)?;
-                if timed {
+                if timed || !params.distill.is_empty() {
                     self.journal.keep(&unpruned, &graph);
                 }
                 self.journal.record(&key_of("start"), &start, &graph)?;
@@ -105,7 +110,7 @@ impl Job<'_> {
                 }
                 None => {
                     self.phase("prune");
-                    let reference = self.journal.kept(&unpruned);
+                    let reference = self.journal.kept(&unpruned).filter(|_| timed);
                     let reference = reference.map(|kept| self.pinned(Some(kept), graph.clone()));
                     let reference = reference.as_ref().unwrap_or(&graph);
                     let (made, borne) =
@@ -151,7 +156,10 @@ impl Job<'_> {
                     }
                 }
                 let stage = key_of(&format!("{step}/finetune"));
-                graph = self.train(&stage, "finetune", graph, &part)?;
+                graph = match params.distill.as_slice() {
+                    [] => self.train(&stage, "finetune", graph, &part)?,
+                    losses => self.retaught(key, &stage, &unpruned, graph, &part, losses)?,
+                };
                 stages.extend(self.stage(step, StageName::Finetuned, &graph)?);
             }
         }
@@ -171,6 +179,46 @@ impl Job<'_> {
             }
         };
         Ok((graph, outcome))
+    }
+
+    /// Trains what is left by what the model was before the first cut, which the journal keeps under
+    /// the name `unpruned`.
+    fn retaught(
+        &mut self,
+        key: &str,
+        stage: &str,
+        unpruned: &str,
+        graph: Graph,
+        finetune: &TrainParams,
+        losses: &[LossTerm],
+    ) -> Result<Graph, Ended> {
+        if let Some((kept, ())) = self.journal.recall(stage) {
+            return Ok(self.pinned(kept, graph));
+        }
+        let data = self
+            .data
+            .clone()
+            .ok_or_else(|| Problem::new(422, "dataset_missing", "distillation needs a data set"))?;
+        let teacher = self.pinned(self.journal.kept(unpruned), graph.clone());
+        let pointer = format!(
+            "{}/distill",
+            self.pointer(key.split('/').next().unwrap_or(key))
+        );
+        let tuition = settle(losses, &teacher, &graph, &pointer)?;
+        let lesson = Lesson {
+            stage,
+            phase: "finetune",
+            finetune,
+            tuition: &tuition,
+            average: Average::Logits,
+            class_map: None,
+        };
+        let teachers = vec![Teacher {
+            graph: teacher,
+            data,
+        }];
+        let (graph, ..) = self.taught(&lesson, graph, teachers, |_, _, _| Ok(()))?;
+        Ok(graph)
     }
 
     /// Makes the cut of `step`, as `start` and `reference` say of the graph before the first. With the first

@@ -357,6 +357,22 @@ impl LossTerm {
     }
 }
 
+/// Every fault of a sum of losses, with pointers relative to the list.
+pub(super) fn loss_faults(losses: &[LossTerm]) -> Faults {
+    let mut faults = Faults::default();
+    faults.require((1..=16).contains(&losses.len()), "", "needs 1 to 16 losses");
+    for (index, term) in losses.iter().enumerate() {
+        faults.extend_under(&format!("/{index}"), term.faults());
+    }
+    let teaches = |term: &LossTerm| term.name != DistillLossName::CrossEntropy;
+    faults.require(
+        losses.iter().any(teaches),
+        "",
+        "cross_entropy alone has nothing of a teacher; add another loss",
+    );
+    faults
+}
+
 /// Parameters of a `distill` job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -444,20 +460,7 @@ impl DistillParams {
             ),
             Some(student) => self.student_faults(student, &mut faults),
         }
-        faults.require(
-            (1..=16).contains(&self.losses.len()),
-            "/losses",
-            "needs 1 to 16 losses",
-        );
-        for (index, term) in self.losses.iter().enumerate() {
-            faults.extend_under(&format!("/losses/{index}"), term.faults());
-        }
-        let teaches = |term: &LossTerm| term.name != DistillLossName::CrossEntropy;
-        faults.require(
-            self.losses.iter().any(teaches),
-            "/losses",
-            "cross_entropy alone has nothing of the teacher; add another, or ask for the kind `train`",
-        );
+        faults.extend_under("/losses", loss_faults(&self.losses));
         faults.require(self.teachers.len() <= 16, "/teachers", "must be at most 16");
         let needs_features = self.losses.iter().any(|term| term.name.takes_pairs());
         faults.require(

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::augment::Geometry;
 use super::dataset::{ArrayInfo, DatasetSummary, Splits, TargetInfo};
-use super::distill::{DistillLossName, DistillParams};
+use super::distill::{DistillLossName, DistillParams, LossTerm};
 use super::job::{DataOptions, Layout, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
@@ -305,12 +305,21 @@ fn check_task_at(
     match params {
         Params::Train(train) => training(train, pointer),
         Params::Prune(prune) => match &prune.finetune {
-            Some(finetune) => training(finetune, &format!("{pointer}/finetune")),
+            Some(finetune) => {
+                training(finetune, &format!("{pointer}/finetune"))?;
+                check_losses(
+                    &prune.distill,
+                    finetune,
+                    about,
+                    &format!("{pointer}/distill"),
+                )
+            }
             None => Ok(()),
         },
         Params::Distill(distill) => {
             training(&distill.finetune, &format!("{pointer}/finetune"))?;
-            check_losses(distill, about, pointer)
+            let at = format!("{pointer}/losses");
+            check_losses(&distill.losses, &distill.finetune, about, &at)
         }
         Params::Evaluate(evaluate) => {
             let unsuited = evaluate
@@ -338,13 +347,14 @@ fn check_task_at(
 
 /// Losses must suit the task and the augmentation.
 fn check_losses(
-    params: &DistillParams,
+    losses: &[LossTerm],
+    finetune: &TrainParams,
     about: &InferredData,
     pointer: &str,
 ) -> Result<(), Problem> {
-    let augment = params.finetune.augment.as_ref();
+    let augment = finetune.augment.as_ref();
     let mixes = augment.is_some_and(|augment| augment.mixup.is_some() || augment.cutmix.is_some());
-    for (index, term) in params.losses.iter().enumerate() {
+    for (index, term) in losses.iter().enumerate() {
         let name = term.name.as_str();
         let suits = match term.name {
             loss if loss.is_softmax() => about.task == Task::Classification,
@@ -352,7 +362,7 @@ fn check_losses(
             DistillLossName::CrossEntropy => about.task != Task::Embedding,
             _ => true,
         };
-        let at = format!("{pointer}/losses/{index}");
+        let at = format!("{pointer}/{index}");
         let refuse = |detail: String| Err(Problem::invalid(vec![FieldError::new(&*at, detail)]));
         if !suits {
             let task = serde_json::to_value(about.task).unwrap_or_default();

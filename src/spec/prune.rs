@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::distill::{LossTerm, loss_faults};
 use super::problem::Faults;
 use super::train::TrainParams;
 
@@ -260,6 +261,10 @@ pub struct PruneParams {
     /// than the unpruned layer.
     #[serde(default)]
     pub round_to: Option<u32>,
+    /// Losses by which the model as it was before the first cut teaches what is left in each
+    /// fine-tuning, as `distill` has them; the labels alone teach when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distill: Vec<LossTerm>,
     /// Largest share that any one layer (group) loses.
     #[serde(default = "default_max_layer_sparsity")]
     pub max_layer_sparsity: f64,
@@ -406,6 +411,21 @@ impl PruneParams {
             "/calibration/examples",
             "must be from 1 to 65536",
         );
+        if !self.distill.is_empty() {
+            faults.require(
+                self.finetune.is_some(),
+                "/distill",
+                "teaches in fine-tuning; say how long with `finetune`",
+            );
+            faults.require(
+                self.finetune
+                    .as_ref()
+                    .is_none_or(|train| train.loss.is_none()),
+                "/finetune/loss",
+                "follows from `distill` here; remove it",
+            );
+            faults.extend_under("/distill", loss_faults(&self.distill));
+        }
         if let Some(norm) = self.norm {
             faults.require(matches!(norm, 1 | 2), "/norm", "must be 1 or 2");
             faults.require(

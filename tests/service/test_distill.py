@@ -400,6 +400,28 @@ def test_prune_then_distil_from_the_original(server, setting):
     assert before == after < 0.4 * sparse["result"]["before"]["parameters"]
 
 
+def test_fine_tuning_by_the_original_is_pruning_and_distilling(server, setting):
+    prune = {"target": {"macs_ratio": 0.5}, "criterion": "taylor"}
+    finetune = {"epochs": 3}
+    apart = server.run("pipeline", setting.teacher, setting.dataset, {"steps": [
+        {"kind": "prune", "params": prune},
+        {"kind": "distill", "params": {"teacher": "original", "losses": SOFT, "finetune": finetune}},
+    ]}, data=DATA)
+    together = server.run("prune", setting.teacher, setting.dataset, {**prune, "distill": SOFT, "finetune": finetune},
+                          data=DATA)
+    alone = server.run("prune", setting.teacher, setting.dataset, {**prune, "finetune": finetune}, data=DATA)
+    contents = [server.model_content(job["result"]["model"]) for job in (apart, together, alone)]
+    assert contents[0] == contents[1] != contents[2]
+    body = {"kind": "prune", "model": setting.teacher["id"], "dataset": setting.dataset["id"]}
+    for params, pointer in [
+        ({**prune, "distill": SOFT}, "/params/distill"),
+        ({**prune, "finetune": finetune, "distill": [{"name": "cross_entropy"}]}, "/params/distill"),
+        ({**prune, "finetune": finetune, "distill": [{"name": "cosine", "alpha": 1}]}, "/params/distill/0/alpha"),
+        ({**prune, "finetune": finetune, "distill": [{"name": "bounded_regression"}]}, "/params/distill/0"),
+    ]:
+        assert_problem(server.post("/v1/jobs", json={**body, "params": params}), 422, pointer=pointer)
+
+
 # Refusals
 
 
