@@ -150,12 +150,14 @@ impl Observer for Watch<'_> {
         if !value.is_finite() {
             return;
         }
-        self.journal.add_point(name, step, value);
-        self.voice.say(&Message::Metric {
-            name: name.to_owned(),
-            step,
-            value,
-        });
+        // A control stands beside the other training, not before it.
+        let name = match (self.phase, name.split_once('/')) {
+            ("control", Some(("train", curve))) => format!("control/{curve}"),
+            ("control", Some((split, curve))) => format!("control_{split}/{curve}"),
+            _ => name.to_owned(),
+        };
+        self.journal.add_point(&name, step, value);
+        self.voice.say(&Message::Metric { name, step, value });
     }
 
     fn trained(&mut self, step: u64, steps: u64, epoch: u32, epochs: u32) {

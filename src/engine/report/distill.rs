@@ -79,6 +79,7 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
         .map(|(name, value)| vec![escape(&words(name)), metric(*value)])
         .collect();
     if !agreement.is_empty() {
+        html.push_str("<p class=\"quiet\">How near the student is to its teachers:</p>\n");
         html.push_str(&table(&["student beside teacher", ""], &agreement));
     }
     let pairs: Vec<Vec<String>> = outcome
@@ -99,6 +100,9 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
         })
         .collect();
     if !pairs.is_empty() {
+        html.push_str(
+            "<p class=\"quiet\">Tensors that were compared, with the shape of one example:</p>\n",
+        );
         html.push_str(&table(
             &["loss", "of the teacher", "of the student", "projected"],
             &pairs,
