@@ -521,10 +521,10 @@ mod tests {
     #[test]
     fn kinds_that_do_not_exist_yet_are_refused_by_name() {
         let mut posted = request(json!({}));
-        posted.kind = JobKind::Distill;
+        posted.kind = JobKind::Search;
         let problem = posted.validate().unwrap_err();
         assert_eq!(problem.code, "kind_not_supported");
-        assert!(problem.detail.contains("distill"));
+        assert!(problem.detail.contains("search"));
     }
 
     #[test]
