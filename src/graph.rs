@@ -143,7 +143,7 @@ impl Graph {
     }
 
     /// Forgets the recorded shapes of values inside the graph, which an edit has made wrong.
-    fn forget_recorded_shapes(&mut self) {
+    pub(crate) fn forget_recorded_shapes(&mut self) {
         self.frame.graph.get_or_insert_default().value_info.clear();
     }
 
@@ -238,7 +238,7 @@ impl Graph {
     }
 
     /// Weights that pruning may set to zero one by one, or whose slices are channels: the kernels
-    /// of convolutions and matrix products, with the index of the node that uses them first.
+    /// of convolutions, matrix products and recurrent layers, with the index of the node that uses them first.
     pub fn kernels(&self) -> BTreeMap<&str, usize> {
         let mut kernels = BTreeMap::new();
         for (node_index, node) in self.nodes.iter().enumerate() {
@@ -246,6 +246,7 @@ impl Graph {
                 let place = match family(node) {
                     Some(Family::Conv | Family::ConvTranspose) => index == 1,
                     Some(Family::Gemm | Family::MatMul) => index < 2,
+                    Some(Family::Recurrent) => matches!(index, 1 | 2),
                     _ => false,
                 };
                 if place

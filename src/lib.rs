@@ -25,6 +25,7 @@ pub mod graph;
 pub mod host;
 pub mod onnx;
 pub mod prune;
+pub mod search;
 pub mod train;
 
 pub mod demo;

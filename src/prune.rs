@@ -10,12 +10,14 @@ pub mod calibration;
 pub mod importance;
 mod least_squares;
 pub mod removal;
+pub mod rigl;
 pub mod schedule;
 pub mod select;
+pub mod slimming;
 mod sparsegpt;
 pub mod weight;
 
-pub use least_squares::reconstruct;
+pub use least_squares::{Change, reconstruct};
 
 use std::collections::BTreeMap;
 

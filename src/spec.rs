@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod problem;
 pub mod prune;
 pub mod result;
+pub mod search;
 pub mod train;
 
 pub use problem::{FieldError, Problem};

@@ -85,7 +85,7 @@ impl Builder {
             // One number by itself is an INT but for the attributes that are lists.
             let list = !matches!(
                 name,
-                "group" | "axis" | "transB" | "keepdims" | "num_outputs"
+                "group" | "axis" | "transB" | "keepdims" | "num_outputs" | "hidden_size"
             );
             AttributeProto {
                 name: Some(name.to_owned()),
@@ -310,8 +310,9 @@ impl Builder {
 
     fn tokens_step(&mut self, x: &str, (length, width): (usize, usize)) -> (String, Kind) {
         let same = Kind::Tokens(length, width);
-        match self.random.random_range(0..4) {
+        match self.random.random_range(0..5) {
             0 => (self.layer_norm(x, width), same),
+            3 => self.recurrent(x, (length, width)),
             1 => {
                 let y = self.attention(x, (length, width));
                 (self.node("Add", &[x, &y], &[]), same)
@@ -331,6 +332,47 @@ impl Builder {
                 )
             }
         }
+    }
+
+    /// A recurrent layer of one or two directions, from a state of zeros that is or isn't named.
+    fn recurrent(&mut self, x: &str, (length, width): (usize, usize)) -> (String, Kind) {
+        let (operator, gates) = [("RNN", 1), ("GRU", 3), ("LSTM", 4)][self.pick(&[0, 1, 2])];
+        let (directions, hidden) = (self.pick(&[1, 2]), self.pick(&[4, 6]));
+        let turned = self.node("Transpose", &[x], &[("perm", &[1, 0, 2])]);
+        let rows = gates * hidden;
+        let kernel = self.weight(&[directions, rows, width], 0.0);
+        let recurrence = self.weight(&[directions, rows, hidden], 0.0);
+        let mut inputs = vec![turned, kernel, recurrence];
+        inputs.push(match self.chance(0.7) {
+            true => self.weight(&[directions, 2 * rows], 0.0),
+            false => String::new(),
+        });
+        if self.chance(0.5) {
+            let shape = self.constant(&[directions as i64, BATCH as i64, hidden as i64]);
+            let zeros = self.node("ConstantOfShape", &[&shape], &[]);
+            inputs.extend([String::new(), zeros.clone()]);
+            if operator == "LSTM" {
+                inputs.push(zeros);
+                if self.chance(0.5) {
+                    inputs.push(self.weight(&[directions, 3 * hidden], 0.0));
+                }
+            }
+        }
+        let names: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let y = self.node(operator, &names, &[("hidden_size", &[hidden as i64])]);
+        if directions == 2 {
+            let node = self.nodes.last_mut().expect("the layer");
+            node.attribute.push(AttributeProto {
+                name: Some("direction".to_owned()),
+                r#type: Some(attribute_type::STRING),
+                s: Some(b"bidirectional".to_vec()),
+                ..AttributeProto::default()
+            });
+        }
+        let y = self.node("Transpose", &[&y], &[("perm", &[2, 0, 1, 3])]);
+        let shape = self.constant(&[0, 0, (directions * hidden) as i64]);
+        let y = self.node("Reshape", &[&y, &shape], &[]);
+        (y, Kind::Tokens(length, directions * hidden))
     }
 
     fn attention(&mut self, x: &str, (length, width): (usize, usize)) -> String {

@@ -20,6 +20,7 @@ use crate::spec::fit::check_outputs;
 use crate::spec::job::Task;
 use crate::spec::problem::FieldError;
 use crate::spec::prune::PruneParams;
+use crate::spec::prune::Rigl;
 use crate::spec::result::{
     DistillControl, DistillOutcome, DistillPair, DistillTerm, TeacherSource,
 };
@@ -110,6 +111,7 @@ impl Job<'_> {
             tuition: &tuition,
             average: params.average,
             class_map: params.class_map.as_deref(),
+            rigl: None,
         };
         let (graph, source, (teacher, agreement)) =
             self.taught(&lesson, student, teachers, Self::compared)?;
@@ -330,6 +332,7 @@ impl Job<'_> {
         };
         let purpose = Purpose {
             objective: Some(&objective),
+            rigl: lesson.rigl,
             ..Purpose::default()
         };
         self.train_past(lesson.stage, lesson.phase, student, finetune, purpose)
@@ -425,6 +428,8 @@ pub(super) struct Lesson<'a> {
     pub tuition: &'a Tuition,
     pub average: Average,
     pub class_map: Option<&'a [u32]>,
+    /// How the zeros of a pruning move.
+    pub rigl: Option<Rigl>,
 }
 
 /// Settles which tensors the losses at `pointer` look at.

@@ -10,19 +10,21 @@ use std::collections::BTreeMap;
 use super::child::Ended;
 use super::distill_step::{Lesson, settle};
 use super::job::Job;
+use super::train_step::Purpose;
 use crate::data::{Prepared, Role};
 use crate::distill::Teacher;
 use crate::exec::Device;
 use crate::graph::{Cut, Graph, cost_of_one, layers};
 use crate::prune::calibration::Calibration;
 use crate::prune::schedule::{share, target_at};
-use crate::prune::{Exclusion, PruneError, asked, reconstruct};
+use crate::prune::{Change, Exclusion, PruneError, asked, reconstruct, slimming};
 use crate::spec::Problem;
 use crate::spec::child::Level;
-use crate::spec::distill::{Average, LossTerm};
+use crate::spec::distill::Average;
 use crate::spec::evaluate::MetricName;
+use crate::spec::job::Task;
 use crate::spec::model::LayerInfo;
-use crate::spec::prune::{PruneParams, Storage};
+use crate::spec::prune::{PruneParams, Slimming, Storage};
 use crate::spec::result::{
     LayerChange, PlanCost, PruneOutcome, PrunePlan, PruneStage, Sensitivity, StageName,
 };
@@ -64,6 +66,9 @@ impl Job<'_> {
         if params.schedule.rewind.is_some() {
             graph = self.train_dense(key, graph, params)?;
         }
+        if let (Some(slimming), Some(finetune)) = (params.slimming, &params.finetune) {
+            graph = self.slimmed(key, graph, slimming, finetune)?;
+        }
         if params.granularity.has_zeros() {
             self.sparse.push(Exclusion::new(&params.exclude));
         }
@@ -73,6 +78,38 @@ impl Job<'_> {
         }?;
         self.journal.forget(&rewind::point(key));
         Ok(pruned)
+    }
+
+    /// Trains the model that is to be pruned so that scales of batch normalisation become small.
+    fn slimmed(
+        &mut self,
+        key: &str,
+        graph: Graph,
+        slimming: Slimming,
+        finetune: &TrainParams,
+    ) -> Result<Graph, Ended> {
+        let finetune = TrainParams {
+            epochs: slimming.epochs,
+            ..finetune.clone()
+        };
+        let task = self.data.as_ref().map(|data| data.about.task);
+        let task = task.unwrap_or(Task::Classification);
+        let objective = slimming::Slimming {
+            loss: Loss::of_training(&finetune, task, finetune.label_smoothing),
+            strength: slimming.strength as f32,
+            scales: slimming::Slimming::scales(&graph),
+        };
+        let purpose = Purpose {
+            objective: Some(&objective),
+            ..Purpose::default()
+        };
+        self.train_past(
+            &format!("{key}/slimming"),
+            "slimming",
+            graph,
+            &finetune,
+            purpose,
+        )
     }
 
     /// Prunes `graph` to the targets that are met by the graph itself.
@@ -156,9 +193,14 @@ impl Job<'_> {
                     }
                 }
                 let stage = key_of(&format!("{step}/finetune"));
-                graph = match params.distill.as_slice() {
-                    [] => self.train(&stage, "finetune", graph, &part)?,
-                    losses => self.retaught(key, &stage, &unpruned, graph, &part, losses)?,
+                graph = if params.distill.is_empty() {
+                    let purpose = Purpose {
+                        rigl: params.schedule.rigl,
+                        ..Purpose::default()
+                    };
+                    self.train_past(&stage, "finetune", graph, &part, purpose)?
+                } else {
+                    self.retaught(key, &stage, &unpruned, graph, &part, params)?
                 };
                 stages.extend(self.stage(step, StageName::Finetuned, &graph)?);
             }
@@ -190,11 +232,12 @@ impl Job<'_> {
         unpruned: &str,
         graph: Graph,
         finetune: &TrainParams,
-        losses: &[LossTerm],
+        params: &PruneParams,
     ) -> Result<Graph, Ended> {
         if let Some((kept, ())) = self.journal.recall(stage) {
             return Ok(self.pinned(kept, graph));
         }
+        let losses = &params.distill;
         let data = self
             .data
             .clone()
@@ -212,6 +255,7 @@ impl Job<'_> {
             tuition: &tuition,
             average: Average::Logits,
             class_map: None,
+            rigl: params.schedule.rigl,
         };
         let teachers = vec![Teacher {
             graph: teacher,
@@ -263,17 +307,26 @@ impl Job<'_> {
         let Some(data) = &self.data else {
             return Ok(());
         };
-        if let (Some(cut), true) = (cut, params.recovery.reconstruct) {
+        let recovery = &params.recovery;
+        let change = match (recovery.reconstruct, recovery.correct_bias) {
+            (true, _) => Some(Change::Kernels),
+            (false, true) => Some(Change::Offsets),
+            (false, false) => None,
+        };
+        let change = change.zip(cut);
+        if let Some((change, cut)) = change {
             self.phase("reconstruct");
             let calibrator = calibrator(&self.device, data, params);
-            let skipped = reconstruct(before, graph, cut, exclusion, &calibrator)?;
+            let skipped = reconstruct(before, graph, cut, exclusion, change, &calibrator)?;
             if !skipped.is_empty() {
                 self.voice.info(
                     "not_reconstructed",
                     format!("too large for least squares: {}", skipped.join(", ")),
                 );
             }
-        } else if params.recovery.recalibrate {
+        }
+        let reconstructed = change.is_some_and(|(change, _)| change == Change::Kernels);
+        if recovery.recalibrate && !reconstructed {
             self.phase("recalibrate");
             recalibrate(graph, &self.device, data)?;
         }

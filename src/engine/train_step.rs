@@ -13,6 +13,7 @@ use crate::prune::weight;
 use crate::spec::Problem;
 use crate::spec::child::{Message, Progress};
 use crate::spec::job::Params;
+use crate::spec::prune::Rigl;
 use crate::spec::train::{StartWeights, TrainParams};
 use crate::train::{Loss, Objective, Observer, TrainError, TrainState, Trainer, reinitialize};
 
@@ -23,6 +24,8 @@ pub(super) struct Purpose<'a> {
     pub point: Option<(u32, String)>,
     /// The loss of the parameters or the task where `None`.
     pub objective: Option<&'a dyn Objective>,
+    /// How the zeros of a pruning move.
+    pub rigl: Option<Rigl>,
 }
 
 impl Job<'_> {
@@ -46,7 +49,11 @@ impl Job<'_> {
         params: &TrainParams,
         purpose: Purpose,
     ) -> Result<Graph, Ended> {
-        let Purpose { point, objective } = purpose;
+        let Purpose {
+            point,
+            objective,
+            rigl,
+        } = purpose;
         if let Some((kept, ())) = self.journal.recall(key) {
             return Ok(self.pinned(kept, graph));
         }
@@ -88,6 +95,7 @@ impl Job<'_> {
             seed: self.seed,
             steps_before,
             masks: &masks,
+            rigl,
         };
         let mut watch = Watch {
             point,
@@ -122,7 +130,11 @@ pub(super) fn planned_steps(params: &Params, batches: usize) -> u64 {
     let of = |train: &TrainParams| u64::from(train.epochs) * batches as u64;
     match params {
         Params::Train(train) => of(train),
-        Params::Prune(prune) => prune.finetune.as_ref().map_or(0, of) * prune.trainings(),
+        Params::Prune(prune) => {
+            let slimming = prune.slimming.map_or(0, |slimming| slimming.epochs);
+            prune.finetune.as_ref().map_or(0, of) * prune.trainings()
+                + u64::from(slimming) * batches as u64
+        }
         Params::Distill(distill) => of(&distill.finetune) * (1 + u64::from(distill.control)),
         Params::Evaluate(_) => 0,
         Params::Pipeline(steps) => steps.iter().map(|step| planned_steps(step, batches)).sum(),

@@ -31,8 +31,9 @@ pub struct Cost {
 /// Counts parameters and, where `shapes` (for a batch of `batch`) are known, MACs.
 ///
 /// Parameters are what training changes; running statistics of batch normalisation and scalar
-/// constants are none. MACs are those of convolutions and matrix products: for each output
-/// element the length of the sum behind it; a zero weight counts like any other.
+/// constants are none. MACs are those of convolutions, matrix products and recurrent layers: for each
+/// output element (each gate at each step) the length of the sum behind it; a zero weight counts like any
+/// other.
 pub fn cost(graph: &Graph, shapes: Option<(&Shapes, usize)>) -> Cost {
     let trainable = graph.trainable();
     let mut seen = BTreeSet::new();
@@ -111,6 +112,17 @@ fn node_macs(graph: &Graph, index: usize, shapes: &Shapes) -> u64 {
                 .and_then(|a| a.dims.last().copied())
                 .unwrap_or(0);
             output * sum as u64
+        }
+        Some(Family::Recurrent) => {
+            let dims = |index: usize| {
+                let known = shapes.get(node.input_at(index)?)?;
+                Some(known.dims.as_slice())
+            };
+            let Some([first, second, _]) = dims(0) else {
+                return 0;
+            };
+            let weights = elements(node.input_at(1)) + elements(node.input_at(2));
+            (first * second) as u64 * weights
         }
         _ => 0,
     }

@@ -55,8 +55,19 @@ pub struct Group {
 /// Numbers inside the graph that count channels and must follow a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fix {
-    /// The `group` attribute of a depthwise convolution: as many as `axis` keeps.
-    GroupCount { node: usize, axis: Vec<Atom> },
+    /// An attribute that counts channels, the `group` of a depthwise convolution for instance: as many as
+    /// `axis` keeps.
+    Count {
+        node: usize,
+        attribute: &'static str,
+        axis: Vec<Atom>,
+    },
+    /// An input of zeros, one for each channel, that says what its absence says.
+    Zeros {
+        node: usize,
+        input: usize,
+        axis: Vec<Atom>,
+    },
     /// Element `index` of the constant that is input `input` of `node`.
     Constant {
         node: usize,
@@ -167,7 +178,17 @@ pub fn output_axis(node: &NodeProto, kernel: &str, rank: usize) -> usize {
         "Gemm" => usize::from(node.int("transA").unwrap_or(0) == 1),
         "MatMul" if node.input_at(1) == Some(kernel) => rank - 1,
         "MatMul" => rank - 2,
+        "RNN" | "GRU" | "LSTM" => 1,
         _ => 0,
+    }
+}
+
+/// How many times over a kernel of `node` has its output channels: once for each gate of a recurrent layer.
+pub fn gates(node: &NodeProto) -> usize {
+    match node.operator() {
+        "GRU" => 3,
+        "LSTM" => 4,
+        _ => 1,
     }
 }
 

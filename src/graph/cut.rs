@@ -23,8 +23,10 @@ pub enum CutError {
 pub struct Cut {
     /// By weight and axis, the indices that stay.
     pub kept: BTreeMap<(String, usize), Vec<usize>>,
-    /// `group` attributes by node.
-    group_counts: BTreeMap<usize, i64>,
+    /// Attributes that count channels, by node.
+    counts: BTreeMap<(usize, &'static str), i64>,
+    /// Inputs of zeros that are left out, by node.
+    zeros: Vec<(usize, usize)>,
     /// Elements of constants by node and input.
     constants: BTreeMap<(usize, usize), Vec<(usize, i64)>>,
     /// Sizes of a Split's parts by node.
@@ -39,7 +41,8 @@ impl Cut {
         let count = |axis: &[u32]| axis.iter().filter(|atom| stays(atom)).count() as i64;
         let mut cut = Self {
             kept: BTreeMap::new(),
-            group_counts: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            zeros: Vec::new(),
             constants: BTreeMap::new(),
             split_sizes: BTreeMap::new(),
         };
@@ -51,8 +54,17 @@ impl Cut {
         }
         for fix in couplings.fixes() {
             match fix {
-                Fix::GroupCount { node, axis } => {
-                    cut.group_counts.insert(*node, count(axis));
+                Fix::Count {
+                    node,
+                    attribute,
+                    axis,
+                } => {
+                    cut.counts.insert((*node, attribute), count(axis));
+                }
+                Fix::Zeros { node, input, axis } => {
+                    if !axis.iter().all(stays) {
+                        cut.zeros.push((*node, *input));
+                    }
                 }
                 Fix::Constant {
                     node,
@@ -82,8 +94,11 @@ impl Cut {
                 *tensor = tensor.select(*axis, kept);
             }
         }
-        for (&node, &count) in &self.group_counts {
-            result.nodes[node].set_int("group", count);
+        for (&(node, attribute), &count) in &self.counts {
+            result.nodes[node].set_int(attribute, count);
+        }
+        for &(node, input) in &self.zeros {
+            result.nodes[node].input[input].clear();
         }
         for (&(node, input), elements) in &self.constants {
             // A constant of its own, since another node may read the old numbers.
@@ -138,7 +153,7 @@ impl Graph {
     }
 
     /// `wanted`, with a number behind it where the name is taken.
-    pub(super) fn unused_name(&self, wanted: &str) -> String {
+    pub(crate) fn unused_name(&self, wanted: &str) -> String {
         let taken = |name: &str| {
             self.initializers.contains_key(name)
                 || self
@@ -156,7 +171,7 @@ impl Graph {
             .expect("there are more numbers than names")
     }
 
-    pub(super) fn drop_unused_initializers(&mut self) {
+    pub(crate) fn drop_unused_initializers(&mut self) {
         let captured: Vec<BTreeSet<String>> = self
             .nodes
             .iter()

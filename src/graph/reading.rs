@@ -4,7 +4,7 @@ use super::params::{self, RuleError, Window};
 use super::{Family, Graph, family};
 use crate::onnx::proto::NodeProto;
 
-/// The kernel of a convolution or matrix product, and the value that it is multiplied with.
+/// The kernel of a convolution, matrix product or recurrent layer, and the value that it is multiplied with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     /// Index of the node.
@@ -24,6 +24,9 @@ pub enum Form {
     /// `[channels, outputs]`, or the other way round where `turned`; the data have the channels on their
     /// last axis, or the one before that.
     Product { turned: bool, last: bool },
+    /// `[directions, gates · hidden units, channels]` of a recurrent layer; the data have the channels on
+    /// their last axis and the examples on axis `example`.
+    Gates { example: usize },
 }
 
 impl Reading {
@@ -32,8 +35,34 @@ impl Reading {
     pub fn all(graph: &Graph) -> Vec<Self> {
         let nodes = graph.nodes.iter().enumerate();
         nodes
-            .filter_map(|(index, node)| Self::of(graph, index, node))
+            .flat_map(|(index, node)| match family(node) {
+                Some(Family::Recurrent) => Self::of_gates(graph, index, node),
+                _ => Vec::from_iter(Self::of(graph, index, node)),
+            })
             .collect()
+    }
+
+    /// The two kernels of a recurrent layer: the second reads what the layer itself said a step before.
+    fn of_gates(graph: &Graph, index: usize, node: &NodeProto) -> Vec<Self> {
+        let batch_first = node.int("layout").unwrap_or(0) == 1;
+        let made = node.output.first().map(String::as_str);
+        let made = made.filter(|name| !name.is_empty());
+        let ways = [
+            (node.input_at(0), usize::from(!batch_first)),
+            (made, if batch_first { 0 } else { 2 }),
+        ];
+        let ways = ways.into_iter().enumerate();
+        ways.filter_map(|(way, (data, example))| {
+            let (kernel, data) = (node.input_at(way + 1)?, data?);
+            let weight = graph.initializers.get(kernel)?.floats().is_some();
+            (weight && !graph.initializers.contains_key(data)).then(|| Self {
+                node: index,
+                kernel: kernel.to_owned(),
+                data: data.to_owned(),
+                form: Form::Gates { example },
+            })
+        })
+        .collect()
     }
 
     fn of(graph: &Graph, index: usize, node: &NodeProto) -> Option<Self> {
@@ -78,7 +107,16 @@ impl Reading {
     pub fn channel_axis(&self, rank: usize) -> usize {
         match self.form {
             Form::Product { last, .. } => rank - if last { 1 } else { 2 },
+            Form::Gates { .. } => rank - 1,
             _ => 1,
+        }
+    }
+
+    /// The axis of the data that has the examples.
+    pub fn example_axis(&self) -> usize {
+        match self.form {
+            Form::Gates { example } => example,
+            _ => 0,
         }
     }
 
@@ -88,6 +126,7 @@ impl Reading {
             Form::Convolution { .. } => 1,
             Form::Transposed => 0,
             Form::Product { turned, .. } => usize::from(turned),
+            Form::Gates { .. } => 2,
         }
     }
 
@@ -123,14 +162,15 @@ impl Reading {
                 true => second,
                 false => first,
             },
+            Form::Gates { .. } => index % dims[2],
         }
     }
 
     /// The kernel as matrices `[outputs of a group, features]`, one for each group; `None` for
-    /// transposed convolutions.
+    /// transposed convolutions and recurrent layers.
     pub fn matrix(&self, dims: &[usize]) -> Option<KernelMatrix> {
         match self.form {
-            Form::Transposed => None,
+            Form::Transposed | Form::Gates { .. } => None,
             Form::Convolution { groups } => Some(KernelMatrix {
                 groups,
                 outputs: dims[0] / groups,
@@ -146,7 +186,7 @@ impl Reading {
         }
     }
 
-    /// The features that each position's outputs are made of; `None` for transposed convolutions.
+    /// The features that each position's outputs are made of; `None` where there is no [`Self::matrix`].
     /// `data` is the shape of what is read and `kernel` that of the kernel.
     pub fn features(
         &self,
@@ -155,7 +195,7 @@ impl Reading {
         kernel: &[usize],
     ) -> Result<Option<Features>, RuleError> {
         Ok(match self.form {
-            Form::Transposed => None,
+            Form::Transposed | Form::Gates { .. } => None,
             Form::Convolution { groups } => Some(Features::Windows {
                 window: params::window(&graph.nodes[self.node], &data[2..], Some(&kernel[2..]))?,
                 input: data[2..].to_vec(),

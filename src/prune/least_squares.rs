@@ -34,6 +34,13 @@ fn positions(all: usize, wanted: usize, seed: u64) -> Vec<usize> {
     (0..wanted).map(|_| random.random_range(0..all)).collect()
 }
 
+/// What is changed behind a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Kernels,
+    Offsets,
+}
+
 /// One kernel to be looked at, and how many positions of the calibration data.
 pub(super) struct Looked<'a> {
     pub reading: &'a Reading,
@@ -212,16 +219,19 @@ fn offset_of(graph: &Graph, reading: &Reading) -> Offset {
 
 /// Changes the kernels behind a cut so that their results are as near to those of the original as they can
 /// be, kernel by kernel in the order of the graph, each on the values that the changed ones before it
-/// give (He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, eq. 5, here
+/// give (`Kernels`: He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, eq. 5, here
 /// with a ridge, for all layers and with their offsets). Running statistics of batch normalisation fit the
 /// results after it and must not be measured anew: least squares takes from the variance what it can't
-/// explain, and normalising that away again costs most of what is gained. Returns the names of kernels that
-/// were too large for it.
+/// explain, and normalising that away again costs most of what is gained. `Offsets` changes no kernel, and each
+/// offset so that the mean of the results is that of the original (Nagel et al., "Data-Free Quantization
+/// Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, with means of data). Returns the
+/// names of kernels that were too large for it.
 pub fn reconstruct(
     original: &Graph,
     pruned: &mut Graph,
     cut: &Cut,
     exclusion: &Exclusion,
+    change: Change,
     calibration: &dyn Calibration,
 ) -> Result<Vec<String>, PruneError> {
     let readings = Reading::all(pruned);
@@ -262,7 +272,7 @@ pub fn reconstruct(
         let (now, later) = rest.split_at(fitting.count().max(1));
         let results = results_of(original, now, cut, calibration)?;
         for (looked, results) in now.iter().zip(results) {
-            improve(pruned, looked, &results, calibration)?;
+            improve(pruned, looked, &results, change, calibration)?;
         }
         rest = later;
     }
@@ -369,6 +379,7 @@ fn improve(
     pruned: &mut Graph,
     looked: &Looked,
     results: &[Vec<f32>],
+    change: Change,
     calibration: &dyn Calibration,
 ) -> Result<(), PruneError> {
     let name = &looked.reading.kernel;
@@ -427,7 +438,11 @@ fn improve(
         for index in 0..matrix.features {
             squares[(index, index)] += ridge.max(f64::MIN_POSITIVE);
         }
-        let Some(better) = solve(&squares, &now, &missing) else {
+        let found = match change {
+            Change::Kernels => solve(&squares, &now, &missing),
+            Change::Offsets => Some(now),
+        };
+        let Some(better) = found else {
             // No data, or all of it zero: nothing is known, and nothing changes.
             return Ok(());
         };

@@ -6,8 +6,8 @@ use super::calibration::Calibration;
 use super::importance;
 use super::{Exclusion, PruneError, blocked};
 use crate::graph::blocks::Blocks;
-use crate::graph::coupling::{Couplings, Group, Unit, output_axis};
-use crate::graph::{Cut, Family, Graph, family, feeds_for_batch, infer};
+use crate::graph::coupling::{Couplings, Group, Unit, gates, output_axis};
+use crate::graph::{Cut, Graph, feeds_for_batch, infer};
 use crate::spec::prune::{Granularity, PruneParams};
 use crate::spec::result::Blocked;
 
@@ -120,11 +120,12 @@ impl Removal {
                 matched = true;
                 let dims = &graph.initializers[kernel].dims;
                 let axis = output_axis(&graph.nodes[node], kernel, dims.len());
-                if let Some(&channel) = channels.iter().find(|&&channel| channel >= dims[axis]) {
+                let all = dims[axis] / gates(&graph.nodes[node]);
+                if let Some(&channel) = channels.iter().find(|&&channel| channel >= all) {
                     return Err(PruneError::KeptOutside {
                         node: graph.nodes[node].label().to_owned(),
                         channel,
-                        channels: dims[axis],
+                        channels: all,
                     });
                 }
                 for (group, own) in self.groups.iter().enumerate() {
@@ -155,9 +156,9 @@ impl Removal {
         }
     }
 
-    /// Names of the nodes whose outputs the units of a group are; of blocks, the sum that ends each.
-    pub fn members(&self, graph: &Graph, group: usize) -> Vec<String> {
-        let nodes: Vec<usize> = match &self.kind {
+    /// The nodes whose outputs the units of a group are; of blocks, the sum that ends each.
+    pub fn nodes(&self, group: usize) -> Vec<usize> {
+        match &self.kind {
             Kind::Channels(couplings) => {
                 let own = couplings.group_of_node.iter();
                 own.filter(|&(_, &of)| of == group)
@@ -165,9 +166,13 @@ impl Removal {
                     .collect()
             }
             Kind::Blocks(blocks) => blocks.blocks.iter().map(|block| block.add).collect(),
-        };
+        }
+    }
+
+    /// Their names.
+    pub fn members(&self, graph: &Graph, group: usize) -> Vec<String> {
         let label = |node: usize| graph.nodes[node].label().to_owned();
-        nodes.into_iter().map(label).collect()
+        self.nodes(group).into_iter().map(label).collect()
     }
 
     /// The error that there is nothing to remove, with the reasons.
@@ -181,16 +186,6 @@ impl Removal {
                 blocks.blocked.iter().map(why).collect()
             }
         };
-        if matches!(self.kind, Kind::Channels(_)) {
-            for node in &graph.nodes {
-                if family(node) == Some(Family::Recurrent) {
-                    let (label, operator) = (node.label(), node.operator());
-                    reasons.insert(format!(
-                        "the hidden units of `{label}` ({operator}) stay together"
-                    ));
-                }
-            }
-        }
         if reasons.is_empty() {
             reasons.insert(
                 match self.kind {

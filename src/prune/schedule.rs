@@ -45,6 +45,7 @@ mod tests {
             steps: 2,
             curve: Curve::Cubic,
             rewind: None,
+            rigl: None,
         };
         assert_eq!(share(&schedule, 1), 0.875);
         assert_eq!(share(&schedule, 2), 1.0);

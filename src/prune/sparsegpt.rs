@@ -14,32 +14,57 @@ const BLOCK: usize = 128;
 /// What is added to the diagonal of the Hessian, by its mean.
 const DAMPING: f64 = 1e-2;
 
+/// Which weights become zero.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Zeros {
+    /// So many.
+    Count(usize),
+    /// All but `n` of each `m` neighbours along the axis of inputs.
+    NOfM { n: usize, m: usize },
+}
+
 /// One kernel with the Hessian of its results' squared error.
 pub(super) struct Layer {
     matrix: KernelMatrix,
+    /// The feature of each column: neighbours that are looked at together stand side by side.
+    order: Vec<usize>,
+    /// Columns that have all their neighbours.
+    whole: usize,
     /// By group: `U` with `UᵀU = H⁻¹`, upper triangular.
     factors: Vec<DMatrix<f64>>,
-    /// By group: features that are always zero.
+    /// By group: columns that are always zero.
     dead: Vec<Vec<bool>>,
 }
 
 impl Layer {
-    /// `None` where the kernel is no matrix, or too large a one.
+    /// For zeros of `neighbours` inputs at once; `None` where the kernel is no matrix, or too large a one.
     pub fn of(
         graph: &Graph,
         reading: &Reading,
         calibration: &dyn Calibration,
+        neighbours: usize,
     ) -> Result<Option<Self>, PruneError> {
         let kernel = &graph.initializers[&reading.kernel];
         let Some(looked) = Looked::at(reading, kernel, calibration.examples()) else {
             return Ok(None);
         };
+        let inputs = kernel.dims[reading.input_axis()];
+        let taps = looked.matrix.features / inputs.max(1);
+        let order = (0..inputs).step_by(neighbours).flat_map(|first| {
+            let near = first..(first + neighbours).min(inputs);
+            (0..taps).flat_map(move |tap| near.clone().map(move |input| input * taps + tap))
+        });
         let mut layer = Self {
             matrix: looked.matrix,
+            order: order.collect(),
+            whole: inputs / neighbours * neighbours * taps,
             factors: Vec::new(),
             dead: Vec::new(),
         };
-        for mut hessian in second_moments(graph, &looked, calibration)? {
+        for moments in second_moments(graph, &looked, calibration)? {
+            let mut hessian = moments
+                .select_rows(&layer.order)
+                .select_columns(&layer.order);
             let damping = (DAMPING * hessian.diagonal().mean()).max(f64::MIN_POSITIVE);
             let dead: Vec<bool> = hessian.diagonal().iter().map(|&h| h == 0.0).collect();
             for (index, dead) in dead.iter().enumerate() {
@@ -61,12 +86,11 @@ impl Layer {
     pub fn saliencies(&self, weights: &[f32]) -> Vec<f64> {
         let mut all = vec![0.0; weights.len()];
         for (group, factors) in self.factors.iter().enumerate() {
-            for feature in 0..self.matrix.features {
-                let column = factors.column(feature);
-                let inverse = column.iter().map(|u| u * u).sum::<f64>();
+            for (column, &feature) in self.order.iter().enumerate() {
+                let inverse = factors.column(column).iter().map(|u| u * u).sum::<f64>();
                 for output in 0..self.matrix.outputs {
                     let place = self.matrix.index(group, output, feature);
-                    let dead = self.dead[group][feature];
+                    let dead = self.dead[group][column];
                     let weight = if dead { 0.0 } else { f64::from(weights[place]) };
                     all[place] = weight * weight / inverse;
                 }
@@ -75,9 +99,9 @@ impl Layer {
         all
     }
 
-    /// Sets `count` weights to zero column by column and lets those behind make up for it (Frantar and Alistarh,
-    /// "SparseGPT", ICML 2023, algorithm 1).
-    pub fn prune(&self, weights: &mut [f32], count: usize) {
+    /// Sets weights to zero column by column and lets those behind make up for it (Frantar and Alistarh,
+    /// "SparseGPT", ICML 2023, algorithm 1, and section 3.3 for `n` of `m`).
+    pub fn prune(&self, weights: &mut [f32], zeros: Zeros) {
         let KernelMatrix {
             groups,
             outputs,
@@ -86,19 +110,26 @@ impl Layer {
         } = self.matrix;
         let all = (groups * outputs * features).max(1);
         // How many are gone after so many of all, so that the sum comes out.
-        let due = |seen: usize| (count as f64 * seen as f64 / all as f64).round() as usize;
+        let due = |seen: usize| match zeros {
+            Zeros::Count(count) => (count as f64 * seen as f64 / all as f64).round() as usize,
+            Zeros::NOfM { .. } => 0,
+        };
+        let width = match zeros {
+            Zeros::Count(_) => BLOCK,
+            Zeros::NOfM { m, .. } => BLOCK.div_ceil(m) * m,
+        };
         let (mut seen, mut gone) = (0, 0);
         for (group, factors) in self.factors.iter().enumerate() {
-            let mut w = DMatrix::from_fn(outputs, features, |output, feature| {
-                let place = self.matrix.index(group, output, feature);
-                if self.dead[group][feature] {
+            let mut w = DMatrix::from_fn(outputs, features, |output, column| {
+                let place = self.matrix.index(group, output, self.order[column]);
+                if self.dead[group][column] {
                     0.0
                 } else {
                     f64::from(weights[place])
                 }
             });
-            for start in (0..features).step_by(BLOCK) {
-                let end = (start + BLOCK).min(features);
+            for start in (0..features).step_by(width) {
+                let end = (start + width).min(features);
                 let cost = |w: &DMatrix<f64>, output: usize, feature: usize| {
                     (w[(output, feature)] / factors[(feature, feature)]).powi(2)
                 };
@@ -116,6 +147,19 @@ impl Layer {
                 }
                 let mut errors = DMatrix::<f64>::zeros(outputs, end - start);
                 for feature in start..end {
+                    if let Zeros::NOfM { n, m } = zeros
+                        && feature < self.whole
+                        && feature.is_multiple_of(m)
+                    {
+                        for output in 0..outputs {
+                            let mut near: Vec<usize> = (feature..feature + m).collect();
+                            let of = |&column: &usize| cost(&w, output, column);
+                            near.sort_by(|a, b| of(a).total_cmp(&of(b)));
+                            for column in &near[..m - n] {
+                                zero[(output, column - start)] = true;
+                            }
+                        }
+                    }
                     for output in 0..outputs {
                         if !zero[(output, feature - start)] {
                             continue;
@@ -136,9 +180,9 @@ impl Layer {
                 }
             }
             for output in 0..outputs {
-                for feature in 0..features {
+                for (column, &feature) in self.order.iter().enumerate() {
                     let place = self.matrix.index(group, output, feature);
-                    weights[place] = w[(output, feature)] as f32;
+                    weights[place] = w[(output, column)] as f32;
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::calibration::Calibration;
 use super::importance::{self, Saliencies};
-use super::sparsegpt::Layer;
+use super::sparsegpt::{Layer, Zeros};
 use super::{Exclusion, PruneError};
 use crate::graph::Graph;
 use crate::graph::reading::Reading;
@@ -127,10 +127,10 @@ pub fn sparsify(
                 continue;
             };
             if counts[kernel] > 0
-                && let Some(layer) = Layer::of(graph, &reading, calibration)?
+                && let Some(layer) = Layer::of(graph, &reading, calibration, 1)?
             {
                 change(graph, &reading.kernel, |weights| {
-                    layer.prune(weights, counts[kernel]);
+                    layer.prune(weights, Zeros::Count(counts[kernel]));
                 });
                 counts[kernel] = 0;
             }
@@ -148,11 +148,13 @@ pub fn sparsify(
 
 /// Sets all but the `n` most important of each `m` neighbours along the axis of inputs to zero (Mishra et
 /// al., "Accelerating Sparse Deep Neural Networks", 2021, section 3). Neighbours that are fewer than `m` at
-/// the end of an axis stay. Returns the share of zeros in all prunable weights.
+/// the end of an axis stay. `sparsegpt` corrects what stays. Returns the share of zeros in all prunable
+/// weights.
 pub fn keep_n_of_m(
     graph: &mut Graph,
     saliencies: &Saliencies,
     params: &PruneParams,
+    calibration: Option<&dyn Calibration>,
 ) -> Result<f64, PruneError> {
     let names: Vec<String> = saliencies.keys().cloned().collect();
     let (n, m) = params.n_of_m();
@@ -167,6 +169,14 @@ pub fn keep_n_of_m(
         let inner: usize = dims[axis + 1..].iter().product();
         let outer: usize = dims[..axis].iter().product();
         found |= dims[axis] >= m;
+        if let (Criterion::Sparsegpt, Some(calibration)) = (params.criterion, calibration)
+            && let Some(layer) = Layer::of(graph, &reading, calibration, m)?
+        {
+            change(graph, &reading.kernel, |weights| {
+                layer.prune(weights, Zeros::NOfM { n, m });
+            });
+            continue;
+        }
         change(graph, &reading.kernel, |weights| {
             for (block, place) in (0..outer).flat_map(|b| (0..inner).map(move |i| (b, i))) {
                 for first in (0..dims[axis] / m * m).step_by(m) {
@@ -216,7 +226,7 @@ fn own_costs(
     let mut costs = BTreeMap::new();
     for reading in Reading::all(graph) {
         if names.contains(&reading.kernel)
-            && let Some(layer) = Layer::of(graph, &reading, calibration)?
+            && let Some(layer) = Layer::of(graph, &reading, calibration, 1)?
         {
             let weights = graph.initializers[&reading.kernel].floats();
             costs.insert(

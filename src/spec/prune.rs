@@ -90,6 +90,9 @@ pub struct Recovery {
     /// Changes the kernels behind a cut so that their results are those of the original as nearly as
     /// can be (least squares on unlabelled examples); `channel` only.
     pub reconstruct: bool,
+    /// Changes only the offsets behind a cut, so that the means of the results are those of the original,
+    /// where nothing is reconstructed; `channel` only.
+    pub correct_bias: bool,
 }
 
 impl Default for Recovery {
@@ -97,6 +100,7 @@ impl Default for Recovery {
         Self {
             recalibrate: true,
             reconstruct: true,
+            correct_bias: false,
         }
     }
 }
@@ -180,7 +184,7 @@ pub enum Initial {
 }
 
 /// In how many cuts the target is reached; fine-tuning stands between them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PruneSchedule {
     pub steps: u32,
@@ -191,6 +195,45 @@ pub struct PruneSchedule {
     /// al., "Comparing Rewinding and Fine-tuning", ICLR 2020, learning-rate rewinding).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rewind: Option<Rewind>,
+    /// Lets the zeros of `weight` move while what is left is trained; they stay where they are when `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rigl: Option<Rigl>,
+}
+
+/// Weights that grow back for others that go (Evci et al., "Rigging the Lottery", ICML 2020).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rigl {
+    /// Share of a tensor's weights that move at first; it falls to 0 with a cosine.
+    pub fraction: f64,
+    /// Steps of training from one move to the next.
+    pub every: u32,
+    /// Share of the steps after which none move any more.
+    pub until: f64,
+}
+
+impl Default for Rigl {
+    fn default() -> Self {
+        Self {
+            fraction: 0.3,
+            every: 100,
+            until: 0.75,
+        }
+    }
+}
+
+/// Training with a penalty on scales (Liu et al., "Network Slimming", ICCV 2017).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slimming {
+    pub epochs: u32,
+    /// What the sum of the scales' sizes is multiplied by in the loss.
+    #[serde(default = "default_strength")]
+    pub strength: f64,
+}
+
+fn default_strength() -> f64 {
+    1e-4
 }
 
 /// How zeros are written.
@@ -210,6 +253,7 @@ impl Default for PruneSchedule {
             steps: 1,
             curve: Curve::Cubic,
             rewind: None,
+            rigl: None,
         }
     }
 }
@@ -261,6 +305,10 @@ pub struct PruneParams {
     /// than the unpruned layer.
     #[serde(default)]
     pub round_to: Option<u32>,
+    /// A training before the first cut that makes scales of batch normalisation small, as `finetune` says but
+    /// for its length; `bn_scale` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slimming: Option<Slimming>,
     /// Losses by which the model as it was before the first cut teaches what is left in each
     /// fine-tuning, as `distill` has them; the labels alone teach when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -382,9 +430,9 @@ impl PruneParams {
             format!("`{criterion}` does not rank what the granularity `{granularity}` removes: ask for `channel`"),
         );
         faults.require(
-            self.granularity == Granularity::Weight || self.criterion != Criterion::Sparsegpt,
+            self.granularity.has_zeros() || self.criterion != Criterion::Sparsegpt,
             "/criterion",
-            "`sparsegpt` applies to the granularity `weight` only",
+            "`sparsegpt` applies to the granularities `weight` and `n_m` only",
         );
         faults.require(
             of_channels || self.reduction == Reduction::default(),
@@ -467,6 +515,55 @@ impl PruneParams {
                 "must be `initial`, or an epoch from 1 to below finetune.epochs",
             ),
             _ => {}
+        }
+        if let Some(slimming) = &self.slimming {
+            faults.require(
+                self.criterion == Criterion::BnScale && self.schedule.rewind.is_none(),
+                "/slimming",
+                "applies to the criterion `bn_scale` without rewinding only",
+            );
+            faults.require(
+                self.finetune.is_some(),
+                "/slimming",
+                "needs `finetune`, which says how it trains",
+            );
+            faults.require(
+                (1..=100_000).contains(&slimming.epochs),
+                "/slimming/epochs",
+                "must be from 1 to 100000",
+            );
+            faults.require(
+                slimming.strength > 0.0 && slimming.strength.is_finite(),
+                "/slimming/strength",
+                "must be above 0",
+            );
+        }
+        if let Some(rigl) = &self.schedule.rigl {
+            faults.require(
+                self.granularity == Granularity::Weight,
+                "/schedule/rigl",
+                "applies to the granularity `weight` only",
+            );
+            faults.require(
+                self.finetune.is_some(),
+                "/schedule/rigl",
+                "needs `finetune`, in which the zeros move",
+            );
+            faults.require(
+                rigl.fraction > 0.0 && rigl.fraction <= 1.0,
+                "/schedule/rigl/fraction",
+                "must be above 0 and at most 1",
+            );
+            faults.require(
+                rigl.every >= 1,
+                "/schedule/rigl/every",
+                "must be at least 1",
+            );
+            faults.require(
+                rigl.until > 0.0 && rigl.until <= 1.0,
+                "/schedule/rigl/until",
+                "must be above 0 and at most 1",
+            );
         }
         if let Some(finetune) = &self.finetune {
             faults.extend_under("/finetune", finetune.faults());

@@ -21,7 +21,9 @@ use crate::exec::{
     Device, ExecError, Mode, Operand, Outcome, Parameters, Program, Statistics, Value, upload,
 };
 use crate::graph::Graph;
+use crate::prune::rigl;
 use crate::spec::evaluate::MetricName;
+use crate::spec::prune::Rigl;
 use crate::spec::train::TrainParams;
 
 /// Why a training ends without a result.
@@ -58,7 +60,7 @@ pub struct TrainState {
     pub epochs_since_best: u32,
     pub examples: u64,
     pub seconds: f64,
-    /// `parameter/…`, `slot0/…`, `slot1/…`, `best/…`.
+    /// `parameter/…`, `slot0/…`, `slot1/…`, `best/…`, `mask/…`.
     #[serde(skip)]
     pub tensors: BTreeMap<String, Kept>,
 }
@@ -75,6 +77,8 @@ pub struct Trainer<'a> {
     pub steps_before: u64,
     /// By weight: 1 where it may change, 0 where it stays zero.
     pub masks: &'a BTreeMap<String, Vec<f32>>,
+    /// How the zeros of the masks move.
+    pub rigl: Option<Rigl>,
 }
 
 /// What a training gives.
@@ -90,6 +94,7 @@ struct Live {
     parameters: Parameters,
     optimizer: OptimizerState,
     best: Option<Parameters>,
+    masks: BTreeMap<String, Value>,
 }
 
 impl Trainer<'_> {
@@ -107,29 +112,24 @@ impl Trainer<'_> {
             .map(str::to_owned)
             .chain(own.keys().cloned())
             .collect();
-        let masks: BTreeMap<&str, Value> = self
-            .masks
-            .iter()
-            .map(|(name, mask)| {
-                let shape = &self.graph.initializers[name].dims;
-                (
-                    name.as_str(),
-                    from_host(shape, mask.clone(), self.device.plain()),
-                )
-            })
-            .collect();
+        let masks = self.masks.iter().map(|(name, mask)| {
+            let shape = &self.graph.initializers[name].dims;
+            let mask = from_host(shape, mask.clone(), self.device.plain());
+            (name.clone(), mask)
+        });
         let mut state = TrainState::default();
         let mut live = Live {
             parameters: upload(self.graph, self.device.plain()),
             optimizer: OptimizerState::default(),
             best: None,
+            masks: masks.collect(),
         };
         for (name, (shape, elements)) in own {
             let value = from_host(&shape, elements, self.device.plain());
             live.parameters.insert(name, value);
         }
-        for (name, mask) in &masks {
-            if let Some(value) = live.parameters.get_mut(*name) {
+        for (name, mask) in &live.masks {
+            if let Some(value) = live.parameters.get_mut(name) {
                 *value = Dispatch::float_mul(value.clone(), mask.clone());
             }
         }
@@ -158,7 +158,7 @@ impl Trainer<'_> {
                 let rate = self.params.optimizer.learning_rate
                     * schedule::factor(&self.params.schedule, state.step, steps);
                 let loss = self.step(
-                    program, &mut live, &trainable, &masks, &inputs, &batch, rate, &state, steps,
+                    program, &mut live, &trainable, &inputs, &batch, rate, &state, steps,
                 )?;
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged {
@@ -233,7 +233,6 @@ impl Trainer<'_> {
         program: &Program,
         live: &mut Live,
         trainable: &BTreeSet<String>,
-        masks: &BTreeMap<&str, Value>,
         inputs: &[Operand],
         batch: &crate::data::Batch,
         rate: f64,
@@ -256,6 +255,9 @@ impl Trainer<'_> {
         let shown = Dispatch::inner(loss.clone());
         let mut gradients = Dispatch::backward(loss);
         live.optimizer.advance();
+        let moving = self
+            .rigl
+            .map_or(0.0, |rigl| rigl::share(&rigl, step, steps));
         for name in trainable {
             let Some(leaf) = leaves.get(name) else {
                 continue;
@@ -268,10 +270,16 @@ impl Trainer<'_> {
                 gradient = Dispatch::float_mul_scalar(gradient, factor.into());
             }
             let parameter = live.parameters.remove(name).expect("a leaf is a parameter");
+            if let (true, Some(mask)) = (moving > 0.0, live.masks.get_mut(name)) {
+                *mask = moved(&parameter, gradient, mask, moving, self.device);
+                let left = Dispatch::float_mul(parameter, mask.clone());
+                live.parameters.insert(name.clone(), left);
+                continue;
+            }
             let mut updated =
                 live.optimizer
                     .update(&self.params.optimizer, name, parameter, gradient, rate);
-            if let Some(mask) = masks.get(name.as_str()) {
+            if let Some(mask) = live.masks.get(name) {
                 updated = Dispatch::float_mul(updated, mask.clone());
             }
             live.parameters.insert(name.clone(), updated);
@@ -419,6 +427,11 @@ impl Trainer<'_> {
         for (name, value) in live.best.iter().flatten() {
             put("best", name, value);
         }
+        if self.rigl.is_some() {
+            for (name, value) in &live.masks {
+                put("mask", name, value);
+            }
+        }
         kept
     }
 
@@ -434,6 +447,9 @@ impl Trainer<'_> {
                 Some(("best", name)) => {
                     best.insert(name.to_owned(), value);
                 }
+                Some(("mask", name)) => {
+                    live.masks.insert(name.to_owned(), value);
+                }
                 // The keys are sorted, so slot 0 of a parameter comes before its slot 1.
                 Some((_, name)) => live
                     .optimizer
@@ -446,4 +462,11 @@ impl Trainer<'_> {
         }
         live.best = (!best.is_empty()).then_some(best);
     }
+}
+
+/// The mask of a weight after a share of its zeros moved.
+fn moved(parameter: &Value, gradient: Value, mask: &Value, share: f64, device: &Device) -> Value {
+    let weights = to_host(parameter.clone());
+    let moved = rigl::moved(&weights, &to_host(gradient), &to_host(mask.clone()), share);
+    from_host(&dims(mask), moved, device.plain())
 }

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from torch import nn
 
+import graph_tools
 import models
 from conftest import assert_problem
 
@@ -314,7 +315,7 @@ def test_two_of_four_neighbours_stay_and_they_are_the_largest(server, setting):
         np.testing.assert_array_equal(now, np.where(largest, was, 0), name)
 
 
-def sparse_gpt(weights, x, sparsity, block=128):
+def sparse_gpt(weights, x, sparsity, block=128, two_of_four=False):
     """Frantar and Alistarh (2023), algorithm 1, with numpy: `weights` is [outputs, features]."""
     w = weights.astype(np.float64).copy()
     hessian = x.T @ x
@@ -328,7 +329,12 @@ def sparse_gpt(weights, x, sparsity, block=128):
         cost = (w[:, start:end] / np.diag(factor)[start:end]) ** 2
         limit = np.sort(cost.ravel())[int(cost.size * sparsity)]
         zero, errors = cost < limit, np.zeros((len(w), end - start))
+        if two_of_four:
+            zero[:] = False
         for column in range(start, end):
+            if two_of_four and column % 4 == 0:
+                cost = (w[:, column:column + 4] / np.diag(factor)[column:column + 4]) ** 2
+                zero[:, column - start:column - start + 4] = cost.argsort(1).argsort(1) < 2
             error = np.where(zero[:, column - start], w[:, column] / factor[column, column], 0)
             w[:, column:end] -= error[:, None] * factor[column, column:end]
             w[zero[:, column - start], column] = 0
@@ -361,6 +367,66 @@ def test_sparsegpt_keeps_the_results_as_its_paper_does(server):
         assert own < 0.7 * plain and own <= 1.02 * paper, errors
 
 
+def test_sparsegpt_of_two_of_four_is_its_papers(server):
+    images, labels = load_digits(return_X_y=True)
+    images, labels = images[:160].astype(np.float32) / 16, labels[:160]
+    content = models.mlp(hidden=160)
+    model, dataset = server.upload_model(content, "two of four"), server.upload_dataset(data_file(images, labels), "f")
+    before = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(content).graph.initializer}
+    found = zeroed(server, (None, None, None, model, dataset), criterion="sparsegpt", **N_OF_M)
+    x = images[:COUNT].astype(np.float64)
+    for name, bias in (("w1", "b1"), ("w2", "b2")):
+        paper = sparse_gpt(before[name].T, x, 0.5, two_of_four=True)
+        zeros = (found[name].T.reshape(len(paper), -1, 4) == 0).sum(2)
+        assert (zeros >= 2).all() and (zeros == 2).mean() > 0.9
+        np.testing.assert_allclose(found[name].T, paper, atol=1e-3 * np.abs(paper).max())
+        x = np.maximum(x @ found[name] + found[bias], 0)
+
+
+def test_zeros_move_to_other_weights_while_the_rest_is_trained(server, setting):
+    """RigL: as many zeros in each kernel as before, but not the same ones."""
+    finetune = {"epochs": 16, "optimizer": {"name": "adamw", "learning_rate": 0.003}}
+    cut = zeroed(server, setting)
+    stayed = zeroed(server, setting, finetune=finetune)
+    moved = zeroed(server, setting, finetune=finetune, schedule={"rigl": {"fraction": 0.3, "every": 3, "until": 0.7}})
+    for name in ("second.weight", "inner1.weight", "inner2.weight"):
+        np.testing.assert_array_equal(stayed[name] == 0, cut[name] == 0)
+        assert (moved[name] == 0).sum() == pytest.approx((cut[name] == 0).sum(), abs=1)
+        other = ((moved[name] == 0) != (cut[name] == 0)).mean()
+        assert 0.02 < other < 0.5, (name, other)
+
+
+def test_a_penalty_makes_the_scales_of_batch_normalisation_small(server, setting):
+    def scales(strength):
+        _, _, _, model, dataset = setting
+        tuning = {"epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 0.05}}
+        job = server.run("prune", model, dataset, {
+            "criterion": "bn_scale", "target": {"macs_ratio": 0.99}, "round_to": 1, "finetune": tuning,
+            "slimming": {"epochs": 8, "strength": strength}}, data=DATA)
+        assert job["result"]["training"]["seconds"] > 0
+        tensors = onnx.load_from_string(server.artifact(job, "model.onnx")).graph.initializer
+        return np.concatenate([np.abs(numpy_helper.to_array(t)).ravel() for t in tensors
+                               if t.name.startswith("norm") and t.name.endswith("weight")])
+
+    weak, strong = scales(1e-9), scales(2)
+    assert strong.mean() < 0.8 * weak.mean(), (strong, weak)
+
+
+def test_corrected_biases_give_the_means_that_there_were(server, setting):
+    model, x, _, uploaded, dataset = setting
+    with torch.no_grad():
+        whole = model(x).mean(0).numpy()
+    means = {}
+    for correct in (False, True):
+        job = server.run("prune", uploaded, dataset, {
+            "criterion": "random", "target": {"macs_ratio": 0.6}, "calibration": {"examples": COUNT},
+            "recovery": {"recalibrate": False, "reconstruct": False, "correct_bias": correct}}, data=DATA)
+        pruned = server.artifact(job, "model.onnx")
+        session = graph_tools.session_of(pruned)
+        means[correct] = np.abs(session.run(None, {"x": x.numpy()})[0].mean(0) - whole).max()
+    assert means[True] < 1e-3 < means[False], means
+
+
 def pointers(problem):
     return [fault["pointer"] for fault in problem["errors"]]
 
@@ -377,6 +443,13 @@ def test_a_criterion_that_looks_at_data_says_that_it_needs_them(server, setting,
     ({**BY_WEIGHT, "criterion": "entropy"}, "/params/criterion"),
     ({"criterion": "sparsegpt"}, "/params/criterion"),
     ({**BY_WEIGHT, "reduction": "max"}, "/params/reduction"),
+    ({"schedule": {"rigl": {}}, "finetune": {"epochs": 1}}, "/params/schedule/rigl"),
+    ({**BY_WEIGHT, "schedule": {"rigl": {}}}, "/params/schedule/rigl"),
+    ({**BY_WEIGHT, "schedule": {"rigl": {"fraction": 0}}, "finetune": {"epochs": 1}},
+     "/params/schedule/rigl/fraction"),
+    ({"criterion": "magnitude", "slimming": {"epochs": 1}, "finetune": {"epochs": 1}}, "/params/slimming"),
+    ({"criterion": "bn_scale", "slimming": {"epochs": 1}}, "/params/slimming"),
+    ({"criterion": "bn_scale", "slimming": {"epochs": 0}, "finetune": {"epochs": 1}}, "/params/slimming/epochs"),
     ({**N_OF_M, "n": 4, "m": 4}, "/params/n"),
     ({**N_OF_M, "n": 5, "m": 4}, "/params/n"),
     ({**N_OF_M, "target": {"sparsity": 0.5}}, "/params/target"),

@@ -177,6 +177,33 @@ def test_ten_steps_follow_pytorch(server, folder):
     assert compared > 3
 
 
+EXPORTS = [folder for folder in ALL if folder.name.endswith(("_dynamo", "_torchscript"))]
+
+
+@pytest.mark.parametrize("folder", EXPORTS, ids=name_of)
+def test_an_export_of_pytorch_loses_half_its_macs_or_says_why_not(server, folder):
+    model = server.upload_model((folder / "model.onnx").read_bytes())
+    body = {"kind": "prune", "model": model["id"], "params": {"target": {"macs_ratio": 0.5}}}
+    planned = server.post("/v1/jobs", json={**body, "dry_run": True})
+    if planned.status_code != 200:
+        # What is left then is what the reasons name.
+        problem = planned.json()
+        assert problem["code"] in ("target_unreachable", "nothing_prunable"), problem
+        assert "channels that stay" in problem["detail"] or problem["code"] == "nothing_prunable", problem
+        return
+    plan = planned.json()["plan"]
+    assert plan["outcome"]["reached"]["macs_ratio"] <= 0.5 * 1.01
+    job = server.run("prune", model, None, body["params"])
+    assert job["result"]["change"]["macs_ratio"] == pytest.approx(plan["outcome"]["reached"]["macs_ratio"], abs=1e-6)
+    content = server.artifact(job, "model.onnx")
+    onnx.checker.check_model(onnx.load_from_string(content))
+    runtime = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found = runtime.run(None, feeds_of(runtime, folder, 1))
+    wanted = [read(path) for path in numbered(folder, "output_1_")]
+    assert [array.shape for array in found] == [array.shape for array in wanted]
+    assert all(np.isfinite(array).all() for array in found)
+
+
 @pytest.mark.parametrize("folder", [path for path in ALL if "int8" in path.name], ids=name_of)
 def test_a_quantised_model_is_evaluated_but_not_trained(server, folder):
     model = server.get(f"/v1/models/{server.upload_model((folder / 'model.onnx').read_bytes())['id']}").json()

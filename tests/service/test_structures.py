@@ -123,6 +123,55 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+# Recurrent layers
+
+
+class Recurrent(nn.Module):
+    """A layer of two directions, one behind it, and classes from its last state."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.first = kind(8, 20, batch_first=True, bidirectional=True)
+        self.second = kind(40, 24, batch_first=True)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x)[0])[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_hidden_units_leave_recurrent_layers(server, setting, kind):
+    _, images, labels, _, dataset = setting
+    torch.manual_seed(0)
+    model = server.upload_model(exported(Recurrent(kind)), kind.__name__)
+    layers = {layer["name"]: layer for layer in server.get(f"/v1/models/{model['id']}/layers").json()["data"]}
+    groups = {layer["group"] for layer in layers.values() if layer["operator"] == kind.__name__}
+    assert len(groups) == 2 and None not in groups
+    tuning = {"epochs": 20, "optimizer": {"name": "adamw", "learning_rate": 0.01}}
+    job = server.run("pipeline", model, dataset, {"steps": [
+        {"kind": "train", "params": tuning},
+        {"kind": "prune", "params": {"criterion": "taylor", "target": {"macs_ratio": 0.5}, "round_to": 1,
+                                     "finetune": {**tuning, "epochs": 8}}}]}, timeout=280, data=DATA)
+    content = server.artifact(job, "model.onnx")
+    sizes = [attribute.i for node in onnx.load_from_string(content).graph.node if node.op_type == kind.__name__
+             for attribute in node.attribute if attribute.name == "hidden_size"]
+    assert len(sizes) == 2 and sizes[0] < 20 and sizes[1] < 24
+    assert job["result"]["change"]["macs_ratio"] == pytest.approx(0.5, abs=0.03)
+    accuracy = (logits(content, images[1200:]).argmax(1) == labels[1200:]).mean()
+    assert accuracy == pytest.approx(job["result"]["after"]["metrics"]["accuracy"], abs=1e-6)
+    assert accuracy > 0.85, accuracy
+
+
+@pytest.mark.parametrize("criterion", ["entropy", "activation", "fisher", "magnitude"])
+def test_every_way_of_looking_at_units_sees_hidden_ones(server, setting, criterion):
+    torch.manual_seed(0)
+    model = server.upload_model(exported(Recurrent(nn.LSTM)), criterion)
+    planned = plan(server, (None, None, None, model, setting[4]), criterion=criterion, round_to=1,
+                   target={"macs_ratio": 0.5})
+    for group in planned["groups"]:
+        assert len(set(group["scores"])) > group["units"] / 2 and None not in group["scores"]
+
+
 # Heads
 
 

@@ -164,7 +164,7 @@ impl Cutting<'_> {
         let mut pruned = graph.clone();
         let mut reached = BTreeMap::new();
         let sparsity = match params.granularity {
-            Granularity::NM => weight::keep_n_of_m(&mut pruned, &saliencies, params)?,
+            Granularity::NM => weight::keep_n_of_m(&mut pruned, &saliencies, params, calibration)?,
             _ => {
                 let at = |sparsity: f64| -> Result<(Graph, f64), PruneError> {
                     let mut pruned = graph.clone();

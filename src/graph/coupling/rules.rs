@@ -5,6 +5,7 @@ use super::{Axis, Fix, Follower};
 use crate::graph::infer::known_inputs;
 use crate::graph::params::{self, normalize_axis};
 use crate::graph::{Family, family, infer};
+use crate::onnx::Tensor;
 use crate::onnx::proto::NodeProto;
 
 impl<'a> Follower<'a> {
@@ -60,6 +61,7 @@ impl<'a> Follower<'a> {
             Family::Pad => self.pad(node),
             Family::Resize => self.resize(index, node),
             Family::Gather => self.gather(node),
+            Family::Recurrent => self.recurrent(index, node),
             Family::LpNormalization
             | Family::Lrn
             | Family::GroupNormalization
@@ -70,7 +72,6 @@ impl<'a> Follower<'a> {
             | Family::Scatter
             | Family::TopK
             | Family::Einsum
-            | Family::Recurrent
             | Family::Attention
             | Family::RotaryEmbedding
             | Family::Control
@@ -129,8 +130,9 @@ impl<'a> Follower<'a> {
                     for (channel, &atom) in output.iter().enumerate() {
                         self.unite(atom, input[channel / multiplier]);
                     }
-                    self.fixes.push(Fix::GroupCount {
+                    self.fixes.push(Fix::Count {
                         node: index,
+                        attribute: "group",
                         axis: input.clone(),
                     });
                 }
@@ -190,8 +192,9 @@ impl<'a> Follower<'a> {
         } else if group == kernel[0] && kernel[1] == 1 {
             let united = self.unite_axes(&input, &own, &reason);
             if let Some(axis) = &united {
-                self.fixes.push(Fix::GroupCount {
+                self.fixes.push(Fix::Count {
                     node: index,
+                    attribute: "group",
                     axis: axis.clone(),
                 });
             }
@@ -535,6 +538,102 @@ impl<'a> Follower<'a> {
         out.extend(vec![None; indices]);
         out.extend_from_slice(&axes[axis + 1..]);
         Some(vec![out])
+    }
+
+    /// Hidden units: the rows of every gate, what the gates read of the step before, and the state that is
+    /// given on. Two directions lie in the same tensors, so the unit at one place of both goes.
+    fn recurrent(&mut self, index: usize, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
+        let (x, w, r) = (node.input_at(0)?, node.input_at(1)?, node.input_at(2)?);
+        let weights = &self.graph.initializers;
+        let optional = [3, 7].map(|input| node.input_at(input));
+        let all = [Some(w), Some(r)].into_iter().chain(optional).flatten();
+        if !all.clone().all(|name| weights.contains_key(name)) {
+            return None;
+        }
+        let mut axes = self.axes_of(x);
+        let features = axes.pop()?;
+        for axis in &axes {
+            self.freeze_axis(axis, &format!("lies on a time axis of `{}`", node.label()));
+        }
+        let own = self.weight_axis(w, 2);
+        let reason = format!("is the data that `{}` reads", node.label());
+        self.unite_axes(&features, &own, &reason);
+        let hidden = self.weight_axis(r, 2);
+        if let Some(units) = &hidden {
+            // Gate by gate, of the input's share and the state's.
+            for name in all {
+                let rows = self.weight_axis(name, 1)?;
+                for (row, atom) in rows.into_iter().enumerate() {
+                    self.unite(units[row % units.len()], atom);
+                }
+            }
+            self.fixes.push(Fix::Count {
+                node: index,
+                attribute: "hidden_size",
+                axis: units.clone(),
+            });
+        }
+        for input in [5, 6] {
+            let Some(state) = node.input_at(input) else {
+                continue;
+            };
+            if let (true, Some(units)) = (self.zeros(state), &hidden) {
+                self.fixes.push(Fix::Zeros {
+                    node: index,
+                    input,
+                    axis: units.clone(),
+                });
+                continue;
+            }
+            let own = self.axes_of(state).pop()?;
+            let reason = format!("starts from a state that is given to `{}`", node.label());
+            self.unite_axes(&hidden, &own, &reason);
+        }
+        let outputs = node.output.iter().enumerate();
+        Some(
+            outputs
+                .map(|(output, _)| {
+                    let mut axes = vec![None; if output == 0 { 3 } else { 2 }];
+                    axes.push(hidden.clone());
+                    axes
+                })
+                .collect(),
+        )
+    }
+
+    /// Whether a value is made of zeros, however many.
+    fn zeros(&self, name: &str) -> bool {
+        let zeros = |tensor: &Tensor| {
+            let values = tensor.floats();
+            values.is_some_and(|values| values.iter().all(|&value| value == 0.0))
+        };
+        if let Some(tensor) = self.graph.initializers.get(name) {
+            return zeros(tensor);
+        }
+        let makes = |node: &&NodeProto| node.output.iter().any(|output| output == name);
+        self.graph.nodes.iter().find(makes).is_some_and(|node| {
+            let moves = matches!(
+                node.operator(),
+                "Expand"
+                    | "Identity"
+                    | "Cast"
+                    | "Reshape"
+                    | "Unsqueeze"
+                    | "Squeeze"
+                    | "Transpose"
+                    | "Slice"
+                    | "Tile"
+            );
+            match node.operator() {
+                "ConstantOfShape" => node
+                    .attribute("value")
+                    .and_then(|value| value.t.as_ref())
+                    .is_none_or(|value| {
+                        Tensor::decode(value.clone()).is_ok_and(|tensor| zeros(&tensor))
+                    }),
+                _ => moves && node.input_at(0).is_some_and(|from| self.zeros(from)),
+            }
+        })
     }
 
     fn reshape(&mut self, index: usize, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {

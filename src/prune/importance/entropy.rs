@@ -5,7 +5,7 @@ use crate::graph::Graph;
 use crate::graph::coupling::Group;
 use crate::graph::reading::Reading;
 use crate::prune::PruneError;
-use crate::prune::calibration::Calibration;
+use crate::prune::calibration::{Calibration, Values};
 use crate::spec::prune::Reduction;
 
 /// Bins of a histogram.
@@ -70,7 +70,7 @@ pub(super) fn of_units(
             .zip(values)
             .map(|(reading, values)| {
                 let axis = reading.channel_axis(values.dims.len());
-                means_of_examples(&values.elements, &values.dims, axis, left)
+                means_of_examples(values, axis, reading.example_axis(), left)
             })
             .collect();
         for series in &mut all {
@@ -105,26 +105,21 @@ pub(super) fn of_units(
     Ok(by_unit.iter().map(reduced).collect())
 }
 
-/// For each example (an index of the first axis, where that is not the channels'), the mean of each
+/// For each example (an index of axis `example`, where that is not the channels'), the mean of each
 /// channel; at most `most` examples.
-fn means_of_examples(elements: &[f32], dims: &[usize], axis: usize, most: usize) -> Vec<Vec<f64>> {
-    let examples = if axis == 0 { 1 } else { dims[0] };
-    let inner: usize = dims[axis + 1..].iter().product();
-    let channels = dims[axis];
-    let len = elements.len() / examples.max(1);
-    let places = (len / channels.max(1)).max(1) as f64;
-    elements
-        .chunks_exact(len.max(1))
-        .take(most)
-        .map(|example| {
-            let mut means = vec![0.0; channels];
-            for (run, values) in example.chunks_exact(inner.max(1)).enumerate() {
-                let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
-                means[run % channels] += sum / places;
-            }
-            means
-        })
-        .collect()
+fn means_of_examples(values: &Values, axis: usize, example: usize, most: usize) -> Vec<Vec<f64>> {
+    let dims = &values.dims;
+    let inner = |axis: usize| dims[axis + 1..].iter().product::<usize>().max(1);
+    let (channels, examples) = (dims[axis], if axis == example { 1 } else { dims[example] });
+    let (channel, of_example) = (inner(axis), inner(example));
+    let places = (values.elements.len() / (channels * examples).max(1)).max(1) as f64;
+    let mut means = vec![vec![0.0; channels]; examples.min(most)];
+    for (place, &value) in values.elements.iter().enumerate() {
+        if let Some(own) = means.get_mut(place / of_example % examples) {
+            own[place / channel % channels] += f64::from(value) / places;
+        }
+    }
+    means
 }
 
 /// `−Σ p ln p` of a histogram of [`BINS`] bins from `least` to `greatest`.
@@ -161,8 +156,14 @@ mod tests {
 
     #[test]
     fn channels_are_averaged_over_places_example_by_example() {
-        let elements = [1.0, 3.0, 5.0, 7.0, 2.0, 2.0, 4.0, 8.0];
-        let means = means_of_examples(&elements, &[2, 2, 2], 1, 2);
+        let values = Values {
+            dims: vec![2, 2, 2],
+            elements: vec![1.0, 3.0, 5.0, 7.0, 2.0, 2.0, 4.0, 8.0],
+        };
+        let means = means_of_examples(&values, 1, 0, 2);
         assert_eq!(means, [vec![2.0, 6.0], vec![2.0, 6.0]]);
+        // Time first, then examples, then channels, as recurrent layers have them.
+        let means = means_of_examples(&values, 2, 1, 2);
+        assert_eq!(means, [vec![1.5, 2.5], vec![4.5, 7.5]]);
     }
 }

@@ -31,6 +31,13 @@ fn sides<'a>(graph: &Graph, group: &'a Group) -> Vec<Side<'a>> {
         .filter(|node| family(node) == Some(Family::BatchNormalization))
         .filter_map(|node| node.input_at(1))
         .collect();
+    let offsets: Vec<&str> = graph
+        .nodes
+        .iter()
+        .filter(|node| family(node) == Some(Family::Recurrent))
+        .flat_map(|node| [node.input_at(3), node.input_at(7)])
+        .flatten()
+        .collect();
     let mut found: BTreeMap<(&str, usize), Side> = BTreeMap::new();
     for (index, unit) in group.units.iter().enumerate() {
         for slice in &unit.slices {
@@ -39,7 +46,7 @@ fn sides<'a>(graph: &Graph, group: &'a Group) -> Vec<Side<'a>> {
                 continue;
             };
             let scale = scales.contains(&name);
-            if tensor.dims.len() < 2 && !scale {
+            if tensor.dims.len() < 2 && !scale || offsets.contains(&name) {
                 continue;
             }
             let makes = kernels.get(name).is_some_and(|&node| {

@@ -1,0 +1,9 @@
+//! Search: a space, strategies that choose points of it, and what several objectives say of them.
+//!
+//! Strategies do not know what a point stands for or how it is judged; `architecture` makes graphs of points.
+
+pub mod architecture;
+pub mod front;
+pub mod importance;
+pub mod space;
+pub mod strategy;
