@@ -393,7 +393,10 @@ mod tests {
                 output: vec!["y".to_owned()],
                 ..NodeProto::default()
             }],
-            initializer: vec![kernel.encode("w")],
+            initializer: vec![
+                kernel.encode("w"),
+                Tensor::float(vec![1, 1, 1, 1], vec![0.0]).encode("x"),
+            ],
             ..GraphProto::default()
         };
         let model = ModelProto {
@@ -415,7 +418,7 @@ mod tests {
         resize(&mut large, 0, 1);
         let name = &large.nodes[0].input[1];
         assert_eq!(large.initializers[name].floats(), Some(&[5.0f32][..]));
-        assert_eq!(large.initializers.len(), 1);
+        assert_eq!(large.initializers.len(), 2);
         assert_eq!(large.nodes[0].ints("pads"), Some(&[-1i64; 4][..]));
     }
 }
