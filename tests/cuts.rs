@@ -548,26 +548,34 @@ fn random_graph(seed: u64) -> Graph {
 }
 
 fn run(graph: &Graph, device: &Device, seed: u64) -> Vec<f64> {
+    run_batch(graph, device, seed, BATCH)
+}
+
+/// What a graph gives for numbers at random; integers after the first input are ones (a mask of what counts).
+fn run_batch(graph: &Graph, device: &Device, seed: u64, batch: usize) -> Vec<f64> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let feeds = feeds_for_batch(graph, BATCH).expect("an open batch");
-    let input = &graph.inputs[0];
-    let dims = feeds[input.label()].clone();
-    let count = dims.iter().product();
-    let array = match input.tensor().expect("a tensor").0 {
-        data_type::INT64 => Array::int64(
-            dims.clone(),
-            (0..count).map(|_| random.random_range(0..11)).collect(),
-        ),
-        kind => Array::float(
-            kind,
-            dims.clone(),
-            (0..count).map(|_| random.random_range(-1.0..1.0)).collect(),
-        ),
-    };
+    let feeds = feeds_for_batch(graph, batch).expect("an open batch");
     let wanted: Vec<&str> = graph.outputs.iter().map(|output| output.label()).collect();
-    let feeds = HashMap::from([(input.label().to_owned(), dims)]);
-    let program = Program::compile(graph, &feeds, &wanted).expect("a program");
-    let fed = [Operand::of(array, device.plain())];
+    let (mut shapes, mut fed) = (HashMap::new(), Vec::new());
+    for (place, input) in graph.inputs.iter().enumerate() {
+        let dims = feeds[input.label()].clone();
+        let count: usize = dims.iter().product();
+        let array = match input.tensor().expect("a tensor").0 {
+            data_type::INT64 if place > 0 => Array::int64(dims.clone(), vec![1; count]),
+            data_type::INT64 => Array::int64(
+                dims.clone(),
+                (0..count).map(|_| random.random_range(0..11)).collect(),
+            ),
+            kind => Array::float(
+                kind,
+                dims.clone(),
+                (0..count).map(|_| random.random_range(-1.0..1.0)).collect(),
+            ),
+        };
+        shapes.insert(input.label().to_owned(), dims);
+        fed.push(Operand::of(array, device.plain()));
+    }
+    let program = Program::compile(graph, &shapes, &wanted).expect("a program");
     let outcome = program.run(device, &upload(graph, device.plain()), &fed, Mode::Evaluate);
     let outputs = outcome.expect("results").outputs.into_iter();
     outputs
@@ -623,29 +631,26 @@ fn some_units(
         .filter_map(|node| node.input_at(1))
         .collect();
     let mut gone = BTreeSet::new();
-    let mut covered: BTreeMap<(&str, usize), usize> = BTreeMap::new();
-    let mut axes: BTreeMap<(&str, usize), Vec<(usize, usize)>> = BTreeMap::new();
     for (group, own) in couplings.groups.iter().enumerate() {
         let slices = || own.units.iter().flat_map(|unit| &unit.slices);
         if slices().any(|slice| normalised.contains(slice.tensor.as_str())) {
             continue;
         }
         let share = random.random_range(0.0..0.9);
-        for (unit, slices) in own.units.iter().enumerate() {
-            if random.random_bool(share) {
-                gone.insert((group, unit));
-            }
-            for slice in &slices.slices {
-                let axis = (slice.tensor.as_str(), slice.axis);
-                *covered.entry(axis).or_default() += slice.indices.len();
-                axes.entry(axis).or_default().push((group, unit));
-            }
-        }
+        let units = (0..own.units.len()).filter(|_| random.random_bool(share));
+        gone.extend(units.map(|unit| (group, unit)));
     }
-    for ((tensor, axis), units) in axes {
-        let whole = graph.initializers[tensor].dims[axis] == covered[&(tensor, axis)];
-        if whole && units.iter().all(|unit| gone.contains(unit)) {
-            gone.remove(units.choose(random).expect("some units"));
+    for axis in couplings.made_of_units() {
+        let left = |gone: &BTreeSet<(usize, usize)>| {
+            let stays =
+                |takers: &Vec<(usize, usize)>| !takers.iter().any(|unit| gone.contains(unit));
+            axis.iter().any(stays)
+        };
+        if !left(&gone) {
+            let kept = axis.choose(random).expect("an axis has places");
+            kept.iter().for_each(|unit| {
+                gone.remove(unit);
+            });
         }
     }
     gone
@@ -661,7 +666,8 @@ fn a_graph_without_units_computes_what_it_computes_where_they_are_zero() {
         number("SINTER_CUT_SEED", 1),
     );
     let device = Device::cpu();
-    let (mut cuts, mut heads, mut blocks, mut operators) = (0, 0, 0, BTreeSet::new());
+    let (mut cuts, mut heads, mut inside, mut blocks, mut operators) =
+        (0, 0, 0, 0, BTreeSet::new());
     for seed in first..first + graphs {
         let graph = random_graph(seed);
         operators.extend(graph.nodes.iter().map(|node| node.operator().to_owned()));
@@ -673,6 +679,8 @@ fn a_graph_without_units_computes_what_it_computes_where_they_are_zero() {
         .expect("shapes");
         let couplings = Couplings::find(&graph, &shapes, &|_| false);
         heads += couplings.clone().heads_alone().unit_count();
+        let both = couplings.groups_of_node.values();
+        inside += both.filter(|groups| groups.len() > 1).count();
         let units = some_units(&couplings, &graph, &mut random);
         if !units.is_empty() {
             cuts += 1;
@@ -722,13 +730,58 @@ fn a_graph_without_units_computes_what_it_computes_where_they_are_zero() {
             );
         }
     }
-    println!("{cuts} cuts, {heads} heads, {blocks} blocks of {graphs} graphs of {operators:?}");
+    println!(
+        "{cuts} cuts, {heads} heads, {inside} of more dimensions, {blocks} blocks of {graphs} graphs of {operators:?}"
+    );
     assert!(
         cuts > graphs * 8 / 10,
         "only {cuts} of {graphs} graphs were cut"
     );
     assert!(
-        heads > 0 && blocks as u64 > graphs / 10,
+        heads > 0 && inside > 0 && blocks as u64 > graphs / 10,
         "{heads} heads and {blocks} blocks"
     );
+}
+
+/// The same for what PyTorch exports (tests/run writes the models and names their folder), for one example and for
+/// several: shapes that the graph computes from what is fed still fit.
+#[test]
+fn exports_without_units_compute_what_they_compute_where_they_are_zero() {
+    let Some(folder) = std::env::var_os("SINTER_MODEL_CASES") else {
+        return;
+    };
+    let device = Device::cpu();
+    let mut seen = 0;
+    let entries = std::fs::read_dir(folder).expect("the folder of models");
+    for entry in entries {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.ends_with("_dynamo") && !name.ends_with("_torchscript") {
+            continue;
+        }
+        let content = std::fs::read(path.join("model.onnx")).expect("a model");
+        let model: ModelProto = prost::Message::decode(content.as_slice()).expect("ONNX");
+        let graph = Graph::load(model).expect("a graph");
+        let feeds = feeds_for_batch(&graph, BATCH).expect("an open batch");
+        let shapes = infer(&graph, &feeds).expect("shapes");
+        let couplings = Couplings::find(&graph, &shapes, &|_| false);
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        let units = some_units(&couplings, &graph, &mut random);
+        assert!(!units.is_empty(), "{name} has no units");
+        seen += 1;
+        let cut = Cut::new(&couplings, &units).apply(&graph);
+        let cut = cut.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut silent = graph.clone();
+        for &(group, unit) in &units {
+            silence(&mut silent, &couplings.groups[group].units[unit].slices);
+        }
+        for batch in [1, 3] {
+            assert_alike(
+                &run_batch(&cut, &device, 1, batch),
+                &run_batch(&silent, &device, 1, batch),
+                &format!("{name} for {batch}"),
+            );
+        }
+    }
+    assert!(seen >= 25, "only {seen} exports");
 }

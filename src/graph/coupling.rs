@@ -7,6 +7,10 @@
 //! units that share axes form a *group*. An atom that reaches something that can't be followed (an
 //! output of the graph, a softmax over channels) is frozen, with the reason.
 //!
+//! An axis that a Reshape splits (into heads and their dimensions, for instance) has atoms of its own for each of
+//! the new axes. The old ones then have *parts*, one of each: an index leaves with any of its parts, so a whole
+//! head can go as well as one dimension of every head.
+//!
 //! The idea of following channel identities instead of layer names is DepGraph's (Fang et al.,
 //! CVPR 2023), here with single channels in place of layers, so that concatenations, flattened
 //! maps and grouped convolutions need no special indices.
@@ -15,6 +19,8 @@ mod rules;
 mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sizes::Size;
 
 use super::{Graph, Shapes};
 use crate::onnx::proto::NodeProto;
@@ -50,6 +56,20 @@ pub struct Group {
     pub frozen: usize,
     /// Whether the units are attention heads: they lie side by side in a batch of matrix products.
     pub heads: bool,
+    /// Whether the units are dimensions inside of heads: they lie on the axes that heads make up already.
+    pub inside: bool,
+}
+
+/// An element of a Reshape's target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Element {
+    /// As in the input.
+    Copied,
+    /// What is left.
+    Inferred,
+    Fixed(i64),
+    /// As many as the axis keeps.
+    Count(Vec<Atom>),
 }
 
 /// Numbers inside the graph that count channels and must follow a cut.
@@ -75,6 +95,21 @@ pub(super) enum Fix {
         index: usize,
         axis: Vec<Atom>,
     },
+    /// Input `input` of the Concat that puts together the target of a Reshape: one number, which would stay as it is.
+    Piece {
+        node: usize,
+        input: usize,
+        element: Element,
+        /// What lies on the axis, or is counted.
+        atoms: Vec<Atom>,
+    },
+    /// The target of a Reshape, whose computed one would stay as it is.
+    Target {
+        node: usize,
+        elements: Vec<Element>,
+        /// What lies on the axes.
+        atoms: Vec<Atom>,
+    },
     /// The sizes of a Split's parts.
     SplitSizes { node: usize, parts: Vec<Vec<Atom>> },
 }
@@ -85,13 +120,18 @@ pub struct Couplings {
     pub groups: Vec<Group>,
     /// By the index of a node with a kernel: why none of its output channels can be removed.
     pub blocked: BTreeMap<usize, String>,
-    /// By the index of a node with a kernel: the group of its output channels.
-    pub group_of_node: BTreeMap<usize, usize>,
+    /// By the index of a node with a kernel: the groups of its output channels; of heads before that of their
+    /// dimensions.
+    pub groups_of_node: BTreeMap<usize, Vec<usize>>,
     /// For each group and unit, the root atom.
     roots: Vec<Vec<Atom>>,
     /// Root of every atom.
     root_of: Vec<Atom>,
+    /// Of roots that have them: the roots of their parts.
+    parts: HashMap<Atom, Vec<Atom>>,
     axes: BTreeMap<(String, usize), Vec<Atom>>,
+    /// Roots along every axis of a weight or value that has some.
+    lengths: BTreeSet<Vec<Atom>>,
     fixes: Vec<Fix>,
 }
 
@@ -126,10 +166,11 @@ impl Couplings {
         for &(group, unit) in units {
             root_gone[self.roots[group][unit] as usize] = true;
         }
-        self.root_of
-            .iter()
-            .map(|&root| root_gone[root as usize])
-            .collect()
+        let gone = |root: &Atom| match self.parts.get(root) {
+            None => root_gone[*root as usize],
+            Some(parts) => parts.iter().any(|&part| root_gone[part as usize]),
+        };
+        self.root_of.iter().map(gone).collect()
     }
 
     pub(super) fn axes(&self) -> &BTreeMap<(String, usize), Vec<Atom>> {
@@ -141,25 +182,60 @@ impl Couplings {
     }
 
     /// These without the groups whose units are no attention heads.
-    pub fn heads_alone(mut self) -> Self {
-        let heads: Vec<bool> = self.groups.iter().map(|group| group.heads).collect();
-        let place = |group: usize| heads[..group].iter().filter(|&&heads| heads).count();
-        self.group_of_node.retain(|&node, group| {
-            let stays = heads[*group];
-            if !stays {
-                let reason = "has channels that are no attention heads".to_owned();
-                self.blocked.insert(node, reason);
+    pub fn heads_alone(self) -> Self {
+        self.with_groups(
+            |group| group.heads,
+            "has channels that are no attention heads",
+        )
+    }
+
+    /// These without the dimensions inside of heads, so that every axis has units in one way only.
+    pub fn whole_heads(self) -> Self {
+        self.with_groups(
+            |group| !group.inside,
+            "has dimensions inside of heads alone",
+        )
+    }
+
+    fn with_groups(mut self, stays: impl Fn(&Group) -> bool, otherwise: &str) -> Self {
+        let kept: Vec<bool> = self.groups.iter().map(stays).collect();
+        let place = |group: usize| kept[..group].iter().filter(|&&kept| kept).count();
+        self.groups_of_node.retain(|&node, groups| {
+            groups.retain(|&group| kept[group]);
+            if groups.is_empty() {
+                self.blocked.insert(node, otherwise.to_owned());
             }
-            *group = place(*group);
-            stays
+            groups.iter_mut().for_each(|group| *group = place(*group));
+            !groups.is_empty()
         });
-        let mut kept = heads.iter();
+        let mut left = kept.iter();
         self.groups
-            .retain(|_| *kept.next().expect("one for each group"));
-        let mut kept = heads.iter();
+            .retain(|_| *left.next().expect("one for each group"));
+        let mut left = kept.iter();
         self.roots
-            .retain(|_| *kept.next().expect("one for each group"));
+            .retain(|_| *left.next().expect("one for each group"));
         self
+    }
+
+    /// For each axis of a weight or value that units alone make up: the `(group, unit)` pairs any of which takes each
+    /// of its indices away. Not all of them may go.
+    pub fn made_of_units(&self) -> Vec<Vec<Vec<(usize, usize)>>> {
+        let mut place: HashMap<Atom, (usize, usize)> = HashMap::new();
+        for (group, own) in self.roots.iter().enumerate() {
+            let units = own.iter().enumerate();
+            place.extend(units.map(|(unit, &root)| (root, (group, unit))));
+        }
+        let takers = |root: &Atom| -> Option<Vec<(usize, usize)>> {
+            let one = [*root];
+            let leaves = self.parts.get(root).map_or(&one[..], |parts| parts);
+            let found: Vec<_> = leaves
+                .iter()
+                .filter_map(|leaf| place.get(leaf).copied())
+                .collect();
+            (!found.is_empty()).then_some(found)
+        };
+        let of = |axis: &Vec<Atom>| axis.iter().map(takers).collect::<Option<Vec<_>>>();
+        self.lengths.iter().filter_map(of).collect()
     }
 
     /// All units of all groups.
@@ -198,13 +274,17 @@ struct Follower<'a> {
     shapes: &'a Shapes,
     parent: Vec<Atom>,
     frozen: HashMap<Atom, String>,
+    /// Of roots: the atoms of which each takes them along.
+    parts: HashMap<Atom, Vec<Atom>>,
     weights: BTreeMap<(String, usize), Vec<Atom>>,
     values: HashMap<&'a str, Vec<Axis>>,
-    /// Of integers that are counts: the channels that each element counts.
-    sizes: HashMap<&'a str, Vec<Axis>>,
+    /// What the elements of shape arithmetic are, where not all are constants.
+    sizes: HashMap<&'a str, Vec<Size>>,
     fixes: Vec<Fix>,
     /// Atoms on batch axes of matrix products.
     batched: Vec<Atom>,
+    /// Axes of values that have atoms.
+    lengths: BTreeSet<Vec<Atom>>,
 }
 
 impl<'a> Follower<'a> {
@@ -214,11 +294,13 @@ impl<'a> Follower<'a> {
             shapes,
             parent: Vec::new(),
             frozen: HashMap::new(),
+            parts: HashMap::new(),
             weights: BTreeMap::new(),
             values: HashMap::new(),
             sizes: HashMap::new(),
             fixes: Vec::new(),
             batched: Vec::new(),
+            lengths: BTreeSet::new(),
         }
     }
 
@@ -250,13 +332,76 @@ impl<'a> Follower<'a> {
         if let Some(reason) = self.frozen.remove(&merge) {
             self.frozen.entry(keep).or_insert(reason);
         }
+        if let Some(parts) = self.parts.remove(&merge) {
+            self.compose(keep, parts);
+        } else {
+            self.freeze_parts(keep);
+        }
+    }
+
+    /// The atom leaves with any of these.
+    fn compose(&mut self, atom: Atom, parts: Vec<Atom>) {
+        let root = self.root(atom);
+        match self.parts.get(&root).cloned() {
+            None => {
+                self.parts.insert(root, parts);
+            }
+            Some(before) if before.len() == parts.len() => {
+                for (x, y) in before.into_iter().zip(parts) {
+                    self.unite(x, y);
+                }
+            }
+            Some(_) => {
+                let reason = "is split in two ways that do not go together";
+                for part in parts {
+                    self.freeze(part, reason);
+                }
+                self.freeze(root, reason);
+            }
+        }
+        self.freeze_parts(root);
+    }
+
+    /// What must stay stays with all its parts.
+    fn freeze_parts(&mut self, atom: Atom) {
+        let root = self.root(atom);
+        if let (Some(reason), Some(parts)) = (self.frozen.get(&root), self.parts.get(&root)) {
+            let (reason, parts) = (reason.clone(), parts.clone());
+            for part in parts {
+                self.freeze(part, &reason);
+            }
+        }
+    }
+
+    fn freeze(&mut self, atom: Atom, reason: &str) {
+        let root = self.root(atom);
+        if !self.frozen.contains_key(&root) {
+            self.frozen.insert(root, reason.to_owned());
+            self.freeze_parts(root);
+        }
     }
 
     fn freeze_axis(&mut self, axis: &Axis, reason: &str) {
         for &atom in axis.iter().flatten() {
-            let root = self.root(atom);
-            self.frozen.entry(root).or_insert_with(|| reason.to_owned());
+            self.freeze(atom, reason);
         }
+    }
+
+    /// The roots that take an atom along: its own, or those of its parts and theirs.
+    fn leaves(&mut self, atom: Atom) -> Vec<Atom> {
+        let (mut left, mut seen, mut leaves) = (vec![atom], BTreeSet::new(), Vec::new());
+        while let Some(atom) = left.pop() {
+            let root = self.root(atom);
+            if !seen.insert(root) {
+                continue;
+            }
+            match self.parts.get(&root) {
+                None => leaves.push(root),
+                // The first on top.
+                Some(parts) => left.extend(parts.iter().rev()),
+            }
+        }
+        leaves
     }
 
     /// The two axes hold the same channels. An axis without atoms freezes the other.
@@ -316,6 +461,7 @@ impl<'a> Follower<'a> {
     }
 
     fn set(&mut self, name: &'a str, axes: Vec<Axis>) {
+        self.lengths.extend(axes.iter().flatten().cloned());
         self.values.insert(name, axes);
     }
 
@@ -324,13 +470,43 @@ impl<'a> Follower<'a> {
         let root_of: Vec<Atom> = (0..self.parent.len() as Atom)
             .map(|atom| self.root(atom))
             .collect();
+        let lengths = std::mem::take(&mut self.lengths).into_iter();
+        let all = lengths.chain(axes.values().cloned());
+        let lengths = all.map(|axis| {
+            let roots: BTreeSet<Atom> = axis.iter().map(|&atom| root_of[atom as usize]).collect();
+            roots.into_iter().collect()
+        });
+        let lengths = lengths.collect();
+        let composed: Vec<Atom> = self.parts.keys().copied().collect();
+        let parts: HashMap<Atom, Vec<Atom>> = composed
+            .into_iter()
+            .map(|root| (root, self.leaves(root)))
+            .collect();
+        let own: Vec<[Atom; 1]> = root_of.iter().map(|&root| [root]).collect();
+        let leaves = |atom: Atom| -> &[Atom] {
+            match parts.get(&root_of[atom as usize]) {
+                Some(parts) => parts,
+                None => &own[atom as usize],
+            }
+        };
         let batched: BTreeSet<Atom> = std::mem::take(&mut self.batched)
             .into_iter()
-            .map(|atom| root_of[atom as usize])
+            .flat_map(leaves)
+            .copied()
             .collect();
-        // Axes that share a root belong to one group.
+        // Axes that share a root belong to one group. An axis of composed atoms counts once for each part.
         let keys: Vec<&(String, usize)> = axes.keys().collect();
-        let mut leader: Vec<usize> = (0..keys.len()).collect();
+        let mut sides: Vec<(usize, usize)> = Vec::new();
+        for (position, key) in keys.iter().enumerate() {
+            let most = axes[*key].iter().map(|&atom| leaves(atom).len()).max();
+            sides.extend((0..most.unwrap_or(0)).map(|part| (position, part)));
+        }
+        // By side: its leaves with their places.
+        let along = |&(position, part): &(usize, usize)| {
+            let atoms = axes[keys[position]].iter().enumerate();
+            atoms.filter_map(move |(index, &atom)| Some((index, *leaves(atom).get(part)?)))
+        };
+        let mut leader: Vec<usize> = (0..sides.len()).collect();
         fn lead(leader: &mut [usize], mut index: usize) -> usize {
             while leader[index] != index {
                 leader[index] = leader[leader[index]];
@@ -339,10 +515,9 @@ impl<'a> Follower<'a> {
             index
         }
         let mut first_with: HashMap<Atom, usize> = HashMap::new();
-        for (index, key) in keys.iter().enumerate() {
-            for &atom in &axes[*key] {
-                let root = root_of[atom as usize];
-                let other = *first_with.entry(root).or_insert(index);
+        for (index, side) in sides.iter().enumerate() {
+            for (_, leaf) in along(side) {
+                let other = *first_with.entry(leaf).or_insert(index);
                 let (a, b) = (lead(&mut leader, index), lead(&mut leader, other));
                 leader[a.max(b)] = a.min(b);
             }
@@ -350,9 +525,10 @@ impl<'a> Follower<'a> {
         // Number the groups in the order in which their kernels stand in the graph.
         let kernels = self.graph.kernels();
         let mut order: Vec<(usize, usize)> = Vec::new();
-        for (position, key) in keys.iter().enumerate() {
-            let node = kernels.get(key.0.as_str()).copied().unwrap_or(usize::MAX);
-            order.push((node, lead(&mut leader, position)));
+        for (index, &(position, _)) in sides.iter().enumerate() {
+            let kernel = kernels.get(keys[position].0.as_str());
+            let node = kernel.copied().unwrap_or(usize::MAX);
+            order.push((node, lead(&mut leader, index)));
         }
         order.sort_unstable();
         let mut group_index: HashMap<usize, usize> = HashMap::new();
@@ -364,45 +540,58 @@ impl<'a> Follower<'a> {
             }
             let mut slices: BTreeMap<Atom, Vec<UnitSlice>> = BTreeMap::new();
             let mut frozen = BTreeSet::new();
-            for (position, key) in keys.iter().enumerate() {
-                if lead(&mut leader, position) != leader_index {
+            let mut by_leaf: BTreeMap<(usize, Atom), BTreeSet<usize>> = BTreeMap::new();
+            for (index, side) in sides.iter().enumerate() {
+                if lead(&mut leader, index) == leader_index {
+                    for (place, leaf) in along(side) {
+                        by_leaf.entry((side.0, leaf)).or_default().insert(place);
+                    }
+                }
+            }
+            for ((position, leaf), indices) in by_leaf {
+                if self.frozen.contains_key(&leaf) {
+                    frozen.insert(leaf);
                     continue;
                 }
-                let mut by_root: BTreeMap<Atom, Vec<usize>> = BTreeMap::new();
-                for (index, &atom) in axes[*key].iter().enumerate() {
-                    by_root
-                        .entry(root_of[atom as usize])
-                        .or_default()
-                        .push(index);
-                }
-                for (root, indices) in by_root {
-                    if self.frozen.contains_key(&root) {
-                        frozen.insert(root);
-                        continue;
-                    }
-                    slices.entry(root).or_default().push(UnitSlice {
-                        tensor: key.0.clone(),
-                        axis: key.1,
-                        indices,
-                    });
-                }
+                slices.entry(leaf).or_default().push(UnitSlice {
+                    tensor: keys[position].0.clone(),
+                    axis: keys[position].1,
+                    indices: indices.into_iter().collect(),
+                });
             }
             group_index.insert(leader_index, usize::MAX);
             if slices.is_empty() {
                 continue;
             }
             group_index.insert(leader_index, groups.len());
-            let heads = slices.keys().any(|root| batched.contains(root));
+            let heads = slices.keys().any(|leaf| batched.contains(leaf));
             roots.push(slices.keys().copied().collect());
             groups.push(Group {
                 name: format!("g{}", groups.len()),
                 units: slices.into_values().map(|slices| Unit { slices }).collect(),
                 frozen: frozen.len(),
                 heads,
+                inside: false,
             });
         }
+        let mut lies_on: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); groups.len()];
+        for (index, &(position, _)) in sides.iter().enumerate() {
+            let group = group_index.get(&lead(&mut leader, index)).copied();
+            if let Some(group) = group.filter(|&group| group != usize::MAX) {
+                lies_on[group].insert(position);
+            }
+        }
+        let of_heads: BTreeSet<usize> = groups
+            .iter()
+            .zip(&lies_on)
+            .filter(|(group, _)| group.heads)
+            .flat_map(|(_, own)| own.iter().copied())
+            .collect();
+        for (group, own) in groups.iter_mut().zip(&lies_on) {
+            group.inside = !group.heads && own.is_subset(&of_heads);
+        }
         let mut blocked = BTreeMap::new();
-        let mut group_of_node = BTreeMap::new();
+        let mut groups_of_node: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (name, node) in kernels {
             let rank = self.graph.initializers[name].dims.len();
             let key = (
@@ -413,21 +602,27 @@ impl<'a> Follower<'a> {
                 blocked.insert(node, "has a single output channel".to_owned());
                 continue;
             };
-            match group_index.get(&lead(&mut leader, position)) {
-                Some(&group) if group != usize::MAX => {
-                    let free = axes[&key]
-                        .iter()
-                        .any(|&a| !self.frozen.contains_key(&root_of[a as usize]));
-                    if free {
-                        group_of_node.insert(node, group);
-                        continue;
+            let free = |leaf: &Atom| !self.frozen.contains_key(leaf);
+            for (index, side) in sides.iter().enumerate() {
+                let group = group_index.get(&lead(&mut leader, index)).copied();
+                if side.0 == position
+                    && let Some(group) = group.filter(|&group| group != usize::MAX)
+                    && along(side).any(|(_, leaf)| free(&leaf))
+                {
+                    let own = groups_of_node.entry(node).or_default();
+                    if !own.contains(&group) {
+                        own.push(group);
                     }
                 }
-                _ => {}
+            }
+            if groups_of_node.contains_key(&node) {
+                continue;
             }
             let reason = axes[&key]
                 .iter()
-                .find_map(|&atom| self.frozen.get(&root_of[atom as usize]))
+                // Of several parts the last: what comes first (the choice of a query, key or value) stays anyway.
+                .flat_map(|&atom| leaves(atom).iter().rev())
+                .find_map(|leaf| self.frozen.get(leaf))
                 .cloned()
                 .unwrap_or_else(|| "can't be followed".to_owned());
             blocked.insert(node, reason);
@@ -435,10 +630,12 @@ impl<'a> Follower<'a> {
         Couplings {
             groups,
             blocked,
-            group_of_node,
+            groups_of_node,
             roots,
             root_of,
+            parts,
             axes,
+            lengths,
             fixes: self.fixes,
         }
     }

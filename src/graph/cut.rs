@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::coupling::{Couplings, Fix};
+use super::coupling::{Couplings, Element, Fix};
 use super::infer::InferError;
 use super::{Graph, feeds_for_batch, infer};
 use crate::onnx::Tensor;
@@ -29,6 +29,10 @@ pub struct Cut {
     zeros: Vec<(usize, usize)>,
     /// Elements of constants by node and input.
     constants: BTreeMap<(usize, usize), Vec<(usize, i64)>>,
+    /// Single numbers by node and input.
+    pieces: BTreeMap<(usize, usize), i64>,
+    /// Targets of Reshapes by node.
+    targets: BTreeMap<usize, Vec<i64>>,
     /// Sizes of a Split's parts by node.
     split_sizes: BTreeMap<usize, Vec<i64>>,
 }
@@ -39,11 +43,19 @@ impl Cut {
         let gone = couplings.removed_atoms(units);
         let stays = |atom: &u32| !gone[*atom as usize];
         let count = |axis: &[u32]| axis.iter().filter(|atom| stays(atom)).count() as i64;
+        let size = |element: &Element| match element {
+            Element::Copied => 0,
+            Element::Inferred => -1,
+            Element::Fixed(size) => *size,
+            Element::Count(axis) => count(axis),
+        };
         let mut cut = Self {
             kept: BTreeMap::new(),
             counts: BTreeMap::new(),
             zeros: Vec::new(),
             constants: BTreeMap::new(),
+            pieces: BTreeMap::new(),
+            targets: BTreeMap::new(),
             split_sizes: BTreeMap::new(),
         };
         for (key, atoms) in couplings.axes() {
@@ -76,6 +88,26 @@ impl Cut {
                     .entry((*node, *input))
                     .or_default()
                     .push((*index, count(axis))),
+                Fix::Piece {
+                    node,
+                    input,
+                    element,
+                    atoms,
+                } => {
+                    if !atoms.iter().all(stays) {
+                        cut.pieces.insert((*node, *input), size(element));
+                    }
+                }
+                Fix::Target {
+                    node,
+                    elements,
+                    atoms,
+                } => {
+                    if !atoms.iter().all(stays) {
+                        cut.targets
+                            .insert(*node, elements.iter().map(size).collect());
+                    }
+                }
                 Fix::SplitSizes { node, parts } => {
                     cut.split_sizes
                         .insert(*node, parts.iter().map(|part| count(part)).collect());
@@ -117,6 +149,22 @@ impl Cut {
             let tensor = Tensor::int(vec![values.len()], values);
             result.initializers.insert(name.clone(), tensor);
             result.nodes[node].input[input] = name;
+        }
+        for (&(node, input), &size) in &self.pieces {
+            let wanted = format!("{}_piece{input}", result.nodes[node].output[0]);
+            let name = result.unused_name(&wanted);
+            result
+                .initializers
+                .insert(name.clone(), Tensor::int(vec![1], vec![size]));
+            result.nodes[node].input[input] = name;
+        }
+        for (&node, target) in &self.targets {
+            let name = result.unused_name(&format!("{}_target", result.nodes[node].output[0]));
+            let tensor = Tensor::int(vec![target.len()], target.clone());
+            result.initializers.insert(name.clone(), tensor);
+            result.nodes[node].input[1] = name;
+            let attributes = &mut result.nodes[node].attribute;
+            attributes.retain(|attribute| attribute.name.as_deref() != Some("allowzero"));
         }
         for (&node, sizes) in &self.split_sizes {
             result.set_split_sizes(node, sizes);

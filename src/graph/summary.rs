@@ -84,7 +84,7 @@ pub fn layers(graph: &Graph) -> Vec<LayerInfo> {
             let node = &graph.nodes[entry.node];
             let group = couplings
                 .as_ref()
-                .and_then(|c| c.group_of_node.get(&entry.node).map(|&g| &c.groups[g]));
+                .and_then(|c| c.groups_of_node.get(&entry.node).map(|g| &c.groups[g[0]]));
             let blocked_by = match &couplings {
                 Some(couplings) => couplings.blocked.get(&entry.node).cloned(),
                 None => Some("the shapes of the graph can't be inferred".to_owned()),

@@ -8,7 +8,7 @@ use super::{Exclusion, PruneError, blocked};
 use crate::graph::blocks::Blocks;
 use crate::graph::coupling::{Couplings, Group, Unit, gates, output_axis};
 use crate::graph::{Cut, Graph, feeds_for_batch, infer};
-use crate::spec::prune::{Granularity, PruneParams};
+use crate::spec::prune::{Granularity, PruneParams, Scope};
 use crate::spec::result::Blocked;
 
 /// Units that can leave a graph, in groups.
@@ -24,10 +24,11 @@ enum Kind {
 }
 
 impl Removal {
-    /// What the granularity `channel`, `head` or `block` can remove; nothing for others.
+    /// What the granularity `channel`, `head` or `block` can remove in a scope; nothing for others.
     pub fn find(
         graph: &Graph,
         granularity: Granularity,
+        scope: Scope,
         exclusion: &Exclusion,
     ) -> Result<Self, PruneError> {
         let shapes = infer(graph, &feeds_for_batch(graph, 2)?)?;
@@ -40,6 +41,7 @@ impl Removal {
                 units: vec![unit; found.blocks.len()],
                 frozen: 0,
                 heads: false,
+                inside: false,
             };
             return Ok(Self {
                 groups: Vec::from_iter((!found.blocks.is_empty()).then_some(all)),
@@ -47,8 +49,10 @@ impl Removal {
             });
         }
         let couplings = Couplings::find(graph, &shapes, &excluded);
-        let couplings = match granularity {
-            Granularity::Head => couplings.heads_alone(),
+        let couplings = match (granularity, scope) {
+            (Granularity::Head, _) => couplings.heads_alone(),
+            // The same share of every layer: of its heads, and not of what is left of them once more.
+            (_, Scope::Layer) => couplings.whole_heads(),
             _ => couplings,
         };
         Ok(Self {
@@ -160,8 +164,8 @@ impl Removal {
     pub fn nodes(&self, group: usize) -> Vec<usize> {
         match &self.kind {
             Kind::Channels(couplings) => {
-                let own = couplings.group_of_node.iter();
-                own.filter(|&(_, &of)| of == group)
+                let own = couplings.groups_of_node.iter();
+                own.filter(|(_, of)| of.contains(&group))
                     .map(|(&node, _)| node)
                     .collect()
             }
@@ -173,6 +177,14 @@ impl Removal {
     pub fn members(&self, graph: &Graph, group: usize) -> Vec<String> {
         let label = |node: usize| graph.nodes[node].label().to_owned();
         self.nodes(group).into_iter().map(label).collect()
+    }
+
+    /// For each axis that units alone make up, the units that take each of its indices away.
+    pub fn made_of_units(&self) -> Vec<Vec<Vec<(usize, usize)>>> {
+        match &self.kind {
+            Kind::Channels(couplings) => couplings.made_of_units(),
+            Kind::Blocks(_) => Vec::new(),
+        }
     }
 
     /// The error that there is nothing to remove, with the reasons.

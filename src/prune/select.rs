@@ -99,7 +99,7 @@ pub fn choose(
         removal,
         target,
         original,
-        ranking: Ranking::new(graph, &removal.groups, scores, params, original, round_to),
+        ranking: Ranking::new(graph, removal, scores, params, original, round_to),
         params,
     };
     match (params.round_to, params.granularity) {
@@ -259,7 +259,7 @@ struct Ranking {
     totals: Vec<usize>,
     /// By group: units from the least important on, with their importance.
     by_group: Vec<Vec<(usize, f64)>>,
-    /// For each axis of a weight that units alone make up: its units, the most important first.
+    /// Units that may not all go, since an axis of a weight is made up of them; the most important first.
     by_axis: Vec<Vec<(usize, usize)>>,
     round_to: usize,
 }
@@ -295,6 +295,9 @@ fn structure(graph: &Graph, group: &Group) -> BTreeMap<(String, usize, usize), u
         .map(|slice| (slice.tensor.as_str(), slice.axis))
         .collect();
     let mut found = BTreeMap::new();
+    if group.inside {
+        found.insert(("inside of heads".to_owned(), 0, 0), 1);
+    }
     for node in &graph.nodes {
         for (place, input) in node.input.iter().enumerate() {
             for &(_, axis) in tensors.iter().filter(|(tensor, _)| tensor == input) {
@@ -326,36 +329,48 @@ fn before_all_cuts(graph: &Graph, group: &Group, original: &Original, total: usi
         .unwrap_or(total)
 }
 
-fn units_by_axis(graph: &Graph, groups: &[Group], scores: &[Vec<f64>]) -> Vec<Vec<(usize, usize)>> {
-    #[derive(Default)]
-    struct Covered {
-        indices: usize,
-        units: Vec<(usize, usize)>,
-    }
-    let mut axes: BTreeMap<(&str, usize), Covered> = BTreeMap::new();
-    for (group, own) in groups.iter().enumerate() {
-        for (unit, slices) in own.units.iter().enumerate() {
-            for slice in &slices.slices {
-                let covered = axes.entry((&slice.tensor, slice.axis)).or_default();
-                covered.indices += slice.indices.len();
-                covered.units.push((group, unit));
-            }
+/// For each axis that units alone make up: units that may not all go, the most important first. An index that
+/// several groups have (heads and their dimensions) goes with the unit of any of them, so there is a list for each
+/// choice of groups that have all indices between them.
+fn units_by_axis(removal: &Removal, scores: &[Vec<f64>]) -> Vec<Vec<(usize, usize)>> {
+    /// Choices that are looked at, at most.
+    const MOST: usize = 16;
+    let mut lists = BTreeSet::new();
+    for units in removal.made_of_units() {
+        // The groups of each index, and every way to take one of each.
+        let of = |units: &Vec<(usize, usize)>| units.iter().map(|(group, _)| *group).collect();
+        let kinds: BTreeSet<BTreeSet<usize>> = units.iter().map(of).collect();
+        let mut choices: BTreeSet<BTreeSet<usize>> = BTreeSet::from([BTreeSet::new()]);
+        for kind in &kinds {
+            let with = |chosen: &BTreeSet<usize>| {
+                let chosen = chosen.clone();
+                kind.iter().map(move |&group| {
+                    let mut chosen = chosen.clone();
+                    chosen.insert(group);
+                    chosen
+                })
+            };
+            choices = choices.iter().flat_map(with).take(MOST).collect();
         }
-    }
-    axes.into_iter()
-        .filter(|((tensor, axis), covered)| {
-            let tensor = graph.initializers.get(*tensor);
-            tensor.is_some_and(|tensor| tensor.dims[*axis] == covered.indices)
-        })
-        .map(|(_, Covered { mut units, .. })| {
-            units.sort_by(|&(ga, ua), &(gb, ub)| {
+        for choice in choices {
+            let own: BTreeSet<(usize, usize)> = units
+                .iter()
+                .flatten()
+                .filter(|(group, _)| choice.contains(group))
+                .copied()
+                .collect();
+            let mut own: Vec<(usize, usize)> = own.into_iter().collect();
+            own.sort_by(|&(ga, ua), &(gb, ub)| {
                 scores[gb][ub]
                     .total_cmp(&scores[ga][ua])
                     .then((ga, ua).cmp(&(gb, ub)))
             });
-            units
-        })
-        .collect()
+            if !own.is_empty() {
+                lists.insert(own);
+            }
+        }
+    }
+    lists.into_iter().collect()
 }
 
 /// Steps of the share that is removed of several sets.
@@ -364,12 +379,13 @@ const SHARES: usize = 4096;
 impl Ranking {
     fn new(
         graph: &Graph,
-        groups: &[Group],
+        removal: &Removal,
         scores: &[Vec<f64>],
         params: &PruneParams,
         original: &Original,
         round_to: usize,
     ) -> Self {
+        let groups = &removal.groups;
         let together = ranked_together(graph, groups, params.scope);
         let sets = together.iter().max().map_or(0, |last| last + 1);
         let mut orders = vec![Vec::new(); sets];
@@ -397,7 +413,7 @@ impl Ranking {
             });
         }
         Self {
-            by_axis: units_by_axis(graph, groups, scores),
+            by_axis: units_by_axis(removal, scores),
             orders,
             limits,
             totals,

@@ -11,7 +11,7 @@ use crate::onnx::Tensor;
 use crate::onnx::proto::{AttributeProto, NodeProto, attribute_type};
 use crate::prune::removal::Removal;
 use crate::prune::{Exclusion, PruneError};
-use crate::spec::prune::{Granularity, PruneParams};
+use crate::spec::prune::{Granularity, PruneParams, Scope};
 use crate::spec::search::SearchSpace;
 
 /// What one dimension changes.
@@ -49,7 +49,7 @@ impl Architecture {
             true => Blocks::find(graph, &shapes, &excluded),
             false => Blocks::default(),
         };
-        let channels = Removal::find(graph, Granularity::Channel, &exclusion)?;
+        let channels = Removal::find(graph, Granularity::Channel, Scope::Layer, &exclusion)?;
         let magnitude: PruneParams = serde_json::from_value(serde_json::json!({}))
             .expect("every parameter of pruning has a default");
         let scores = channels.scores(graph, &magnitude, None, 0)?;

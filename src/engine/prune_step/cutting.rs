@@ -42,7 +42,7 @@ impl Start {
         let (units, blocked) = match params.granularity.has_zeros() {
             true => (0, Vec::new()),
             false => {
-                let removal = Removal::find(graph, params.granularity, exclusion)?;
+                let removal = Removal::find(graph, params.granularity, params.scope, exclusion)?;
                 (removal.unit_count(), removal.blocked(graph))
             }
         };
@@ -116,7 +116,7 @@ impl Cutting<'_> {
         let Cutting {
             params, original, ..
         } = *self;
-        let removal = Removal::find(graph, params.granularity, self.exclusion)?;
+        let removal = Removal::find(graph, params.granularity, params.scope, self.exclusion)?;
         let scores = removal.scores(graph, params, self.calibration, self.seed)?;
         let chosen = choose(graph, &removal, &scores, params, target, original)?;
         let groups: Vec<PruneGroup> = removal

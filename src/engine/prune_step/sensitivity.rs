@@ -44,7 +44,7 @@ impl Job<'_> {
             }
             return Ok(found);
         }
-        let removal = Removal::find(graph, params.granularity, cutting.exclusion)?;
+        let removal = Removal::find(graph, params.granularity, params.scope, cutting.exclusion)?;
         let scores = removal.scores(graph, params, calibration, cutting.seed)?;
         for (index, (group, scores)) in removal.groups.iter().zip(&scores).enumerate() {
             let mut order: Vec<usize> = (0..scores.len()).collect();

@@ -1,7 +1,10 @@
 //! One rule for each operator family: which channels of its inputs, weights and outputs are the
 //! same.
 
-use super::{Axis, Fix, Follower};
+use std::collections::HashMap;
+
+use super::sizes::Size;
+use super::{Atom, Axis, Element, Fix, Follower};
 use crate::graph::infer::known_inputs;
 use crate::graph::params::{self, normalize_axis};
 use crate::graph::{Family, family, infer};
@@ -39,6 +42,7 @@ impl<'a> Follower<'a> {
             Family::MatMul => self.matmul(node),
             Family::BatchNormalization => self.normalization(node, 1..5),
             Family::GroupNormalization if node.operator() == "InstanceNormalization" => {
+                self.channels_read(&node.input[0], node);
                 self.normalization(node, 1..3)
             }
             Family::LayerNormalization => self.layer_normalization(node),
@@ -646,79 +650,151 @@ impl<'a> Follower<'a> {
         let mut out: Vec<Axis> = vec![None; to.len()];
         let reason = format!("is rearranged by `{}` ({})", node.label(), node.operator());
         for (sources, targets) in blocks(&from, &to) {
-            let carrying: Vec<usize> = sources
-                .iter()
-                .copied()
-                .filter(|&axis| axes[axis].is_some())
-                .collect();
-            match (carrying.as_slice(), targets.as_slice()) {
-                ([], _) => {}
-                // Merged axes: each channel is repeated for every index of the others.
-                (&[axis], &[target]) => {
-                    let inner: usize = sources
-                        .iter()
-                        .filter(|&&other| other > axis)
-                        .map(|&other| from[other])
-                        .product();
-                    let atoms = axes[axis].as_ref()?;
-                    out[target] = Some(
-                        (0..to[target])
-                            .map(|flat| atoms[flat / inner % from[axis]])
-                            .collect(),
-                    );
+            let Some(factors) = factors(&sources, &from, &targets, &to) else {
+                for axis in sources {
+                    self.freeze_axis(&axes[axis], &reason);
                 }
-                // One axis split: whole blocks of it stay together.
-                (&[axis], _) if sources.len() == 1 => {
-                    let first = targets[0];
-                    let block = from[axis] / to[first];
-                    let atoms = axes[axis].clone()?;
-                    for (position, &atom) in atoms.iter().enumerate() {
-                        self.unite(atom, atoms[position / block * block]);
-                    }
-                    out[first] = Some(atoms.iter().copied().step_by(block).collect());
+                continue;
+            };
+            let sizes: Vec<usize> = factors.iter().map(|factor| factor.size).collect();
+            let mut parts: Vec<Axis> = vec![None; factors.len()];
+            for &axis in &sources {
+                let own = places(&factors, |factor| factor.source == axis);
+                if let Some(atoms) = &axes[axis] {
+                    let split = self.split_axis(atoms, &sizes[own.clone()], &reason);
+                    parts[own].clone_from_slice(&split);
                 }
-                _ => {
-                    for axis in carrying {
-                        self.freeze_axis(&axes[axis], &reason);
-                    }
-                }
+            }
+            for &axis in &targets {
+                let own = places(&factors, |factor| factor.target == axis);
+                out[axis] = self.merged_axis(&parts[own.clone()], &sizes[own]);
             }
         }
         if node.operator() == "Reshape" {
-            self.follow_target_shape(index, node, &mut out);
+            self.follow_target_shape(index, node, &from, &axes, &mut out);
         }
         Some(vec![out])
     }
 
-    /// Whether an axis holds exactly these channels.
-    fn alike(&mut self, axis: &Axis, atoms: &[super::Atom]) -> bool {
+    /// The axes that one is split into. An axis along which nothing differs has no atoms; where more than one has,
+    /// the old atoms are made of the new ones.
+    fn split_axis(&mut self, atoms: &[Atom], sizes: &[usize], reason: &str) -> Vec<Axis> {
+        let roots: Vec<Atom> = atoms.iter().map(|&atom| self.root(atom)).collect();
+        let pitch = |axis: usize| sizes[axis + 1..].iter().product::<usize>();
+        let coordinate = |place: usize, axis: usize| place / pitch(axis) % sizes[axis];
+        let differs = |&axis: &usize| {
+            let along = |place: usize| place - coordinate(place, axis) * pitch(axis);
+            (0..roots.len()).any(|place| roots[place] != roots[along(place)])
+        };
+        let differing: Vec<usize> = (0..sizes.len()).filter(differs).collect();
+        let mut split = vec![None; sizes.len()];
+        match differing[..] {
+            [] => self.freeze_axis(&Some(atoms.to_vec()), reason),
+            [axis] => {
+                let steps = (0..sizes[axis]).map(|step| atoms[step * pitch(axis)]);
+                split[axis] = Some(steps.collect());
+            }
+            _ => {
+                let fresh: Vec<Vec<Atom>> = differing
+                    .iter()
+                    .map(|&axis| self.fresh(sizes[axis]))
+                    .collect();
+                for (place, &atom) in atoms.iter().enumerate() {
+                    let parts = differing.iter().zip(&fresh);
+                    let parts = parts.map(|(&axis, own)| own[coordinate(place, axis)]);
+                    self.compose(atom, parts.collect());
+                }
+                for (axis, own) in differing.into_iter().zip(fresh) {
+                    split[axis] = Some(own);
+                }
+            }
+        }
+        split
+    }
+
+    /// The axis that several become: each channel is repeated for every index of the axes without any, and where
+    /// more than one has some, every place is made of one of each.
+    fn merged_axis(&mut self, parts: &[Axis], sizes: &[usize]) -> Axis {
+        let carrying: Vec<usize> = (0..parts.len()).filter(|&i| parts[i].is_some()).collect();
+        let pitch = |axis: usize| sizes[axis + 1..].iter().product::<usize>();
+        let at = |place: usize, axis: usize| {
+            let own = parts[axis].as_ref();
+            own.map(|atoms| atoms[place / pitch(axis) % sizes[axis]])
+        };
+        let all = 0..sizes.iter().product();
+        match carrying[..] {
+            [] => None,
+            [axis] => all.map(|place| at(place, axis)).collect(),
+            _ => {
+                let mut known: HashMap<Vec<Atom>, Atom> = HashMap::new();
+                let composed: Vec<(Atom, Vec<Atom>)> = self
+                    .parts
+                    .iter()
+                    .map(|(&root, parts)| (root, parts.clone()))
+                    .collect();
+                for (root, parts) in composed {
+                    let key = self.key_of(&parts);
+                    let first = known.entry(key).or_insert(root);
+                    *first = root.min(*first);
+                }
+                let merged = all.map(|place| {
+                    let own: Vec<Atom> = carrying
+                        .iter()
+                        .filter_map(|&axis| at(place, axis))
+                        .collect();
+                    let key = self.key_of(&own);
+                    if let Some(&atom) = known.get(&key) {
+                        return atom;
+                    }
+                    let atom = self.fresh(1)[0];
+                    self.compose(atom, own);
+                    known.insert(key, atom);
+                    atom
+                });
+                Some(merged.collect())
+            }
+        }
+    }
+
+    fn key_of(&mut self, parts: &[Atom]) -> Vec<Atom> {
+        let mut roots: Vec<Atom> = parts.iter().map(|&part| self.root(part)).collect();
+        roots.sort_unstable();
+        roots
+    }
+
+    /// Whether an axis holds exactly as many of each of these channels.
+    fn alike(&mut self, axis: &Axis, atoms: &[Atom]) -> bool {
         let Some(own) = axis else {
             return false;
         };
-        own.len() == atoms.len()
-            && own
-                .iter()
-                .zip(atoms)
-                .all(|(&a, &b)| self.root(a) == self.root(b))
+        self.key_of(own) == self.key_of(atoms)
     }
 
-    /// A Reshape to fixed sizes must change with the channels it counts.
-    fn follow_target_shape(&mut self, index: usize, node: &NodeProto, out: &mut [Axis]) {
+    /// A Reshape to sizes that are named must change with the channels that it counts.
+    fn follow_target_shape(
+        &mut self,
+        index: usize,
+        node: &NodeProto,
+        from: &[usize],
+        axes: &[Axis],
+        out: &mut [Axis],
+    ) {
         let Some(shape) = node.input_at(1) else {
             return;
         };
         let constant = self.graph.initializers.contains_key(shape);
         let wanted = self.shapes.get(shape).and_then(|known| known.ints());
-        let counts = self.sizes.get(shape).cloned().unwrap_or_default();
-        for (axis, own) in out.iter_mut().enumerate() {
-            if let Some(count) = counts.get(axis).cloned().flatten() {
+        let sizes = self.sizes.get(shape).cloned();
+        let size = |axis: usize| match &sizes {
+            None => Size::Fixed,
+            Some(sizes) => sizes.get(axis).cloned().unwrap_or(Size::Free),
+        };
+        let zero_copies = node.int("allowzero").unwrap_or(0) == 0;
+        let mut computed = false;
+        for (axis, own) in out.iter().enumerate() {
+            if let Size::Count(count) = size(axis) {
                 // A size that is read off the very channels that it names follows them.
-                if !self.alike(own, &count) {
-                    let reason = format!("has its number named by `{}`", node.label());
-                    self.freeze_axis(&Some(count), &reason);
-                    self.freeze_axis(own, &reason);
-                    *own = None;
-                }
+                computed |= !self.alike(own, &count);
                 continue;
             }
             let Some(atoms) = own.clone() else {
@@ -726,21 +802,204 @@ impl<'a> Follower<'a> {
             };
             match wanted.as_ref().and_then(|wanted| wanted.get(axis)) {
                 Some(-1) => {}
-                Some(0) if node.int("allowzero").unwrap_or(0) == 0 => {}
+                Some(0) if zero_copies => {}
                 Some(_) if constant => self.fixes.push(Fix::Constant {
                     node: index,
                     input: 1,
                     index: axis,
                     axis: atoms,
                 }),
-                _ => {
-                    let reason = format!("has its size computed for `{}`", node.label());
-                    self.freeze_axis(own, &reason);
-                    *own = None;
-                }
+                _ => computed = true,
             }
         }
+        if !computed {
+            return;
+        }
+        // Some size is computed that would not follow: a target that says the same in other words.
+        let to = self.dims_of(node.output.first().map_or("", String::as_str));
+        let given = |axis: usize| wanted.as_ref().and_then(|wanted| wanted.get(axis).copied());
+        let mut elements = Vec::new();
+        let mut pieces = Some(Vec::new());
+        for (axis, own) in out.iter().enumerate() {
+            let before = axes.get(axis).cloned().flatten();
+            let same = from.get(axis) == to.get(axis)
+                && match (&before, own) {
+                    (None, None) => true,
+                    (Some(before), own) => self.alike(own, before),
+                    (None, Some(_)) => false,
+                };
+            let mut atoms = own.clone().unwrap_or_default();
+            let named = match size(axis) {
+                Size::Count(count) => {
+                    let follows = self.alike(own, &count);
+                    atoms.extend(count);
+                    follows
+                }
+                _ => own.is_none(),
+            };
+            let element = match (given(axis), own, size(axis)) {
+                (Some(-1), ..) => Element::Inferred,
+                (Some(0), ..) if zero_copies => Element::Copied,
+                (_, Some(atoms), Size::Fixed) => Element::Count(atoms.clone()),
+                _ if named => {
+                    elements.push(match size(axis) {
+                        _ if same => Element::Copied,
+                        Size::Fixed => Element::Fixed(to[axis] as i64),
+                        _ => Element::Inferred,
+                    });
+                    continue;
+                }
+                _ if same => Element::Copied,
+                _ => Element::Inferred,
+            };
+            // Copied means something else where the input's axes stand in other places.
+            let copied = element == Element::Copied && given(axis) != Some(0);
+            if given(axis).is_none_or(|size| size > 0)
+                && let Some(found) = &mut pieces
+            {
+                match self.piece(shape, axis) {
+                    Some((node, input)) => found.push(Fix::Piece {
+                        node,
+                        input,
+                        element: if copied {
+                            Element::Inferred
+                        } else {
+                            element.clone()
+                        },
+                        atoms,
+                    }),
+                    None => pieces = None,
+                }
+            }
+            elements.push(element);
+        }
+        let inferred = |elements: &mut dyn Iterator<Item = &Element>| {
+            elements
+                .filter(|element| **element == Element::Inferred)
+                .count()
+        };
+        let open = (0..to.len())
+            .filter(|&axis| given(axis) == Some(-1))
+            .count();
+        if let Some(pieces) = pieces {
+            let mut all = pieces.iter().filter_map(|fix| match fix {
+                Fix::Piece { element, .. } => Some(element),
+                _ => None,
+            });
+            if open + inferred(&mut all) <= 1 {
+                self.fixes.extend(pieces);
+                return;
+            }
+        }
+        if inferred(&mut elements.iter()) <= 1 && elements.len() == to.len() {
+            let mut counted: Vec<Atom> = out.iter().flatten().flatten().copied().collect();
+            for axis in 0..out.len() {
+                if let Size::Count(count) = size(axis) {
+                    counted.extend(count);
+                }
+            }
+            self.fixes.push(Fix::Target {
+                node: index,
+                elements,
+                atoms: counted,
+            });
+            return;
+        }
+        let reason = format!("has its size computed for `{}`", node.label());
+        for (axis, own) in out.iter_mut().enumerate() {
+            if let Size::Count(count) = size(axis) {
+                self.freeze_axis(&Some(count), &reason);
+            }
+            self.freeze_axis(own, &reason);
+            *own = None;
+        }
     }
+
+    /// The input of a Concat that is element `element` of a shape and nothing else, where nothing but one Reshape
+    /// reads that shape.
+    fn piece(&self, shape: &str, element: usize) -> Option<(usize, usize)> {
+        let nodes = &self.graph.nodes;
+        let readers = nodes.iter().flat_map(|node| &node.input);
+        let node = nodes
+            .iter()
+            .position(|node| node.output.first().is_some_and(|output| output == shape))?;
+        if nodes[node].operator() != "Concat" || readers.filter(|name| *name == shape).count() != 1
+        {
+            return None;
+        }
+        let mut before = 0;
+        for (input, name) in nodes[node].input.iter().enumerate() {
+            let len: usize = self.dims_of(name).iter().product();
+            if element < before + len {
+                return match len {
+                    1 => Some((node, input)),
+                    _ => self.piece(name, element - before),
+                };
+            }
+            before += len;
+        }
+        None
+    }
+}
+
+/// A part of an axis that a Reshape leaves in one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Factor {
+    size: usize,
+    /// The axes that it is a part of.
+    source: usize,
+    target: usize,
+}
+
+/// The largest pieces that the axes of a block of [`blocks`] have in common, in order; `None` where one would be cut
+/// in the middle.
+fn factors(
+    sources: &[usize],
+    from: &[usize],
+    targets: &[usize],
+    to: &[usize],
+) -> Option<Vec<Factor>> {
+    let (mut sources, mut targets) = (sources.iter(), targets.iter());
+    let (mut source, mut target) = (*sources.next()?, *targets.next()?);
+    let (mut left, mut right) = (from[source], to[target]);
+    let mut factors = Vec::new();
+    loop {
+        let size = left.min(right);
+        if left % size != 0 || right % size != 0 {
+            return None;
+        }
+        factors.push(Factor {
+            size,
+            source,
+            target,
+        });
+        (left, right) = (left / size, right / size);
+        match (left, right) {
+            (1, 1) => match (sources.next(), targets.next()) {
+                (Some(&next), Some(&other)) => {
+                    (source, target) = (next, other);
+                    (left, right) = (from[source], to[target]);
+                }
+                _ => return Some(factors),
+            },
+            (1, _) => {
+                source = *sources.next()?;
+                left = from[source];
+            }
+            (_, 1) => {
+                target = *targets.next()?;
+                right = to[target];
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// The places of the factors of one axis, which stand together.
+fn places(factors: &[Factor], of: impl Fn(&Factor) -> bool) -> std::ops::Range<usize> {
+    let first = factors.iter().position(&of).unwrap_or(factors.len());
+    let count = factors.iter().filter(|factor| of(factor)).count();
+    first..first + count
 }
 
 /// Pairs the axes of two shapes of equally many elements into the smallest blocks whose products
