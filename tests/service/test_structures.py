@@ -414,7 +414,7 @@ def test_channels_and_blocks_are_rewound_to_an_epoch(server, setting):
 def test_sensitivity_tells_what_each_group_bears(server, setting):
     job = prune(server, setting, target={"macs_ratio": 0.8}, sensitivity=True)
     outcome = job["result"]["prune"]
-    assert len(outcome["sensitivity"]) == len(outcome["scores"]) == 5
+    assert len(outcome["sensitivity"]) == len(outcome["scores"]) == 9
     for group in outcome["sensitivity"]:
         shares = [point["sparsity"] for point in group["points"]]
         assert shares == sorted(set(shares)) and group["layers"]
