@@ -18,6 +18,7 @@
 mod rules;
 mod sizes;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sizes::Size;
@@ -375,8 +376,8 @@ impl<'a> Follower<'a> {
 
     fn freeze(&mut self, atom: Atom, reason: &str) {
         let root = self.root(atom);
-        if !self.frozen.contains_key(&root) {
-            self.frozen.insert(root, reason.to_owned());
+        if let Entry::Vacant(entry) = self.frozen.entry(root) {
+            entry.insert(reason.to_owned());
             self.freeze_parts(root);
         }
     }
