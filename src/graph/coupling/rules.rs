@@ -784,6 +784,14 @@ impl<'a> Follower<'a> {
         };
         let constant = self.graph.initializers.contains_key(shape);
         let wanted = self.shapes.get(shape).and_then(|known| known.ints());
+        if wanted.is_none() {
+            let reason = format!("has its size computed for `{}`", node.label());
+            for own in out.iter_mut() {
+                self.freeze_axis(own, &reason);
+                *own = None;
+            }
+            return;
+        }
         let sizes = self.sizes.get(shape).cloned();
         let size = |axis: usize| match &sizes {
             None => Size::Fixed,
