@@ -237,6 +237,13 @@ impl Graph {
         })
     }
 
+    /// Names of the scales of batch normalisation.
+    pub fn scales(&self) -> BTreeSet<&str> {
+        self.initializers_in(&|node, index, _| {
+            family(node) == Some(Family::BatchNormalization) && index == 1
+        })
+    }
+
     /// Weights that pruning may set to zero one by one, or whose slices are channels: the kernels
     /// of convolutions, matrix products and recurrent layers, with the index of the node that uses them first.
     pub fn kernels(&self) -> BTreeMap<&str, usize> {

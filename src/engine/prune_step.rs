@@ -97,7 +97,7 @@ impl Job<'_> {
         let objective = slimming::Slimming {
             loss: Loss::of_training(&finetune, task, finetune.label_smoothing),
             strength: slimming.strength as f32,
-            scales: slimming::Slimming::scales(&graph),
+            scales: graph.scales().into_iter().map(str::to_owned).collect(),
         };
         let purpose = Purpose {
             objective: Some(&objective),

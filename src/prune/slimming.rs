@@ -5,7 +5,6 @@ use burn::backend::ops::FloatTensorOps;
 
 use crate::exec::ExecError;
 use crate::exec::value::{Value, reshape};
-use crate::graph::{Family, Graph, family};
 use crate::train::{Loss, Objective, Seen};
 
 /// `loss + strength · Σ|γ|` over all scales γ of batch normalisation (Liu et al., "Learning Efficient
@@ -15,24 +14,6 @@ pub struct Slimming {
     pub strength: f32,
     /// Names of the scales.
     pub scales: Vec<String>,
-}
-
-impl Slimming {
-    /// Names of the scales of a graph that are weights.
-    pub fn scales(graph: &Graph) -> Vec<String> {
-        let normalisations = graph
-            .nodes
-            .iter()
-            .filter(|node| family(node) == Some(Family::BatchNormalization));
-        let mut scales: Vec<String> = normalisations
-            .filter_map(|node| node.input_at(1))
-            .filter(|name| graph.initializers.contains_key(*name))
-            .map(str::to_owned)
-            .collect();
-        scales.sort_unstable();
-        scales.dedup();
-        scales
-    }
 }
 
 impl Objective for Slimming {

@@ -294,29 +294,27 @@ pub enum StrategyParams {
         first: u32,
     },
     /// Short trainings of all trials; the best of each round train longer.
-    SuccessiveHalving {
-        #[schema(no_recursion)]
-        #[serde(default = "default_around")]
-        around: Box<StrategyParams>,
-        /// One of so many goes on, and trains so many times longer.
-        #[serde(default = "default_eta")]
-        eta: u32,
-        /// As many as leave one when `null`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        rounds: Option<u32>,
-    },
+    SuccessiveHalving(HalvingParams),
     /// Successive halving with several lengths of the first round.
-    Hyperband {
-        #[schema(no_recursion)]
-        #[serde(default = "default_around")]
-        around: Box<StrategyParams>,
-        #[serde(default = "default_eta")]
-        eta: u32,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        rounds: Option<u32>,
-    },
+    Hyperband(HalvingParams),
     /// Every point of a finite space.
     Exhaustive {},
+}
+
+/// Rounds of longer and longer trainings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HalvingParams {
+    /// What chooses the trials that begin.
+    #[schema(no_recursion)]
+    #[serde(default = "default_around")]
+    pub around: Box<StrategyParams>,
+    /// One of so many goes on, and trains so many times longer.
+    #[serde(default = "default_eta")]
+    pub eta: u32,
+    /// When `null` as many as leave one, of `hyperband` four at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u32>,
 }
 
 fn default_population() -> u32 {
@@ -375,16 +373,12 @@ impl StrategyParams {
                     "must be from 1 to 100000",
                 );
             }
-            Self::SuccessiveHalving {
-                around,
-                eta,
-                rounds,
-            }
-            | Self::Hyperband {
-                around,
-                eta,
-                rounds,
-            } => {
+            Self::SuccessiveHalving(halving) | Self::Hyperband(halving) => {
+                let HalvingParams {
+                    around,
+                    eta,
+                    rounds,
+                } = halving;
                 faults.require((2..=16).contains(eta), "/eta", "must be from 2 to 16");
                 faults.require(
                     rounds.is_none_or(|rounds| (1..=16).contains(&rounds)),
@@ -416,25 +410,24 @@ impl StrategyParams {
             Self::Tpe { first } => Box::new(Tpe {
                 first: *first as usize,
             }),
-            Self::SuccessiveHalving {
-                around,
-                eta,
-                rounds,
-            } => {
-                let rounds = rounds.unwrap_or_else(|| rounds_for(trials, *eta));
-                let around = around.build(trials);
-                Box::new(Halving::successive(around, trials, *eta as usize, rounds))
+            Self::SuccessiveHalving(halving) => {
+                let (around, eta, rounds) = halving.build(trials, u32::MAX);
+                Box::new(Halving::successive(around, trials, eta, rounds))
             }
-            Self::Hyperband {
-                around,
-                eta,
-                rounds,
-            } => {
-                let rounds = rounds.unwrap_or_else(|| rounds_for(trials, *eta).min(4));
-                let around = around.build(trials);
-                Box::new(Halving::hyperband(around, trials, *eta as usize, rounds))
+            Self::Hyperband(halving) => {
+                let (around, eta, rounds) = halving.build(trials, 4);
+                Box::new(Halving::hyperband(around, trials, eta, rounds))
             }
         }
+    }
+}
+
+impl HalvingParams {
+    /// What chooses the trials, `eta`, and the rounds: `most` at most where they are left open.
+    fn build(&self, trials: usize, most: u32) -> (Box<dyn Strategy>, usize, u32) {
+        let open = || rounds_for(trials, self.eta).min(most);
+        let rounds = self.rounds.unwrap_or_else(open);
+        (self.around.build(trials), self.eta as usize, rounds)
     }
 }
 

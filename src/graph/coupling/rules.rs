@@ -783,15 +783,14 @@ impl<'a> Follower<'a> {
             return;
         };
         let constant = self.graph.initializers.contains_key(shape);
-        let wanted = self.shapes.get(shape).and_then(|known| known.ints());
-        if wanted.is_none() {
-            let reason = format!("has its size computed for `{}`", node.label());
+        let reason = format!("has its size computed for `{}`", node.label());
+        let Some(wanted) = self.shapes.get(shape).and_then(|known| known.ints()) else {
             for own in out.iter_mut() {
                 self.freeze_axis(own, &reason);
                 *own = None;
             }
             return;
-        }
+        };
         let sizes = self.sizes.get(shape).cloned();
         let size = |axis: usize| match &sizes {
             None => Size::Fixed,
@@ -808,7 +807,7 @@ impl<'a> Follower<'a> {
             let Some(atoms) = own.clone() else {
                 continue;
             };
-            match wanted.as_ref().and_then(|wanted| wanted.get(axis)) {
+            match wanted.get(axis) {
                 Some(-1) => {}
                 Some(0) if zero_copies => {}
                 Some(_) if constant => self.fixes.push(Fix::Constant {
@@ -825,7 +824,7 @@ impl<'a> Follower<'a> {
         }
         // Some size is computed that would not follow: a target that says the same in other words.
         let to = self.dims_of(node.output.first().map_or("", String::as_str));
-        let given = |axis: usize| wanted.as_ref().and_then(|wanted| wanted.get(axis).copied());
+        let given = |axis: usize| wanted.get(axis).copied();
         let mut elements = Vec::new();
         let mut pieces = Some(Vec::new());
         for (axis, own) in out.iter().enumerate() {
@@ -860,19 +859,17 @@ impl<'a> Follower<'a> {
                 _ if same => Element::Copied,
                 _ => Element::Inferred,
             };
-            // Copied means something else where the input's axes stand in other places.
-            let copied = element == Element::Copied && given(axis) != Some(0);
-            if given(axis).is_none_or(|size| size > 0)
+            if given(axis).is_some_and(|size| size > 0)
                 && let Some(found) = &mut pieces
             {
                 match self.piece(shape, axis) {
                     Some((node, input)) => found.push(Fix::Piece {
                         node,
                         input,
-                        element: if copied {
-                            Element::Inferred
-                        } else {
-                            element.clone()
+                        // A zero might mean no copy here; what is left is the same.
+                        element: match &element {
+                            Element::Copied => Element::Inferred,
+                            other => other.clone(),
                         },
                         atoms,
                     }),
@@ -899,7 +896,7 @@ impl<'a> Follower<'a> {
                 return;
             }
         }
-        if inferred(&mut elements.iter()) <= 1 && elements.len() == to.len() {
+        if inferred(&mut elements.iter()) <= 1 {
             let mut counted: Vec<Atom> = out.iter().flatten().flatten().copied().collect();
             for axis in 0..out.len() {
                 if let Size::Count(count) = size(axis) {
@@ -913,7 +910,6 @@ impl<'a> Follower<'a> {
             });
             return;
         }
-        let reason = format!("has its size computed for `{}`", node.label());
         for (axis, own) in out.iter_mut().enumerate() {
             if let Size::Count(count) = size(axis) {
                 self.freeze_axis(&Some(count), &reason);

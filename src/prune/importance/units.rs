@@ -25,12 +25,7 @@ struct Side<'a> {
 /// The sides of a group that count: those of kernels and of the scales of batch normalisation.
 fn sides<'a>(graph: &Graph, group: &'a Group) -> Vec<Side<'a>> {
     let kernels = graph.kernels();
-    let scales: Vec<&str> = graph
-        .nodes
-        .iter()
-        .filter(|node| family(node) == Some(Family::BatchNormalization))
-        .filter_map(|node| node.input_at(1))
-        .collect();
+    let scales = graph.scales();
     let offsets: Vec<&str> = graph
         .nodes
         .iter()
@@ -45,7 +40,7 @@ fn sides<'a>(graph: &Graph, group: &'a Group) -> Vec<Side<'a>> {
             let Some(tensor) = graph.initializers.get(name) else {
                 continue;
             };
-            let scale = scales.contains(&name);
+            let scale = scales.contains(name);
             if tensor.dims.len() < 2 && !scale || offsets.contains(&name) {
                 continue;
             }

@@ -1,7 +1,6 @@
 //! Many short trainings, of which the best go on.
 
-use super::{Ask, Judged, Sight, Strategy, whole};
-use crate::search::front;
+use super::{Ask, Judged, Sight, Strategy, best_first, whole};
 use crate::search::space::Point;
 
 /// Points that go through the same rounds.
@@ -89,9 +88,8 @@ impl Strategy for Halving {
                 .iter()
                 .filter_map(|each| Some((&each.point, each.values.as_deref()?)))
                 .collect();
-            let values: Vec<&[f64]> = done.iter().map(|(_, values)| *values).collect();
             let left = judged.len() / self.eta;
-            let best = front::order(&values).into_iter().take(left.max(1));
+            let best = best_first(&done).into_iter().take(left.max(1));
             let points: Vec<Point> = best.map(|index| done[index].0.clone()).collect();
             let over = self.round + 1 == bracket.rounds || points.is_empty();
             self.since = sight.judged.len();
