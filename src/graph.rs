@@ -15,6 +15,7 @@ mod load;
 mod operator;
 pub(crate) mod params;
 pub(crate) mod reading;
+mod settle;
 mod shape_rules;
 mod standard_operators;
 mod summary;

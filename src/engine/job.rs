@@ -166,6 +166,7 @@ pub(super) fn plan(inputs: JobInputs, _voice: &Voice) -> Result<Message, Ended> 
     match params {
         Params::Prune(prune) => {
             let seed = inputs.request.seed;
+            graph.settle_weights();
             let plan = plan_pruning(&graph, &prune, data.as_ref(), &device, seed)?;
             Ok(Message::Plan {
                 plan: Box::new(plan),

@@ -62,6 +62,7 @@ impl Job<'_> {
         mut graph: Graph,
         params: &PruneParams,
     ) -> Result<(Graph, PruneOutcome), Ended> {
+        graph.settle_weights();
         graph.sparse_storage |= params.storage == Storage::Sparse;
         if params.schedule.rewind.is_some() {
             graph = self.train_dense(key, graph, params)?;

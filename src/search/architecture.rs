@@ -42,6 +42,9 @@ pub struct Architecture {
 impl Architecture {
     /// The dimensions that `params` opens in `graph`.
     pub fn new(graph: &Graph, params: &SearchSpace) -> Result<Self, PruneError> {
+        let mut graph = graph.clone();
+        graph.settle_weights();
+        let graph = &graph;
         let exclusion = Exclusion::new(&params.exclude);
         let shapes = infer(graph, &feeds_for_batch(graph, 2)?)?;
         let excluded = |name: &str| exclusion.covers(name);

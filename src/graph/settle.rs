@@ -1,0 +1,269 @@
+//! Weights that a file computes from others, as exporters write recurrent layers.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Graph, Known, family, fold, moves};
+use crate::host::Array;
+use crate::onnx::Tensor;
+
+impl Graph {
+    /// Puts weights that nodes only move (cut, joined, turned) into the place where they are used, and takes
+    /// those nodes out: a pruning that edits the weights of a layer must find them there. Weights that
+    /// are used in several places, or of which a part is left out or used twice, stay as they are.
+    pub fn settle_weights(&mut self) {
+        let settled = self.settled_weights();
+        if settled.is_empty() {
+            return;
+        }
+        let (makers, _) = self.made_of_weights();
+        let makers: BTreeSet<usize> = makers.into_iter().collect();
+        let mut needed: BTreeSet<String> = self.ends(&makers).map(Cow::into_owned).collect();
+        needed.retain(|name| !settled.contains_key(name));
+        let mut gone = BTreeSet::new();
+        for &index in makers.iter().rev() {
+            let node = &self.nodes[index];
+            match node.output.iter().any(|name| needed.contains(name)) {
+                true => needed.extend(node.input.iter().cloned()),
+                false => {
+                    gone.insert(index);
+                }
+            }
+        }
+        let mut index = 0..;
+        self.nodes
+            .retain(|_| !index.next().is_some_and(|index| gone.contains(&index)));
+        self.initializers.extend(settled);
+        self.drop_unused_initializers();
+    }
+
+    /// Nodes that only move weights, in order; by the name of a result the weights that it is made of.
+    fn made_of_weights(&self) -> (Vec<usize>, BTreeMap<&str, BTreeSet<&str>>) {
+        let is_weight = |name: &str| {
+            let tensor = self.initializers.get(name);
+            tensor.is_some_and(|tensor| tensor.floats().is_some() && !tensor.dims.is_empty())
+        };
+        let mut made: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut makers = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let known = |name: &String| {
+                name.is_empty()
+                    || self.initializers.contains_key(name)
+                    || made.contains_key(name.as_str())
+            };
+            if !moves(family(node), node) || !node.input.iter().all(known) {
+                continue;
+            }
+            let mut sources = BTreeSet::new();
+            for name in &node.input {
+                match made.get(name.as_str()) {
+                    Some(own) => sources.extend(own),
+                    None if is_weight(name) => {
+                        sources.insert(name.as_str());
+                    }
+                    None => {}
+                }
+            }
+            if !sources.is_empty() {
+                makers.push(index);
+                let named = node.output.iter().filter(|name| !name.is_empty());
+                made.extend(named.map(|name| (name.as_str(), sources.clone())));
+            }
+        }
+        (makers, made)
+    }
+
+    /// Names of values that other nodes than these read, or that the graph gives.
+    fn ends(&self, makers: &BTreeSet<usize>) -> impl Iterator<Item = Cow<'_, str>> {
+        let others = self.nodes.iter().enumerate();
+        let others = others.filter(|(index, _)| !makers.contains(index));
+        let read = others.flat_map(|(_, node)| {
+            let inputs = node.input.iter().map(|name| Cow::from(name.as_str()));
+            inputs.chain(
+                node.captured()
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(Cow::from),
+            )
+        });
+        let outputs = self.outputs.iter();
+        read.chain(outputs.map(|output| Cow::from(output.label())))
+    }
+
+    /// By the name of the value: the weights that can be put in its place.
+    fn settled_weights(&self) -> BTreeMap<String, Tensor> {
+        let (makers, made) = self.made_of_weights();
+        let makers: BTreeSet<usize> = makers.into_iter().collect();
+        let mut ends: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for end in self.ends(&makers) {
+            if let Some((name, sources)) = made.get_key_value(&*end) {
+                for source in sources {
+                    ends.entry(source).or_default().insert(name);
+                }
+            } else if let Some((name, _)) = self.initializers.get_key_value(&*end) {
+                ends.entry(name).or_default().insert(name);
+            }
+        }
+        let given: BTreeSet<&str> = self.outputs.iter().map(|output| output.label()).collect();
+        // Each weight has one end, and all that comes there are such weights.
+        let is_whole = |name: &str, sources: &BTreeSet<&str>| {
+            let only = BTreeSet::from([name]);
+            !given.contains(name) && sources.iter().all(|source| ends.get(source) == Some(&only))
+        };
+        let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
+        for (name, sources) in made
+            .iter()
+            .filter(|(name, sources)| is_whole(name, sources))
+        {
+            let elements = sources
+                .iter()
+                .map(|source| self.initializers[*source].elements());
+            wanted.insert(name, elements.sum());
+        }
+        if wanted.is_empty() {
+            return BTreeMap::new();
+        }
+        let values = self.moved(&makers);
+        let found = wanted.into_iter().filter_map(|(name, elements)| {
+            let array = values.get(name).filter(|array| array.len() == elements)?;
+            Some((name.to_owned(), Tensor::decode(array.encode(name)).ok()?))
+        });
+        found.collect()
+    }
+
+    /// The results of these nodes.
+    fn moved(&self, makers: &BTreeSet<usize>) -> BTreeMap<&str, Arc<Array>> {
+        let mut values: BTreeMap<&str, Arc<Array>> = BTreeMap::new();
+        for &index in makers {
+            let node = &self.nodes[index];
+            let known = |name: &String| match values.get(name.as_str()) {
+                Some(value) => Some(Known::of(value.clone())),
+                None => {
+                    let tensor = self.initializers.get(name)?;
+                    Some(Known::of(Arc::new(Array::of_tensor(tensor).ok()?)))
+                }
+            };
+            let inputs: Vec<Option<Known>> = node.input.iter().map(known).collect();
+            let inputs: Vec<Option<&Known>> = inputs.iter().map(Option::as_ref).collect();
+            if let Ok(Some(found)) = fold(node, self.opset_of(node), &inputs, usize::MAX) {
+                values.extend(node.output.iter().map(String::as_str).zip(found));
+            }
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::*;
+
+    fn value(name: &str, dims: [i64; 2]) -> ValueInfoProto {
+        let dim = dims.map(|size| DimensionProto {
+            dim_value: Some(size),
+            ..DimensionProto::default()
+        });
+        let tensor = TensorType {
+            elem_type: Some(data_type::FLOAT),
+            shape: Some(TensorShapeProto { dim: dim.to_vec() }),
+        };
+        ValueInfoProto {
+            name: Some(name.to_owned()),
+            r#type: Some(TypeProto {
+                tensor_type: Some(tensor),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        }
+    }
+
+    fn node(operator: &str, inputs: &[&str], output: &str, axis: Option<i64>) -> NodeProto {
+        let attribute = axis.map(|axis| AttributeProto {
+            name: Some("axis".to_owned()),
+            r#type: Some(attribute_type::INT),
+            i: Some(axis),
+            ..AttributeProto::default()
+        });
+        NodeProto {
+            op_type: Some(operator.to_owned()),
+            input: inputs.iter().map(|&name| name.to_owned()).collect(),
+            output: vec![output.to_owned()],
+            attribute: attribute.into_iter().collect(),
+            ..NodeProto::default()
+        }
+    }
+
+    fn graph(nodes: Vec<NodeProto>) -> Graph {
+        let tensor = |name: &str, dims: Vec<usize>, first: f32| {
+            let count: usize = dims.iter().product();
+            let values = (0..count).map(|index| first + index as f32).collect();
+            Tensor::float(dims, values).encode(name)
+        };
+        let ints =
+            |name: &str, values: Vec<i64>| Tensor::int(vec![values.len()], values).encode(name);
+        Graph::load(ModelProto {
+            opset_import: vec![OperatorSetId {
+                domain: None,
+                version: Some(13),
+            }],
+            graph: Some(GraphProto {
+                initializer: vec![
+                    tensor("a", vec![2, 3], 0.0),
+                    tensor("b", vec![2, 3], 10.0),
+                    ints("zero", vec![0]),
+                    ints("one", vec![1]),
+                    ints("two", vec![2]),
+                ],
+                input: vec![value("x", [1, 4])],
+                output: vec![value("y", [1, 3])],
+                node: nodes,
+                ..GraphProto::default()
+            }),
+            ..ModelProto::default()
+        })
+        .expect("the graph is sound")
+    }
+
+    fn gates() -> Vec<NodeProto> {
+        vec![
+            node("Slice", &["a", "one", "two", "zero"], "a1", None),
+            node("Slice", &["a", "zero", "one", "zero"], "a0", None),
+            node("Concat", &["a1", "a0"], "turned", Some(0)),
+            node("Concat", &["turned", "b"], "w", Some(0)),
+        ]
+    }
+
+    #[test]
+    fn weights_that_are_cut_and_joined_come_to_their_place() {
+        let mut nodes = gates();
+        nodes.push(node("MatMul", &["x", "w"], "y", None));
+        let mut graph = graph(nodes);
+        graph.settle_weights();
+        assert_eq!(graph.nodes.len(), 1);
+        assert_eq!(graph.initializers.keys().collect::<Vec<_>>(), ["w"]);
+        let settled = &graph.initializers["w"];
+        assert_eq!(settled.dims, [4, 3]);
+        let turned = [
+            3.0, 4.0, 5.0, 0.0, 1.0, 2.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
+        ];
+        assert_eq!(settled.floats(), Some(&turned[..]));
+    }
+
+    #[test]
+    fn weights_that_are_used_elsewhere_or_in_part_stay() {
+        let mut shared = gates();
+        shared.push(node("MatMul", &["x", "w"], "z", None));
+        shared.push(node("Gather", &["a", "one"], "row", None));
+        shared.push(node("Add", &["z", "row"], "y", None));
+        let mut part = gates();
+        part[2] = node("Concat", &["a1", "a1"], "turned", Some(0));
+        part.push(node("MatMul", &["x", "w"], "y", None));
+        for nodes in [shared, part] {
+            let mut graph = graph(nodes);
+            let before = graph.to_bytes();
+            graph.settle_weights();
+            assert_eq!(graph.to_bytes(), before);
+        }
+    }
+}
