@@ -10,7 +10,8 @@ use std::io::{BufRead, Write};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sinter::search::strategy::{Judged, Search};
-use sinter::spec::search::{Hyperparameters, StrategyParams};
+use sinter::spec::hyperparameters::Hyperparameters;
+use sinter::spec::strategy::StrategyParams;
 
 #[derive(Deserialize)]
 struct Begin {

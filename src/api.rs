@@ -38,6 +38,7 @@ use crate::spec::evaluate::EvaluateParams;
 use crate::spec::pipeline::PipelineParams;
 use crate::spec::problem::Problem;
 use crate::spec::prune::PruneParams;
+use crate::spec::search::SearchParams;
 use crate::spec::train::TrainParams;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
@@ -59,7 +60,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     tags(
         (name = "models", description = "Trained models"),
         (name = "datasets", description = "What models are trained and measured on"),
-        (name = "jobs", description = "Work on models: train, evaluate, prune, pipeline"),
+        (name = "jobs", description = "Work on models: train, evaluate, prune, distill, search, pipeline"),
         (name = "devices", description = "What jobs can run on"),
         (name = "operations", description = "For those who run the server")
     ),
@@ -69,6 +70,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         EvaluateParams,
         PruneParams,
         DistillParams,
+        SearchParams,
         PipelineParams
     )),
     security(("bearer" = [])),

@@ -48,6 +48,15 @@ pub enum DataError {
     #[error("the train split has `{0}`, the test split has another shape or lacks it")]
     SplitsDiffer(String),
     #[error(
+        "the label {label} has {examples} examples to train and select on, too few for {folds} folds; ask for \
+         fewer, or for holdout"
+    )]
+    RareLabel {
+        label: i64,
+        examples: usize,
+        folds: usize,
+    },
+    #[error(
         "`{name}` would take more than {limit} bytes in memory, out of proportion to the file; \
          upload it uncompressed if that is meant"
     )]

@@ -13,6 +13,7 @@ mod measure;
 mod problem;
 mod prune_step;
 pub mod report;
+mod search_step;
 mod train_step;
 mod voice;
 

@@ -10,6 +10,7 @@ pub mod dataset;
 pub mod distill;
 pub mod evaluate;
 pub mod fit;
+pub mod hyperparameters;
 pub mod job;
 pub mod model;
 pub mod pipeline;
@@ -17,6 +18,8 @@ pub mod problem;
 pub mod prune;
 pub mod result;
 pub mod search;
+pub mod strategy;
 pub mod train;
+pub mod trial;
 
 pub use problem::{FieldError, Problem};

@@ -23,7 +23,7 @@ use super::submission::{Checked, check, plan};
 use crate::spec::child::Progress;
 use crate::spec::job::{JobKind, JobRequest};
 use crate::spec::problem::Problem;
-use crate::spec::result::{JobResult, PrunePlan};
+use crate::spec::result::{JobResult, Plan};
 use crate::store::JobChange;
 use crate::store::idempotency::{Answer, Keep};
 use crate::store::jobs::{Cancellation, Job, JobDeletion, JobFilter, JobStatus, Retry, Submission};
@@ -98,7 +98,7 @@ impl From<&Job> for JobView {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DryRun {
     pub kind: JobKind,
-    pub plan: PrunePlan,
+    pub plan: Plan,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

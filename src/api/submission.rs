@@ -6,12 +6,12 @@ use uuid::Uuid;
 
 use super::problem::ApiError;
 use super::state::App;
-use crate::spec::child::{JobInputs, Message, Order};
+use crate::spec::child::{JobInputs, Message, Order, TRIALS_ARTIFACT};
 use crate::spec::distill::DistillParams;
 use crate::spec::fit::{InferredData, check_outputs, check_task, fit, fit_further};
 use crate::spec::job::{DataOptions, JobRequest, Params};
 use crate::spec::problem::{FieldError, Problem};
-use crate::spec::result::PrunePlan;
+use crate::spec::result::Plan;
 use crate::store::datasets::Dataset;
 use crate::store::models::Model;
 use crate::worker::InspectionError;
@@ -47,6 +47,9 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
         let found = found.ok_or_else(|| missing_at("model", id, &pointer))?;
         check_model(&found, students.contains(&id), &pointer)?;
         models.insert(id, found);
+    }
+    if let Some(id) = params.warm_start() {
+        check_earlier(app, id).await?;
     }
     if let Some(dataset) = &dataset {
         let fitted = fit(
@@ -116,6 +119,23 @@ fn check_distillation(
     )?)
 }
 
+/// The search to begin from must have come to its end.
+async fn check_earlier(app: &App, id: Uuid) -> Result<(), ApiError> {
+    let pointer = "/params/warm_start";
+    let found = app.store.job(&id.to_string()).await?;
+    let found = found.ok_or_else(|| missing_at("job", id, pointer))?;
+    let artifacts = app.store.artifacts(&found.id).await?;
+    if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the job is a {} that is {}, and only a search that succeeded has trials to begin from",
+        found.kind.as_str(),
+        found.status.as_str()
+    );
+    Err(ApiError::fault("no_trials", pointer, &detail))
+}
+
 /// `pointer` is where the request names the model.
 fn check_model(model: &Model, trains: bool, pointer: &str) -> Result<(), ApiError> {
     let summary = &model.summary;
@@ -169,8 +189,8 @@ fn missing_at(what: &str, id: Uuid, pointer: &str) -> ApiError {
     problem.into()
 }
 
-/// Has a child plan a pruning without training.
-pub async fn plan(app: &App, checked: Checked) -> Result<PrunePlan, ApiError> {
+/// Has a child plan a job without training.
+pub async fn plan(app: &App, checked: Checked) -> Result<Plan, ApiError> {
     let order = Order::Plan {
         inputs: Box::new(JobInputs {
             job: Uuid::now_v7(),
@@ -181,6 +201,7 @@ pub async fn plan(app: &App, checked: Checked) -> Result<PrunePlan, ApiError> {
                 .as_ref()
                 .map(|dataset| app.store.dataset_input(dataset)),
             request: checked.request,
+            trials: None,
         }),
     };
     match app.inspector.inspect(&order).await? {

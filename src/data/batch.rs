@@ -1,12 +1,13 @@
 //! Splits of a job and its batches, ready to be fed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
 use super::augment::{self, Mixed, View};
-use super::{Array, Dataset, Elements, Split};
+use super::{Array, DataError, Dataset, Elements, Split};
 use crate::spec::dataset::Splits;
 use crate::spec::fit::{InferredData, InferredInput, split_sizes};
 use crate::spec::job::{DataOptions, Task};
@@ -143,6 +144,69 @@ impl Prepared {
             label_map,
             ..self.clone()
         }
+    }
+
+    /// The same examples in batches of another size.
+    pub fn with_batch_size(mut self, size: u32) -> Self {
+        self.about.batch_size = size;
+        self
+    }
+
+    /// The train and the validation split together to train on, and nothing to select on.
+    pub fn joined(&self) -> Self {
+        let all = [self.train.as_slice(), &self.validation].concat();
+        self.split(all, Vec::new())
+    }
+
+    /// The train and the validation split together in `count` parts, each the validation split of one of the
+    /// results and in the train splits of the others. Examples of a label are spread as evenly as can be
+    /// (stratified k-fold cross-validation; Kohavi, IJCAI 1995).
+    pub fn folds(&self, count: usize) -> Result<Vec<Self>, DataError> {
+        let mut by_label: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        let target = self.dataset.train.target.as_ref();
+        let labels =
+            target.filter(|target| self.about.task == Task::Classification && target.stride() == 1);
+        for &index in self.train.iter().chain(&self.validation) {
+            let label = labels.map_or(0, |labels| labels.elements.get_i64(index as usize));
+            by_label.entry(label).or_default().push(index);
+        }
+        let rare = by_label.iter().find(|(_, indices)| indices.len() < count);
+        if let Some((&label, indices)) = rare {
+            return Err(DataError::RareLabel {
+                label,
+                examples: indices.len(),
+                folds: count,
+            });
+        }
+        let mut parts = vec![Vec::new(); count];
+        for (place, index) in by_label.into_values().flatten().enumerate() {
+            parts[place % count].push(index);
+        }
+        let fold = |judged: usize| {
+            let others = (0..count).filter(|&part| part != judged);
+            let train = others
+                .flat_map(|part| parts[part].iter().copied())
+                .collect();
+            self.split(train, parts[judged].clone())
+        };
+        Ok((0..count).map(fold).collect())
+    }
+
+    fn split(&self, train: Vec<u32>, validation: Vec<u32>) -> Self {
+        let mut about = self.about.clone();
+        about.splits.train = train.len() as u64;
+        about.splits.validation = validation.len() as u64;
+        Self {
+            about,
+            train,
+            validation,
+            ..self.clone()
+        }
+    }
+
+    /// The validation split's places in the stored train split.
+    pub fn validation_examples(&self) -> &[u32] {
+        &self.validation
     }
 
     /// Whether the examples have labels, or values to fit.
@@ -314,6 +378,8 @@ fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f3
 
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
+
     use super::*;
 
     #[test]
@@ -335,5 +401,95 @@ mod tests {
         };
         // Channel 0 holds 2 and 6, channel 1 holds 4 and 8.
         assert_eq!(gather_input(&input, &array, &[0]), [1.0, 3.0, 0.5, 1.5]);
+    }
+
+    /// So many examples with labels as unevenly spread as chance has it, a fifth of them to select on.
+    fn labelled(count: usize, classes: i64, random: &mut impl rand::Rng) -> Prepared {
+        let labels: Vec<i64> = (0..count)
+            .map(|_| {
+                let drawn: f64 = random.random();
+                (drawn * drawn * classes as f64) as i64
+            })
+            .collect();
+        let array = |name: &str, elements| Array {
+            name: name.to_owned(),
+            shape: Vec::new(),
+            dtype: "int64".to_owned(),
+            elements,
+        };
+        let about = InferredData {
+            task: Task::Classification,
+            inputs: Vec::new(),
+            output: "y".to_owned(),
+            outputs: None,
+            splits: crate::spec::fit::SplitSizes {
+                train: count as u64 * 4 / 5,
+                validation: count as u64 - count as u64 * 4 / 5,
+                test: 0,
+            },
+            batch_size: 8,
+        };
+        let split = Split {
+            inputs: vec![array("x", Elements::I64(vec![0; count]))],
+            target: Some(array("y", Elements::I64(labels))),
+        };
+        let dataset = Dataset {
+            format: crate::spec::dataset::DatasetFormat::Npz,
+            train: split.clone(),
+            test: Some(split),
+        };
+        let options = DataOptions {
+            validation_fraction: 0.2,
+            ..DataOptions::default()
+        };
+        Prepared::new(dataset, about, &options)
+    }
+
+    #[test]
+    fn folds_are_stratified_disjoint_and_cover_everything() {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let (mut split, mut refused) = (0, 0);
+        for _ in 0..500 {
+            let (classes, count) = (random.random_range(1..9), random.random_range(20..300));
+            let folds = random.random_range(2..12);
+            let data = labelled(count, classes, &mut random);
+            let target = data.dataset.train.target.as_ref().expect("labels");
+            let label = |index: &u32| target.elements.get_i64(*index as usize);
+            let of = |indices: &[u32]| {
+                let mut counts = BTreeMap::new();
+                for index in indices {
+                    *counts.entry(label(index)).or_insert(0usize) += 1;
+                }
+                counts
+            };
+            let all: Vec<u32> = [data.train.as_slice(), &data.validation].concat();
+            let rarest = of(&all).into_values().min().unwrap_or(0);
+            let Ok(found) = data.folds(folds) else {
+                assert!(rarest < folds);
+                refused += 1;
+                continue;
+            };
+            assert!(rarest >= folds);
+            split += 1;
+            let mut judged: Vec<u32> = Vec::new();
+            for fold in &found {
+                judged.extend(&fold.validation);
+                let mut both = [fold.train.as_slice(), &fold.validation].concat();
+                both.sort_unstable();
+                assert_eq!(both, (0..count as u32).collect::<Vec<_>>());
+                assert_eq!(fold.about.splits.train, fold.train.len() as u64);
+                for (label, total) in of(&all) {
+                    let own = of(&fold.validation).get(&label).copied().unwrap_or(0);
+                    let even = total as f64 / folds as f64;
+                    assert!(
+                        (own as f64 - even).abs() < 1.0,
+                        "{own} of {total} in {folds}"
+                    );
+                }
+            }
+            judged.sort_unstable();
+            assert_eq!(judged, (0..count as u32).collect::<Vec<_>>());
+        }
+        assert!(split > 100 && refused > 50, "{split} {refused}");
     }
 }

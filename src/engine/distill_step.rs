@@ -339,7 +339,7 @@ impl Job<'_> {
     }
 
     /// The default metrics of the test split; none without labels.
-    fn tested(&self, graph: &Graph) -> Result<Metrics, Ended> {
+    pub(super) fn tested(&self, graph: &Graph) -> Result<Metrics, Ended> {
         let data = self.data.as_ref().ok_or_else(no_data)?;
         if !data.has_targets() {
             return Ok(Metrics::new());

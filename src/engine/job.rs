@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use uuid::Uuid;
+
 use super::child::Ended;
 use super::data_fit::{pin, prepare};
 use super::inspect::summarize;
@@ -9,6 +11,7 @@ use super::journal::{Journal, load_graph};
 use super::measure::{change, measure};
 use super::prune_step::plan as plan_pruning;
 use super::report;
+use super::search_step::{Searched, plan as plan_search};
 use super::train_step::planned_steps;
 use super::voice::Voice;
 use crate::data::Prepared;
@@ -16,12 +19,15 @@ use crate::exec::Device;
 use crate::graph::Graph;
 use crate::prune::Exclusion;
 use crate::spec::Problem;
-use crate::spec::child::{JobInputs, Message, Progress, StagedFile};
+use crate::spec::child::{
+    JobInputs, MODEL_ARTIFACT, Message, Progress, StagedFile, StagedModel, TRIALS_ARTIFACT,
+};
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::result::{
-    DistillOutcome, Environment, JobResult, Measurement, PruneOutcome, StepResult, Training,
+    DistillOutcome, Environment, JobResult, Measurement, Plan, PruneOutcome, StepResult, Training,
 };
+use crate::spec::trial::{SearchOutcome, Trials};
 use crate::train::measure_latencies;
 
 /// What the stages of a job share.
@@ -107,7 +113,7 @@ impl Job<'_> {
         Ok((graph, found))
     }
 
-    fn step(
+    pub(super) fn step(
         &mut self,
         key: &str,
         graph: Graph,
@@ -129,6 +135,11 @@ impl Job<'_> {
                 outcomes.distill = Some(outcome);
                 graph
             }
+            Params::Search { search, .. } => {
+                let (graph, searched) = self.search(key, &graph, search)?;
+                outcomes.search = Some(searched);
+                graph
+            }
             Params::Evaluate(_) | Params::Pipeline(_) => graph,
         };
         Ok((graph, outcomes))
@@ -137,9 +148,10 @@ impl Job<'_> {
 
 /// What a step says about itself.
 #[derive(Default)]
-struct Outcomes {
+pub(super) struct Outcomes {
     prune: Option<PruneOutcome>,
     distill: Option<DistillOutcome>,
+    search: Option<Searched>,
 }
 
 fn load(inputs: &JobInputs) -> Result<(Graph, Params), Problem> {
@@ -169,7 +181,13 @@ pub(super) fn plan(inputs: JobInputs, _voice: &Voice) -> Result<Message, Ended> 
             graph.settle_weights();
             let plan = plan_pruning(&graph, &prune, data.as_ref(), &device, seed)?;
             Ok(Message::Plan {
-                plan: Box::new(plan),
+                plan: Box::new(Plan::Prune(Box::new(plan))),
+            })
+        }
+        Params::Search { search, .. } => {
+            let plan = plan_search(&graph, &search, inputs.request.seed)?;
+            Ok(Message::Plan {
+                plan: Box::new(Plan::Search(Box::new(plan))),
             })
         }
         _ => Err(Ended::Failed(Problem::not_supported(
@@ -270,6 +288,14 @@ pub(super) fn run(
         before.latency_ms = measure_latencies(&[first], &job.device)?.pop();
     }
     let (steps_made, examples, seconds) = job.journal.training();
+    let (search, trials, front) = match outcomes.search {
+        None => (None, None, Vec::new()),
+        Some(searched) => (
+            Some(searched.outcome),
+            Some(searched.trials),
+            searched.front,
+        ),
+    };
     let result = JobResult {
         model: None,
         change: after.as_ref().map(|after| change(&before, after)),
@@ -281,6 +307,7 @@ pub(super) fn run(
         }),
         prune: outcomes.prune,
         distill: outcomes.distill,
+        search,
         steps,
         environment: Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -290,17 +317,82 @@ pub(super) fn run(
         },
     };
     job.phase("report");
-    let artifacts = write_artifacts(&inputs, &result, &job.journal, &file, staging)?;
+    let trials = trials.as_ref();
+    let journal = &job.journal;
+    let mut artifacts = write_artifacts(&inputs, &result, trials, journal, &file, staging)?;
+    let mut models = Vec::new();
+    if makes_model {
+        models.push(StagedModel {
+            id: Uuid::now_v7(),
+            artifact: MODEL_ARTIFACT.to_owned(),
+            summary: summarize(&graph),
+        });
+    }
+    if let (Some(outcome), Some(trials)) = (&result.search, trials) {
+        artifacts.extend(write_search(outcome, trials, &front, staging)?);
+    }
+    models.extend(front.into_iter().map(|(id, artifact, graph)| StagedModel {
+        id,
+        artifact,
+        summary: summarize(&graph),
+    }));
     Ok(Message::Done {
         result: Box::new(result),
         artifacts,
-        new_model: makes_model.then(|| Box::new(summarize(&graph))),
+        models,
+    })
+}
+
+/// The files that a search has beside the others.
+fn write_search(
+    outcome: &SearchOutcome,
+    trials: &Trials,
+    front: &[(Uuid, String, Graph)],
+    staging: &Path,
+) -> Result<Vec<StagedFile>, Problem> {
+    let pareto = serde_json::json!({
+        "objectives": outcome.objectives, "hypervolume": outcome.hypervolume, "front": outcome.front,
+    });
+    let json = |value: &serde_json::Value| {
+        let text = serde_json::to_string_pretty(value).expect("what a search found is plain data");
+        text.into_bytes()
+    };
+    let all = serde_json::to_value(trials).expect("trials are plain data");
+    let mut files = vec![
+        stage(staging, TRIALS_ARTIFACT, "application/json", &json(&all))?,
+        stage(staging, "pareto.json", "application/json", &json(&pareto))?,
+    ];
+    for (_, artifact, graph) in front {
+        let bytes = graph.to_bytes();
+        files.push(stage(
+            staging,
+            artifact,
+            "application/octet-stream",
+            &bytes,
+        )?);
+    }
+    Ok(files)
+}
+
+fn stage(
+    staging: &Path,
+    name: &str,
+    media_type: &str,
+    bytes: &[u8],
+) -> Result<StagedFile, Problem> {
+    let path = staging.join(name);
+    std::fs::write(&path, bytes)?;
+    Ok(StagedFile {
+        name: name.to_owned(),
+        media_type: media_type.to_owned(),
+        path,
     })
 }
 
 fn write_artifacts(
     inputs: &JobInputs,
     result: &JobResult,
+    trials: Option<&Trials>,
     journal: &Journal,
     model: &[u8],
     staging: &Path,
@@ -312,12 +404,12 @@ fn write_artifacts(
     });
     let json = serde_json::to_string_pretty(&json).expect("reports are plain data");
     let files: [(&str, &str, Vec<u8>); 4] = [
-        ("model.onnx", "application/octet-stream", model.to_vec()),
+        (MODEL_ARTIFACT, "application/octet-stream", model.to_vec()),
         ("report.json", "application/json", json.into_bytes()),
         (
             "report.html",
             "text/html; charset=utf-8",
-            report::render_html(request, result, curves).into_bytes(),
+            report::render_html(request, result, curves, trials).into_bytes(),
         ),
         (
             "metrics.csv",
@@ -327,14 +419,6 @@ fn write_artifacts(
     ];
     files
         .into_iter()
-        .map(|(name, media_type, bytes)| {
-            let path = staging.join(name);
-            std::fs::write(&path, bytes)?;
-            Ok(StagedFile {
-                name: name.to_owned(),
-                media_type: media_type.to_owned(),
-                path,
-            })
-        })
+        .map(|(name, media_type, bytes)| stage(staging, name, media_type, &bytes))
         .collect()
 }

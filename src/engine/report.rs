@@ -7,6 +7,7 @@ mod chart;
 mod distill;
 mod layers;
 mod pruning;
+mod search;
 mod sections;
 mod text;
 
@@ -14,13 +15,19 @@ use std::collections::BTreeMap;
 
 use crate::spec::job::JobRequest;
 use crate::spec::result::JobResult;
+use crate::spec::trial::Trials;
 use text::escape;
 
 /// Curves by metric name (`train/loss`), each a list of step and value.
 pub type Curves = BTreeMap<String, Vec<(u64, f64)>>;
 
 /// The report as one HTML document without scripts or references to other files.
-pub fn render_html(request: &JobRequest, result: &JobResult, curves: &Curves) -> String {
+pub fn render_html(
+    request: &JobRequest,
+    result: &JobResult,
+    curves: &Curves,
+    trials: Option<&Trials>,
+) -> String {
     let title = match &request.name {
         Some(name) if !name.is_empty() => name.clone(),
         _ => format!("Sinter {}", request.kind.as_str()),
@@ -33,6 +40,7 @@ pub fn render_html(request: &JobRequest, result: &JobResult, curves: &Curves) ->
         layers::all(result),
         pruning::all(result),
         distill::all(result),
+        search::all(result, trials),
         chart::section_of(curves),
         layers::blocked(result),
         sections::environment(result),

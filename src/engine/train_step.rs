@@ -14,6 +14,7 @@ use crate::spec::Problem;
 use crate::spec::child::{Message, Progress};
 use crate::spec::job::Params;
 use crate::spec::prune::Rigl;
+use crate::spec::search::Recipe;
 use crate::spec::train::{StartWeights, TrainParams};
 use crate::train::{Loss, Objective, Observer, TrainError, TrainState, Trainer, reinitialize};
 
@@ -73,6 +74,8 @@ impl Job<'_> {
         let loss = Loss::of_training(params, data.about.task, params.label_smoothing);
         let objective = objective.unwrap_or(&loss);
         match &resume {
+            // A search says of each trial how it ended.
+            None if phase == "trial" => {}
             None => self.voice.info(
                 "training_started",
                 format!(
@@ -134,6 +137,16 @@ pub(super) fn planned_steps(params: &Params, batches: usize) -> u64 {
             let slimming = prune.slimming.map_or(0, |slimming| slimming.epochs);
             prune.finetune.as_ref().map_or(0, of) * prune.trainings()
                 + u64::from(slimming) * batches as u64
+        }
+        Params::Search { search, .. } => {
+            let of_recipe = |recipe: Option<Recipe>| -> u64 {
+                let steps = recipe.iter().flat_map(|recipe| &recipe.steps);
+                steps.map(|step| planned_steps(step, batches)).sum()
+            };
+            let (trial, last) = (search.recipe(&[]).ok(), search.finish(&[]).ok());
+            let (trial, last) = (of_recipe(trial), of_recipe(last));
+            let trials = u64::from(search.trials) * u64::from(search.folds());
+            (trial * trials + last) * (1 + u64::from(search.control))
         }
         Params::Distill(distill) => of(&distill.finetune) * (1 + u64::from(distill.control)),
         Params::Evaluate(_) => 0,

@@ -170,40 +170,28 @@ pub struct Space {
 impl Space {
     /// How many points there are; `None` for infinitely many.
     pub fn size(&self) -> Option<f64> {
-        // By the choices of the dimensions that others wait for, which stand before them.
-        fn count(space: &Space, index: usize, chosen: &mut Vec<f64>) -> Option<f64> {
-            let Some(dimension) = space.dimensions.get(index) else {
-                return Some(1.0);
-            };
-            if !space.counts(index, &|of| chosen.get(of).copied()) {
-                chosen.push(f64::NAN);
-                let found = count(space, index + 1, chosen);
-                chosen.pop();
-                return found;
-            }
-            let size = dimension.domain.size()?;
-            let decides = space.dimensions[index + 1..].iter().any(|later| {
-                later
-                    .when
-                    .as_ref()
-                    .is_some_and(|when| when.dimension == index)
-            });
-            if !decides {
-                chosen.push(0.0);
-                let found = count(space, index + 1, chosen);
-                chosen.pop();
-                return Some(size * found?);
-            }
-            let mut sum = 0.0;
-            for choice in 0..size as usize {
-                chosen.push(choice as f64);
-                let found = count(space, index + 1, chosen);
-                chosen.pop();
-                sum += found?;
-            }
-            Some(sum)
+        let roots =
+            (0..self.dimensions.len()).filter(|&index| self.dimensions[index].when.is_none());
+        roots.map(|root| self.size_below(root)).product()
+    }
+
+    /// The points of a dimension and of those that wait for it.
+    fn size_below(&self, index: usize) -> Option<f64> {
+        let waiting: Vec<(usize, &When)> = (index + 1..self.dimensions.len())
+            .filter_map(|later| Some((later, self.dimensions[later].when.as_ref()?)))
+            .filter(|(_, when)| when.dimension == index)
+            .collect();
+        let size = self.dimensions[index].domain.size()?;
+        if waiting.is_empty() {
+            return Some(size);
         }
-        count(self, 0, &mut Vec::new())
+        let with = |choice: usize| -> Option<f64> {
+            let counting = waiting
+                .iter()
+                .filter(|(_, when)| when.choices.contains(&choice));
+            counting.map(|(later, _)| self.size_below(*later)).product()
+        };
+        (0..size as usize).map(with).sum()
     }
 
     fn counts(&self, index: usize, chosen: &dyn Fn(usize) -> Option<f64>) -> bool {

@@ -16,7 +16,7 @@ use super::dataset::{DatasetFormat, DatasetSummary};
 use super::job::JobRequest;
 use super::model::{LayerInfo, ModelFormat, ModelSummary};
 use super::problem::Problem;
-use super::result::{JobResult, PrunePlan};
+use super::result::{JobResult, Plan};
 
 /// A file that was uploaded: under which name, and where its bytes are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,9 @@ pub struct JobInputs {
     #[serde(default)]
     pub models: BTreeMap<Uuid, PathBuf>,
     pub dataset: Option<DatasetInput>,
+    /// The file `trials.json` of the search that the parameters name.
+    #[serde(default)]
+    pub trials: Option<PathBuf>,
 }
 
 /// An uploaded data set and what its inspection found.
@@ -118,6 +121,22 @@ pub struct StagedFile {
     pub name: String,
     pub media_type: String,
     pub path: PathBuf,
+}
+
+/// The artifact that is the result's model.
+pub const MODEL_ARTIFACT: &str = "model.onnx";
+
+/// The artifact that has all trials of a search.
+pub const TRIALS_ARTIFACT: &str = "trials.json";
+
+/// An artifact that becomes a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StagedModel {
+    /// The id that the model will have.
+    pub id: Uuid,
+    /// Name of the artifact.
+    pub artifact: String,
+    pub summary: ModelSummary,
 }
 
 /// A compute device that jobs can ask for.
@@ -174,14 +193,14 @@ pub enum Message {
         devices: Vec<DeviceInfo>,
     },
     Plan {
-        plan: Box<PrunePlan>,
+        plan: Box<Plan>,
     },
     Done {
         /// `model` is filled in by the service.
         result: Box<JobResult>,
         artifacts: Vec<StagedFile>,
-        /// Summary of the artifact `model.onnx`, when the job made a new model.
-        new_model: Option<Box<ModelSummary>>,
+        /// Those of the artifacts that become models of their own; `model.onnx` is the result's.
+        models: Vec<StagedModel>,
     },
     Drained,
     /// The order can't be carried out, now or at another try.

@@ -12,6 +12,7 @@ use super::distill::{DistillLossName, DistillParams, LossTerm};
 use super::job::{DataOptions, Layout, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
+use super::search::Evaluation;
 use super::train::TrainParams;
 
 /// How one stored array becomes one input of the model.
@@ -333,6 +334,29 @@ fn check_task_at(
                     format!("the metric `{}`", evaluate.metrics[index].as_str()),
                 ),
             }
+        }
+        Params::Search { search, steps } => {
+            let refused = |error: FieldError| Err(Problem::invalid(vec![error.under(pointer)]));
+            if let Err(error) = search.check_objectives(task) {
+                return refused(error);
+            }
+            let selects = search.evaluation == Evaluation::Holdout {};
+            if selects && about.splits.validation == 0 {
+                let detail = "holdout judges by validation examples: raise data.validation_fraction, or ask \
+                              for cross_validation";
+                return refused(FieldError::new("/evaluation", detail));
+            }
+            let examples = about.splits.train + about.splits.validation;
+            if !selects && u64::from(search.folds()) > examples {
+                let detail = format!("there are only {examples} examples");
+                return refused(FieldError::new("/evaluation/folds", detail));
+            }
+            training(&search.trial, &format!("{pointer}/trial"))?;
+            for (index, step) in steps.iter().enumerate() {
+                let at = format!("{pointer}/steps/{index}/params");
+                check_task_at(step, about, dataset, &at)?;
+            }
+            Ok(())
         }
         Params::Pipeline(steps) => steps.iter().enumerate().try_for_each(|(index, step)| {
             check_task_at(

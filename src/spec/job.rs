@@ -11,6 +11,7 @@ use super::evaluate::EvaluateParams;
 use super::pipeline::PipelineParams;
 use super::problem::{Faults, FieldError, Problem, parse};
 use super::prune::PruneParams;
+use super::search::SearchParams;
 use super::train::{StartWeights, TrainParams};
 
 /// What a job does.
@@ -157,7 +158,8 @@ pub struct JobRequest {
     pub dataset: Option<Uuid>,
     #[serde(default)]
     pub name: Option<String>,
-    /// By kind: `TrainParams`, `EvaluateParams`, `PruneParams`, `DistillParams` or `PipelineParams`.
+    /// By kind: `TrainParams`, `EvaluateParams`, `PruneParams`, `DistillParams`, `SearchParams` or
+    /// `PipelineParams`.
     #[serde(default)]
     #[schema(value_type = Object)]
     pub params: serde_json::Value,
@@ -184,7 +186,7 @@ pub struct JobRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub webhook: Option<serde_json::Value>,
-    /// Answer with the plan and its cost instead of queueing the job; `prune` only.
+    /// Answer with the plan and its cost instead of queueing the job; `prune` and `search` only.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -208,6 +210,11 @@ pub enum Params {
     Evaluate(EvaluateParams),
     Prune(Box<PruneParams>),
     Distill(Box<DistillParams>),
+    /// With what is done to each candidate where that is not plain training.
+    Search {
+        search: Box<SearchParams>,
+        steps: Vec<Params>,
+    },
     Pipeline(Vec<Params>),
 }
 
@@ -249,8 +256,15 @@ impl Params {
                 (Self::Pipeline(steps), Faults::default())
             }
             JobKind::Search => {
-                let what = format!("the kind `{}`", kind.as_str());
-                return Err(Problem::not_supported("/kind", &what).with_code("kind_not_supported"));
+                let search: SearchParams = parse(params).map_err(shape)?;
+                let faults = search.faults();
+                let steps = PipelineParams {
+                    steps: search.steps.clone(),
+                };
+                // Faults in them are among those of the search.
+                let steps = steps.steps().unwrap_or_default();
+                let search = Box::new(search);
+                (Self::Search { search, steps }, faults)
             }
         };
         if faults.found.is_empty() {
@@ -273,6 +287,7 @@ impl Params {
             Self::Evaluate(_) => JobKind::Evaluate,
             Self::Prune(_) => JobKind::Prune,
             Self::Distill(_) => JobKind::Distill,
+            Self::Search { .. } => JobKind::Search,
             Self::Pipeline(_) => JobKind::Pipeline,
         }
     }
@@ -284,6 +299,7 @@ impl Params {
             Self::Evaluate(params) => serde_json::to_value(params),
             Self::Prune(params) => serde_json::to_value(params),
             Self::Distill(params) => serde_json::to_value(params),
+            Self::Search { search, .. } => serde_json::to_value(search),
             Self::Pipeline(steps) => {
                 let steps: Vec<_> = steps
                     .iter()
@@ -299,7 +315,7 @@ impl Params {
     pub fn distillations(&self) -> Vec<(String, &DistillParams)> {
         match self {
             Self::Distill(distill) => vec![("/params".to_owned(), &**distill)],
-            Self::Pipeline(steps) => steps
+            Self::Pipeline(steps) | Self::Search { steps, .. } => steps
                 .iter()
                 .enumerate()
                 .filter_map(|(index, step)| match step {
@@ -316,7 +332,7 @@ impl Params {
     /// Whether the job can't run without a data set.
     pub fn needs_data(&self) -> bool {
         match self {
-            Self::Train(_) | Self::Evaluate(_) | Self::Distill(_) => true,
+            Self::Train(_) | Self::Evaluate(_) | Self::Distill(_) | Self::Search { .. } => true,
             Self::Prune(prune) => prune.needs_data(),
             Self::Pipeline(steps) => steps.iter().any(Self::needs_data),
         }
@@ -327,6 +343,7 @@ impl Params {
         match self {
             Self::Distill(_) => true,
             Self::Pipeline(steps) => steps.iter().any(Self::trains),
+            Self::Search { .. } => true,
             other => other.needs_gradients(),
         }
     }
@@ -358,10 +375,18 @@ impl Params {
         .collect()
     }
 
+    /// The search whose trials count as seen.
+    pub fn warm_start(&self) -> Option<Uuid> {
+        match self {
+            Self::Search { search, .. } => search.warm_start,
+            _ => None,
+        }
+    }
+
     /// Whether gradients are needed.
     pub fn needs_gradients(&self) -> bool {
         match self {
-            Self::Train(_) => true,
+            Self::Train(_) | Self::Search { .. } => true,
             // The model teaches; whether its student can be trained is seen apart.
             Self::Evaluate(_) | Self::Distill(_) => false,
             Self::Prune(prune) => prune.finetune.is_some() || prune.criterion.needs_gradients(),
@@ -380,6 +405,7 @@ impl JobRequest {
         let planned = match &params {
             // A dry run does not train, but its criterion looks at examples.
             Params::Prune(prune) if self.dry_run => prune.criterion.needs_data(),
+            Params::Search { .. } if self.dry_run => false,
             params => params.needs_data(),
         };
         faults.require(
@@ -447,9 +473,9 @@ impl JobRequest {
             "the task `embedding` in jobs other than distillation with losses that need no labels",
         );
         faults.require(
-            !self.dry_run || self.kind == JobKind::Prune,
+            !self.dry_run || matches!(self.kind, JobKind::Prune | JobKind::Search),
             "/dry_run",
-            "applies to the kind `prune`",
+            "applies to the kinds `prune` and `search`",
         );
         if let (Params::Prune(prune), true) = (&params, self.dry_run) {
             faults.require(
@@ -519,12 +545,40 @@ mod tests {
     }
 
     #[test]
-    fn kinds_that_do_not_exist_yet_are_refused_by_name() {
-        let mut posted = request(json!({}));
-        posted.kind = JobKind::Search;
-        let problem = posted.validate().unwrap_err();
-        assert_eq!(problem.code, "kind_not_supported");
-        assert!(problem.detail.contains("search"));
+    fn hyperparameters_are_tried_in_their_places() {
+        let search = |params: serde_json::Value| {
+            let mut posted = request(json!({ "params": params }));
+            posted.kind = JobKind::Search;
+            posted.validate().map_err(pointers)
+        };
+        let ranges =
+            |ranges: serde_json::Value| search(json!({"space": {"hyperparameters": ranges}}));
+        assert!(ranges(json!({"learning_rate": {"log_uniform": [1e-4, 0.1]}})).is_ok());
+        assert!(ranges(json!({"augment.crop.padding": {"int": [1, 3]}})).is_ok());
+        assert!(
+            ranges(json!({"optimizer": {"choice": ["sgd", "adamw"]},
+            "momentum": {"uniform": [0, 0.9], "when": {"optimizer": ["sgd"]}}}))
+            .is_ok()
+        );
+        for (name, range) in [
+            ("learning_rte", json!({"uniform": [0.1, 0.2]})),
+            ("learning_rate", json!({"uniform": [-1, 0.2]})),
+            ("momentum", json!({"uniform": [0, 0.9]})),
+            ("optimizer", json!({"choice": ["sgd", "sdg"]})),
+            ("batch_size", json!({"uniform": [1, 3.5]})),
+        ] {
+            let found = ranges(json!({ name: range })).unwrap_err();
+            assert_eq!(found, [format!("/params/space/hyperparameters/{name}")]);
+        }
+        assert_eq!(search(json!({})).unwrap_err(), ["/params/space"]);
+        let nested = json!({"space": {"hyperparameters": {
+            "steps.0.params.target.macs_ratio": {"uniform": [0.2, 0.9]}}},
+            "steps": [{"kind": "prune", "params": {"target": {"macs_ratio": 0.5}}}]});
+        assert!(search(nested).is_ok());
+        let beyond = json!({"space": {"hyperparameters": {
+            "steps.1.params.target.macs_ratio": {"uniform": [0.2, 0.9]}}},
+            "steps": [{"kind": "prune", "params": {"target": {"macs_ratio": 0.5}}}]});
+        assert_eq!(search(beyond).unwrap_err().len(), 1);
     }
 
     #[test]

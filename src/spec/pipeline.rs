@@ -35,10 +35,11 @@ impl PipelineParams {
         }
         let mut steps = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
-            if step.kind == JobKind::Pipeline {
+            if matches!(step.kind, JobKind::Pipeline | JobKind::Search) {
+                let kind = step.kind.as_str();
                 return Err(Problem::invalid(vec![FieldError::new(
                     format!("{}/kind", at(index)),
-                    "a pipeline can't be a step of a pipeline",
+                    format!("a {kind} can't be a step; ask for it as a job of its own"),
                 )]));
             }
             // `Params::parse` points from the job (`/kind`, `/params/…`), here from the step.

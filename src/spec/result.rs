@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::distill::DistillLossName;
 use super::fit::InferredData;
 use super::job::JobKind;
+use super::trial::{SearchOutcome, SearchPlan};
 
 /// Time of one run of the model, in milliseconds, measured by Sinter's own engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -53,6 +54,14 @@ pub struct Change {
 pub struct Training {
     pub examples_per_second: f64,
     pub seconds: f64,
+}
+
+/// What a job would do, by its kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Plan {
+    Prune(Box<PrunePlan>),
+    Search(Box<SearchPlan>),
 }
 
 /// Where and how the figures came about.
@@ -275,6 +284,8 @@ pub struct JobResult {
     pub prune: Option<PruneOutcome>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distill: Option<DistillOutcome>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchOutcome>,
     /// A pipeline's steps in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepResult>,

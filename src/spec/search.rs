@@ -1,215 +1,20 @@
-//! Parameters of `search` jobs.
+//! Parameters of `search`: what may change, how candidates are chosen and how they are judged.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::problem::Faults;
+use super::evaluate::MetricName;
+use super::hyperparameters::Hyperparameters;
+use super::job::{JobKind, Params, Task};
+use super::pipeline::{PipelineParams, StepRequest};
+use super::problem::{Faults, FieldError, Problem, parse};
+use super::strategy::StrategyParams;
+use super::train::TrainParams;
 use crate::search::architecture::activations;
-use crate::search::space::{Dimension, Domain, Space, When};
-use crate::search::strategy::genetic::Genetic;
-use crate::search::strategy::greedy::Greedy;
-use crate::search::strategy::halving::Halving;
-use crate::search::strategy::tpe::Tpe;
-use crate::search::strategy::{Exhaustive, Random, Strategy};
-
-/// What one hyperparameter can be: exactly one of `choice`, `uniform`, `log_uniform`, `int` and `log_int`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Range {
-    /// One of these values.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub choice: Option<Vec<Value>>,
-    /// A number from the first to the second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub uniform: Option<[f64; 2]>,
-    /// The same, its logarithm evenly.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_uniform: Option<[f64; 2]>,
-    /// A whole number from the first to the second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub int: Option<[i64; 2]>,
-    /// The same, its logarithm evenly.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_int: Option<[i64; 2]>,
-    /// By the name of a hyperparameter with a `choice`: only where that is one of these values.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub when: BTreeMap<String, Vec<Value>>,
-}
-
-impl Range {
-    /// Whole steps within which numbers of 64 bits are exact.
-    const MOST: i64 = 1 << 52;
-
-    /// Every fault, with pointers relative to this object.
-    pub fn faults(&self) -> Faults {
-        let mut faults = Faults::default();
-        let given = [
-            self.choice.is_some(),
-            self.uniform.is_some(),
-            self.log_uniform.is_some(),
-            self.int.is_some(),
-            self.log_int.is_some(),
-        ];
-        faults.require(
-            given.into_iter().filter(|&given| given).count() == 1,
-            "",
-            "must have exactly one of `choice`, `uniform`, `log_uniform`, `int` and `log_int`",
-        );
-        if let Some(values) = &self.choice {
-            faults.require(!values.is_empty(), "/choice", "must have a value to choose");
-            let twice = (1..values.len()).find(|&at| values[..at].contains(&values[at]));
-            if let Some(at) = twice {
-                faults.require(false, &format!("/choice/{at}"), "is there twice");
-            }
-        }
-        for (name, ends, log) in [
-            ("/uniform", self.uniform, false),
-            ("/log_uniform", self.log_uniform, true),
-        ] {
-            if let Some([low, high]) = ends {
-                faults.require(
-                    low <= high && low.is_finite() && high.is_finite(),
-                    name,
-                    "must go from a number to one that is not below it",
-                );
-                faults.require(!log || low > 0.0, name, "must begin above 0");
-            }
-        }
-        for (name, ends, log) in [("/int", self.int, false), ("/log_int", self.log_int, true)] {
-            if let Some([low, high]) = ends {
-                faults.require(
-                    low <= high && low > -Self::MOST && high < Self::MOST,
-                    name,
-                    "must go from a whole number below 2^52 to one that is not below it",
-                );
-                faults.require(!log || low > 0, name, "must begin above 0");
-            }
-        }
-        faults
-    }
-
-    fn domain(&self) -> Domain {
-        let of = |ends: [f64; 2], log| Domain::Uniform {
-            low: ends[0],
-            high: ends[1],
-            log,
-        };
-        let whole = |ends: [i64; 2], log| Domain::Int {
-            low: ends[0],
-            high: ends[1],
-            log,
-        };
-        if let Some(ends) = self.uniform {
-            of(ends, false)
-        } else if let Some(ends) = self.log_uniform {
-            of(ends, true)
-        } else if let Some(ends) = self.int {
-            whole(ends, false)
-        } else if let Some(ends) = self.log_int {
-            whole(ends, true)
-        } else {
-            let values = self.choice.as_deref().unwrap_or_default();
-            let numbers: Option<Vec<f64>> = values.iter().map(Value::as_f64).collect();
-            let ordered = numbers.is_some_and(|numbers| numbers.is_sorted());
-            Domain::Choice {
-                count: values.len(),
-                ordered: ordered && values.len() > 2,
-            }
-        }
-    }
-
-    /// The value that a coordinate stands for.
-    pub fn value(&self, coordinate: f64) -> Value {
-        match (&self.choice, self.int.or(self.log_int)) {
-            (Some(values), _) => values.get(coordinate as usize).cloned().unwrap_or_default(),
-            (None, Some(_)) => Value::from(coordinate as i64),
-            (None, None) => Value::from(coordinate),
-        }
-    }
-}
-
-/// Names with what they can be. They are chosen in the order of names, those that others wait for first.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
-pub struct Hyperparameters(pub BTreeMap<String, Range>);
-
-impl Hyperparameters {
-    /// Every fault, with pointers relative to this object.
-    pub fn faults(&self) -> Faults {
-        let mut faults = Faults::default();
-        for (name, range) in &self.0 {
-            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-            faults.extend_under(&pointer, range.faults());
-            for (other, values) in &range.when {
-                let place = format!("{pointer}/when/{other}");
-                let choice = self.0.get(other).and_then(|range| range.choice.as_ref());
-                let Some(choice) = choice.filter(|_| other != name) else {
-                    faults.require(
-                        false,
-                        &place,
-                        "must name another hyperparameter with a `choice`",
-                    );
-                    continue;
-                };
-                faults.require(
-                    !values.is_empty() && values.iter().all(|value| choice.contains(value)),
-                    &place,
-                    "must have some of the values of that choice",
-                );
-                let waits = self
-                    .0
-                    .get(other)
-                    .is_some_and(|other| !other.when.is_empty());
-                faults.require(!waits, &place, "waits for another one itself");
-            }
-            faults.require(
-                range.when.len() <= 1,
-                &format!("{pointer}/when"),
-                "must name one hyperparameter at most",
-            );
-        }
-        faults
-    }
-
-    /// Names in the order of the space's dimensions.
-    pub fn order(&self) -> Vec<&str> {
-        let by = |waits: bool| {
-            let own = self
-                .0
-                .iter()
-                .filter(move |(_, range)| range.when.is_empty() != waits);
-            own.map(|(name, _)| name.as_str())
-        };
-        by(false).chain(by(true)).collect()
-    }
-
-    /// The space of these, in [`Hyperparameters::order`].
-    pub fn space(&self) -> Space {
-        let order = self.order();
-        let dimension = |&name: &&str| {
-            let range = &self.0[name];
-            let when = range.when.iter().next().and_then(|(other, values)| {
-                let choice = self.0.get(other)?.choice.as_ref()?;
-                Some(When {
-                    dimension: order.iter().position(|name| name == other)?,
-                    choices: (0..choice.len())
-                        .filter(|&index| values.contains(&choice[index]))
-                        .collect(),
-                })
-            });
-            Dimension {
-                name: name.to_owned(),
-                domain: range.domain(),
-                when,
-            }
-        };
-        Space {
-            dimensions: order.iter().map(dimension).collect(),
-        }
-    }
-}
 
 /// What can change. Architectures are made of the job's model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
@@ -268,170 +73,470 @@ impl SearchSpace {
     }
 }
 
-/// How the next point is chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
-pub enum StrategyParams {
-    /// At random, none twice: the control of all others.
-    Random {},
-    /// Hill climbing, one dimension at a time, with restarts.
-    Greedy {},
-    /// Aging evolution, or NSGA-II with several objectives.
-    Genetic {
-        #[serde(default = "default_population")]
-        population: u32,
-        /// Probability that a coordinate changes.
-        #[serde(default = "default_mutation")]
-        mutation: f64,
-        /// Probability that a child has two parents.
-        #[serde(default = "default_crossover")]
-        crossover: f64,
+/// How a trial is judged. No example of the test split has a part in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Evaluation {
+    /// Trained on the train split, judged on the validation split.
+    Holdout {},
+    /// Both splits together in so many parts, stratified by label; each judges once what the others train.
+    CrossValidation {
+        /// 2 to 100, and no more than the rarest label has examples.
+        #[serde(default = "default_folds")]
+        folds: u32,
+        /// Ends a trial when each of at least two folds is worse than the worst of the best trial's; with
+        /// a single objective that is a metric.
+        #[serde(default = "default_stop")]
+        stop_hopeless: bool,
     },
-    /// Tree-structured Parzen estimator, over all dimensions at once.
-    Tpe {
-        /// Points at random before.
-        #[serde(default = "default_first")]
-        first: u32,
-    },
-    /// Short trainings of all trials; the best of each round train longer.
-    SuccessiveHalving(HalvingParams),
-    /// Successive halving with several lengths of the first round.
-    Hyperband(HalvingParams),
-    /// Every point of a finite space.
-    Exhaustive {},
 }
 
-/// Rounds of longer and longer trainings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HalvingParams {
-    /// What chooses the trials that begin.
-    #[schema(no_recursion)]
-    #[serde(default = "default_around")]
-    pub around: Box<StrategyParams>,
-    /// One of so many goes on, and trains so many times longer.
-    #[serde(default = "default_eta")]
-    pub eta: u32,
-    /// When `null` as many as leave one, of `hyperband` four at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rounds: Option<u32>,
+fn default_folds() -> u32 {
+    5
 }
 
-fn default_population() -> u32 {
-    16
+fn default_stop() -> bool {
+    true
 }
 
-fn default_mutation() -> f64 {
-    0.1
+/// What a trial can be judged by.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectiveName {
+    Loss,
+    /// The loss of classification.
+    CrossEntropy,
+    Accuracy,
+    #[serde(rename = "top_5_accuracy")]
+    Top5Accuracy,
+    F1,
+    MeanSquaredError,
+    MeanAbsoluteError,
+    Macs,
+    Parameters,
+    NonzeroParameters,
+    /// Of the ONNX file.
+    SizeBytes,
+    /// Median time of a run, measured on the job's device.
+    LatencyMs,
 }
 
-fn default_crossover() -> f64 {
-    0.3
-}
-
-fn default_first() -> u32 {
-    10
-}
-
-fn default_around() -> Box<StrategyParams> {
-    Box::new(StrategyParams::Random {})
-}
-
-fn default_eta() -> u32 {
-    3
-}
-
-impl StrategyParams {
-    /// Every fault, with pointers relative to this object, for so many objectives.
-    pub fn faults(&self, objectives: usize) -> Faults {
-        let mut faults = Faults::default();
+impl ObjectiveName {
+    /// The word that JSON has.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Random {} | Self::Exhaustive {} => {}
-            Self::Greedy {} => faults.require(
-                objectives <= 1,
-                "/name",
-                "`greedy` climbs by one objective; ask for `genetic` or `tpe` with several",
-            ),
-            Self::Genetic {
-                population,
-                mutation,
-                crossover,
-            } => {
-                faults.require(
-                    (2..=100_000).contains(population),
-                    "/population",
-                    "must be from 2 to 100000",
-                );
-                for (name, share) in [("/mutation", mutation), ("/crossover", crossover)] {
-                    faults.require((0.0..=1.0).contains(share), name, "must be from 0 to 1");
-                }
-            }
-            Self::Tpe { first } => {
-                faults.require(
-                    (1..=100_000).contains(first),
-                    "/first",
-                    "must be from 1 to 100000",
-                );
-            }
-            Self::SuccessiveHalving(halving) | Self::Hyperband(halving) => {
-                let HalvingParams {
-                    around,
-                    eta,
-                    rounds,
-                } = halving;
-                faults.require((2..=16).contains(eta), "/eta", "must be from 2 to 16");
-                faults.require(
-                    rounds.is_none_or(|rounds| (1..=16).contains(&rounds)),
-                    "/rounds",
-                    "must be from 1 to 16",
-                );
-                let plain = matches!(
-                    **around,
-                    Self::Random {} | Self::Genetic { .. } | Self::Tpe { .. }
-                );
-                faults.require(plain, "/around", "must be `random`, `genetic` or `tpe`");
-                faults.extend_under("/around", around.faults(objectives));
+            Self::CrossEntropy => "cross_entropy",
+            Self::Macs => "macs",
+            Self::Parameters => "parameters",
+            Self::NonzeroParameters => "nonzero_parameters",
+            Self::SizeBytes => "size_bytes",
+            Self::LatencyMs => "latency_ms",
+            other => other.metric().map_or("", MetricName::as_str),
+        }
+    }
+
+    /// The metric that it is; `None` for costs.
+    pub fn metric(self) -> Option<MetricName> {
+        Some(match self {
+            Self::Loss | Self::CrossEntropy => MetricName::Loss,
+            Self::Accuracy => MetricName::Accuracy,
+            Self::Top5Accuracy => MetricName::Top5Accuracy,
+            Self::F1 => MetricName::F1,
+            Self::MeanSquaredError => MetricName::MeanSquaredError,
+            Self::MeanAbsoluteError => MetricName::MeanAbsoluteError,
+            _ => return None,
+        })
+    }
+
+    fn applies_to(self, task: Task) -> bool {
+        match self.metric() {
+            None => true,
+            Some(metric) => {
+                metric.applies_to(task)
+                    && (self != Self::CrossEntropy || task == Task::Classification)
             }
         }
+    }
+}
+
+/// Which way is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    Maximize,
+    Minimize,
+}
+
+/// One figure that the search makes large or small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Objective {
+    pub metric: ObjectiveName,
+    /// Shares of right answers are made large, losses, errors and costs small when `null`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
+}
+
+impl Objective {
+    pub fn goal(self) -> Goal {
+        let rises = matches!(
+            self.metric.metric(),
+            Some(MetricName::Accuracy | MetricName::Top5Accuracy | MetricName::F1)
+        );
+        self.goal.unwrap_or(match rises {
+            true => Goal::Maximize,
+            false => Goal::Minimize,
+        })
+    }
+
+    /// The figure as something to be made small.
+    pub fn minimized(self, value: f64) -> f64 {
+        match self.goal() {
+            Goal::Minimize => value,
+            Goal::Maximize => -value,
+        }
+    }
+}
+
+/// Parameters of a `search` job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SearchParams {
+    pub space: SearchSpace,
+    pub strategy: StrategyParams,
+    /// Different candidates that are judged, at most.
+    pub trials: u32,
+    pub evaluation: Evaluation,
+    /// The accuracy, or the loss of tasks without one, when empty. The first one chooses the winner.
+    pub objectives: Vec<Objective>,
+    /// By cost: the most that a candidate may have.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub constraints: BTreeMap<ObjectiveName, f64>,
+    /// How each candidate is trained, with the hyperparameters put in their places.
+    pub trial: TrainParams,
+    /// What is done to each candidate instead of `trial`, as a `pipeline` has it; hyperparameters are then
+    /// named by their places, such as `steps.0.params.finetune.epochs`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepRequest>,
+    /// What is different from `trial` when the winner is trained, on the train and the validation split
+    /// together (with `early_stopping` on the train split).
+    #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub last: Option<serde_json::Map<String, Value>>,
+    /// Whether random search with as much training is done beside.
+    pub control: bool,
+    /// A search that has ended, whose trials count as seen where the space has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_start: Option<Uuid>,
+}
+
+impl Default for SearchParams {
+    fn default() -> Self {
+        Self {
+            space: SearchSpace::default(),
+            strategy: StrategyParams::default(),
+            trials: 32,
+            evaluation: Evaluation::Holdout {},
+            objectives: Vec::new(),
+            constraints: BTreeMap::new(),
+            trial: TrainParams {
+                epochs: 3,
+                ..TrainParams::default()
+            },
+            steps: Vec::new(),
+            last: None,
+            control: false,
+            warm_start: None,
+        }
+    }
+}
+
+/// What is done to a candidate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// The job's where `None`.
+    pub batch_size: Option<u32>,
+    pub steps: Vec<Params>,
+}
+
+/// Hyperparameters that have a short name for their place in `trial`.
+const PLACES: [(&str, &str); 7] = [
+    ("learning_rate", "optimizer.learning_rate"),
+    ("weight_decay", "optimizer.weight_decay"),
+    ("momentum", "optimizer.momentum"),
+    ("nesterov", "optimizer.nesterov"),
+    ("optimizer", "optimizer.name"),
+    ("schedule", "schedule.name"),
+    ("warmup_fraction", "schedule.warmup_fraction"),
+];
+
+impl SearchParams {
+    /// Every fault, with pointers relative to this object.
+    pub fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        faults.extend_under("/space", self.space.faults());
+        let objectives = self.objectives.len().max(1);
+        faults.extend_under("/strategy", self.strategy.faults(objectives));
+        faults.require(
+            (1..=100_000).contains(&self.trials),
+            "/trials",
+            "must be from 1 to 100000",
+        );
+        if let Evaluation::CrossValidation { folds, .. } = self.evaluation {
+            faults.require(
+                (2..=100).contains(&folds),
+                "/evaluation/folds",
+                "must be from 2 to 100",
+            );
+        }
+        for (index, objective) in self.objectives.iter().enumerate() {
+            let earlier = &self.objectives[..index];
+            faults.require(
+                earlier.iter().all(|other| other.metric != objective.metric),
+                &format!("/objectives/{index}"),
+                "is there twice",
+            );
+        }
+        for (name, most) in &self.constraints {
+            let place = format!("/constraints/{}", name.as_str());
+            faults.require(
+                name.metric().is_none(),
+                &place,
+                "only costs can be bounded: macs, parameters, nonzero_parameters, size_bytes, latency_ms; \
+                 make a metric an objective",
+            );
+            faults.require(*most > 0.0 && most.is_finite(), &place, "must be above 0");
+        }
+        let opens = !self.space.width.is_empty()
+            || self.space.depth
+            || !self.space.kernel.is_empty()
+            || !self.space.activation.is_empty()
+            || !self.space.hyperparameters.0.is_empty();
+        faults.require(
+            opens,
+            "/space",
+            "is empty: name at least one of width, depth, kernel, activation and hyperparameters",
+        );
+        faults.require(
+            !self.control || self.strategy != StrategyParams::Random {},
+            "/control",
+            "the control is random search, which this search is already",
+        );
+        let halves = matches!(
+            self.strategy,
+            StrategyParams::SuccessiveHalving(_) | StrategyParams::Hyperband(_)
+        );
+        faults.require_support(
+            !halves || self.steps.is_empty(),
+            "/strategy/name",
+            "a strategy of shorter trainings beside `steps`",
+        );
+        self.training_faults(&mut faults);
         faults
     }
 
-    /// The strategy, for so many trials.
-    pub fn build(&self, trials: usize) -> Box<dyn Strategy> {
-        match self {
-            Self::Random {} => Box::new(Random),
-            Self::Exhaustive {} => Box::new(Exhaustive),
-            Self::Greedy {} => Box::new(Greedy::default()),
-            Self::Genetic {
-                population,
-                mutation,
-                crossover,
-            } => Box::new(Genetic::new(*population as usize, *mutation, *crossover)),
-            Self::Tpe { first } => Box::new(Tpe {
-                first: *first as usize,
+    fn training_faults(&self, faults: &mut Faults) {
+        faults.extend_under("/trial", self.trial.faults());
+        let of_problem = |faults: &mut Faults, problem: Problem, under: &str| {
+            for error in problem.errors {
+                faults.found.push(error.under(under));
+            }
+        };
+        if !self.steps.is_empty() {
+            if let Err(problem) = self.pipeline(self.steps.clone()) {
+                return of_problem(faults, problem, "");
+            }
+            faults.require(
+                self.trial == Self::default().trial,
+                "/trial",
+                "is not used beside `steps`; leave out one of the two",
+            );
+            faults.require(
+                self.last.is_none(),
+                "/final",
+                "is not used beside `steps`, which are done to the winner as they are",
+            );
+        }
+        if !faults.found.is_empty() {
+            return;
+        }
+        if let Err(error) = self.finish(&[]) {
+            faults.found.push(error);
+            return;
+        }
+        for (name, range) in &self.space.hyperparameters.0 {
+            let place = format!(
+                "/space/hyperparameters/{}",
+                name.replace('~', "~0").replace('/', "~1")
+            );
+            for value in range.examples() {
+                let mut chosen = vec![(name.as_str(), value.clone())];
+                let before = range.when.iter().next();
+                chosen.extend(before.map(|(other, values)| (other.as_str(), values[0].clone())));
+                let done = self.recipe(&chosen).and_then(|_| self.finish(&chosen));
+                if let Err(error) = done {
+                    let detail = format!("with the value {value}: {}", error.detail);
+                    faults.found.push(FieldError::new(&*place, detail));
+                    break;
+                }
+            }
+        }
+    }
+
+    fn pipeline(&self, steps: Vec<StepRequest>) -> Result<Vec<Params>, Problem> {
+        let known = [JobKind::Train, JobKind::Prune, JobKind::Distill];
+        let other = steps.iter().position(|step| !known.contains(&step.kind));
+        if let Some(index) = other {
+            let detail = "a trial can have steps of the kinds train, prune and distill";
+            let error = FieldError::new(format!("/steps/{index}/kind"), detail);
+            return Err(Problem::invalid(vec![error]));
+        }
+        PipelineParams { steps }.steps()
+    }
+
+    /// What is done to a candidate with these hyperparameters.
+    pub fn recipe(&self, chosen: &[(&str, Value)]) -> Result<Recipe, FieldError> {
+        let trial = serde_json::to_value(&self.trial).expect("parameters are plain data");
+        self.with(trial, "/trial", chosen)
+    }
+
+    /// What is done to the winner, which has these hyperparameters.
+    pub fn finish(&self, chosen: &[(&str, Value)]) -> Result<Recipe, FieldError> {
+        let mut trial = serde_json::to_value(&self.trial).expect("parameters are plain data");
+        for (name, value) in self.last.iter().flatten() {
+            merge(&mut trial[name.as_str()], value);
+        }
+        self.with(trial, "/final", chosen)
+    }
+
+    fn with(
+        &self,
+        trial: Value,
+        pointer: &str,
+        chosen: &[(&str, Value)],
+    ) -> Result<Recipe, FieldError> {
+        let mut batch_size = None;
+        let mut all = match self.steps.is_empty() {
+            true => trial,
+            false => serde_json::json!({ "steps": self.steps }),
+        };
+        for (name, value) in chosen {
+            if *name == "batch_size" {
+                let size = value.as_u64().filter(|size| (1..=65_536).contains(size));
+                let refused = || FieldError::new("", "must be a whole number from 1 to 65536");
+                batch_size = Some(size.ok_or_else(refused)? as u32);
+                continue;
+            }
+            let short = PLACES.iter().find(|(short, _)| short == name);
+            let place = match (self.steps.is_empty(), short) {
+                (true, Some((_, place))) => place,
+                _ => name,
+            };
+            if !self.steps.is_empty() && !place.starts_with("steps.") {
+                let detail =
+                    "name the place beside `steps`, such as steps.0.params.finetune.epochs";
+                return Err(FieldError::new("", detail));
+            }
+            put(&mut all, place, value)?;
+        }
+        if !self.steps.is_empty() {
+            let read: PipelineParams = parse(all)?;
+            let first = |problem: Problem| {
+                let detail = problem.detail.clone();
+                let error = problem.errors.into_iter().next();
+                error.unwrap_or_else(|| FieldError::new("/steps", detail))
+            };
+            let steps = self.pipeline(read.steps).map_err(first)?;
+            return Ok(Recipe { batch_size, steps });
+        }
+        let train: TrainParams = parse(all).map_err(|error| error.under(pointer))?;
+        match train.faults().found.into_iter().next() {
+            Some(error) => Err(error.under(pointer)),
+            None => Ok(Recipe {
+                batch_size,
+                steps: vec![Params::Train(train)],
             }),
-            Self::SuccessiveHalving(halving) => {
-                let (around, eta, rounds) = halving.build(trials, u32::MAX);
-                Box::new(Halving::successive(around, trials, eta, rounds))
+        }
+    }
+
+    /// The objectives, of the task where none are named.
+    pub fn objectives(&self, task: Task) -> Vec<Objective> {
+        if !self.objectives.is_empty() {
+            return self.objectives.clone();
+        }
+        let metric = match MetricName::Accuracy.applies_to(task) {
+            true => ObjectiveName::Accuracy,
+            false => ObjectiveName::Loss,
+        };
+        vec![Objective { metric, goal: None }]
+    }
+
+    /// Whether all objectives can be measured for a task.
+    pub fn check_objectives(&self, task: Task) -> Result<(), FieldError> {
+        let unsuited = self
+            .objectives
+            .iter()
+            .position(|objective| !objective.metric.applies_to(task));
+        match unsuited {
+            None => Ok(()),
+            Some(index) => {
+                let name = self.objectives[index].metric.as_str();
+                let task = serde_json::to_value(task).unwrap_or_default();
+                Err(FieldError::new(
+                    format!("/objectives/{index}/metric"),
+                    format!("`{name}` does not suit the task {task}"),
+                ))
             }
-            Self::Hyperband(halving) => {
-                let (around, eta, rounds) = halving.build(trials, 4);
-                Box::new(Halving::hyperband(around, trials, eta, rounds))
-            }
+        }
+    }
+
+    /// Trainings of one candidate.
+    pub fn folds(&self) -> u32 {
+        match self.evaluation {
+            Evaluation::Holdout {} => 1,
+            Evaluation::CrossValidation { folds, .. } => folds,
         }
     }
 }
 
-impl HalvingParams {
-    /// What chooses the trials, `eta`, and the rounds: `most` at most where they are left open.
-    fn build(&self, trials: usize, most: u32) -> (Box<dyn Strategy>, usize, u32) {
-        let open = || rounds_for(trials, self.eta).min(most);
-        let rounds = self.rounds.unwrap_or_else(open);
-        (self.around.build(trials), self.eta as usize, rounds)
+/// Puts what is given into the places of objects, whole otherwise.
+fn merge(into: &mut Value, given: &Value) {
+    match (into, given) {
+        (Value::Object(into), Value::Object(given)) => {
+            for (name, value) in given {
+                merge(into.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, given) => *into = given.clone(),
     }
 }
 
-/// Rounds after which one of `trials` is left.
-fn rounds_for(trials: usize, eta: u32) -> u32 {
-    1 + trials.max(1).ilog(eta.max(2) as usize)
+/// Puts a value into the place that is named from the outside in, with dots between.
+fn put(json: &mut Value, place: &str, value: &Value) -> Result<(), FieldError> {
+    let mut at = json;
+    for part in place.split('.') {
+        if at.is_null() {
+            *at = Value::Object(serde_json::Map::new());
+        }
+        at = match at {
+            Value::Object(fields) => fields.entry(part.to_owned()).or_insert(Value::Null),
+            Value::Array(items) => {
+                let count = items.len();
+                let item = part.parse::<usize>().ok().and_then(|at| items.get_mut(at));
+                item.ok_or_else(|| {
+                    let detail = format!("`{part}` in `{place}` must be a number below {count}");
+                    FieldError::new("", detail)
+                })?
+            }
+            _ => {
+                let detail =
+                    format!("`{place}` names no place: there is nothing in it at `{part}`");
+                return Err(FieldError::new("", detail));
+            }
+        };
+    }
+    *at = value.clone();
+    Ok(())
 }

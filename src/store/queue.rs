@@ -75,7 +75,8 @@ pub enum AttemptEnd {
 pub struct Publication {
     pub result: JobResult,
     pub artifacts: Vec<NewArtifact>,
-    pub new_model: Option<NewModel>,
+    /// The result's and others that it names.
+    pub new_models: Vec<NewModel>,
 }
 
 impl Store {
@@ -172,7 +173,7 @@ impl Store {
         )?))
     }
 
-    /// Publishes a succeeded attempt: files, the new model, the result and the end of the job in
+    /// Publishes a succeeded attempt: files, the new models, the result and the end of the job in
     /// one transaction. A job that was canceled meanwhile becomes canceled instead.
     pub async fn complete_job(
         &self,
@@ -195,7 +196,7 @@ impl Store {
             self.remove_unreferenced(&digests).await?;
             return self.end_attempt(lease, &AttemptEnd::Canceled).await;
         }
-        if let Some(new_model) = &publication.new_model {
+        for new_model in &publication.new_models {
             insert_model(&mut transaction, new_model).await?;
         }
         for artifact in &publication.artifacts {

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use uuid::Uuid;
-
-use crate::spec::child::StagedFile;
-use crate::spec::model::{ModelFormat, ModelSummary};
+use crate::spec::child::{MODEL_ARTIFACT, StagedFile, StagedModel};
+use crate::spec::model::ModelFormat;
 use crate::spec::result::JobResult;
 use crate::store::artifacts::NewArtifact;
 use crate::store::blobs::digest_file;
@@ -14,16 +12,13 @@ use crate::store::models::NewModel;
 use crate::store::queue::Publication;
 use crate::store::{Store, StoreError};
 
-/// The artifact that becomes a model of its own.
-const MODEL_ARTIFACT: &str = "model.onnx";
-
 /// Why what a child made can't be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the job's process staged a new model without the file `{MODEL_ARTIFACT}`")]
-    NoModelFile,
+    #[error("the job's process staged a new model without the file `{0}`")]
+    NoModelFile(String),
     #[error("the job's process staged `{0}` outside its staging folder")]
     Outside(String),
 }
@@ -34,7 +29,7 @@ pub async fn prepare(
     job: &Job,
     mut result: JobResult,
     staged: Vec<StagedFile>,
-    new_model: Option<ModelSummary>,
+    models: Vec<StagedModel>,
 ) -> Result<Publication, PublishError> {
     let folder = store.job_staging_folder(&job.id);
     let mut artifacts = Vec::with_capacity(staged.len());
@@ -48,18 +43,16 @@ pub async fn prepare(
             media_type: file.media_type,
         });
     }
-    let new_model = match new_model {
-        None => None,
-        Some(summary) => Some(model_of(store, job, &artifacts, summary).await?),
-    };
-    result.model = match &new_model {
-        None => None,
-        Some(model) => Uuid::parse_str(&model.id).ok(),
-    };
+    let own = models.iter().find(|model| model.artifact == MODEL_ARTIFACT);
+    result.model = own.map(|model| model.id);
+    let mut new_models = Vec::with_capacity(models.len());
+    for model in models {
+        new_models.push(model_of(store, job, &artifacts, model).await?);
+    }
     Ok(Publication {
         result,
         artifacts,
-        new_model,
+        new_models,
     })
 }
 
@@ -67,27 +60,31 @@ async fn model_of(
     store: &Store,
     job: &Job,
     artifacts: &[NewArtifact],
-    summary: ModelSummary,
+    model: StagedModel,
 ) -> Result<NewModel, PublishError> {
     let artifact = artifacts
         .iter()
-        .find(|artifact| artifact.name == MODEL_ARTIFACT)
-        .ok_or(PublishError::NoModelFile)?;
+        .find(|artifact| artifact.name == model.artifact)
+        .ok_or_else(|| PublishError::NoModelFile(model.artifact.clone()))?;
     let parent = store.model(&job.request.model.to_string()).await?;
-    let name = match (&job.name, &parent) {
+    let mut name = match (&job.name, &parent) {
         (Some(name), _) => name.clone(),
         (None, Some(parent)) => format!("{} ({})", parent.name, job.kind.as_str()),
         (None, None) => job.kind.as_str().to_owned(),
     };
+    if model.artifact != MODEL_ARTIFACT {
+        let which = model.artifact.trim_end_matches(".onnx");
+        name = format!("{name} ({which})");
+    }
     Ok(NewModel {
-        id: Uuid::now_v7().to_string(),
+        id: model.id.to_string(),
         name,
         format: ModelFormat::Onnx,
         file: artifact.file.clone(),
         parent_id: parent.map(|parent| parent.id),
         job_id: Some(job.id.clone()),
         tags: job.request.tags.clone(),
-        summary,
+        summary: model.summary,
     })
 }
 

@@ -13,9 +13,10 @@ use super::WorkerHealth;
 use super::child::{ChildError, ChildProcess, ChildProgram};
 use super::publish::prepare;
 use crate::config::Settings;
-use crate::spec::child::{Command, JobInputs, Message, Order, StagedFile};
+use crate::spec::child::{
+    Command, JobInputs, Message, Order, StagedFile, StagedModel, TRIALS_ARTIFACT,
+};
 use crate::spec::job::Params;
-use crate::spec::model::ModelSummary;
 use crate::spec::problem::Problem;
 use crate::spec::result::JobResult;
 use crate::store::events::NewEvent;
@@ -54,7 +55,7 @@ enum Outcome {
     Done {
         result: Box<JobResult>,
         artifacts: Vec<StagedFile>,
-        new_model: Option<Box<ModelSummary>>,
+        models: Vec<StagedModel>,
     },
     Ended(AttemptEnd),
     /// The lease was lost: another worker has the job.
@@ -103,11 +104,8 @@ impl Slot {
             Outcome::Done {
                 result,
                 artifacts,
-                new_model,
-            } => {
-                self.publish(&claim, *result, artifacts, new_model.map(|model| *model))
-                    .await
-            }
+                models,
+            } => self.publish(&claim, *result, artifacts, models).await,
         };
         let status = match reported {
             Ok(Reported::Taken(status)) => status,
@@ -171,7 +169,20 @@ impl Slot {
             .map_err(internal)?
             .ok_or_else(|| gone("model"))?;
         let mut models = BTreeMap::new();
+        let mut trials = None;
         if let Ok(params) = Params::parse(job.request.kind, job.request.params.clone()) {
+            if let Some(id) = params.warm_start() {
+                let artifacts = self
+                    .store
+                    .artifacts(&id.to_string())
+                    .await
+                    .map_err(internal)?;
+                let found = artifacts
+                    .into_iter()
+                    .find(|file| file.name == TRIALS_ARTIFACT);
+                let found = found.ok_or_else(|| gone("earlier search"))?;
+                trials = Some(self.store.blobs().path(&found.digest));
+            }
             for (_, id) in params.models() {
                 let found = self.store.model(&id.to_string()).await.map_err(internal)?;
                 let found = found.ok_or_else(|| gone("model"))?;
@@ -206,6 +217,7 @@ impl Slot {
                 model: self.store.blobs().path(&model.digest),
                 models,
                 dataset,
+                trials,
             }),
             staging,
             checkpoint,
@@ -310,11 +322,11 @@ impl Slot {
             Some(Message::Done {
                 result,
                 artifacts,
-                new_model,
+                models,
             }) => Ok(Outcome::Done {
                 result,
                 artifacts,
-                new_model,
+                models,
             }),
             Some(Message::Failed { problem }) => Ok(Outcome::Ended(AttemptEnd::Failed(problem))),
             Some(Message::Drained) => Ok(Outcome::Ended(AttemptEnd::Drained)),
@@ -345,9 +357,9 @@ impl Slot {
         claim: &Claim,
         result: JobResult,
         artifacts: Vec<StagedFile>,
-        new_model: Option<ModelSummary>,
+        models: Vec<StagedModel>,
     ) -> Result<Reported, StoreError> {
-        let preparing = prepare(&self.store, &claim.job, result, artifacts, new_model);
+        let preparing = prepare(&self.store, &claim.job, result, artifacts, models);
         tokio::pin!(preparing);
         let mut heartbeat = interval(self.settings.heartbeat());
         let prepared = loop {

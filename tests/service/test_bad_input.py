@@ -733,7 +733,6 @@ def test_all_faults_of_a_request_are_named_at_once(untouched):
 @pytest.mark.parametrize(
     ("change", "pointer", "word"),
     [
-        ({"kind": "search"}, "/kind", "search"),
         *[({"task": name, "params": {"target": {"macs_ratio": 0.5}}}, "/task", name)
           for name in ("language_modeling", "embedding")],
     ],

@@ -212,7 +212,7 @@ def test_jobs_are_listed_the_newest_first_and_filtered(server, trained, pruned, 
     assert everything == sorted(everything, reverse=True)
     assert trained["id"] in ids(kind="train") and pruned["id"] not in ids(kind="train")
     assert pruned["id"] in ids(kind="prune", status="succeeded")
-    assert ids(status="queued") == [] and ids(kind="search") == []
+    assert ids(status="queued") == [] and ids(kind="pipeline", status="queued") == []
     assert trained["id"] in ids(model=digits_model["id"]) and ids(model=NOBODY) == []
     assert ids(tag="team") == ids(tag="team:vision") == ids(tag="stage:test") == [trained["id"]]
     assert ids(tag="team:sound") == ids(tag="vision") == []

@@ -190,6 +190,73 @@ fn chart(figure: &str, series: &[(&str, Points)]) -> String {
     )
 }
 
+/// One figure against another: a dot for each pair, those that are marked joined by a line.
+pub(super) fn scatter(x: &str, y: &str, points: &[(f64, f64, bool)]) -> String {
+    let spread = |of: &dyn Fn(&(f64, f64, bool)) -> f64| {
+        let low = points.iter().map(of).fold(f64::INFINITY, f64::min);
+        let high = points.iter().map(of).fold(f64::NEG_INFINITY, f64::max);
+        let room = match high > low {
+            true => (high - low) * 0.05,
+            false => low.abs().max(1.0) * 0.05,
+        };
+        (low - room, high + room)
+    };
+    let ((left, right), (low, high)) = (spread(&|p| p.0), spread(&|p| p.1));
+    let across = |value: f64| LEFT + (value - left) / (right - left) * (WIDTH - LEFT - RIGHT);
+    let up = |value: f64| HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM);
+    let mut svg = format!(
+        "<svg class=\"chart\" role=\"img\" viewBox=\"0 0 {WIDTH} {HEIGHT}\"><title>{}</title>\n",
+        escape(&format!("{} by {}", words(y), words(x)))
+    );
+    for (value, anchor) in [(low, HEIGHT - BOTTOM), (high, TOP)] {
+        svg.push_str(&format!(
+            "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{anchor:.1}\" y2=\"{anchor:.1}\"/>\
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+            WIDTH - RIGHT,
+            LEFT - 6.0,
+            anchor + 4.0,
+            significant(value)
+        ));
+    }
+    let below = HEIGHT - 8.0;
+    svg.push_str(&format!(
+        "<text x=\"{LEFT}\" y=\"{below}\">{}</text><text x=\"{:.1}\" y=\"{below}\" \
+         text-anchor=\"middle\">{}</text><text x=\"{:.1}\" y=\"{below}\" text-anchor=\"end\">{}</text>\n",
+        significant(left),
+        (LEFT + WIDTH - RIGHT) / 2.0,
+        escape(&words(x)),
+        WIDTH - RIGHT,
+        significant(right)
+    ));
+    let mut marked: Vec<(f64, f64)> = Vec::new();
+    for &(a, b, is_marked) in points {
+        let colour = usize::from(!is_marked);
+        let (a, b) = (across(a), up(b));
+        if is_marked {
+            marked.push((a, b));
+        }
+        svg.push_str(&format!(
+            "<circle class=\"series-{colour}\" cx=\"{a:.1}\" cy=\"{b:.1}\" r=\"3\"/>\n"
+        ));
+    }
+    marked.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let places: Vec<String> = marked
+        .iter()
+        .map(|(a, b)| format!("{a:.1},{b:.1}"))
+        .collect();
+    if places.len() > 1 {
+        svg.push_str(&format!(
+            "<polyline class=\"series-0\" points=\"{}\"/>\n",
+            places.join(" ")
+        ));
+    }
+    svg.push_str("</svg>\n");
+    format!(
+        "<figure>\n<figcaption><strong>{}</strong></figcaption>\n{svg}</figure>\n",
+        escape(&words(y))
+    )
+}
+
 /// A tick with as many places after the point as tell it from its neighbours.
 fn tick_label(value: f64, spacing: f64) -> String {
     if value == 0.0 || spacing < 1e-4 || value.abs() >= 1e6 {

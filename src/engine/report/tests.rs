@@ -49,6 +49,7 @@ fn user_text_is_escaped_everywhere() {
         &request("<script>alert('&')</script>"),
         &pruned(),
         &Curves::from([("<b>/\"loss\"".to_owned(), vec![(1, 1.0)])]),
+        None,
     );
     assert!(!html.contains("<script"));
     assert!(!html.contains("<b>"));
@@ -59,7 +60,7 @@ fn user_text_is_escaped_everywhere() {
 
 #[test]
 fn the_table_has_the_figures_before_and_after() {
-    let html = render_html(&request("smaller"), &pruned(), &Curves::new());
+    let html = render_html(&request("smaller"), &pruned(), &Curves::new(), None);
     assert!(html.contains(
         "<tr><td>Parameters</td><td class=\"number\">431,080</td>\
          <td class=\"number\">107,770</td><td class=\"number\">25.0 %</td></tr>"
@@ -73,7 +74,7 @@ fn the_table_has_the_figures_before_and_after() {
 
 #[test]
 fn the_headline_says_what_remains() {
-    let html = render_html(&request("smaller"), &pruned(), &Curves::new());
+    let html = render_html(&request("smaller"), &pruned(), &Curves::new(), None);
     assert!(html.contains(
         "25.0 % of the parameters remain, 25.0 % of the multiply-accumulates, it runs 1.90 times \
          as fast, accuracy went from 0.9910 to 0.9850."
@@ -84,7 +85,7 @@ fn the_headline_says_what_remains() {
 fn an_evaluation_has_one_column_of_figures() {
     let mut result = pruned();
     (result.after, result.change, result.prune) = (None, None, None);
-    let html = render_html(&request("look"), &result, &Curves::new());
+    let html = render_html(&request("look"), &result, &Curves::new(), None);
     assert!(html.contains("The model has an accuracy of 0.9910 on the test split"));
     assert!(html.contains("<tr><td>Parameters</td><td class=\"number\">431,080</td></tr>"));
     assert!(!html.contains("Asked and reached"));
@@ -92,7 +93,7 @@ fn an_evaluation_has_one_column_of_figures() {
 
 #[test]
 fn targets_and_layers_are_shown() {
-    let html = render_html(&request("smaller"), &pruned(), &Curves::new());
+    let html = render_html(&request("smaller"), &pruned(), &Curves::new(), None);
     assert!(html.contains("at most 50.0 %"));
     assert!(html.contains("49.3 %"));
     assert!(html.contains("class=\"met\""));
@@ -104,7 +105,7 @@ fn targets_and_layers_are_shown() {
 
 #[test]
 fn the_report_refers_to_nothing_outside() {
-    let html = render_html(&request("smaller"), &pruned(), &Curves::new());
+    let html = render_html(&request("smaller"), &pruned(), &Curves::new(), None);
     for reference in ["http:", "https:", "src=", "url(", "@import"] {
         assert!(!html.contains(reference), "{reference}");
     }

@@ -105,7 +105,7 @@ fn publication(new_model: Option<NewModel>) -> Publication {
                 file: model.file.clone(),
             })
             .collect(),
-        new_model,
+        new_models: new_model.into_iter().collect(),
     }
 }
 

@@ -1,0 +1,552 @@
+//! Search as stages of a job: candidates that are chosen, judged by examples that none was trained on, and the
+//! winner trained in full.
+
+mod candidates;
+mod judge;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::child::Ended;
+use super::data_fit::pin;
+use super::job::Job;
+use super::train_step::planned_steps;
+use crate::data::Prepared;
+use crate::graph::Graph;
+use crate::prune::PruneError;
+use crate::search::space::Point;
+use crate::search::strategy::{Judged, Search, Strategy};
+use crate::search::{front, importance};
+use crate::spec::Problem;
+use crate::spec::child::Message;
+use crate::spec::evaluate::MetricName;
+use crate::spec::job::Params;
+use crate::spec::search::{Evaluation, Objective, Recipe, SearchParams};
+use crate::spec::strategy::StrategyParams;
+use crate::spec::trial::{
+    FrontEntry, SearchControl, SearchOutcome, SearchPlan, Trial, TrialStatus, Trials,
+};
+use candidates::{Candidates, cost_of, judged};
+
+/// Winners that the outcome names.
+const BEST: usize = 10;
+
+/// What a search leaves behind, beside its winner.
+pub(super) struct Searched {
+    pub outcome: SearchOutcome,
+    pub trials: Trials,
+    /// Models of the front, by the name of their artifact.
+    pub front: Vec<(Uuid, String, Graph)>,
+}
+
+/// What all trials of a search share.
+struct Setup<'a> {
+    params: &'a SearchParams,
+    candidates: Candidates<'a>,
+    objectives: Vec<Objective>,
+    folds: Vec<Prepared>,
+}
+
+/// Trials in the order of judging, each with its point.
+type Record = Vec<(Point, Trial)>;
+
+impl Job<'_> {
+    /// Searches among what can be made of `graph`; gives the winner, trained in full.
+    pub(super) fn search(
+        &mut self,
+        key: &str,
+        graph: &Graph,
+        params: &SearchParams,
+    ) -> Result<(Graph, Searched), Ended> {
+        let data = self.data.clone().ok_or_else(no_data)?;
+        let task = data.about.task;
+        let folds = match params.evaluation {
+            Evaluation::Holdout {} => vec![data.clone()],
+            Evaluation::CrossValidation { folds, .. } => data
+                .folds(folds as usize)
+                .map_err(|error| Problem::new(422, "rare_label", error.to_string()))?,
+        };
+        let setup = Setup {
+            params,
+            candidates: Candidates::new(graph, params).map_err(of_space)?,
+            objectives: params.objectives(task),
+            folds,
+        };
+        if setup.candidates.space.dimensions.is_empty() {
+            return Err(Ended::Failed(Problem::new(
+                422,
+                "empty_space",
+                "nothing in this model can change in the ways that the space names: its layers (GET \
+                 /v1/models/{id}/layers) say what can be removed and what stands in the way",
+            )));
+        }
+        let warm = match &self.inputs.trials {
+            None => Vec::new(),
+            Some(path) => setup.candidates.warm(&earlier(path)?, &setup.objectives),
+        };
+        let record = self.trials(key, &setup, "trial", &params.strategy, &warm)?;
+        let done = self.done(&setup, &record, &warm)?;
+        let control = match params.control {
+            false => None,
+            true => Some(self.search_control(key, &setup, &record)?),
+        };
+        let winner = done[0];
+        let (point, trial) = &record[winner];
+        self.voice.info(
+            "search_won",
+            format!("trial {} won and is trained in full", trial.trial),
+        );
+        let graph = self.finished(&format!("{key}/final"), "final", &setup, point)?;
+        self.data = Some(data);
+        let searched = self.summed_up(key, &setup, &record, &done, warm.len(), control, &graph)?;
+        Ok((graph, searched))
+    }
+
+    /// Lets a strategy choose and judges what it chooses; kinds of trials (`trial`, `control`) are stages of
+    /// their own.
+    fn trials(
+        &mut self,
+        key: &str,
+        setup: &Setup,
+        kind: &str,
+        strategy: &StrategyParams,
+        warm: &[Judged],
+    ) -> Result<Record, Ended> {
+        let count = setup.params.trials as usize;
+        self.run_trials(
+            key,
+            setup,
+            kind,
+            strategy.build(count),
+            warm,
+            (count, u64::MAX),
+        )
+    }
+
+    /// The same, until so many candidates are judged or so many epochs trained.
+    fn run_trials(
+        &mut self,
+        key: &str,
+        setup: &Setup,
+        kind: &str,
+        strategy: Box<dyn Strategy>,
+        warm: &[Judged],
+        (count, epochs): (usize, u64),
+    ) -> Result<Record, Ended> {
+        let feasible = |point: &Point| setup.candidates.is_feasible(point);
+        let mut search = Search::new(&setup.candidates.space, strategy, &feasible, self.seed);
+        warm.iter().for_each(|judged| search.tell(judged.clone()));
+        let mut record: Record = Vec::new();
+        let mut best: Option<f64> = None;
+        while let Some(ask) = search.ask() {
+            let is_new = !search.knows(&ask.point);
+            if (is_new && search.points() - warm.len() >= count) || trained(&record) >= epochs {
+                break;
+            }
+            let number = record.len();
+            let stage = format!("{key}/{kind}{number}");
+            let leader = leader(setup, &record);
+            let trial = self.judged_trial(key, &stage, number as u32, setup, &ask, leader)?;
+            let told = judged(ask.point.clone(), &trial, &setup.objectives);
+            if let Some(values) = &told.values {
+                let first = values[0];
+                best = Some(best.map_or(first, |best| best.min(first)));
+            }
+            if let (Some(best), Some(first)) = (best, setup.objectives.first()) {
+                // Back to the figure as it is read.
+                self.trial_point(&format!("{kind}/best"), number, first.minimized(best));
+                if let Some(values) = &told.values {
+                    self.trial_point(&format!("{kind}/value"), number, first.minimized(values[0]));
+                }
+            }
+            search.tell(told);
+            record.push((ask.point, trial));
+            if kind == "trial" {
+                self.keep_front(key, setup, &record);
+            }
+        }
+        if record.is_empty() && !warm.is_empty() {
+            let detail = "the earlier search has judged every candidate of this space: widen the space, or \
+                          leave out warm_start";
+            return Err(Ended::Failed(Problem::new(422, "nothing_new", detail)));
+        }
+        if record.is_empty() {
+            return Err(Ended::Failed(Problem::new(
+                422,
+                "no_feasible_candidate",
+                format!(
+                    "of the candidates that were drawn none is within the constraints: {}",
+                    setup.candidates.bounds_seen()
+                ),
+            )));
+        }
+        Ok(record)
+    }
+
+    /// A point of a curve over trials.
+    fn trial_point(&mut self, name: &str, number: usize, value: f64) {
+        self.journal.add_point(name, number as u64, value);
+        self.voice.say(&Message::Metric {
+            name: name.to_owned(),
+            step: number as u64,
+            value,
+        });
+    }
+
+    /// Indices of the trials to choose from, the winner first.
+    fn done(&self, setup: &Setup, record: &Record, warm: &[Judged]) -> Result<Vec<usize>, Ended> {
+        let order = best_first(setup, record);
+        if !order.is_empty() {
+            return Ok(order);
+        }
+        let first = record.iter().find_map(|(_, trial)| trial.error.clone());
+        let first = first.unwrap_or_default();
+        let beside = match warm.len() {
+            0 => String::new(),
+            count => format!(" ({count} of the earlier search apart)"),
+        };
+        Err(Ended::Failed(Problem::new(
+            422,
+            "every_trial_failed",
+            format!(
+                "none of {} trials{beside} came to an end; the first: {first}",
+                record.len()
+            ),
+        )))
+    }
+
+    /// Keeps the models of the trials that no other one beats, and lets go of the rest.
+    fn keep_front(&mut self, key: &str, setup: &Setup, record: &Record) {
+        let front = front_of(setup, record);
+        for (_, trial) in record {
+            if !front.contains(&trial.trial) {
+                self.journal.forget(&kept(key, trial.trial));
+            }
+        }
+    }
+
+    /// Trains a point as the winner is.
+    fn finished(
+        &mut self,
+        key: &str,
+        phase: &str,
+        setup: &Setup,
+        point: &Point,
+    ) -> Result<Graph, Ended> {
+        let chosen = setup.candidates.chosen(point);
+        let recipe = setup.params.finish(&chosen).map_err(of_recipe)?;
+        let data = self.first_data.clone().ok_or_else(no_data)?;
+        let stops = recipe
+            .steps
+            .iter()
+            .any(|step| matches!(step, Params::Train(train) if train.early_stopping.is_some()));
+        let data = match stops {
+            true => data,
+            false => data.joined(),
+        };
+        self.done_to(key, phase, setup, point, &recipe, data)
+    }
+
+    /// Does what a recipe says to the model of a point.
+    fn done_to(
+        &mut self,
+        key: &str,
+        phase: &str,
+        setup: &Setup,
+        point: &Point,
+        recipe: &Recipe,
+        data: Prepared,
+    ) -> Result<Graph, Ended> {
+        let mut graph = setup.candidates.graph(point).map_err(of_space)?;
+        pin(&mut graph, &data.about);
+        self.data = Some(match recipe.batch_size {
+            Some(size) => data.with_batch_size(size),
+            None => data,
+        });
+        self.sparse.clear();
+        for (index, step) in recipe.steps.iter().enumerate() {
+            let key = format!("{key}/step{index}");
+            graph = match step {
+                Params::Train(train) => self.train(&format!("{key}/train"), phase, graph, train)?,
+                other => self.step(&key, graph, other)?.0,
+            };
+        }
+        Ok(graph)
+    }
+
+    /// Random search with as much training, and its winner on the test split.
+    fn search_control(
+        &mut self,
+        key: &str,
+        setup: &Setup,
+        record: &Record,
+    ) -> Result<(Record, SearchControl), Ended> {
+        let params = setup.params;
+        let budget = trained(record);
+        let strategy = StrategyParams::Random {}.build(params.trials as usize);
+        let limits = (usize::MAX, budget);
+        let control = self.run_trials(key, setup, "control", strategy, &[], limits)?;
+        let order = best_first(setup, &control);
+        let best = order.first().and_then(|&first| {
+            let values = control[first].1.objectives(&setup.objectives)?;
+            values.first().copied()
+        });
+        let stage = format!("{key}/control/metrics");
+        let metrics = match (self.journal.recall(&stage), order.first()) {
+            (Some((_, metrics)), _) => metrics,
+            (None, None) => BTreeMap::new(),
+            (None, Some(&first)) => {
+                let point = &control[first].0;
+                let key = format!("{key}/control/final");
+                let graph = self.finished(&key, "control", setup, point)?;
+                let metrics = self.tested(&graph)?;
+                self.journal.record(&stage, &metrics, &graph)?;
+                self.check_drain()?;
+                metrics
+            }
+        };
+        let found = SearchControl {
+            trials: control.len() as u32,
+            epochs: trained(&control),
+            best,
+            metrics,
+        };
+        Ok((control, found))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that a search has found")]
+    fn summed_up(
+        &self,
+        key: &str,
+        setup: &Setup,
+        record: &Record,
+        done: &[usize],
+        warm: usize,
+        control: Option<(Record, SearchControl)>,
+        graph: &Graph,
+    ) -> Result<Searched, Ended> {
+        let objectives = &setup.objectives;
+        let whole = record[done[0]].1.share;
+        let first: Vec<(&Point, f64)> = record
+            .iter()
+            .filter(|(_, trial)| trial.counts() && trial.share == whole)
+            .filter_map(|(point, trial)| Some((point, *trial.objectives(objectives)?.first()?)))
+            .collect();
+        let space = &setup.candidates.space;
+        let importance = importance::of_dimensions(space, &first, self.seed);
+        let mut entries = Vec::new();
+        let mut models = Vec::new();
+        for number in front_of(setup, record) {
+            let trial = &record[number as usize].1;
+            let Some(kept) = self.journal.kept(&kept(key, number)) else {
+                continue;
+            };
+            let (model, artifact) = (Uuid::now_v7(), format!("trial-{number}.onnx"));
+            entries.push(FrontEntry {
+                trial: number,
+                config: trial.config.clone(),
+                values: trial.values.clone(),
+                model,
+                artifact: artifact.clone(),
+            });
+            models.push((model, artifact, kept));
+        }
+        let (control_record, control) = match control {
+            None => (Vec::new(), None),
+            Some((record, control)) => (record, Some(control)),
+        };
+        let helped = match &control {
+            None => None,
+            Some(control) => {
+                let own = self.tested(graph)?;
+                let metric = objectives[0].metric.metric().map(MetricName::as_str);
+                let pair =
+                    metric.and_then(|name| Some((own.get(name)?, control.metrics.get(name)?)));
+                pair.map(|(own, other)| {
+                    objectives[0].minimized(*own) < objectives[0].minimized(*other)
+                })
+            }
+        };
+        if helped == Some(false) {
+            self.voice.info(
+                "search_did_not_help",
+                "random search with as much training found a model as good or better".to_owned(),
+            );
+        }
+        let different = record.iter().map(|(point, _)| point.key());
+        let trials = different.collect::<std::collections::BTreeSet<_>>().len();
+        let failed = record.iter().filter(|(_, trial)| !trial.counts()).count();
+        let name = serde_json::to_value(&setup.params.strategy).unwrap_or_default();
+        let outcome = SearchOutcome {
+            strategy: name["name"].as_str().unwrap_or_default().to_owned(),
+            space: setup.candidates.dimensions(&importance),
+            space_size: space.size(),
+            trials: trials as u32,
+            failed: failed as u32,
+            warm: warm as u32,
+            epochs: trained(record),
+            objectives: objectives.clone(),
+            best: done
+                .iter()
+                .take(BEST)
+                .map(|&index| record[index].1.clone())
+                .collect(),
+            front: entries,
+            hypervolume: volume(setup, record),
+            control,
+            helped,
+        };
+        let trials = |record: Record| record.into_iter().map(|(_, trial)| trial).collect();
+        let judged_on = setup.folds.iter();
+        Ok(Searched {
+            outcome,
+            trials: Trials {
+                objectives: objectives.clone(),
+                judged_on: judged_on
+                    .map(|fold| fold.validation_examples().to_vec())
+                    .collect(),
+                trials: trials(record.clone()),
+                control: trials(control_record),
+            },
+            front: models,
+        })
+    }
+}
+
+/// Where the journal has the model of a trial of the front.
+fn kept(key: &str, trial: u32) -> String {
+    format!("{key}/front/{trial}/")
+}
+
+/// The trial that the others are compared with.
+fn leader<'a>(setup: &Setup, record: &'a Record) -> Option<&'a Trial> {
+    let order = best_first(setup, record);
+    order.first().map(|&index| &record[index].1)
+}
+
+/// Indices of the trials that were trained longest, from the best to the worst by the first objective.
+fn best_first(setup: &Setup, record: &Record) -> Vec<usize> {
+    let longest = complete(setup, record);
+    let mut order: Vec<(usize, f64)> = longest
+        .into_iter()
+        .map(|(index, values)| (index, values[0]))
+        .collect();
+    order.sort_by(|a, b| a.1.total_cmp(&b.1));
+    order.into_iter().map(|(index, _)| index).collect()
+}
+
+/// The trials that were trained longest, with their objectives, made small.
+fn complete(setup: &Setup, record: &Record) -> Vec<(usize, Vec<f64>)> {
+    let counting = || {
+        record
+            .iter()
+            .filter(|(_, trial)| trial.status == TrialStatus::Judged)
+    };
+    let longest = counting().map(|(_, trial)| trial.share).fold(0.0, f64::max);
+    let all = record.iter().enumerate();
+    all.filter(|(_, (_, trial))| trial.status == TrialStatus::Judged && trial.share == longest)
+        .filter_map(|(index, (point, trial))| {
+            Some((
+                index,
+                judged(point.clone(), trial, &setup.objectives).values?,
+            ))
+        })
+        .collect()
+}
+
+/// Numbers of the trials that no other one beats in every objective, from the best by the first one.
+fn front_of(setup: &Setup, record: &Record) -> Vec<u32> {
+    let mut complete = complete(setup, record);
+    complete.sort_by(|a, b| a.1[0].total_cmp(&b.1[0]));
+    if setup.objectives.len() == 1 {
+        complete.truncate(1);
+    }
+    let values: Vec<&[f64]> = complete
+        .iter()
+        .map(|(_, values)| values.as_slice())
+        .collect();
+    let ranks = front::ranks(&values);
+    let free = complete.iter().zip(ranks).filter(|(_, rank)| *rank == 0);
+    free.map(|((index, _), _)| record[*index].1.trial).collect()
+}
+
+/// What the front covers, each objective by its range over the trials.
+fn volume(setup: &Setup, record: &Record) -> Option<f64> {
+    if setup.objectives.len() < 2 {
+        return None;
+    }
+    let complete = complete(setup, record);
+    let column = |at: usize| complete.iter().map(move |(_, values)| values[at]);
+    let ends: Vec<(f64, f64)> = (0..setup.objectives.len())
+        .map(|at| {
+            (
+                column(at).fold(f64::INFINITY, f64::min),
+                column(at).fold(f64::NEG_INFINITY, f64::max),
+            )
+        })
+        .collect();
+    let scaled: Vec<Vec<f64>> = complete
+        .iter()
+        .map(|(_, values)| {
+            let pairs = values.iter().zip(&ends);
+            pairs
+                .map(|(value, (low, high))| (value - low) / (high - low).max(f64::MIN_POSITIVE))
+                .collect()
+        })
+        .collect();
+    let points: Vec<&[f64]> = scaled.iter().map(Vec::as_slice).collect();
+    Some(front::hypervolume(&points, &vec![1.0; ends.len()]))
+}
+
+/// Epochs of all trainings.
+fn trained(record: &Record) -> u64 {
+    let folds = record.iter().flat_map(|(_, trial)| &trial.folds);
+    folds.map(|fold| u64::from(fold.epochs)).sum()
+}
+
+/// The trials of an earlier search.
+fn earlier(path: &Path) -> Result<Vec<Trial>, Problem> {
+    let bytes = std::fs::read(path)?;
+    let trials: Trials = serde_json::from_slice(&bytes).map_err(|error| {
+        Problem::new(
+            500,
+            "storage_failed",
+            format!("the trials of the earlier search can't be read: {error}"),
+        )
+    })?;
+    Ok(trials.trials)
+}
+
+fn no_data() -> Problem {
+    Problem::new(422, "dataset_missing", "a search needs a data set")
+}
+
+fn of_space(error: PruneError) -> Ended {
+    Ended::Failed(error.into())
+}
+
+fn of_recipe(error: crate::spec::FieldError) -> Ended {
+    Ended::Failed(Problem::invalid(vec![error]))
+}
+
+/// What a search would do.
+pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<SearchPlan, Ended> {
+    use rand::SeedableRng;
+    let candidates = Candidates::new(graph, params).map_err(of_space)?;
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let fits = (0..100)
+        .filter(|_| candidates.is_feasible(&candidates.space.sample(&mut random)))
+        .count();
+    let recipe = params.recipe(&[]).map_err(of_recipe)?;
+    let epochs: u64 = recipe.steps.iter().map(|step| planned_steps(step, 1)).sum();
+    Ok(SearchPlan {
+        space: candidates.dimensions(&[]),
+        space_size: candidates.space.size(),
+        feasible_share: fits as f64 / 100.0,
+        trials: params.trials,
+        epochs: u64::from(params.trials) * u64::from(params.folds()) * epochs,
+        cost: cost_of(graph),
+    })
+}

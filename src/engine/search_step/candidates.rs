@@ -1,0 +1,236 @@
+//! Points of a search's space as models and hyperparameters.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+
+use crate::graph::{Graph, cost_of_one};
+use crate::prune::PruneError;
+use crate::search::architecture::Architecture;
+use crate::search::space::{Domain, Point, Space};
+use crate::search::strategy::Judged;
+use crate::spec::hyperparameters::Hyperparameters;
+use crate::spec::search::{Objective, ObjectiveName, SearchParams};
+use crate::spec::trial::{DimensionInfo, Trial, TrialCost};
+
+/// Architectures of a model beside hyperparameters, as one space: those of the model come first.
+pub(super) struct Candidates<'a> {
+    architecture: Architecture,
+    hyperparameters: &'a Hyperparameters,
+    pub space: Space,
+    /// Bounds that can be looked at before anything is trained.
+    bounds: Vec<(ObjectiveName, f64)>,
+    feasible: RefCell<HashMap<Vec<u64>, bool>>,
+    /// By bound: the least that was seen.
+    least: RefCell<BTreeMap<ObjectiveName, f64>>,
+}
+
+impl<'a> Candidates<'a> {
+    pub fn new(graph: &Graph, params: &'a SearchParams) -> Result<Self, PruneError> {
+        let architecture = Architecture::new(graph, &params.space)?;
+        let hyperparameters = &params.space.hyperparameters;
+        let mut dimensions = architecture.dimensions().to_vec();
+        let shift = dimensions.len();
+        for mut dimension in hyperparameters.space().dimensions {
+            if let Some(when) = &mut dimension.when {
+                when.dimension += shift;
+            }
+            dimensions.push(dimension);
+        }
+        // Steps may still make a candidate smaller, and latencies are measured.
+        let early =
+            |name: &ObjectiveName| params.steps.is_empty() && *name != ObjectiveName::LatencyMs;
+        let bounds = params.constraints.iter();
+        let bounds = bounds.filter(|(name, _)| early(name));
+        Ok(Self {
+            architecture,
+            hyperparameters,
+            space: Space { dimensions },
+            bounds: bounds.map(|(&name, &most)| (name, most)).collect(),
+            feasible: RefCell::default(),
+            least: RefCell::default(),
+        })
+    }
+
+    /// How many dimensions change the model; the others are hyperparameters.
+    fn shift(&self) -> usize {
+        self.architecture.dimensions().len()
+    }
+
+    /// The model of a point, with the weights that it has from the start.
+    pub fn graph(&self, point: &Point) -> Result<Graph, PruneError> {
+        self.architecture.build(&point.0[..self.shift()])
+    }
+
+    /// The hyperparameters of a point, those that count.
+    pub fn chosen(&self, point: &Point) -> Vec<(&'a str, Value)> {
+        let names = self.hyperparameters.order().into_iter();
+        let own = names.zip(&point.0[self.shift()..]);
+        own.filter_map(|(name, coordinate)| {
+            Some((name, self.hyperparameters.0[name].value((*coordinate)?)))
+        })
+        .collect()
+    }
+
+    fn value(&self, dimension: usize, coordinate: f64) -> Value {
+        match dimension.checked_sub(self.shift()) {
+            None => self.architecture.value(dimension, coordinate),
+            Some(index) => {
+                let name = self.hyperparameters.order()[index];
+                self.hyperparameters.0[name].value(coordinate)
+            }
+        }
+    }
+
+    /// A point as people read it.
+    pub fn config(&self, point: &Point) -> BTreeMap<String, Value> {
+        let dimensions = self.space.dimensions.iter().enumerate();
+        dimensions
+            .filter_map(|(index, dimension)| {
+                let coordinate = point.0[index]?;
+                Some((dimension.name.clone(), self.value(index, coordinate)))
+            })
+            .collect()
+    }
+
+    /// The point that reads like this; `None` where this space has none.
+    fn point(&self, config: &BTreeMap<String, Value>) -> Option<Point> {
+        let names = |name: &String| {
+            let mut all = self.space.dimensions.iter();
+            all.any(|dimension| dimension.name == *name)
+        };
+        if !config.keys().all(names) {
+            return None;
+        }
+        let mut coordinates: Vec<Option<f64>> = Vec::new();
+        for (index, dimension) in self.space.dimensions.iter().enumerate() {
+            let counts = dimension.when.as_ref().is_none_or(|when| {
+                coordinates[when.dimension].is_some_and(|at| when.choices.contains(&(at as usize)))
+            });
+            let wanted = config.get(&dimension.name);
+            let found = match (&dimension.domain, wanted.filter(|_| counts)) {
+                (_, None) => None,
+                (Domain::Choice { count, .. }, Some(wanted)) => (0..*count)
+                    .map(|choice| choice as f64)
+                    .find(|&choice| self.value(index, choice) == *wanted),
+                (Domain::Uniform { low, high, .. }, Some(wanted)) => {
+                    wanted.as_f64().filter(|at| (*low..=*high).contains(at))
+                }
+                (Domain::Int { low, high, .. }, Some(wanted)) => {
+                    let whole = wanted.as_i64().filter(|at| (*low..=*high).contains(at));
+                    whole.map(|at| at as f64)
+                }
+            };
+            if found.is_some() != counts {
+                return None;
+            }
+            coordinates.push(found);
+        }
+        Some(Point(coordinates))
+    }
+
+    /// What an earlier search found, as this one would have.
+    pub fn warm(&self, trials: &[Trial], objectives: &[Objective]) -> Vec<Judged> {
+        let seen = trials
+            .iter()
+            .filter(|trial| trial.counts() && trial.share == 1.0);
+        seen.filter_map(|trial| {
+            let point = self.point(&trial.config)?;
+            self.is_feasible(&point)
+                .then(|| judged(point, trial, objectives))
+        })
+        .filter(|judged| judged.values.is_some())
+        .collect()
+    }
+
+    /// Whether the model of a point meets the bounds that can be told before training.
+    pub fn is_feasible(&self, point: &Point) -> bool {
+        if self.bounds.is_empty() {
+            return true;
+        }
+        let model = point.key()[..self.shift()].to_vec();
+        if let Some(&known) = self.feasible.borrow().get(&model) {
+            return known;
+        }
+        let found = self.graph(point).is_ok_and(|graph| {
+            let cost = cost_of(&graph);
+            self.bounds.iter().all(|&(name, most)| {
+                let value = cost.of(name).unwrap_or(f64::INFINITY);
+                let mut least = self.least.borrow_mut();
+                let least = least.entry(name).or_insert(f64::INFINITY);
+                *least = least.min(value);
+                value <= most
+            })
+        });
+        self.feasible.borrow_mut().insert(model, found);
+        found
+    }
+
+    /// The bounds, each with the least that was seen, in words.
+    pub fn bounds_seen(&self) -> String {
+        let least = self.least.borrow();
+        let of = |(name, most): &(ObjectiveName, f64)| {
+            let least = least.get(name).copied().unwrap_or(f64::NAN);
+            format!(
+                "{} at most {most} (the least seen was {least})",
+                name.as_str()
+            )
+        };
+        let all: Vec<String> = self.bounds.iter().map(of).collect();
+        all.join(", ")
+    }
+
+    /// The dimensions with how much each matters, where that is known.
+    pub fn dimensions(&self, importance: &[f64]) -> Vec<DimensionInfo> {
+        let dimensions = self.space.dimensions.iter().enumerate();
+        dimensions
+            .map(|(index, dimension)| {
+                let (choices, range) = match dimension.domain {
+                    Domain::Choice { count, .. } => {
+                        let values = (0..count).map(|choice| self.value(index, choice as f64));
+                        (values.collect(), None)
+                    }
+                    Domain::Uniform { low, high, .. } => (Vec::new(), Some([low, high])),
+                    Domain::Int { low, high, .. } => (Vec::new(), Some([low as f64, high as f64])),
+                };
+                let on = dimension.when.as_ref();
+                DimensionInfo {
+                    name: dimension.name.clone(),
+                    choices,
+                    range,
+                    depends_on: on.map(|when| self.space.dimensions[when.dimension].name.clone()),
+                    importance: importance.get(index).copied(),
+                }
+            })
+            .collect()
+    }
+}
+
+/// A trial as the strategy sees it.
+pub(super) fn judged(point: Point, trial: &Trial, objectives: &[Objective]) -> Judged {
+    let values = trial.objectives(objectives).filter(|_| trial.counts());
+    let small = |values: Vec<f64>| {
+        let pairs = objectives.iter().zip(values);
+        pairs
+            .map(|(objective, value)| objective.minimized(value))
+            .collect()
+    };
+    Judged {
+        point,
+        share: trial.share,
+        values: values.map(small),
+    }
+}
+
+/// What a model costs, but for its latency.
+pub(super) fn cost_of(graph: &Graph) -> TrialCost {
+    let cost = cost_of_one(graph);
+    TrialCost {
+        macs: cost.macs,
+        parameters: cost.parameters,
+        nonzero_parameters: cost.nonzero_parameters,
+        size_bytes: graph.to_bytes().len() as u64,
+        latency_ms: None,
+    }
+}

@@ -1,0 +1,280 @@
+//! One candidate: trained, measured on examples that it did not see, and priced.
+
+use std::collections::BTreeMap;
+
+use super::candidates::cost_of;
+use super::{Setup, kept, no_data};
+use crate::data::Role;
+use crate::engine::child::Ended;
+use crate::engine::job::Job;
+use crate::engine::train_step::planned_steps;
+use crate::graph::Graph;
+use crate::search::strategy::Ask;
+use crate::spec::Problem;
+use crate::spec::child::Level;
+use crate::spec::evaluate::MetricName;
+use crate::spec::job::Params;
+use crate::spec::search::{Evaluation, ObjectiveName, Recipe};
+use crate::spec::trial::{Fold, Trial, TrialCost, TrialStatus};
+use crate::train::{Evaluator, Loss, measure_latencies};
+
+/// Folds after which a trial can be ended.
+const ENOUGH_FOLDS: usize = 2;
+
+impl Job<'_> {
+    /// Judges what was asked for, as the stage `stage`, or recalls what was found; `leader` is the best so
+    /// far. A candidate that can't be trained is a failed trial and not the end of the search.
+    pub(super) fn judged_trial(
+        &mut self,
+        key: &str,
+        stage: &str,
+        number: u32,
+        setup: &Setup,
+        ask: &Ask,
+        leader: Option<&Trial>,
+    ) -> Result<Trial, Ended> {
+        if let Some((_, trial)) = self.journal.recall(stage) {
+            return Ok(trial);
+        }
+        let mut trial = Trial {
+            trial: number,
+            status: TrialStatus::Judged,
+            config: setup.candidates.config(&ask.point),
+            share: ask.share,
+            values: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            standard_errors: BTreeMap::new(),
+            cost: None,
+            folds: Vec::new(),
+            error: None,
+        };
+        let chosen = setup.candidates.chosen(&ask.point);
+        let mut last = None;
+        match setup.params.recipe(&chosen) {
+            Err(error) => fail(&mut trial, error.detail),
+            Ok(recipe) => {
+                let recipe = shortened(recipe, ask.share);
+                for fold in 0..setup.folds.len() {
+                    let place = format!("{stage}/fold{fold}");
+                    let keeps =
+                        (fold == 0 && !stage.contains("/control")).then(|| kept(key, number));
+                    match self.judged_fold(&place, keeps, setup, ask, &recipe, fold) {
+                        Ok((found, graph)) => {
+                            trial.folds.push(found);
+                            last = graph.or(last);
+                        }
+                        Err(Ended::Failed(problem)) if problem.status == 422 => {
+                            fail(&mut trial, problem.detail);
+                            break;
+                        }
+                        Err(other) => return Err(other),
+                    }
+                    if let Some(excess) = excess(setup, &trial.folds[0].cost) {
+                        trial.status = TrialStatus::Infeasible;
+                        trial.error = Some(excess);
+                        break;
+                    }
+                    if fold + 1 < setup.folds.len() && is_hopeless(setup, &trial, leader) {
+                        trial.status = TrialStatus::Stopped;
+                        break;
+                    }
+                }
+            }
+        }
+        sum_up(&mut trial, setup);
+        let graph = match last {
+            Some(graph) => graph,
+            None => setup
+                .candidates
+                .graph(&ask.point)
+                .map_err(super::of_space)?,
+        };
+        self.journal.record(stage, &trial, &graph)?;
+        self.say_done(&trial);
+        self.check_drain()?;
+        Ok(trial)
+    }
+
+    fn say_done(&self, trial: &Trial) {
+        let figures = trial.values.iter();
+        let figures = figures.map(|(name, value)| format!("{name} {value:.4}"));
+        let text = match trial.status {
+            TrialStatus::Judged => figures.collect::<Vec<_>>().join(", "),
+            TrialStatus::Stopped => "ended early: worse than the best in every fold".to_owned(),
+            TrialStatus::Infeasible | TrialStatus::Failed => {
+                trial.error.clone().unwrap_or_default()
+            }
+        };
+        let level = match trial.status {
+            TrialStatus::Failed => Level::Warning,
+            _ => Level::Info,
+        };
+        let data = serde_json::json!({
+            "trial": trial.trial, "status": trial.status, "config": trial.config, "share": trial.share,
+            "values": trial.values, "metrics": trial.metrics, "cost": trial.cost,
+        });
+        let text = format!("trial {}: {text}", trial.trial);
+        self.voice.event(level, "trial_done", text, data);
+    }
+
+    /// Trains on the train split of a fold and measures its validation split; the graph comes with it where
+    /// it was trained just now. It is kept in the journal as `keeps`.
+    fn judged_fold(
+        &mut self,
+        place: &str,
+        keeps: Option<String>,
+        setup: &Setup,
+        ask: &Ask,
+        recipe: &Recipe,
+        index: usize,
+    ) -> Result<(Fold, Option<Graph>), Ended> {
+        if let Some((kept, fold)) = self.journal.recall(place) {
+            return Ok((fold, kept));
+        }
+        // An attempt that goes on after the training must tell its part of the curves.
+        let begin = format!("{place}/begin");
+        let (steps_before, seconds_before): (u64, f64) = match self.journal.recall(&begin) {
+            Some((_, found)) => found,
+            None => {
+                let (steps, _, seconds) = self.journal.training();
+                let graph = setup
+                    .candidates
+                    .graph(&ask.point)
+                    .map_err(super::of_space)?;
+                self.journal.record(&begin, &(steps, seconds), &graph)?;
+                (steps, seconds)
+            }
+        };
+        let data = setup.folds[index].clone();
+        let graph = self.done_to(place, "trial", setup, &ask.point, recipe, data)?;
+        let data = self.data.clone().ok_or_else(no_data)?;
+        let task = data.about.task;
+        let measured = Evaluator::new(&graph, &self.device, Loss::of_task(task))
+            .measure_graph(&data, Role::Validation)
+            .map_err(Problem::from)?;
+        let mut names = MetricName::defaults(task);
+        names.extend(setup.objectives.iter().filter_map(|o| o.metric.metric()));
+        let mut metrics = BTreeMap::new();
+        for name in names {
+            let value = measured.metric(name, task);
+            if !value.is_finite() {
+                let detail = format!("{} is {value} after the training", name.as_str());
+                return Err(Ended::Failed(Problem::new(422, "not_finite", detail)));
+            }
+            metrics.insert(name.as_str().to_owned(), value);
+        }
+        let mut cost = cost_of(&graph);
+        let latency = ObjectiveName::LatencyMs;
+        let wanted = setup.params.constraints.contains_key(&latency)
+            || setup
+                .objectives
+                .iter()
+                .any(|objective| objective.metric == latency);
+        if wanted && index == 0 {
+            let found = measure_latencies(&[(&graph, Some(&data))], &self.device);
+            cost.latency_ms = found.map_err(Problem::from)?.first().map(|found| found.p50);
+        }
+        let curve = self.journal.curves().get("validation/loss");
+        let own = curve
+            .into_iter()
+            .flatten()
+            .filter(|(step, _)| *step > steps_before);
+        let fold = Fold {
+            metrics,
+            cost,
+            validation_loss: own.map(|(_, value)| *value).collect(),
+            seconds: self.journal.training().2 - seconds_before,
+            epochs: epochs_of(recipe),
+        };
+        if let Some(name) = keeps {
+            self.journal.keep(&name, &graph);
+        }
+        self.journal.record(place, &fold, &graph)?;
+        self.check_drain()?;
+        Ok((fold, Some(graph)))
+    }
+}
+
+fn fail(trial: &mut Trial, why: String) {
+    trial.status = TrialStatus::Failed;
+    trial.error = Some(why);
+}
+
+/// A recipe whose trainings take this share of their epochs, one at least.
+fn shortened(mut recipe: Recipe, share: f64) -> Recipe {
+    for step in &mut recipe.steps {
+        if let Params::Train(train) = step {
+            train.epochs = ((f64::from(train.epochs) * share).round() as u32).max(1);
+        }
+    }
+    recipe
+}
+
+fn epochs_of(recipe: &Recipe) -> u32 {
+    let epochs: u64 = recipe.steps.iter().map(|step| planned_steps(step, 1)).sum();
+    u32::try_from(epochs).unwrap_or(u32::MAX)
+}
+
+/// Which constraint a cost does not meet.
+fn excess(setup: &Setup, cost: &TrialCost) -> Option<String> {
+    let bounds = setup.params.constraints.iter();
+    let mut above = bounds.filter_map(|(name, most)| {
+        let value = cost.of(*name)?;
+        (value > *most).then(|| format!("{} is {value}, above {most}", name.as_str()))
+    });
+    above.next()
+}
+
+/// Whether every fold so far is worse than the worst of the best trial's.
+fn is_hopeless(setup: &Setup, trial: &Trial, leader: Option<&Trial>) -> bool {
+    let Evaluation::CrossValidation {
+        stop_hopeless: true,
+        ..
+    } = setup.params.evaluation
+    else {
+        return false;
+    };
+    let ([objective], Some(leader)) = (setup.objectives.as_slice(), leader) else {
+        return false;
+    };
+    let Some(metric) = objective.metric.metric() else {
+        return false;
+    };
+    let small = |fold: &Fold| {
+        let value = fold.metrics.get(metric.as_str()).copied();
+        objective.minimized(value.unwrap_or(f64::NAN))
+    };
+    let worst = leader
+        .folds
+        .iter()
+        .map(small)
+        .fold(f64::NEG_INFINITY, f64::max);
+    trial.folds.len() >= ENOUGH_FOLDS && trial.folds.iter().all(|fold| small(fold) > worst)
+}
+
+/// Means and standard errors over the folds.
+fn sum_up(trial: &mut Trial, setup: &Setup) {
+    trial.cost = trial.folds.first().map(|fold| fold.cost.clone());
+    let count = trial.folds.len() as f64;
+    let names: Vec<String> = match trial.folds.first() {
+        Some(first) => first.metrics.keys().cloned().collect(),
+        None => Vec::new(),
+    };
+    for name in names {
+        let values = || trial.folds.iter().map(|fold| fold.metrics[&name]);
+        let mean = values().sum::<f64>() / count;
+        let squares: f64 = values().map(|value| (value - mean).powi(2)).sum();
+        if count > 1.0 {
+            let error = (squares / (count - 1.0) / count).sqrt();
+            trial.standard_errors.insert(name.clone(), error);
+        }
+        trial.metrics.insert(name, mean);
+    }
+    if let Some(values) = trial.objectives(&setup.objectives) {
+        let names = setup
+            .objectives
+            .iter()
+            .map(|objective| objective.metric.as_str().to_owned());
+        trial.values = names.zip(values).collect();
+    }
+}

@@ -1,0 +1,217 @@
+//! What hyperparameters can be.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::problem::Faults;
+use crate::search::space::{Dimension, Domain, Space, When};
+
+/// What one hyperparameter can be: exactly one of `choice`, `uniform`, `log_uniform`, `int` and `log_int`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Range {
+    /// One of these values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Vec<Value>>,
+    /// A number from the first to the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uniform: Option<[f64; 2]>,
+    /// The same, its logarithm evenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_uniform: Option<[f64; 2]>,
+    /// A whole number from the first to the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int: Option<[i64; 2]>,
+    /// The same, its logarithm evenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_int: Option<[i64; 2]>,
+    /// By the name of a hyperparameter with a `choice`: only where that is one of these values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub when: BTreeMap<String, Vec<Value>>,
+}
+
+impl Range {
+    /// Whole steps within which numbers of 64 bits are exact.
+    const MOST: i64 = 1 << 52;
+
+    /// Every fault, with pointers relative to this object.
+    pub fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        let given = [
+            self.choice.is_some(),
+            self.uniform.is_some(),
+            self.log_uniform.is_some(),
+            self.int.is_some(),
+            self.log_int.is_some(),
+        ];
+        faults.require(
+            given.into_iter().filter(|&given| given).count() == 1,
+            "",
+            "must have exactly one of `choice`, `uniform`, `log_uniform`, `int` and `log_int`",
+        );
+        if let Some(values) = &self.choice {
+            faults.require(!values.is_empty(), "/choice", "must have a value to choose");
+            let twice = (1..values.len()).find(|&at| values[..at].contains(&values[at]));
+            if let Some(at) = twice {
+                faults.require(false, &format!("/choice/{at}"), "is there twice");
+            }
+        }
+        for (name, ends, log) in [
+            ("/uniform", self.uniform, false),
+            ("/log_uniform", self.log_uniform, true),
+        ] {
+            if let Some([low, high]) = ends {
+                faults.require(
+                    low <= high && low.is_finite() && high.is_finite(),
+                    name,
+                    "must go from a number to one that is not below it",
+                );
+                faults.require(!log || low > 0.0, name, "must begin above 0");
+            }
+        }
+        for (name, ends, log) in [("/int", self.int, false), ("/log_int", self.log_int, true)] {
+            if let Some([low, high]) = ends {
+                faults.require(
+                    low <= high && low > -Self::MOST && high < Self::MOST,
+                    name,
+                    "must go from a whole number below 2^52 to one that is not below it",
+                );
+                faults.require(!log || low > 0, name, "must begin above 0");
+            }
+        }
+        faults
+    }
+
+    fn domain(&self) -> Domain {
+        let of = |ends: [f64; 2], log| Domain::Uniform {
+            low: ends[0],
+            high: ends[1],
+            log,
+        };
+        let whole = |ends: [i64; 2], log| Domain::Int {
+            low: ends[0],
+            high: ends[1],
+            log,
+        };
+        if let Some(ends) = self.uniform {
+            of(ends, false)
+        } else if let Some(ends) = self.log_uniform {
+            of(ends, true)
+        } else if let Some(ends) = self.int {
+            whole(ends, false)
+        } else if let Some(ends) = self.log_int {
+            whole(ends, true)
+        } else {
+            let values = self.choice.as_deref().unwrap_or_default();
+            let numbers: Option<Vec<f64>> = values.iter().map(Value::as_f64).collect();
+            let ordered = numbers.is_some_and(|numbers| numbers.is_sorted());
+            Domain::Choice {
+                count: values.len(),
+                ordered: ordered && values.len() > 2,
+            }
+        }
+    }
+
+    /// Values by which a mistake shows: all of a choice, the ends of numbers.
+    pub fn examples(&self) -> Vec<Value> {
+        match &self.choice {
+            Some(values) => values.clone(),
+            None => {
+                let domain = self.domain();
+                [0.0, 1.0].map(|end| self.value(domain.at(end))).to_vec()
+            }
+        }
+    }
+
+    /// The value that a coordinate stands for.
+    pub fn value(&self, coordinate: f64) -> Value {
+        match (&self.choice, self.int.or(self.log_int)) {
+            (Some(values), _) => values.get(coordinate as usize).cloned().unwrap_or_default(),
+            (None, Some(_)) => Value::from(coordinate as i64),
+            (None, None) => Value::from(coordinate),
+        }
+    }
+}
+
+/// Names with what they can be. They are chosen in the order of names, those that others wait for first.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Hyperparameters(pub BTreeMap<String, Range>);
+
+impl Hyperparameters {
+    /// Every fault, with pointers relative to this object.
+    pub fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        for (name, range) in &self.0 {
+            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            faults.extend_under(&pointer, range.faults());
+            for (other, values) in &range.when {
+                let place = format!("{pointer}/when/{other}");
+                let choice = self.0.get(other).and_then(|range| range.choice.as_ref());
+                let Some(choice) = choice.filter(|_| other != name) else {
+                    faults.require(
+                        false,
+                        &place,
+                        "must name another hyperparameter with a `choice`",
+                    );
+                    continue;
+                };
+                faults.require(
+                    !values.is_empty() && values.iter().all(|value| choice.contains(value)),
+                    &place,
+                    "must have some of the values of that choice",
+                );
+                let waits = self
+                    .0
+                    .get(other)
+                    .is_some_and(|other| !other.when.is_empty());
+                faults.require(!waits, &place, "waits for another one itself");
+            }
+            faults.require(
+                range.when.len() <= 1,
+                &format!("{pointer}/when"),
+                "must name one hyperparameter at most",
+            );
+        }
+        faults
+    }
+
+    /// Names in the order of the space's dimensions.
+    pub fn order(&self) -> Vec<&str> {
+        let by = |waits: bool| {
+            let own = self
+                .0
+                .iter()
+                .filter(move |(_, range)| range.when.is_empty() != waits);
+            own.map(|(name, _)| name.as_str())
+        };
+        by(false).chain(by(true)).collect()
+    }
+
+    /// The space of these, in [`Hyperparameters::order`].
+    pub fn space(&self) -> Space {
+        let order = self.order();
+        let dimension = |&name: &&str| {
+            let range = &self.0[name];
+            let when = range.when.iter().next().and_then(|(other, values)| {
+                let choice = self.0.get(other)?.choice.as_ref()?;
+                Some(When {
+                    dimension: order.iter().position(|name| name == other)?,
+                    choices: (0..choice.len())
+                        .filter(|&index| values.contains(&choice[index]))
+                        .collect(),
+                })
+            });
+            Dimension {
+                name: name.to_owned(),
+                domain: range.domain(),
+                when,
+            }
+        };
+        Space {
+            dimensions: order.iter().map(dimension).collect(),
+        }
+    }
+}

@@ -1,0 +1,388 @@
+"""Searches: spaces, strategies, judging, what is told of trials, and what happens when they are disturbed.
+
+Networks are small ones on scikit-learn's digits, exported by PyTorch; ONNX Runtime and scikit-learn judge.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torch import nn
+
+import graph_tools
+from conftest import DIGITS_CNN, Server, assert_problem
+from lifecycle_tools import EVERY_EPOCH, job_children
+from test_distill import exported, perceptron, saved
+
+pytestmark = pytest.mark.timeout(300)
+
+DATA = {"batch_size": 32, "preprocess": {"scale": 0.0625}, "validation_fraction": 0.2}
+RATES = {"learning_rate": {"log_uniform": [1e-4, 1e-1]}}
+
+
+def residual(width=8):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
+                                      nn.Conv2d(width, width, 3, padding=1))
+
+        def forward(self, x):
+            return torch.relu(x + self.main(x))
+
+    return nn.Sequential(nn.Conv2d(1, width, 3, padding=1, stride=2), nn.ReLU(), Block(), Block(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+
+
+@pytest.fixture(scope="module")
+def network(server):
+    torch.manual_seed(0)
+    return server.upload_model(exported(residual()), "residual")
+
+
+@pytest.fixture(scope="module")
+def small(server):
+    torch.manual_seed(0)
+    return server.upload_model(exported(perceptron(16)), "small")
+
+
+def search(server, model, dataset, params, **more):
+    params = {"trials": 6, **({} if "steps" in params else {"trial": {"epochs": 1}}), **params}
+    return server.run("search", model, dataset, params, data=more.pop("data", DATA), timeout=240, **more)
+
+
+def trials_of(server, job):
+    return json.loads(server.artifact(job, "trials.json"))
+
+
+def curves_of(server, job):
+    return {curve["name"] for curve in server.get(f"/v1/jobs/{job['id']}/metrics").json()["data"]}
+
+
+def arrays():
+    from conftest import DIGITS
+    return dict(np.load(DIGITS))
+
+
+def accuracy(content, x, y):
+    session = graph_tools.session_of(content)
+    logits = session.run(None, {session.get_inputs()[0].name: x})[0]
+    return float((logits.argmax(1) == y).mean())
+
+
+def test_a_front_of_widths_depths_kernels_and_activations_downloads_and_runs(server, network, digits):
+    job = search(server, network, digits, {
+        "space": {"width": [0.25, 0.5, 1.0], "depth": True, "kernel": [1, 3], "activation": ["Relu", "HardSwish"]},
+        "strategy": {"name": "genetic", "population": 6}, "trials": 16, "trial": {"epochs": 2},
+        "objectives": [{"metric": "accuracy"}, {"metric": "macs", "goal": "minimize"}],
+        "constraints": {"parameters": 3500}, "final": {"epochs": 3}})
+    outcome = job["result"]["search"]
+    assert outcome["trials"] == 16 and outcome["strategy"] == "genetic"
+    assert {name.split(":")[0] for name in (each["name"] for each in outcome["space"])} == {
+        "width", "depth", "kernel", "activation"}
+    trials = trials_of(server, job)["trials"]
+    configs = [json.dumps(trial["config"], sort_keys=True) for trial in trials]
+    assert len(set(configs)) == 16, "a candidate was trained twice"
+    assert all(trial["cost"]["parameters"] <= 3500 for trial in trials)
+    # No trial beats one of the front in both objectives, and each other trial is beaten by one.
+    pareto = json.loads(server.artifact(job, "pareto.json"))
+    front = {entry["trial"] for entry in pareto["front"]}
+    assert 0 < pareto["hypervolume"] <= 1
+
+    def beats(a, b):
+        a, b = a["values"], b["values"]
+        return (a["accuracy"] >= b["accuracy"] and a["macs"] <= b["macs"]
+                and (a["accuracy"], a["macs"]) != (b["accuracy"], b["macs"]))
+
+    for trial in trials:
+        assert any(beats(other, trial) for other in trials) == (trial["trial"] not in front)
+    data = arrays()
+    x = data["x_train"].reshape(-1, 1, 8, 8).astype(np.float32) / 16
+    judged_on = trials_of(server, job)["judged_on"][0]
+    for entry in pareto["front"]:
+        content = server.model_content(entry["model"])
+        assert content == server.artifact(job, entry["artifact"])
+        found = accuracy(content, x[judged_on], data["y_train"][judged_on])
+        assert found == pytest.approx(entry["values"]["accuracy"], abs=2e-3)
+        about = server.get(f"/v1/models/{entry['model']}").json()
+        assert about["summary"]["macs"] == entry["values"]["macs"]
+    winner = accuracy(server.model_content(job["result"]["model"]),
+                      data["x_test"].reshape(-1, 1, 8, 8).astype(np.float32) / 16, data["y_test"])
+    assert winner == pytest.approx(job["result"]["after"]["metrics"]["accuracy"], abs=3e-3)
+    report = server.artifact(job, "report.html").decode()
+    assert "Search" in report and "functional ANOVA" in report and "accuracy by macs" in report
+    assert {"trial/best", "trial/value"} <= curves_of(server, job)
+    done = [event for event in server.events(job) if event["type"] == "trial_done"]
+    assert len(done) == 16 and all("config" in event["data"] for event in done)
+
+
+def test_folds_are_stratified_disjoint_and_cover_everything_and_their_metrics_are_scikit_learns(
+        server, small, digits):
+    job = search(server, small, digits, {
+        "space": {"hyperparameters": RATES}, "strategy": {"name": "random"}, "trials": 2, "trial": {"epochs": 3},
+        "objectives": [{"metric": "f1"}],
+        "evaluation": {"method": "cross_validation", "folds": 4, "stop_hopeless": False}})
+    found = trials_of(server, job)
+    data = arrays()
+    folds = found["judged_on"]
+    everything = np.concatenate(folds)
+    assert sorted(everything) == list(range(len(data["y_train"])))
+    counts = np.array([np.bincount(data["y_train"][fold], minlength=10) for fold in folds])
+    assert (counts.max(0) - counts.min(0)).max() <= 1
+    for trial in found["trials"]:
+        assert len(trial["folds"]) == 4
+        for name, mean in trial["metrics"].items():
+            values = [fold["metrics"][name] for fold in trial["folds"]]
+            assert mean == pytest.approx(np.mean(values))
+            assert trial["standard_errors"][name] == pytest.approx(np.std(values, ddof=1) / 2)
+    # The front's model is that of the first fold.
+    entry = job["result"]["search"]["front"][0]
+    session = graph_tools.session_of(server.model_content(entry["model"]))
+    x = data["x_train"].reshape(-1, 1, 8, 8).astype(np.float32) / 16
+    logits = session.run(None, {session.get_inputs()[0].name: x[folds[0]]})[0].astype(np.float64)
+    labels = data["y_train"][folds[0]]
+    said = found["trials"][entry["trial"]]["folds"][0]["metrics"]
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    assert said["accuracy"] == pytest.approx(metrics.accuracy_score(labels, logits.argmax(1)), abs=1e-9)
+    assert said["f1"] == pytest.approx(metrics.f1_score(labels, logits.argmax(1), average="macro"), abs=1e-6)
+    assert said["loss"] == pytest.approx(metrics.log_loss(labels, shares, labels=range(10)), rel=1e-4)
+
+
+@pytest.mark.parametrize("evaluation", [
+    {"method": "holdout"}, {"method": "cross_validation", "folds": 3}], ids=lambda each: each["method"])
+def test_poisoned_test_labels_change_nothing_but_the_last_measurement(server, small, evaluation):
+    data = arrays()
+    poisoned = dict(data, y_test=(data["y_test"] + 1) % 10, x_test=data["x_test"][::-1].copy())
+    found = []
+    for content in (data, poisoned):
+        dataset = server.upload_dataset(saved(**content))
+        job = search(server, small, dataset, {
+            "space": {"width": [0.25, 0.5, 1.0], "hyperparameters": RATES}, "strategy": {"name": "tpe", "first": 3},
+            "evaluation": evaluation, "final": {"epochs": 2}})
+        record = trials_of(server, job)
+        for trial in record["trials"]:
+            for fold in trial["folds"]:
+                del fold["seconds"]
+        found.append((record, server.model_content(job["result"]["model"]), job["result"]["after"]["metrics"]))
+    (clean, model, measured), (other, other_model, other_measured) = found
+    assert clean == other
+    assert model == other_model
+    assert other_measured["accuracy"] < 0.5 < measured["accuracy"]
+
+
+def test_a_search_killed_at_ten_random_moments_ends_with_the_same_trials_and_the_same_winner(start_server):
+    params = {"space": {"width": [0.25, 0.5, 0.75, 1.0], "hyperparameters": RATES},
+              "strategy": {"name": "genetic", "population": 4}, "trials": 12, "trial": {"epochs": 2},
+              "evaluation": {"method": "cross_validation", "folds": 3}, "final": {"epochs": 6}, "control": True}
+    torch.manual_seed(0)
+    content = exported(perceptron(64))
+    server = start_server(env=EVERY_EPOCH)
+    model, dataset = server.upload_model(content), server.upload_dataset()
+    results = []
+    began = time.monotonic()
+    calm = server.run("search", model, dataset, params, data=DATA, max_attempts=100)
+    length = time.monotonic() - began
+    disturbed = server.submit("search", model, dataset, params, data=DATA, max_attempts=100)
+    draw = random.Random(5)
+    for _ in range(10):
+        time.sleep(draw.uniform(0.05, length / 5))
+        for child in job_children(server):
+            os.kill(child, signal.SIGKILL)
+    disturbed = server.wait(disturbed, 240)
+    assert disturbed["status"] == "succeeded", disturbed["error"]
+    for job in (calm, disturbed):
+        record = trials_of(server, job)
+        for trial in record["trials"] + record["control"]:
+            for fold in trial["folds"]:
+                del fold["seconds"]
+        outcome = job["result"]["search"]
+        results.append((record, server.model_content(job["result"]["model"]), outcome["control"],
+                        [entry["trial"] for entry in outcome["front"]]))
+    assert results[0] == results[1]
+    assert disturbed["attempt"] > 3
+
+
+def test_hyperparameters_reach_the_training_and_only_those_that_count_are_told(server, small, digits):
+    job = search(server, small, digits, {
+        "space": {"hyperparameters": {
+            "optimizer": {"choice": ["sgd", "adamw"]}, "momentum": {"uniform": [0.5, 0.9], "when": {"optimizer": ["sgd"]}},
+            "learning_rate": {"log_uniform": [1e-3, 0.1]}, "batch_size": {"choice": [16, 64]},
+            "label_smoothing": {"uniform": [0, 0.1]}, "augment.crop.padding": {"int": [1, 2]}}},
+        "strategy": {"name": "tpe", "first": 4}, "trials": 8, "objectives": [{"metric": "cross_entropy"}]})
+    trials = trials_of(server, job)["trials"]
+    for trial in trials:
+        config = trial["config"]
+        assert ("momentum" in config) == (config["optimizer"] == "sgd")
+        assert trial["values"]["cross_entropy"] == trial["metrics"]["loss"]
+    assert len({trial["metrics"]["loss"] for trial in trials}) == len(trials)
+    best = min(trials, key=lambda trial: trial["values"]["cross_entropy"])
+    assert job["result"]["search"]["best"][0]["config"] == best["config"]
+
+
+def test_a_pipeline_is_tuned_by_the_places_of_its_parameters(server, network, digits):
+    steps = [{"kind": "train", "params": {"epochs": 2}},
+             {"kind": "prune", "params": {"target": {"macs_ratio": 0.9}, "finetune": {"epochs": 1}}},
+             {"kind": "distill", "params": {"teacher": "original", "finetune": {"epochs": 1}}}]
+    job = search(server, network, digits, {
+        "space": {"hyperparameters": {"steps.1.params.target.macs_ratio": {"choice": [0.3, 0.6, 0.9]},
+                                      "steps.1.params.criterion": {"choice": ["magnitude", "taylor"]}}},
+        "strategy": {"name": "exhaustive"}, "trials": 100, "steps": steps,
+        "objectives": [{"metric": "accuracy"}, {"metric": "macs"}]})
+    outcome = job["result"]["search"]
+    assert outcome["space_size"] == 6 == outcome["trials"]
+    whole = server.get(f"/v1/models/{network['id']}").json()["summary"]["macs"]
+    for trial in trials_of(server, job)["trials"]:
+        assert trial["status"] == "judged", trial
+        wanted = trial["config"]["steps.1.params.target.macs_ratio"]
+        assert trial["cost"]["macs"] <= whole * (wanted + 0.02)
+
+
+def test_halving_trains_the_best_longer_and_no_candidate_twice_as_long(server, small, digits):
+    job = search(server, small, digits, {
+        "space": {"hyperparameters": RATES}, "strategy": {"name": "successive_halving", "eta": 3}, "trials": 9,
+        "trial": {"epochs": 9}, "final": {"epochs": 2}})
+    trials = trials_of(server, job)["trials"]
+    epochs = [trial["folds"][0]["epochs"] for trial in trials]
+    assert epochs == [1] * 9 + [3] * 3 + [9]
+    first, second = trials[:9], trials[9:12]
+    best = sorted(first, key=lambda trial: -trial["values"]["accuracy"])
+    assert {json.dumps(trial["config"]) for trial in second} <= {
+        json.dumps(trial["config"]) for trial in best
+        if trial["values"]["accuracy"] >= best[2]["values"]["accuracy"]}
+    assert job["result"]["search"]["epochs"] == 27
+
+
+def test_a_later_search_begins_with_what_an_earlier_one_found(server, small, digits):
+    params = {"space": {"width": [0.25, 0.5, 0.75, 1.0], "kernel": []}, "strategy": {"name": "exhaustive"}}
+    first = search(server, small, digits, params)
+    assert first["result"]["search"]["trials"] == 4
+    refused = server.wait(server.submit("search", small, digits, {**params, "warm_start": first["id"]}, data=DATA))
+    assert refused["status"] == "failed" and "earlier" in refused["error"]["detail"]
+    wider = {"space": {"width": [0.125, 0.25, 0.5, 0.75, 1.0]}, "strategy": {"name": "exhaustive"},
+             "warm_start": first["id"], "trial": {"epochs": 1}}
+    second = server.run("search", small, digits, wider, data=DATA)
+    assert second["result"]["search"]["warm"] == 4
+    assert second["result"]["search"]["trials"] == 1
+
+
+def test_the_control_has_as_much_training_and_its_winner_is_measured(server, small, digits):
+    job = search(server, small, digits, {
+        "space": {"hyperparameters": RATES}, "strategy": {"name": "successive_halving", "eta": 2}, "trials": 4,
+        "trial": {"epochs": 4}, "control": True})
+    outcome = job["result"]["search"]
+    assert outcome["control"]["epochs"] >= outcome["epochs"] == 12
+    assert outcome["control"]["trials"] == 3
+    assert set(outcome["control"]["metrics"]) == {"loss", "accuracy"}
+    better = job["result"]["after"]["metrics"]["accuracy"] > outcome["control"]["metrics"]["accuracy"]
+    assert outcome["helped"] == better
+    assert "control/best" in curves_of(server, job)
+
+
+def test_a_candidate_that_can_not_be_made_is_a_failed_trial_and_not_the_end(server, network, digits):
+    place = "steps.0.params.target.macs_ratio"
+    job = search(server, network, digits, {
+        "space": {"hyperparameters": {place: {"choice": [0.9, 0.0001]}}}, "strategy": {"name": "exhaustive"},
+        "steps": [{"kind": "prune", "params": {"target": {"macs_ratio": 0.9}}}]})
+    trials = {trial["config"][place]: trial for trial in trials_of(server, job)["trials"]}
+    assert trials[0.9]["status"] == "judged"
+    assert trials[0.0001]["status"] == "failed" and "macs_ratio" in trials[0.0001]["error"]
+    assert job["result"]["search"]["failed"] == 1
+
+
+def test_latency_is_measured_where_it_is_an_objective_or_a_constraint(server, network, digits):
+    job = search(server, network, digits, {
+        "space": {"width": [0.25, 1.0]}, "trials": 4, "strategy": {"name": "random"},
+        "objectives": [{"metric": "accuracy"}, {"metric": "latency_ms"}], "constraints": {"latency_ms": 1000}})
+    for trial in trials_of(server, job)["trials"]:
+        assert trial["cost"]["latency_ms"] > 0
+        assert trial["values"]["latency_ms"] == trial["cost"]["latency_ms"]
+    tight = server.wait(server.submit("search", network, digits, {
+        "space": {"width": [0.25, 1.0]}, "trials": 2, "trial": {"epochs": 1}, "constraints": {"latency_ms": 1e-6}},
+        data=DATA))
+    assert tight["status"] == "failed"
+    assert tight["error"]["code"] == "every_trial_failed" and "latency_ms" in tight["error"]["detail"]
+
+
+def test_a_dry_run_tells_the_space_without_training(server, network):
+    answer = server.post("/v1/jobs", json={
+        "kind": "search", "model": network["id"], "dry_run": True, "params": {
+            "space": {"width": [0.5, 1.0], "depth": True, "hyperparameters": RATES}, "trials": 10,
+            "trial": {"epochs": 4}, "constraints": {"macs": 20_000},
+            "evaluation": {"method": "cross_validation", "folds": 5}}})
+    assert answer.status_code == 200, answer.text
+    plan = answer.json()["plan"]
+    assert plan["space_size"] is None and plan["trials"] == 10 and plan["epochs"] == 200
+    assert 0 < plan["feasible_share"] < 1
+    names = {dimension["name"]: dimension for dimension in plan["space"]}
+    assert names["learning_rate"]["range"] == [1e-4, 1e-1]
+    blocks = [name for name in names if name.startswith("depth:")]
+    assert len(blocks) == 2
+    assert any(dimension.get("depends_on") == blocks[0] for dimension in plan["space"])
+
+
+@pytest.mark.parametrize(("params", "pointer", "word"), [
+    ({}, "/params/space", "empty"),
+    ({"space": {"width": [0.5, 2]}}, "/params/space/width/1", "at most 1"),
+    ({"space": {"activation": ["Sigmoidal"]}}, "/params/space/activation/0", "Relu"),
+    ({"space": {"width": [0.5, 1]}, "objectives": [{"metric": "acuracy"}]}, "/params/objectives/0/metric", "accuracy"),
+    ({"space": {"width": [0.5, 1]}, "objectives": [{"metric": "mean_absolute_error"}]},
+     "/params/objectives/0/metric", "suit"),
+    ({"space": {"width": [0.5, 1]}, "objectives": [{"metric": "macs"}, {"metric": "macs"}]}, "/params/objectives/1",
+     "twice"),
+    ({"space": {"width": [0.5, 1]}, "constraints": {"accuracy": 0.9}}, "/params/constraints/accuracy", "macs"),
+    ({"space": {"width": [0.5, 1]}, "strategy": {"name": "simulated_annealing"}}, "/params/strategy", "tpe"),
+    ({"space": {"width": [0.5, 1]}, "strategy": {"name": "random"}, "control": True}, "/params/control", "random"),
+    ({"space": {"width": [0.5, 1]}, "evaluation": {"method": "shared_weights"}}, "/params/evaluation", "holdout"),
+    ({"space": {"width": [0.5, 1]}, "evaluation": {"method": "cross_validation", "folds": 1}},
+     "/params/evaluation/folds", "from 2"),
+    ({"space": {"hyperparameters": {"learning_rate": {"uniform": [0.1, 0.01]}}}},
+     "/params/space/hyperparameters/learning_rate/uniform", "not below"),
+    ({"space": {"hyperparameters": {"learning_rat": {"uniform": [0.01, 0.1]}}}},
+     "/params/space/hyperparameters/learning_rat", "unknown"),
+    ({"space": {"hyperparameters": RATES}, "steps": [{"kind": "train", "params": {}}]},
+     "/params/space/hyperparameters/learning_rate", "steps.0"),
+    ({"space": {"width": [0.5, 1]}, "steps": [{"kind": "evaluate", "params": {}}]}, "/params/steps/0/kind", "train"),
+    ({"space": {"width": [0.5, 1]}, "final": {"epoch": 3}}, "/params/final/epoch", "unknown"),
+    ({"space": {"width": [0.5, 1]}, "trials": 0}, "/params/trials", "from 1"),
+])
+def test_bad_searches_are_refused_with_what_to_do(server, small, digits, params, pointer, word):
+    answer = server.post("/v1/jobs", json={
+        "kind": "search", "model": small["id"], "dataset": digits["id"], "params": params})
+    problem = assert_problem(answer, 422)
+    fault = next((each for each in problem["errors"] if each["pointer"].startswith(pointer)), None)
+    assert fault and word in fault["detail"], problem
+
+
+def test_spaces_that_can_not_be_searched_fail_with_the_reason(server, network, small, digits):
+    def failure(model, params, **more):
+        job = server.wait(server.submit("search", model, digits, {"trial": {"epochs": 1}, **params}, data=DATA, **more))
+        assert job["status"] == "failed"
+        return job["error"]
+
+    nothing = failure(small, {"space": {"kernel": [3, 5]}})
+    assert nothing["code"] == "empty_space" and "layers" in nothing["detail"]
+    beyond = failure(network, {"space": {"width": [0.5, 1]}, "constraints": {"macs": 10}})
+    assert beyond["code"] == "no_feasible_candidate" and "macs at most 10" in beyond["detail"]
+    data = arrays()
+    rare = np.flatnonzero(data["y_train"] == 4)[3:]
+    kept = np.delete(np.arange(len(data["y_train"])), rare)
+    dataset = server.upload_dataset(saved(**dict(data, x_train=data["x_train"][kept], y_train=data["y_train"][kept])))
+    job = server.wait(server.submit("search", network, dataset, {
+        "space": {"width": [0.5, 1]}, "evaluation": {"method": "cross_validation", "folds": 5}}, data=DATA))
+    assert job["status"] == "failed" and job["error"]["code"] == "rare_label"
+    assert "4 has 3 examples" in job["error"]["detail"]
+    answer = server.post("/v1/jobs", json={
+        "kind": "search", "model": small["id"], "dataset": digits["id"], "data": {"validation_fraction": 0},
+        "params": {"space": {"width": [0.5, 1]}}})
+    assert_problem(answer, 422, pointer="/params/evaluation")
+    unknown = server.post("/v1/jobs", json={
+        "kind": "search", "model": small["id"], "dataset": digits["id"],
+        "params": {"space": {"width": [0.5, 1]}, "warm_start": small["id"]}})
+    assert_problem(unknown, 422, "job_not_found", pointer="/params/warm_start")
