@@ -5,5 +5,6 @@
 pub mod architecture;
 pub mod front;
 pub mod importance;
+pub mod proxy;
 pub mod space;
 pub mod strategy;

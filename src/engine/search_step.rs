@@ -4,7 +4,8 @@
 mod candidates;
 mod judge;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use uuid::Uuid;
@@ -17,21 +18,27 @@ use crate::data::Prepared;
 use crate::graph::Graph;
 use crate::prune::PruneError;
 use crate::search::space::Point;
-use crate::search::strategy::{Judged, Search, Strategy};
-use crate::search::{front, importance};
+use crate::search::strategy::{Judged, Screen, Search, Strategy};
+use crate::search::{front, importance, proxy};
 use crate::spec::Problem;
 use crate::spec::child::Message;
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Params;
 use crate::spec::search::{Evaluation, Objective, Recipe, SearchParams};
 use crate::spec::strategy::StrategyParams;
+use crate::spec::train::StartWeights;
 use crate::spec::trial::{
-    FrontEntry, SearchControl, SearchOutcome, SearchPlan, Trial, TrialStatus, Trials,
+    FrontEntry, ScreeningOutcome, SearchControl, SearchOutcome, SearchPlan, Trial, TrialStatus,
+    Trials,
 };
+use crate::train::{Calibrator, Loss, reinitialize};
 use candidates::{Candidates, cost_of, judged};
 
 /// Winners that the outcome names.
 const BEST: usize = 10;
+
+/// Examples that scores without training look at.
+const SCREENED: usize = 64;
 
 /// What a search leaves behind, beside its winner.
 pub(super) struct Searched {
@@ -47,6 +54,28 @@ struct Setup<'a> {
     candidates: Candidates<'a>,
     objectives: Vec<Objective>,
     folds: Vec<Prepared>,
+    /// By model.
+    scores: RefCell<HashMap<Vec<u64>, Option<f64>>>,
+}
+
+impl Setup<'_> {
+    /// What the proxy says of a point's model as it is before the training.
+    fn score(&self, point: &Point, calibrator: &Calibrator, seed: u64) -> Option<f64> {
+        let proxy = self.params.screening?.proxy;
+        let model = self.candidates.model_key(point);
+        if let Some(&known) = self.scores.borrow().get(&model) {
+            return known;
+        }
+        let found = self.candidates.graph(point).ok().and_then(|mut graph| {
+            pin(&mut graph, &calibrator.data.about);
+            if self.params.trial.weights == StartWeights::Reinitialize {
+                reinitialize(&mut graph, seed);
+            }
+            proxy::score(proxy, &graph, calibrator).ok()
+        });
+        self.scores.borrow_mut().insert(model, found);
+        found
+    }
 }
 
 /// Trials in the order of judging, each with its point.
@@ -73,6 +102,7 @@ impl Job<'_> {
             candidates: Candidates::new(graph, params).map_err(of_space)?,
             objectives: params.objectives(task),
             folds,
+            scores: RefCell::default(),
         };
         if setup.candidates.space.dimensions.is_empty() {
             return Err(Ended::Failed(Problem::new(
@@ -136,7 +166,23 @@ impl Job<'_> {
         (count, epochs): (usize, u64),
     ) -> Result<Record, Ended> {
         let feasible = |point: &Point| setup.candidates.is_feasible(point);
-        let mut search = Search::new(&setup.candidates.space, strategy, &feasible, self.seed);
+        let calibrator = Calibrator {
+            device: &self.device.clone(),
+            data: &setup.folds[0],
+            loss: Loss::of_task(setup.folds[0].about.task),
+            examples: SCREENED,
+        };
+        let (seed, screening) = (
+            self.seed,
+            setup.params.screening.filter(|_| kind == "trial"),
+        );
+        let score = |point: &Point| setup.score(point, &calibrator, seed);
+        let screen = screening.map(|screening| Screen {
+            candidates: screening.candidates as usize,
+            score: &score,
+        });
+        let mut search =
+            Search::new(&setup.candidates.space, strategy, &feasible, self.seed).screened(screen);
         warm.iter().for_each(|judged| search.tell(judged.clone()));
         let mut record: Record = Vec::new();
         let mut best: Option<f64> = None;
@@ -148,7 +194,8 @@ impl Job<'_> {
             let number = record.len();
             let stage = format!("{key}/{kind}{number}");
             let leader = leader(setup, &record);
-            let trial = self.judged_trial(key, &stage, number as u32, setup, &ask, leader)?;
+            let mut trial = self.judged_trial(key, &stage, number as u32, setup, &ask, leader)?;
+            trial.proxy = screening.and_then(|_| score(&ask.point));
             let told = judged(ask.point.clone(), &trial, &setup.objectives);
             if let Some(values) = &told.values {
                 let first = values[0];
@@ -395,6 +442,7 @@ impl Job<'_> {
                 .collect(),
             front: entries,
             hypervolume: volume(setup, record),
+            screening: foretold(setup, record),
             control,
             helped,
         };
@@ -498,6 +546,43 @@ fn volume(setup: &Setup, record: &Record) -> Option<f64> {
         .collect();
     let points: Vec<&[f64]> = scaled.iter().map(Vec::as_slice).collect();
     Some(front::hypervolume(&points, &vec![1.0; ends.len()]))
+}
+
+/// How scores without training agree with what training found.
+fn foretold(setup: &Setup, record: &Record) -> Option<ScreeningOutcome> {
+    let screening = setup.params.screening?;
+    let complete = complete(setup, record);
+    let better: Vec<f64> = complete.iter().map(|(_, values)| -values[0]).collect();
+    let of = |figure: &dyn Fn(&Trial) -> Option<f64>| {
+        let figures: Option<Vec<f64>> = complete
+            .iter()
+            .map(|(index, _)| figure(&record[*index].1))
+            .collect();
+        rank_correlation(&figures?, &better)
+    };
+    Some(ScreeningOutcome {
+        proxy: screening.proxy,
+        candidates: screening.candidates,
+        correlation: of(&|trial| trial.proxy),
+        parameters_correlation: of(&|trial| Some(trial.cost.as_ref()?.parameters as f64)),
+    })
+}
+
+/// Spearman's, ties by their mean rank; `None` where one side does not vary.
+fn rank_correlation(a: &[f64], b: &[f64]) -> Option<f64> {
+    let ranks = |values: &[f64]| -> Vec<f64> {
+        let below = |x: f64| values.iter().filter(|&&y| y < x).count() as f64;
+        let same = |x: f64| values.iter().filter(|&&y| y == x).count() as f64;
+        values.iter().map(|&x| below(x) + same(x) / 2.0).collect()
+    };
+    let centered = |values: Vec<f64>| -> Vec<f64> {
+        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        values.into_iter().map(|x| x - mean).collect()
+    };
+    let (a, b) = (centered(ranks(a)), centered(ranks(b)));
+    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let sizes = (product(&a, &a) * product(&b, &b)).sqrt();
+    (sizes > 0.0).then(|| product(&a, &b) / sizes)
 }
 
 /// Epochs of all trainings.

@@ -103,7 +103,7 @@ impl Architecture {
                     count,
                     when,
                 );
-            } else if bends(proto) && !params.activation.is_empty() {
+            } else if is_activation(proto) && !params.activation.is_empty() {
                 let mut operators = params.activation.clone();
                 operators.retain(|operator| self.graph.opset >= since(operator));
                 let own = proto.operator().to_owned();
@@ -296,7 +296,8 @@ fn since(operator: &str) -> i64 {
     found.map_or(1, |(_, since)| *since)
 }
 
-fn bends(node: &NodeProto) -> bool {
+/// Whether a node is an activation that another can stand for.
+pub fn is_activation(node: &NodeProto) -> bool {
     // A Clip is most often the Relu6 of mobile networks.
     activations().any(|name| name == node.operator()) || node.operator() == "Clip"
 }

@@ -28,6 +28,15 @@ pub struct Judged {
     pub values: Option<Vec<f64>>,
 }
 
+/// Chooses among points drawn at random, before any of them is judged.
+#[derive(Clone, Copy)]
+pub struct Screen<'a> {
+    /// How many are drawn.
+    pub candidates: usize,
+    /// More is better; `None` for a point that has no score.
+    pub score: &'a dyn Fn(&Point) -> Option<f64>,
+}
+
 /// Whether a point may be judged at all.
 pub type Feasible<'a> = &'a dyn Fn(&Point) -> bool;
 
@@ -39,6 +48,7 @@ pub struct Sight<'a> {
     pub random: &'a mut ChaCha8Rng,
     places: &'a HashMap<Vec<u64>, usize>,
     feasible: Feasible<'a>,
+    screen: Option<Screen<'a>>,
 }
 
 /// Draws that are made before a strategy is believed to have nothing new.
@@ -60,8 +70,25 @@ impl Sight<'_> {
         (self.feasible)(point)
     }
 
-    /// A point at random that is open; `None` if there is hardly one.
+    /// A point at random that is open, the best of several where they are screened; `None` if there is
+    /// hardly one.
     pub fn fresh(&mut self) -> Option<Point> {
+        let Some(screen) = self.screen else {
+            return self.draw();
+        };
+        let mut best: Option<(f64, Point)> = None;
+        for _ in 0..screen.candidates {
+            let Some(point) = self.draw() else { break };
+            let score = (screen.score)(&point).filter(|score| !score.is_nan());
+            let score = score.unwrap_or(f64::NEG_INFINITY);
+            if best.as_ref().is_none_or(|(most, _)| score > *most) {
+                best = Some((score, point));
+            }
+        }
+        best.map(|(_, point)| point)
+    }
+
+    fn draw(&mut self) -> Option<Point> {
         for _ in 0..DRAWS {
             let point = self.space.sample(self.random);
             if self.is_open(&point) {
@@ -110,6 +137,7 @@ pub struct Search<'a> {
     space: &'a Space,
     strategy: Box<dyn Strategy>,
     feasible: Feasible<'a>,
+    screen: Option<Screen<'a>>,
     seed: u64,
     judged: Vec<Judged>,
     places: HashMap<Vec<u64>, usize>,
@@ -126,10 +154,17 @@ impl<'a> Search<'a> {
             space,
             strategy,
             feasible,
+            screen: None,
             seed,
             judged: Vec::new(),
             places: HashMap::new(),
         }
+    }
+
+    /// The same search with points at random screened.
+    pub fn screened(mut self, screen: Option<Screen<'a>>) -> Self {
+        self.screen = screen;
+        self
     }
 
     /// The next point to judge.
@@ -142,6 +177,7 @@ impl<'a> Search<'a> {
             random: &mut random,
             places: &self.places,
             feasible: self.feasible,
+            screen: self.screen,
         })
     }
 

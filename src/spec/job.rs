@@ -451,7 +451,8 @@ impl JobRequest {
                  finetune.weights `reinitialize`",
             );
             faults.require(
-                distill.teacher == TeacherChoice::Model || self.kind == JobKind::Pipeline,
+                distill.teacher == TeacherChoice::Model
+                    || matches!(self.kind, JobKind::Pipeline | JobKind::Search),
                 &format!("{pointer}/teacher"),
                 "`original` is for steps of a pipeline; here the job's model teaches",
             );

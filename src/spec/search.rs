@@ -200,6 +200,44 @@ impl Objective {
     }
 }
 
+/// A score of a candidate that was not trained; more is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyName {
+    Synflow,
+    GradNorm,
+    Naswot,
+    Zico,
+    /// How many there are: the control of the others.
+    Parameters,
+}
+
+impl ProxyName {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Synflow => "synflow",
+            Self::GradNorm => "grad_norm",
+            Self::Naswot => "naswot",
+            Self::Zico => "zico",
+            Self::Parameters => "parameters",
+        }
+    }
+}
+
+/// Candidates are looked at before one of them is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Screening {
+    pub proxy: ProxyName,
+    /// Wherever a strategy takes one at random, it takes the best of so many by the proxy; 1 only notes it.
+    #[serde(default = "default_candidates")]
+    pub candidates: u32,
+}
+
+fn default_candidates() -> u32 {
+    16
+}
+
 /// Parameters of a `search` job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -214,6 +252,9 @@ pub struct SearchParams {
     /// By cost: the most that a candidate may have.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub constraints: BTreeMap<ObjectiveName, f64>,
+    /// Scores that need no training choose among candidates at random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub screening: Option<Screening>,
     /// How each candidate is trained, with the hyperparameters put in their places.
     pub trial: TrainParams,
     /// What is done to each candidate instead of `trial`, as a `pipeline` has it; hyperparameters are then
@@ -241,6 +282,7 @@ impl Default for SearchParams {
             evaluation: Evaluation::Holdout {},
             objectives: Vec::new(),
             constraints: BTreeMap::new(),
+            screening: None,
             trial: TrainParams {
                 epochs: 3,
                 ..TrainParams::default()
@@ -309,13 +351,12 @@ impl SearchParams {
             );
             faults.require(*most > 0.0 && most.is_finite(), &place, "must be above 0");
         }
-        let opens = !self.space.width.is_empty()
+        let opens_models = !self.space.width.is_empty()
             || self.space.depth
             || !self.space.kernel.is_empty()
-            || !self.space.activation.is_empty()
-            || !self.space.hyperparameters.0.is_empty();
+            || !self.space.activation.is_empty();
         faults.require(
-            opens,
+            opens_models || !self.space.hyperparameters.0.is_empty(),
             "/space",
             "is empty: name at least one of width, depth, kernel, activation and hyperparameters",
         );
@@ -324,6 +365,19 @@ impl SearchParams {
             "/control",
             "the control is random search, which this search is already",
         );
+        if let Some(screening) = &self.screening {
+            faults.require(
+                (1..=10_000).contains(&screening.candidates),
+                "/screening/candidates",
+                "must be from 1 to 10000",
+            );
+            faults.require(
+                opens_models,
+                "/screening",
+                "scores tell models apart, and this space has only hyperparameters: leave it out, or open \
+                 width, depth, kernel or activation",
+            );
+        }
         let halves = matches!(
             self.strategy,
             StrategyParams::SuccessiveHalving(_) | StrategyParams::Hyperband(_)

@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::search::{Objective, ObjectiveName};
+use super::search::{Objective, ObjectiveName, ProxyName};
 
 /// How a trial ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -81,6 +81,9 @@ pub struct Trial {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub standard_errors: BTreeMap<String, f64>,
     pub cost: Option<TrialCost>,
+    /// The score by which it was screened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<f64>,
     pub folds: Vec<Fold>,
     /// Why it failed, or which constraint it does not meet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,6 +155,18 @@ pub struct DimensionInfo {
     pub importance: Option<f64>,
 }
 
+/// How well scores without training foretold what training found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScreeningOutcome {
+    pub proxy: ProxyName,
+    pub candidates: u32,
+    /// Spearman's rank correlation of the score with the first objective as it gets better, over the
+    /// trials trained longest; `null` where nothing varies.
+    pub correlation: Option<f64>,
+    /// The same of the number of parameters.
+    pub parameters_correlation: Option<f64>,
+}
+
 /// Random search with as much training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchControl {
@@ -187,6 +202,8 @@ pub struct SearchOutcome {
     /// What the front dominates, up to the worst figures of all trials; several objectives only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hypervolume: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screening: Option<ScreeningOutcome>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<SearchControl>,
     /// Whether the winner is better than the control's on the test split; without a control `null`.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::{AutodiffBackend, Dispatch};
 
 use super::Loss;
 use super::evaluate::{Programs, batch_of, feed};
 use crate::data::{Batch, Prepared, Role};
-use crate::exec::value::{dims, reshape, to_host, track};
+use crate::exec::value::{Value, dims, reshape, to_host, track};
 use crate::exec::{Device, ExecError, Mode, Parameters, Program, upload};
 use crate::graph::{Graph, feeds_for_batch};
 use crate::prune::calibration::{Calibration, Gradients, Values};
@@ -54,6 +55,26 @@ impl Calibrator<'_> {
         trainable: &BTreeSet<&str>,
         batch: &Batch,
     ) -> Result<Gradients, ExecError> {
+        let value = |logits: Value| {
+            let shape = dims(&logits);
+            let width = shape.iter().product::<usize>() / shape[0].max(1);
+            let targets = self.loss.targets(batch, width, self.device.plain());
+            let logits = reshape(logits, &[shape[0], width]);
+            self.loss.value(logits, targets)
+        };
+        self.gradients_by(graph, programs, parameters, trainable, batch, &value)
+    }
+
+    /// The gradients of what `value` makes of the main output.
+    fn gradients_by(
+        &self,
+        graph: &Graph,
+        programs: &mut Programs,
+        parameters: &Parameters,
+        trainable: &BTreeSet<&str>,
+        batch: &Batch,
+        value: &dyn Fn(Value) -> Value,
+    ) -> Result<Gradients, ExecError> {
         let mut leaves = parameters.clone();
         for name in trainable {
             if let Some(leaf) = leaves.get_mut(*name) {
@@ -69,13 +90,7 @@ impl Calibrator<'_> {
             .pop()
             .expect("a program gives what it was asked for")
             .on_device(self.device);
-        let shape = dims(&logits);
-        let width = shape.iter().product::<usize>() / shape[0].max(1);
-        let targets = self.loss.targets(batch, width, self.device.plain());
-        let loss = self
-            .loss
-            .value(reshape(logits, &[shape[0], width]), targets);
-        let mut gradients = Dispatch::backward(loss);
+        let mut gradients = Dispatch::backward(value(logits));
         Ok(trainable
             .iter()
             .filter_map(|&name| {
@@ -87,36 +102,50 @@ impl Calibrator<'_> {
 }
 
 impl Calibration for Calibrator<'_> {
-    fn gradients(&self, graph: &Graph, each: &mut dyn FnMut(&Gradients)) -> Result<u64, ExecError> {
+    fn batch_gradients(
+        &self,
+        graph: &Graph,
+        size: usize,
+        each: &mut dyn FnMut(&Gradients, usize),
+    ) -> Result<u64, ExecError> {
         let parameters = upload(graph, self.device.plain());
         let mut programs = Programs::new(graph, self.loss.closing_operators());
         let trainable = graph.trainable();
         let mut count = 0;
-        for batch in self.batches(graph, 1) {
-            each(&self.gradients_of(graph, &mut programs, &parameters, &trainable, &batch)?);
+        for batch in self.batches(graph, size) {
+            let found = self.gradients_of(graph, &mut programs, &parameters, &trainable, &batch)?;
+            each(&found, batch.count);
             count += 1;
         }
         Ok(count)
     }
 
-    fn mean_gradients(&self, graph: &Graph) -> Result<Gradients, ExecError> {
+    fn flow(&self, graph: &Graph) -> Result<Gradients, ExecError> {
         let parameters = upload(graph, self.device.plain());
         let mut programs = Programs::new(graph, self.loss.closing_operators());
+        let mut ones = self.data.sample(Role::Train, 1);
+        for elements in &mut ones.inputs {
+            elements.fill(1.0);
+        }
         let trainable = graph.trainable();
+        let sum = |output: Value| Dispatch::float_sum(output);
+        self.gradients_by(graph, &mut programs, &parameters, &trainable, &ones, &sum)
+    }
+
+    fn mean_gradients(&self, graph: &Graph) -> Result<Gradients, ExecError> {
         let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         let mut count = 0;
-        for batch in self.batches(graph, BATCH) {
-            let found = self.gradients_of(graph, &mut programs, &parameters, &trainable, &batch)?;
+        self.batch_gradients(graph, BATCH, &mut |found, examples| {
             for (name, gradient) in found {
                 let sum = sums
-                    .entry(name)
+                    .entry(name.clone())
                     .or_insert_with(|| vec![0.0; gradient.len()]);
-                for (sum, value) in sum.iter_mut().zip(gradient) {
-                    *sum += f64::from(value) * batch.count as f64;
+                for (sum, &value) in sum.iter_mut().zip(gradient) {
+                    *sum += f64::from(value) * examples as f64;
                 }
             }
-            count += batch.count;
-        }
+            count += examples;
+        })?;
         let mean = |sum: Vec<f64>| {
             let values = sum.into_iter().map(|value| (value / count as f64) as f32);
             values.collect()

@@ -310,6 +310,77 @@ def test_latency_is_measured_where_it_is_an_objective_or_a_constraint(server, ne
     assert tight["error"]["code"] == "every_trial_failed" and "latency_ms" in tight["error"]["detail"]
 
 
+@pytest.mark.parametrize("proxy", ["synflow", "grad_norm", "naswot", "zico", "parameters"])
+def test_candidates_are_screened_by_scores_that_need_no_training(server, network, digits, proxy):
+    space = {"width": [0.125, 0.25, 0.5, 0.75, 1.0], "kernel": [1, 3]}
+    trial = {"epochs": 1, "weights": "reinitialize"}
+    jobs = [search(server, network, digits, {
+        "space": space, "strategy": {"name": "random"}, "trial": trial,
+        "screening": {"proxy": proxy, "candidates": candidates}}) for candidates in (1, 12)]
+    plain, screened = ([trial["proxy"] for trial in trials_of(server, job)["trials"]] for job in jobs)
+    assert np.mean(screened) > np.mean(plain) + np.std(plain, ddof=1)
+    about = jobs[1]["result"]["search"]["screening"]
+    assert about["proxy"] == proxy and -1 <= about["correlation"] <= 1
+    for job in jobs:
+        for trial in trials_of(server, job)["trials"]:
+            if proxy == "parameters":
+                assert trial["proxy"] == trial["cost"]["parameters"]
+
+
+def test_scores_without_training_agree_with_pytorch(server, digits):
+    """One candidate apart from the model itself, which is the one that is looked at."""
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(),
+                           nn.Linear(64, 10))
+    model = server.upload_model(exported(module), "scored")
+    data = arrays()
+    params = {"space": {"width": [0.5, 1.0]}, "strategy": {"name": "exhaustive"}, "trials": 4,
+              "trial": {"epochs": 1, "optimizer": {"learning_rate": 1e-6}}}
+    module.double()
+
+    def whole(proxy):
+        job = search(server, model, digits, {**params, "screening": {"proxy": proxy, "candidates": 1}})
+        trials = trials_of(server, job)["trials"]
+        return next(trial["proxy"] for trial in trials if set(trial["config"].values()) == {6, 4})
+
+    ones = torch.ones(1, 1, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        signs = [parameter.sign() for parameter in module.parameters()]
+        for parameter in module.parameters():
+            parameter.abs_()
+    module(ones).sum().backward()
+    flow = sum(float((parameter * parameter.grad).abs().sum()) for parameter in module.parameters())
+    assert whole("synflow") == pytest.approx(np.log(flow), abs=1e-5)
+    with torch.no_grad():
+        for parameter, sign in zip(module.parameters(), signs):
+            parameter.mul_(sign)
+
+    # Of 64 examples those that are not selected on are the train split.
+    few = np.arange(64)
+    dataset = server.upload_dataset(saved(
+        x_train=data["x_train"][few], y_train=data["y_train"][few], x_test=data["x_test"], y_test=data["y_test"]))
+    x = torch.from_numpy(data["x_train"][few].reshape(-1, 1, 8, 8).astype(np.float64) / 16)
+    y = torch.from_numpy(data["y_train"][few])
+
+    def of_few(proxy):
+        job = search(server, model, dataset, {**params, "screening": {"proxy": proxy, "candidates": 1}})
+        record = trials_of(server, job)
+        train = [index for index in range(64) if index not in set(record["judged_on"][0])]
+        return next(t["proxy"] for t in record["trials"] if set(t["config"].values()) == {6, 4}), train
+
+    found, train = of_few("grad_norm")
+    module.zero_grad()
+    nn.functional.cross_entropy(module(x[train]), y[train]).backward()
+    norm = sum(float((parameter.grad ** 2).sum()) for parameter in module.parameters()) ** 0.5
+    assert found == pytest.approx(norm, rel=1e-4)
+
+    found, train = of_few("naswot")
+    with torch.no_grad():
+        codes = torch.cat([module[:2](x[train]).flatten(1), module[:4](x[train]).flatten(1)], 1) > 0
+    agreeing = (codes[:, None] == codes[None]).sum(-1).double().numpy() + 1e-3 * codes.shape[1] * np.eye(len(train))
+    assert found == pytest.approx(np.linalg.slogdet(agreeing)[1], rel=1e-3)
+
+
 def test_a_dry_run_tells_the_space_without_training(server, network):
     answer = server.post("/v1/jobs", json={
         "kind": "search", "model": network["id"], "dry_run": True, "params": {
@@ -351,6 +422,8 @@ def test_a_dry_run_tells_the_space_without_training(server, network):
     ({"space": {"width": [0.5, 1]}, "steps": [{"kind": "evaluate", "params": {}}]}, "/params/steps/0/kind", "train"),
     ({"space": {"width": [0.5, 1]}, "final": {"epoch": 3}}, "/params/final/epoch", "unknown"),
     ({"space": {"width": [0.5, 1]}, "trials": 0}, "/params/trials", "from 1"),
+    ({"space": {"width": [0.5, 1]}, "screening": {"proxy": "jacobian"}}, "/params/screening/proxy", "synflow"),
+    ({"space": {"hyperparameters": RATES}, "screening": {"proxy": "zico"}}, "/params/screening", "only hyper"),
 ])
 def test_bad_searches_are_refused_with_what_to_do(server, small, digits, params, pointer, word):
     answer = server.post("/v1/jobs", json={

@@ -78,6 +78,19 @@ fn sentences(outcome: &SearchOutcome) -> String {
         ),
         None => {}
     }
+    if let Some(screening) = &outcome.screening {
+        let shown = |value: Option<f64>| {
+            value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
+        };
+        html.push_str(&format!(
+            "<p>Candidates at random were the best of {} by <em>{}</em>, whose rank correlation with the first \
+             objective was {}; that of the number of parameters was {}.</p>\n",
+            count(u64::from(screening.candidates)),
+            escape(&words(screening.proxy.as_str())),
+            shown(screening.correlation),
+            shown(screening.parameters_correlation)
+        ));
+    }
     if let Some(volume) = outcome.hypervolume {
         html.push_str(&format!(
             "<p>The front dominates {} of the box between the best and the worst figures of all \

@@ -63,6 +63,11 @@ impl<'a> Candidates<'a> {
         self.architecture.build(&point.0[..self.shift()])
     }
 
+    /// The same for points of the same model.
+    pub fn model_key(&self, point: &Point) -> Vec<u64> {
+        point.key()[..self.shift()].to_vec()
+    }
+
     /// The hyperparameters of a point, those that count.
     pub fn chosen(&self, point: &Point) -> Vec<(&'a str, Value)> {
         let names = self.hyperparameters.order().into_iter();
@@ -149,7 +154,7 @@ impl<'a> Candidates<'a> {
         if self.bounds.is_empty() {
             return true;
         }
-        let model = point.key()[..self.shift()].to_vec();
+        let model = self.model_key(point);
         if let Some(&known) = self.feasible.borrow().get(&model) {
             return known;
         }

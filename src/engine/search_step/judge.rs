@@ -45,6 +45,7 @@ impl Job<'_> {
             metrics: BTreeMap::new(),
             standard_errors: BTreeMap::new(),
             cost: None,
+            proxy: None,
             folds: Vec::new(),
             error: None,
         };
