@@ -49,7 +49,7 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
         models.insert(id, found);
     }
     if let Some(id) = params.warm_start() {
-        check_earlier(app, id).await?;
+        check_earlier(app, id, &request).await?;
     }
     if let Some(dataset) = &dataset {
         let fitted = fit(
@@ -120,13 +120,20 @@ fn check_distillation(
 }
 
 /// The search to begin from must have come to its end.
-async fn check_earlier(app: &App, id: Uuid) -> Result<(), ApiError> {
+async fn check_earlier(app: &App, id: Uuid, request: &JobRequest) -> Result<(), ApiError> {
     let pointer = "/params/warm_start";
     let found = app.store.job(&id.to_string()).await?;
     let found = found.ok_or_else(|| missing_at("job", id, pointer))?;
     let artifacts = app.store.artifacts(&found.id).await?;
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
-        return Ok(());
+        let alike =
+            found.request.model == request.model && found.request.dataset == request.dataset;
+        if alike {
+            return Ok(());
+        }
+        let detail =
+            "that search had another model or data set, with which its trials can't be compared";
+        return Err(ApiError::fault("searches_differ", pointer, detail));
     }
     let detail = format!(
         "the job is a {} that is {}, and only a search that succeeded has trials to begin from",

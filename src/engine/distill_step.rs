@@ -62,7 +62,9 @@ impl Job<'_> {
             }
             TeacherChoice::Original => {
                 let mut teacher = load_graph(&self.inputs.model)?;
-                let data = self.first_data.clone().ok_or_else(no_data)?;
+                // The trials of a search have splits of their own.
+                let first = self.first_data.as_ref().ok_or_else(no_data)?;
+                let data = data.for_model(first.about.clone(), Vec::new());
                 pin(&mut teacher, &data.about);
                 (teacher, data)
             }
@@ -339,7 +341,7 @@ impl Job<'_> {
     }
 
     /// The default metrics of the test split; none without labels.
-    pub(super) fn tested(&self, graph: &Graph) -> Result<Metrics, Ended> {
+    fn tested(&self, graph: &Graph) -> Result<Metrics, Ended> {
         let data = self.data.as_ref().ok_or_else(no_data)?;
         if !data.has_targets() {
             return Ok(Metrics::new());

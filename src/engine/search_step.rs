@@ -14,7 +14,7 @@ use super::child::Ended;
 use super::data_fit::pin;
 use super::job::Job;
 use super::train_step::planned_steps;
-use crate::data::Prepared;
+use crate::data::{Prepared, Role};
 use crate::graph::Graph;
 use crate::prune::PruneError;
 use crate::search::space::Point;
@@ -36,6 +36,12 @@ use candidates::{Candidates, cost_of, judged};
 
 /// Winners that the outcome names.
 const BEST: usize = 10;
+
+/// Objectives of which a hypervolume is told, at most; its cost grows with every one.
+const MOST_MEASURED: usize = 4;
+
+/// What makes the control's draws others than the search's.
+const CONTROL_SEED: u64 = 0xc0a7_2017;
 
 /// Examples that scores without training look at.
 const SCREENED: usize = 64;
@@ -124,12 +130,29 @@ impl Job<'_> {
         };
         let winner = done[0];
         let (point, trial) = &record[winner];
+        let known = warm
+            .iter()
+            .filter_map(|judged| judged.values.as_ref()?.first());
+        let known = known.copied().fold(f64::INFINITY, f64::min);
+        let objective = setup.objectives[0];
+        if trial
+            .values
+            .get(objective.metric.as_str())
+            .is_some_and(|own| objective.minimized(*own) > known)
+        {
+            self.voice.info(
+                "nothing_better",
+                "the earlier search had found a better candidate than all of these".to_owned(),
+            );
+        }
         self.voice.info(
             "search_won",
             format!("trial {} won and is trained in full", trial.trial),
         );
         let graph = self.finished(&format!("{key}/final"), "final", &setup, point)?;
-        self.data = Some(data);
+        // The winner may be a student that takes its data in another way.
+        let own = self.data.as_ref().map(|own| own.about.clone());
+        self.data = own.map(|own| data.for_model(own, Vec::new()));
         let searched = self.summed_up(key, &setup, &record, &done, warm.len(), control, &graph)?;
         Ok((graph, searched))
     }
@@ -181,21 +204,29 @@ impl Job<'_> {
             candidates: screening.candidates as usize,
             score: &score,
         });
+        // With the same seed the control would begin with the same candidates.
+        let seed = match kind {
+            "trial" => self.seed,
+            _ => self.seed ^ CONTROL_SEED,
+        };
         let mut search =
-            Search::new(&setup.candidates.space, strategy, &feasible, self.seed).screened(screen);
+            Search::new(&setup.candidates.space, strategy, &feasible, seed).screened(screen);
         warm.iter().for_each(|judged| search.tell(judged.clone()));
         let mut record: Record = Vec::new();
         let mut best: Option<f64> = None;
+        let mut fresh = 0;
         while let Some(ask) = search.ask() {
             let is_new = !search.knows(&ask.point);
-            if (is_new && search.points() - warm.len() >= count) || trained(&record) >= epochs {
+            if (is_new && fresh >= count) || trained(&record) >= epochs {
                 break;
             }
+            fresh += usize::from(is_new);
             let number = record.len();
             let stage = format!("{key}/{kind}{number}");
-            let leader = leader(setup, &record);
-            let mut trial = self.judged_trial(key, &stage, number as u32, setup, &ask, leader)?;
-            trial.proxy = screening.and_then(|_| score(&ask.point));
+            let leader = leader(setup, &record, ask.share);
+            let place = (key, stage.as_str(), number as u32);
+            let proxy = || screening.and_then(|_| score(&ask.point));
+            let trial = self.judged_trial(place, setup, &ask, leader, &proxy)?;
             let told = judged(ask.point.clone(), &trial, &setup.objectives);
             if let Some(values) = &told.values {
                 let first = values[0];
@@ -274,6 +305,13 @@ impl Job<'_> {
         }
     }
 
+    /// The task's usual metrics and the objectives' on the test split.
+    fn test_metrics(&self, graph: &Graph, setup: &Setup) -> Result<BTreeMap<String, f64>, Ended> {
+        let objectives = setup.objectives.iter();
+        let named: Vec<MetricName> = objectives.filter_map(|o| o.metric.metric()).collect();
+        self.metrics_on(graph, Role::Test, &named)
+    }
+
     /// Trains a point as the winner is.
     fn finished(
         &mut self,
@@ -285,11 +323,8 @@ impl Job<'_> {
         let chosen = setup.candidates.chosen(point);
         let recipe = setup.params.finish(&chosen).map_err(of_recipe)?;
         let data = self.first_data.clone().ok_or_else(no_data)?;
-        let stops = recipe
-            .steps
-            .iter()
-            .any(|step| matches!(step, Params::Train(train) if train.early_stopping.is_some()));
-        let data = match stops {
+        let selects = recipe.steps.iter().any(Params::selects);
+        let data = match selects {
             true => data,
             false => data.joined(),
         };
@@ -331,9 +366,12 @@ impl Job<'_> {
         record: &Record,
     ) -> Result<(Record, SearchControl), Ended> {
         let params = setup.params;
-        let budget = trained(record);
         let strategy = StrategyParams::Random {}.build(params.trials as usize);
-        let limits = (usize::MAX, budget);
+        // Candidates that fail train nothing, nor do some steps.
+        let limits = match trained(record) {
+            0 => (params.trials as usize, u64::MAX),
+            budget => (params.trials as usize * 10, budget),
+        };
         let control = self.run_trials(key, setup, "control", strategy, &[], limits)?;
         let order = best_first(setup, &control);
         let best = order.first().and_then(|&first| {
@@ -348,7 +386,7 @@ impl Job<'_> {
                 let point = &control[first].0;
                 let key = format!("{key}/control/final");
                 let graph = self.finished(&key, "control", setup, point)?;
-                let metrics = self.tested(&graph)?;
+                let metrics = self.test_metrics(&graph, setup)?;
                 self.journal.record(&stage, &metrics, &graph)?;
                 self.check_drain()?;
                 metrics
@@ -407,7 +445,7 @@ impl Job<'_> {
         let helped = match &control {
             None => None,
             Some(control) => {
-                let own = self.tested(graph)?;
+                let own = self.test_metrics(graph, setup)?;
                 let metric = objectives[0].metric.metric().map(MetricName::as_str);
                 let pair =
                     metric.and_then(|name| Some((own.get(name)?, control.metrics.get(name)?)));
@@ -468,10 +506,18 @@ fn kept(key: &str, trial: u32) -> String {
     format!("{key}/front/{trial}/")
 }
 
-/// The trial that the others are compared with.
-fn leader<'a>(setup: &Setup, record: &'a Record) -> Option<&'a Trial> {
-    let order = best_first(setup, record);
-    order.first().map(|&index| &record[index].1)
+/// The best trial of those that were trained as long.
+fn leader<'a>(setup: &Setup, record: &'a Record, share: f64) -> Option<&'a Trial> {
+    let alike = record
+        .iter()
+        .filter(|(_, trial)| trial.status == TrialStatus::Judged && trial.share == share);
+    let first = |trial: &Trial| {
+        let values = trial.objectives(&setup.objectives)?;
+        Some(setup.objectives[0].minimized(values[0]))
+    };
+    let valued = alike.filter_map(|(_, trial)| Some((first(trial)?, trial)));
+    let best = valued.min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, trial)| trial)
 }
 
 /// Indices of the trials that were trained longest, from the best to the worst by the first objective.
@@ -522,7 +568,7 @@ fn front_of(setup: &Setup, record: &Record) -> Vec<u32> {
 
 /// What the front covers, each objective by its range over the trials.
 fn volume(setup: &Setup, record: &Record) -> Option<f64> {
-    if setup.objectives.len() < 2 {
+    if !(2..=MOST_MEASURED).contains(&setup.objectives.len()) {
         return None;
     }
     let complete = complete(setup, record);

@@ -175,6 +175,10 @@ impl Observer for Watch<'_> {
         if !value.is_finite() {
             return;
         }
+        // A search has thousands of them, and tells of each how it went.
+        if self.phase == "trial" && name.starts_with("train/") {
+            return;
+        }
         // A control stands beside the other training, not before it.
         let name = match (self.phase, name.split_once('/')) {
             ("control", Some(("train", curve))) => format!("control/{curve}"),

@@ -185,6 +185,11 @@ impl Architecture {
         sizes.into_iter().collect()
     }
 
+    /// The model that all others are made of.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
     /// In the order of a point's coordinates.
     pub fn dimensions(&self) -> &[Dimension] {
         &self.dimensions
@@ -299,7 +304,8 @@ fn since(operator: &str) -> i64 {
 /// Whether a node is an activation that another can stand for.
 pub fn is_activation(node: &NodeProto) -> bool {
     // A Clip is most often the Relu6 of mobile networks.
-    activations().any(|name| name == node.operator()) || node.operator() == "Clip"
+    let standard = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
+    standard && (activations().any(|name| name == node.operator()) || node.operator() == "Clip")
 }
 
 fn bend(node: &mut NodeProto, operator: &str) {

@@ -76,7 +76,14 @@ pub fn order(points: &[&[f64]]) -> Vec<usize> {
 /// slices along the last objective.
 pub fn hypervolume(points: &[&[f64]], reference: &[f64]) -> f64 {
     let inside = |point: &&&[f64]| point.iter().zip(reference).all(|(x, end)| x < end);
-    let mut inside: Vec<&[f64]> = points.iter().filter(inside).copied().collect();
+    let inside: Vec<&[f64]> = points.iter().filter(inside).copied().collect();
+    // What another point dominates adds nothing, and there are many of those.
+    let free = |(at, point): &(usize, &&[f64])| {
+        let twin = inside[..*at].contains(point);
+        !twin && !inside.iter().any(|other| dominates(other, point))
+    };
+    let free = inside.iter().enumerate().filter(free);
+    let mut inside: Vec<&[f64]> = free.map(|(_, point)| *point).collect();
     let Some(last) = reference.len().checked_sub(1) else {
         return 0.0;
     };

@@ -166,6 +166,25 @@ pub fn fit(
             ),
         ));
     }
+    if let (Params::Search { search, .. }, Some(_)) = (params, fixed_batch) {
+        if search.space.hyperparameters.0.contains_key("batch_size") {
+            return Err(misfit(
+                "/params/space/hyperparameters/batch_size",
+                format!("the model's batch size is fixed at {batch_size}"),
+            ));
+        }
+        let folds = u64::from(search.folds());
+        let examples = splits.train + splits.validation;
+        if folds > 1 && examples - examples.div_ceil(folds) < u64::from(batch_size) {
+            return Err(misfit(
+                "/params/evaluation/folds",
+                format!(
+                    "the model's batch size is fixed at {batch_size}, more than the examples that a fold \
+                     trains on"
+                ),
+            ));
+        }
+    }
     Ok(InferredData {
         task,
         inputs,
@@ -351,10 +370,21 @@ fn check_task_at(
                 let detail = format!("there are only {examples} examples");
                 return refused(FieldError::new("/evaluation/folds", detail));
             }
-            training(&search.trial, &format!("{pointer}/trial"))?;
             for (index, step) in steps.iter().enumerate() {
                 let at = format!("{pointer}/steps/{index}/params");
                 check_task_at(step, about, dataset, &at)?;
+            }
+            let recipes = search
+                .recipes()
+                .map_err(|error| Problem::invalid(vec![error.under(pointer)]))?;
+            for (place, recipe) in recipes {
+                for (index, step) in recipe.steps.iter().enumerate() {
+                    let at = match steps.is_empty() {
+                        true => format!("{pointer}{place}"),
+                        false => format!("{pointer}/steps/{index}/params"),
+                    };
+                    check_task_at(step, about, dataset, &at)?;
+                }
             }
             Ok(())
         }

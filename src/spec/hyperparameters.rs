@@ -115,6 +115,11 @@ impl Range {
         }
     }
 
+    /// How many values there are; `None` for infinitely many.
+    pub fn size(&self) -> Option<f64> {
+        self.domain().size()
+    }
+
     /// Values by which a mistake shows: all of a choice, the ends of numbers.
     pub fn examples(&self) -> Vec<Value> {
         match &self.choice {

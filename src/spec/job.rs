@@ -375,6 +375,22 @@ impl Params {
         .collect()
     }
 
+    /// Whether the validation split has a say in the outcome.
+    pub fn selects(&self) -> bool {
+        let stops = |train: &TrainParams| train.early_stopping.is_some();
+        match self {
+            Self::Train(train) => stops(train),
+            Self::Prune(prune) => {
+                prune.target.max_accuracy_drop.is_some()
+                    || prune.finetune.as_ref().is_some_and(stops)
+            }
+            Self::Distill(distill) => stops(&distill.finetune),
+            Self::Evaluate(_) => false,
+            Self::Search { .. } => true,
+            Self::Pipeline(steps) => steps.iter().any(Self::selects),
+        }
+    }
+
     /// The search whose trials count as seen.
     pub fn warm_start(&self) -> Option<Uuid> {
         match self {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::evaluate::MetricName;
-use super::hyperparameters::Hyperparameters;
+use super::hyperparameters::{Hyperparameters, Range};
 use super::job::{JobKind, Params, Task};
 use super::pipeline::{PipelineParams, StepRequest};
 use super::problem::{Faults, FieldError, Problem, parse};
@@ -62,6 +62,10 @@ impl SearchSpace {
                 &format!("/activation/{index}"),
                 format!("must be one of {}", known.join(", ")),
             );
+        }
+        let twice = |values: &[String], at: usize| values[..at].contains(&values[at]);
+        for at in (0..self.activation.len()).filter(|&at| twice(&self.activation, at)) {
+            faults.require(false, &format!("/activation/{at}"), "is there twice");
         }
         for (index, pattern) in self.exclude.iter().enumerate() {
             if let Err(error) = globset::Glob::new(pattern) {
@@ -378,6 +382,25 @@ impl SearchParams {
                  width, depth, kernel or activation",
             );
         }
+        let costs = self
+            .objectives
+            .first()
+            .is_some_and(|first| first.metric.metric().is_none());
+        faults.require(
+            !self.control || !costs,
+            "/control",
+            "the winners are compared by the first objective on the test split: let that be a metric",
+        );
+        let endless =
+            |(name, range): (&String, &Range)| range.size().is_none().then(|| name.clone());
+        let endless = self.space.hyperparameters.0.iter().find_map(endless);
+        if let (StrategyParams::Exhaustive {}, Some(name)) = (&self.strategy, endless) {
+            faults.require(
+                false,
+                "/strategy/name",
+                format!("`exhaustive` has no end with `{name}`: give it a choice or whole numbers"),
+            );
+        }
         let halves = matches!(
             self.strategy,
             StrategyParams::SuccessiveHalving(_) | StrategyParams::Hyperband(_)
@@ -416,26 +439,128 @@ impl SearchParams {
         if !faults.found.is_empty() {
             return;
         }
-        if let Err(error) = self.finish(&[]) {
-            faults.found.push(error);
-            return;
+        let of_place = |name: &str| {
+            let name = name.replace('~', "~0").replace('/', "~1");
+            format!("/space/hyperparameters/{name}")
+        };
+        let mut places: BTreeMap<&str, &str> = BTreeMap::new();
+        for name in self.space.hyperparameters.0.keys() {
+            let place = self.place_of(name);
+            if let Some(other) = places.insert(place, name) {
+                let detail = format!("is the same as `{other}`");
+                faults.require(false, &of_place(name), detail);
+            }
+            let mut given = self
+                .last
+                .as_ref()
+                .and_then(|last| last.get(place.split('.').next()?));
+            for part in place.split('.').skip(1) {
+                given = given.and_then(|value| value.get(part));
+            }
+            let detail = "is chosen by the search, and `final` would have it otherwise; leave out one of the two";
+            faults.require(given.is_none(), &of_place(name), detail);
         }
-        for (name, range) in &self.space.hyperparameters.0 {
-            let place = format!(
-                "/space/hyperparameters/{}",
-                name.replace('~', "~0").replace('/', "~1")
-            );
-            for value in range.examples() {
-                let mut chosen = vec![(name.as_str(), value.clone())];
-                let before = range.when.iter().next();
-                chosen.extend(before.map(|(other, values)| (other.as_str(), values[0].clone())));
-                let done = self.recipe(&chosen).and_then(|_| self.finish(&chosen));
-                if let Err(error) = done {
+        if faults.found.is_empty()
+            && let Err((name, error)) = self.tried()
+        {
+            match name {
+                None => faults.found.push(error),
+                Some((name, value)) => {
                     let detail = format!("with the value {value}: {}", error.detail);
-                    faults.found.push(FieldError::new(&*place, detail));
-                    break;
+                    faults.found.push(FieldError::new(of_place(name), detail));
                 }
             }
+        }
+    }
+
+    /// Hyperparameters with these values, the others with their first one, where they count.
+    fn settled<'a>(&'a self, given: &[(&str, Value)]) -> Vec<(&'a str, Value)> {
+        let mut chosen: Vec<(&str, Value)> = Vec::new();
+        for name in self.space.hyperparameters.order() {
+            let range = &self.space.hyperparameters.0[name];
+            let value_of = |other: &str| chosen.iter().find(|(name, _)| *name == other);
+            let counts = range.when.iter().all(|(other, values)| {
+                value_of(other).is_some_and(|(_, value)| values.contains(value))
+            });
+            let own = given.iter().find(|(other, _)| *other == name);
+            let own = own.map(|(_, value)| value.clone());
+            let first = || range.examples().into_iter().next();
+            if let Some(value) = own.or_else(first).filter(|_| counts) {
+                chosen.push((name, value));
+            }
+        }
+        chosen
+    }
+
+    /// Hyperparameters by which mistakes show: each with every value of a choice and both ends of numbers, and
+    /// every value of the one that it waits for; the others with their first. With the one that varies.
+    #[expect(
+        clippy::type_complexity,
+        reason = "what varies, and all that is chosen"
+    )]
+    fn examples(&self) -> Vec<((&str, Value), Vec<(&str, Value)>)> {
+        let mut all = Vec::new();
+        for (name, range) in &self.space.hyperparameters.0 {
+            let waits = range.when.iter().next();
+            let befores: Vec<Option<(&str, Value)>> = match waits {
+                None => vec![None],
+                Some((other, values)) => {
+                    let of = |value: &Value| Some((other.as_str(), value.clone()));
+                    values.iter().map(of).collect()
+                }
+            };
+            for value in range.examples() {
+                for before in &befores {
+                    let mut given = vec![(name.as_str(), value.clone())];
+                    given.extend(before.clone());
+                    all.push(((name.as_str(), value.clone()), self.settled(&given)));
+                }
+            }
+        }
+        all
+    }
+
+    /// Tries what hyperparameters can be in their places; an error with the one that it comes from.
+    #[expect(clippy::type_complexity, reason = "an error and where it comes from")]
+    fn tried(&self) -> Result<(), (Option<(&str, Value)>, FieldError)> {
+        let both = |chosen: &[(&str, Value)]| {
+            self.recipe(chosen)?;
+            self.finish(chosen)
+        };
+        both(&[]).map_err(|error| (None, error))?;
+        let first = both(&self.settled(&[]));
+        for (varied, chosen) in self.examples() {
+            let Err(error) = both(&chosen) else { continue };
+            // Where they can't be together from the start, the one is told that can't be by itself.
+            let alone = both(std::slice::from_ref(&varied));
+            if first.is_ok() || alone.is_err() {
+                return Err((Some(varied), alone.err().unwrap_or(error)));
+            }
+        }
+        first.map(|_| ()).map_err(|error| (None, error))
+    }
+
+    /// What is done to candidates and to the winner, with hyperparameters of every kind; each with the place of
+    /// the parameters in this object.
+    pub fn recipes(&self) -> Result<Vec<(String, Recipe)>, FieldError> {
+        let mut all = vec![
+            ("/trial".to_owned(), self.recipe(&[])?),
+            ("/final".to_owned(), self.finish(&[])?),
+        ];
+        for ((name, _), chosen) in self.examples() {
+            let place = format!("/space/hyperparameters/{name}");
+            all.push((place.clone(), self.recipe(&chosen)?));
+            all.push((place, self.finish(&chosen)?));
+        }
+        Ok(all)
+    }
+
+    /// Where a hyperparameter is put.
+    fn place_of<'a>(&self, name: &'a str) -> &'a str {
+        let short = PLACES.iter().find(|(short, _)| *short == name);
+        match (self.steps.is_empty(), short) {
+            (true, Some((_, place))) => place,
+            _ => name,
         }
     }
 
@@ -483,11 +608,12 @@ impl SearchParams {
                 batch_size = Some(size.ok_or_else(refused)? as u32);
                 continue;
             }
-            let short = PLACES.iter().find(|(short, _)| short == name);
-            let place = match (self.steps.is_empty(), short) {
-                (true, Some((_, place))) => place,
-                _ => name,
-            };
+            let place = self.place_of(name);
+            let names_models = place.ends_with(".model") || place.contains(".teachers");
+            if names_models {
+                let detail = "which models take part can't be searched; post a search for each";
+                return Err(FieldError::new("", detail));
+            }
             if !self.steps.is_empty() && !place.starts_with("steps.") {
                 let detail =
                     "name the place beside `steps`, such as steps.0.params.finetune.epochs";

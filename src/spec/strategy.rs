@@ -150,7 +150,7 @@ impl StrategyParams {
     pub fn build(&self, trials: usize) -> Box<dyn Strategy> {
         match self {
             Self::Random {} => Box::new(Random),
-            Self::Exhaustive {} => Box::new(Exhaustive),
+            Self::Exhaustive {} => Box::new(Exhaustive::default()),
             Self::Greedy {} => Box::new(Greedy::default()),
             Self::Genetic {
                 population,

@@ -36,6 +36,10 @@ impl Job<'_> {
         drop: f64,
     ) -> Result<(Graph, PruneOutcome), Ended> {
         let (whole, best) = (format!("{key}/whole"), format!("{key}/best"));
+        let stage = format!("{key}/outcome");
+        if let Some((kept, outcome)) = self.journal.recall(&stage) {
+            return Ok((self.pinned(kept, graph), outcome));
+        }
         let graph = match self.journal.kept(&whole) {
             Some(kept) => self.pinned(Some(kept), graph),
             None => {
@@ -129,6 +133,7 @@ impl Job<'_> {
             trials,
             ..outcome
         };
+        self.journal.record(&stage, &outcome, &pruned)?;
         Ok((pruned, outcome))
     }
 

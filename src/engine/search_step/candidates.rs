@@ -58,6 +58,11 @@ impl<'a> Candidates<'a> {
         self.architecture.dimensions().len()
     }
 
+    /// The model that all others are made of.
+    pub fn base(&self) -> &Graph {
+        self.architecture.graph()
+    }
+
     /// The model of a point, with the weights that it has from the start.
     pub fn graph(&self, point: &Point) -> Result<Graph, PruneError> {
         self.architecture.build(&point.0[..self.shift()])
@@ -159,7 +164,11 @@ impl<'a> Candidates<'a> {
             return known;
         }
         let found = self.graph(point).is_ok_and(|graph| {
-            let cost = cost_of(&graph);
+            let sizes = |(name, _): &(ObjectiveName, f64)| *name == ObjectiveName::SizeBytes;
+            let cost = match self.bounds.iter().any(sizes) {
+                true => cost_of(&graph),
+                false => cost_without_file(&graph),
+            };
             self.bounds.iter().all(|&(name, most)| {
                 let value = cost.of(name).unwrap_or(f64::INFINITY);
                 let mut least = self.least.borrow_mut();
@@ -230,12 +239,18 @@ pub(super) fn judged(point: Point, trial: &Trial, objectives: &[Objective]) -> J
 
 /// What a model costs, but for its latency.
 pub(super) fn cost_of(graph: &Graph) -> TrialCost {
+    TrialCost {
+        size_bytes: graph.to_bytes().len() as u64,
+        ..cost_without_file(graph)
+    }
+}
+
+fn cost_without_file(graph: &Graph) -> TrialCost {
     let cost = cost_of_one(graph);
     TrialCost {
         macs: cost.macs,
         parameters: cost.parameters,
         nonzero_parameters: cost.nonzero_parameters,
-        size_bytes: graph.to_bytes().len() as u64,
-        latency_ms: None,
+        ..TrialCost::default()
     }
 }

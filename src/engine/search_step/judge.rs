@@ -26,26 +26,31 @@ impl Job<'_> {
     /// far. A candidate that can't be trained is a failed trial and not the end of the search.
     pub(super) fn judged_trial(
         &mut self,
-        key: &str,
-        stage: &str,
-        number: u32,
+        (key, stage, number): (&str, &str, u32),
         setup: &Setup,
         ask: &Ask,
         leader: Option<&Trial>,
+        proxy: &dyn Fn() -> Option<f64>,
     ) -> Result<Trial, Ended> {
-        if let Some((_, trial)) = self.journal.recall(stage) {
-            return Ok(trial);
+        let config = setup.candidates.config(&ask.point);
+        if let Some((_, trial)) = self.journal.recall::<Trial>(stage) {
+            if trial.config == config {
+                return Ok(trial);
+            }
+            let detail = "the search can't be taken up: it would now choose other candidates than it did \
+                          before; post it anew";
+            return Err(Ended::Failed(Problem::new(500, "search_differs", detail)));
         }
         let mut trial = Trial {
             trial: number,
             status: TrialStatus::Judged,
-            config: setup.candidates.config(&ask.point),
+            config,
             share: ask.share,
             values: BTreeMap::new(),
             metrics: BTreeMap::new(),
             standard_errors: BTreeMap::new(),
             cost: None,
-            proxy: None,
+            proxy: proxy(),
             folds: Vec::new(),
             error: None,
         };
@@ -83,14 +88,12 @@ impl Job<'_> {
             }
         }
         sum_up(&mut trial, setup);
-        let graph = match last {
-            Some(graph) => graph,
-            None => setup
-                .candidates
-                .graph(&ask.point)
-                .map_err(super::of_space)?,
-        };
-        self.journal.record(stage, &trial, &graph)?;
+        if trial.status == TrialStatus::Failed {
+            // What its steps had put aside.
+            self.journal.forget(&format!("{stage}/"));
+        }
+        let graph = last.as_ref().unwrap_or(setup.candidates.base());
+        self.journal.record(stage, &trial, graph)?;
         self.say_done(&trial);
         self.check_drain()?;
         Ok(trial)
@@ -149,21 +152,9 @@ impl Job<'_> {
         let data = setup.folds[index].clone();
         let graph = self.done_to(place, "trial", setup, &ask.point, recipe, data)?;
         let data = self.data.clone().ok_or_else(no_data)?;
-        let task = data.about.task;
-        let measured = Evaluator::new(&graph, &self.device, Loss::of_task(task))
-            .measure_graph(&data, Role::Validation)
-            .map_err(Problem::from)?;
-        let mut names = MetricName::defaults(task);
-        names.extend(setup.objectives.iter().filter_map(|o| o.metric.metric()));
-        let mut metrics = BTreeMap::new();
-        for name in names {
-            let value = measured.metric(name, task);
-            if !value.is_finite() {
-                let detail = format!("{} is {value} after the training", name.as_str());
-                return Err(Ended::Failed(Problem::new(422, "not_finite", detail)));
-            }
-            metrics.insert(name.as_str().to_owned(), value);
-        }
+        let objectives = setup.objectives.iter();
+        let named: Vec<MetricName> = objectives.filter_map(|o| o.metric.metric()).collect();
+        let metrics = self.metrics_on(&graph, Role::Validation, &named)?;
         let mut cost = cost_of(&graph);
         let latency = ObjectiveName::LatencyMs;
         let wanted = setup.params.constraints.contains_key(&latency)
@@ -193,6 +184,32 @@ impl Job<'_> {
         self.journal.record(place, &fold, &graph)?;
         self.check_drain()?;
         Ok((fold, Some(graph)))
+    }
+}
+
+impl Job<'_> {
+    /// The task's usual metrics and those that are named, on a split.
+    pub(super) fn metrics_on(
+        &self,
+        graph: &Graph,
+        role: Role,
+        named: &[MetricName],
+    ) -> Result<BTreeMap<String, f64>, Ended> {
+        let data = self.data.as_ref().ok_or_else(no_data)?;
+        let task = data.about.task;
+        let measured = Evaluator::new(graph, &self.device, Loss::of_task(task))
+            .measure_graph(data, role)
+            .map_err(Problem::from)?;
+        let mut metrics = BTreeMap::new();
+        for name in MetricName::defaults(task).iter().chain(named) {
+            let value = measured.metric(*name, task);
+            if !value.is_finite() {
+                let detail = format!("{} is {value} after the training", name.as_str());
+                return Err(Ended::Failed(Problem::new(422, "not_finite", detail)));
+            }
+            metrics.insert(name.as_str().to_owned(), value);
+        }
+        Ok(metrics)
     }
 }
 

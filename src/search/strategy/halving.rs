@@ -24,8 +24,8 @@ pub struct Halving {
     bracket: usize,
     round: u32,
     points: Vec<Point>,
-    /// Where the round began among all that was judged, and how many of its points were.
-    since: usize,
+    /// Where the round began among all that was judged; `None` before anything was asked.
+    since: Option<usize>,
 }
 
 impl Halving {
@@ -55,7 +55,7 @@ impl Halving {
             bracket: 0,
             round: 0,
             points: Vec::new(),
-            since: 0,
+            since: None,
         }
     }
 
@@ -71,7 +71,9 @@ impl Strategy for Halving {
             let bracket = self.brackets.get(self.bracket)?;
             let share = self.share(bracket);
             let all: &[Judged] = sight.judged;
-            let judged = &all[self.since.min(all.len())..];
+            // What an earlier search had judged is no part of the first round.
+            let since = *self.since.get_or_insert(all.len());
+            let judged = &all[since.min(all.len())..];
             if self.round == 0 && judged.len() < bracket.begins {
                 if let Some(ask) = self.around.ask(sight) {
                     return Some(Ask { share, ..ask });
@@ -92,7 +94,7 @@ impl Strategy for Halving {
             let best = best_first(&done).into_iter().take(left.max(1));
             let points: Vec<Point> = best.map(|index| done[index].0.clone()).collect();
             let over = self.round + 1 == bracket.rounds || points.is_empty();
-            self.since = sight.judged.len();
+            self.since = Some(sight.judged.len());
             self.round = if over { 0 } else { self.round + 1 };
             self.bracket += usize::from(over);
             self.points = if over { Vec::new() } else { points };
