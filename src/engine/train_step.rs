@@ -128,6 +128,9 @@ impl Job<'_> {
     }
 }
 
+/// The curve of the validation losses of all trials of a search, one after the other.
+pub(super) const TRIAL_LOSS: &str = "trials/validation_loss";
+
 /// All training steps that a job will make, for its progress.
 pub(super) fn planned_steps(params: &Params, batches: usize) -> u64 {
     let of = |train: &TrainParams| u64::from(train.epochs) * batches as u64;
@@ -175,10 +178,12 @@ impl Observer for Watch<'_> {
         if !value.is_finite() {
             return;
         }
-        // A search has thousands of them, and tells of each how it went.
-        if self.phase == "trial" && name.starts_with("train/") {
-            return;
-        }
+        // A search has thousands of trainings, and tells of each trial how it ended.
+        let name = match (self.phase, name) {
+            ("trial", "validation/loss") => TRIAL_LOSS,
+            ("trial", _) => return,
+            _ => name,
+        };
         // A control stands beside the other training, not before it.
         let name = match (self.phase, name.split_once('/')) {
             ("control", Some(("train", curve))) => format!("control/{curve}"),

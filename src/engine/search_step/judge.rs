@@ -7,7 +7,7 @@ use super::{Setup, kept, no_data};
 use crate::data::Role;
 use crate::engine::child::Ended;
 use crate::engine::job::Job;
-use crate::engine::train_step::planned_steps;
+use crate::engine::train_step::{TRIAL_LOSS, planned_steps};
 use crate::graph::Graph;
 use crate::search::strategy::Ask;
 use crate::spec::Problem;
@@ -166,7 +166,7 @@ impl Job<'_> {
             let found = measure_latencies(&[(&graph, Some(&data))], &self.device);
             cost.latency_ms = found.map_err(Problem::from)?.first().map(|found| found.p50);
         }
-        let curve = self.journal.curves().get("validation/loss");
+        let curve = self.journal.curves().get(TRIAL_LOSS);
         let own = curve
             .into_iter()
             .flatten()
