@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(line) = lines.next() {
         let begin: Begin = serde_json::from_str(&line?)?;
         let space = begin.space.space();
-        let strategy = begin.strategy.build(begin.trials);
+        let strategy = begin.strategy.build(begin.trials, u32::MAX);
         let mut search = Search::new(&space, strategy, &|_| true, begin.seed);
         let order = begin.space.order();
         while let Some(ask) = search.ask() {

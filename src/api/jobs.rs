@@ -334,6 +334,11 @@ async fn delete_job(
     match app.store.delete_job(&id).await? {
         JobDeletion::Deleted => Ok(StatusCode::NO_CONTENT),
         JobDeletion::NotFound => Err(ApiError::not_found("job", &id)),
+        JobDeletion::InUse => {
+            let detail = "a search that has not ended begins with the trials of this one; cancel it or wait for \
+                          its end";
+            Err(ApiError::new(409, "job_in_use", detail))
+        }
         JobDeletion::NotEnded(status) => {
             let detail = format!(
                 "the job is {}; cancel it or wait for its end",

@@ -126,13 +126,19 @@ async fn check_earlier(app: &App, id: Uuid, request: &JobRequest) -> Result<(), 
     let found = found.ok_or_else(|| missing_at("job", id, pointer))?;
     let artifacts = app.store.artifacts(&found.id).await?;
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
-        let alike =
-            found.request.model == request.model && found.request.dataset == request.dataset;
+        let (earlier, own) = (&found.request, request);
+        let judging = ["trial", "steps", "evaluation"];
+        let alike = earlier.model == own.model
+            && earlier.dataset == own.dataset
+            && earlier.data == own.data
+            && judging
+                .iter()
+                .all(|name| earlier.params.get(name) == own.params.get(name));
         if alike {
             return Ok(());
         }
-        let detail =
-            "that search had another model or data set, with which its trials can't be compared";
+        let detail = "that search had another model, data set, `data`, `trial`, `steps` or `evaluation`, so that its \
+                      trials can't be compared with those of this one";
         return Err(ApiError::fault("searches_differ", pointer, detail));
     }
     let detail = format!(

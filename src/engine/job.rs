@@ -12,7 +12,6 @@ use super::measure::{change, measure};
 use super::prune_step::plan as plan_pruning;
 use super::report;
 use super::search_step::{Searched, plan as plan_search};
-use super::train_step::planned_steps;
 use super::voice::Voice;
 use crate::data::Prepared;
 use crate::exec::Device;
@@ -231,7 +230,7 @@ pub(super) fn run(
         inputs: &inputs,
         params: &params,
         seed: inputs.request.seed,
-        planned_steps: planned_steps(&params, batches),
+        planned_steps: params.epochs() * batches as u64,
         sparse: Vec::new(),
     };
     let original_file = std::fs::read(&inputs.model)?;

@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::child::Ended;
 use super::data_fit::pin;
 use super::job::Job;
-use super::train_step::planned_steps;
 use crate::data::{Prepared, Role};
 use crate::graph::Graph;
 use crate::prune::PruneError;
@@ -21,7 +20,7 @@ use crate::search::space::Point;
 use crate::search::strategy::{Judged, Screen, Search, Strategy};
 use crate::search::{front, importance, proxy};
 use crate::spec::Problem;
-use crate::spec::child::Message;
+use crate::spec::child::{Level, Message};
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Params;
 use crate::spec::search::{Evaluation, Objective, Recipe, SearchParams};
@@ -33,6 +32,7 @@ use crate::spec::trial::{
 };
 use crate::train::{Calibrator, Loss, reinitialize};
 use candidates::{Candidates, cost_of, judged};
+use judge::excess;
 
 /// Winners that the outcome names.
 const BEST: usize = 10;
@@ -111,18 +111,15 @@ impl Job<'_> {
             scores: RefCell::default(),
         };
         if setup.candidates.space.dimensions.is_empty() {
-            return Err(Ended::Failed(Problem::new(
-                422,
-                "empty_space",
-                "nothing in this model can change in the ways that the space names: its layers (GET \
-                 /v1/models/{id}/layers) say what can be removed and what stands in the way",
-            )));
+            return Err(empty_space());
         }
         let warm = match &self.inputs.trials {
             None => Vec::new(),
             Some(path) => setup.candidates.warm(&earlier(path)?, &setup.objectives),
         };
-        let record = self.trials(key, &setup, "trial", &params.strategy, &warm)?;
+        let limits = (params.trials as usize, u64::MAX);
+        let strategy = params.build_strategy();
+        let record = self.run_trials(key, &setup, "trial", strategy, &warm, limits)?;
         let done = self.done(&setup, &record, &warm)?;
         let control = match params.control {
             false => None,
@@ -150,35 +147,26 @@ impl Job<'_> {
             format!("trial {} won and is trained in full", trial.trial),
         );
         let graph = self.finished(&format!("{key}/final"), "final", &setup, point)?;
+        let exceeds = excess(&setup, &cost_of(&graph));
+        if let Some(exceeds) = &exceeds {
+            self.voice.event(
+                Level::Warning,
+                "constraint_not_met",
+                format!("trained in full, the winner does not meet a constraint: {exceeds}"),
+                serde_json::Value::Null,
+            );
+        }
         // The winner may be a student that takes its data in another way.
         let own = self.data.as_ref().map(|own| own.about.clone());
         self.data = own.map(|own| data.for_model(own, Vec::new()));
-        let searched = self.summed_up(key, &setup, &record, &done, warm.len(), control, &graph)?;
+        let mut searched =
+            self.summed_up(key, &setup, &record, &done, warm.len(), control, &graph)?;
+        searched.outcome.exceeds = exceeds;
         Ok((graph, searched))
     }
 
-    /// Lets a strategy choose and judges what it chooses; kinds of trials (`trial`, `control`) are stages of
-    /// their own.
-    fn trials(
-        &mut self,
-        key: &str,
-        setup: &Setup,
-        kind: &str,
-        strategy: &StrategyParams,
-        warm: &[Judged],
-    ) -> Result<Record, Ended> {
-        let count = setup.params.trials as usize;
-        self.run_trials(
-            key,
-            setup,
-            kind,
-            strategy.build(count),
-            warm,
-            (count, u64::MAX),
-        )
-    }
-
-    /// The same, until so many candidates are judged or so many epochs trained.
+    /// Lets a strategy choose and judges what it chooses, until so many candidates are judged or so many epochs
+    /// trained. Kinds of trials (`trial`, `control`) are stages of their own.
     fn run_trials(
         &mut self,
         key: &str,
@@ -366,7 +354,7 @@ impl Job<'_> {
         record: &Record,
     ) -> Result<(Record, SearchControl), Ended> {
         let params = setup.params;
-        let strategy = StrategyParams::Random {}.build(params.trials as usize);
+        let strategy = StrategyParams::Random {}.build(params.trials as usize, params.trial.epochs);
         // Candidates that fail train nothing, nor do some steps.
         let limits = match trained(record) {
             0 => (params.trials as usize, u64::MAX),
@@ -483,6 +471,7 @@ impl Job<'_> {
             screening: foretold(setup, record),
             control,
             helped,
+            exceeds: None,
         };
         let trials = |record: Record| record.into_iter().map(|(_, trial)| trial).collect();
         let judged_on = setup.folds.iter();
@@ -650,6 +639,15 @@ fn earlier(path: &Path) -> Result<Vec<Trial>, Problem> {
     Ok(trials.trials)
 }
 
+fn empty_space() -> Ended {
+    Ended::Failed(Problem::new(
+        422,
+        "empty_space",
+        "nothing in this model can change in the ways that the space names: its layers (GET \
+         /v1/models/{id}/layers) say what can be removed and what stands in the way",
+    ))
+}
+
 fn no_data() -> Problem {
     Problem::new(422, "dataset_missing", "a search needs a data set")
 }
@@ -670,14 +668,17 @@ pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<Se
     let fits = (0..100)
         .filter(|_| candidates.is_feasible(&candidates.space.sample(&mut random)))
         .count();
-    let recipe = params.recipe(&[]).map_err(of_recipe)?;
-    let epochs: u64 = recipe.steps.iter().map(|step| planned_steps(step, 1)).sum();
+    if candidates.space.dimensions.is_empty() {
+        return Err(empty_space());
+    }
+    let size = candidates.space.size().unwrap_or(f64::INFINITY);
+    let trials = u32::min(params.trials, size.min(1e9) as u32);
     Ok(SearchPlan {
         space: candidates.dimensions(&[]),
         space_size: candidates.space.size(),
         feasible_share: fits as f64 / 100.0,
-        trials: params.trials,
-        epochs: u64::from(params.trials) * u64::from(params.folds()) * epochs,
+        trials,
+        epochs: u64::from(trials) * u64::from(params.folds()) * params.most_epochs(),
         cost: cost_of(graph),
     })
 }

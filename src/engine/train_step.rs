@@ -12,9 +12,7 @@ use crate::graph::Graph;
 use crate::prune::weight;
 use crate::spec::Problem;
 use crate::spec::child::{Message, Progress};
-use crate::spec::job::Params;
 use crate::spec::prune::Rigl;
-use crate::spec::search::Recipe;
 use crate::spec::train::{StartWeights, TrainParams};
 use crate::train::{Loss, Objective, Observer, TrainError, TrainState, Trainer, reinitialize};
 
@@ -130,32 +128,6 @@ impl Job<'_> {
 
 /// The curve of the validation losses of all trials of a search, one after the other.
 pub(super) const TRIAL_LOSS: &str = "trials/validation_loss";
-
-/// All training steps that a job will make, for its progress.
-pub(super) fn planned_steps(params: &Params, batches: usize) -> u64 {
-    let of = |train: &TrainParams| u64::from(train.epochs) * batches as u64;
-    match params {
-        Params::Train(train) => of(train),
-        Params::Prune(prune) => {
-            let slimming = prune.slimming.map_or(0, |slimming| slimming.epochs);
-            prune.finetune.as_ref().map_or(0, of) * prune.trainings()
-                + u64::from(slimming) * batches as u64
-        }
-        Params::Search { search, .. } => {
-            let of_recipe = |recipe: Option<Recipe>| -> u64 {
-                let steps = recipe.iter().flat_map(|recipe| &recipe.steps);
-                steps.map(|step| planned_steps(step, batches)).sum()
-            };
-            let (trial, last) = (search.recipe(&[]).ok(), search.finish(&[]).ok());
-            let (trial, last) = (of_recipe(trial), of_recipe(last));
-            let trials = u64::from(search.trials) * u64::from(search.folds());
-            (trial * trials + last) * (1 + u64::from(search.control))
-        }
-        Params::Distill(distill) => of(&distill.finetune) * (1 + u64::from(distill.control)),
-        Params::Evaluate(_) => 0,
-        Params::Pipeline(steps) => steps.iter().map(|step| planned_steps(step, batches)).sum(),
-    }
-}
 
 /// Passes on what happens in a training.
 struct Watch<'a> {

@@ -37,6 +37,9 @@ impl Range {
     /// Whole steps within which numbers of 64 bits are exact.
     const MOST: i64 = 1 << 52;
 
+    /// Each of them is tried out when the job is posted.
+    const MOST_CHOICES: usize = 256;
+
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
@@ -54,7 +57,15 @@ impl Range {
         );
         if let Some(values) = &self.choice {
             faults.require(!values.is_empty(), "/choice", "must have a value to choose");
-            let twice = (1..values.len()).find(|&at| values[..at].contains(&values[at]));
+            faults.require(
+                values.len() <= Self::MOST_CHOICES,
+                "/choice",
+                format!("must have at most {} values", Self::MOST_CHOICES),
+            );
+            let few = &values[..values.len().min(Self::MOST_CHOICES)];
+            let same = |a: &Value, b: &Value| a == b || (a.is_number() && a.as_f64() == b.as_f64());
+            let is_there = |at: usize| few[..at].iter().any(|earlier| same(earlier, &few[at]));
+            let twice = (1..few.len()).find(|&at| is_there(at));
             if let Some(at) = twice {
                 faults.require(false, &format!("/choice/{at}"), "is there twice");
             }
@@ -65,7 +76,7 @@ impl Range {
         ] {
             if let Some([low, high]) = ends {
                 faults.require(
-                    low <= high && low.is_finite() && high.is_finite(),
+                    low <= high && (high - low).is_finite(),
                     name,
                     "must go from a number to one that is not below it",
                 );
@@ -145,15 +156,30 @@ impl Range {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Hyperparameters(pub BTreeMap<String, Range>);
 
+/// A name as a part of a JSON pointer.
+pub(super) fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 impl Hyperparameters {
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        for (name, range) in &self.0 {
-            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+        faults.require(
+            self.0.len() <= Self::MOST,
+            "",
+            format!("must be at most {}", Self::MOST),
+        );
+        for (name, range) in self.0.iter().take(Self::MOST) {
+            let pointer = format!("/{}", escaped(name));
+            faults.require(
+                name.len() <= 200 && name.split('.').count() <= 16,
+                &pointer,
+                "must have at most 200 bytes, and at most 16 parts with dots between",
+            );
             faults.extend_under(&pointer, range.faults());
             for (other, values) in &range.when {
-                let place = format!("{pointer}/when/{other}");
+                let place = format!("{pointer}/when/{}", escaped(other));
                 let choice = self.0.get(other).and_then(|range| range.choice.as_ref());
                 let Some(choice) = choice.filter(|_| other != name) else {
                     faults.require(
@@ -182,6 +208,8 @@ impl Hyperparameters {
         }
         faults
     }
+
+    const MOST: usize = 64;
 
     /// Names in the order of the space's dimensions.
     pub fn order(&self) -> Vec<&str> {

@@ -375,6 +375,30 @@ impl Params {
         .collect()
     }
 
+    /// Epochs of all its trainings, at most.
+    pub fn epochs(&self) -> u64 {
+        match self {
+            Self::Train(train) => u64::from(train.epochs),
+            Self::Prune(prune) => {
+                let slimming = prune.slimming.map_or(0, |slimming| slimming.epochs);
+                let each = prune.finetune.as_ref().map_or(0, |train| train.epochs);
+                u64::from(each) * prune.trainings() + u64::from(slimming)
+            }
+            Self::Distill(distill) => {
+                u64::from(distill.finetune.epochs) * (1 + u64::from(distill.control))
+            }
+            Self::Evaluate(_) => 0,
+            Self::Search { search, .. } => {
+                let last = search
+                    .finish(&[])
+                    .map_or(0, |recipe| recipe.steps.iter().map(Self::epochs).sum());
+                let trials = u64::from(search.trials) * u64::from(search.folds());
+                (search.most_epochs() * trials + last) * (1 + u64::from(search.control))
+            }
+            Self::Pipeline(steps) => steps.iter().map(Self::epochs).sum(),
+        }
+    }
+
     /// Whether the validation split has a say in the outcome.
     pub fn selects(&self) -> bool {
         let stops = |train: &TrainParams| train.early_stopping.is_some();

@@ -8,13 +8,14 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::evaluate::MetricName;
-use super::hyperparameters::{Hyperparameters, Range};
+use super::hyperparameters::{Hyperparameters, Range, escaped};
 use super::job::{JobKind, Params, Task};
 use super::pipeline::{PipelineParams, StepRequest};
 use super::problem::{Faults, FieldError, Problem, parse};
 use super::strategy::StrategyParams;
 use super::train::TrainParams;
 use crate::search::architecture::activations;
+use crate::search::strategy::Strategy;
 
 /// What can change. Architectures are made of the job's model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
@@ -62,6 +63,16 @@ impl SearchSpace {
                 &format!("/activation/{index}"),
                 format!("must be one of {}", known.join(", ")),
             );
+        }
+        for (name, count) in [
+            ("/width", self.width.len()),
+            ("/kernel", self.kernel.len()),
+            ("/activation", self.activation.len()),
+        ] {
+            faults.require(count <= 32, name, "must have at most 32 values");
+        }
+        if !faults.found.is_empty() {
+            return faults;
         }
         let twice = |values: &[String], at: usize| values[..at].contains(&values[at]);
         for at in (0..self.activation.len()).filter(|&at| twice(&self.activation, at)) {
@@ -323,6 +334,11 @@ impl SearchParams {
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         faults.extend_under("/space", self.space.faults());
+        faults.require(
+            self.objectives.len() <= 8,
+            "/objectives",
+            "must be at most 8",
+        );
         let objectives = self.objectives.len().max(1);
         faults.extend_under("/strategy", self.strategy.faults(objectives));
         faults.require(
@@ -401,6 +417,18 @@ impl SearchParams {
                 format!("`exhaustive` has no end with `{name}`: give it a choice or whole numbers"),
             );
         }
+        if let StrategyParams::SuccessiveHalving(halving) | StrategyParams::Hyperband(halving) =
+            &self.strategy
+        {
+            let least =
+                u64::from(halving.eta).checked_pow(halving.rounds.unwrap_or(1).saturating_sub(1));
+            faults.require(
+                least.is_some_and(|least| least <= u64::from(self.trial.epochs)),
+                "/strategy/rounds",
+                "the first round would train for less than an epoch: raise trial.epochs to eta to the power of \
+                 one round less, or ask for fewer rounds",
+            );
+        }
         let halves = matches!(
             self.strategy,
             StrategyParams::SuccessiveHalving(_) | StrategyParams::Hyperband(_)
@@ -439,15 +467,23 @@ impl SearchParams {
         if !faults.found.is_empty() {
             return;
         }
-        let of_place = |name: &str| {
-            let name = name.replace('~', "~0").replace('/', "~1");
-            format!("/space/hyperparameters/{name}")
-        };
+        let of_place = |name: &str| format!("/space/hyperparameters/{}", escaped(name));
         let mut places: BTreeMap<&str, &str> = BTreeMap::new();
         for name in self.space.hyperparameters.0.keys() {
             let place = self.place_of(name);
             if let Some(other) = places.insert(place, name) {
                 let detail = format!("is the same as `{other}`");
+                faults.require(false, &of_place(name), detail);
+            }
+            let around = place.match_indices('.').map(|(end, _)| &place[..end]);
+            let around = self
+                .space
+                .hyperparameters
+                .0
+                .keys()
+                .find(|other| around.clone().any(|outer| outer == self.place_of(other)));
+            if let Some(other) = around {
+                let detail = format!("lies within `{other}`; choose the parts apart, or the whole");
                 faults.require(false, &of_place(name), detail);
             }
             let mut given = self
@@ -509,8 +545,10 @@ impl SearchParams {
                     values.iter().map(of).collect()
                 }
             };
-            for value in range.examples() {
-                for before in &befores {
+            for (at, value) in range.examples().into_iter().enumerate() {
+                // One after the other, not each with each.
+                let few = if at == 0 { befores.len() } else { 1 };
+                for before in &befores[..few.min(befores.len())] {
                     let mut given = vec![(name.as_str(), value.clone())];
                     given.extend(before.clone());
                     all.push(((name.as_str(), value.clone()), self.settled(&given)));
@@ -610,7 +648,7 @@ impl SearchParams {
             }
             let place = self.place_of(name);
             let names_models = place.ends_with(".model") || place.contains(".teachers");
-            if names_models {
+            if names_models || has_models(value) {
                 let detail = "which models take part can't be searched; post a search for each";
                 return Err(FieldError::new("", detail));
             }
@@ -672,12 +710,37 @@ impl SearchParams {
         }
     }
 
+    /// The strategy, for so many epochs of a whole training.
+    pub fn build_strategy(&self) -> Box<dyn Strategy> {
+        self.strategy.build(self.trials as usize, self.trial.epochs)
+    }
+
+    /// The epochs of one training of a candidate, at most.
+    pub fn most_epochs(&self) -> u64 {
+        let recipes = self.examples().into_iter();
+        let recipes = recipes.filter_map(|(_, chosen)| self.recipe(&chosen).ok());
+        let all = recipes.chain(self.recipe(&[]).ok());
+        let of = |recipe: Recipe| recipe.steps.iter().map(Params::epochs).sum();
+        all.map(of).max().unwrap_or(0)
+    }
+
     /// Trainings of one candidate.
     pub fn folds(&self) -> u32 {
         match self.evaluation {
             Evaluation::Holdout {} => 1,
             Evaluation::CrossValidation { folds, .. } => folds,
         }
+    }
+}
+
+/// Whether a value names models.
+fn has_models(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| name == "model" || name == "teachers" || has_models(value)),
+        Value::Array(items) => items.iter().any(has_models),
+        _ => false,
     }
 }
 
@@ -704,7 +767,12 @@ fn put(json: &mut Value, place: &str, value: &Value) -> Result<(), FieldError> {
             Value::Object(fields) => fields.entry(part.to_owned()).or_insert(Value::Null),
             Value::Array(items) => {
                 let count = items.len();
-                let item = part.parse::<usize>().ok().and_then(|at| items.get_mut(at));
+                // One place has one name.
+                let index = part
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|at| at.to_string() == part);
+                let item = index.and_then(|at| items.get_mut(at));
                 item.ok_or_else(|| {
                     let detail = format!("`{part}` in `{place}` must be a number below {count}");
                     FieldError::new("", detail)

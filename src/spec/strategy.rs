@@ -146,8 +146,8 @@ impl StrategyParams {
         faults
     }
 
-    /// The strategy, for so many trials.
-    pub fn build(&self, trials: usize) -> Box<dyn Strategy> {
+    /// The strategy, for so many trials, each of which is trained for `epochs` in the end.
+    pub fn build(&self, trials: usize, epochs: u32) -> Box<dyn Strategy> {
         match self {
             Self::Random {} => Box::new(Random),
             Self::Exhaustive {} => Box::new(Exhaustive::default()),
@@ -161,11 +161,11 @@ impl StrategyParams {
                 first: *first as usize,
             }),
             Self::SuccessiveHalving(halving) => {
-                let (around, eta, rounds) = halving.build(trials, u32::MAX);
+                let (around, eta, rounds) = halving.build(trials, epochs, u32::MAX);
                 Box::new(Halving::successive(around, trials, eta, rounds))
             }
             Self::Hyperband(halving) => {
-                let (around, eta, rounds) = halving.build(trials, 4);
+                let (around, eta, rounds) = halving.build(trials, epochs, 4);
                 Box::new(Halving::hyperband(around, trials, eta, rounds))
             }
         }
@@ -174,10 +174,12 @@ impl StrategyParams {
 
 impl HalvingParams {
     /// What chooses the trials, `eta`, and the rounds: `most` at most where they are left open.
-    fn build(&self, trials: usize, most: u32) -> (Box<dyn Strategy>, usize, u32) {
-        let open = || rounds_for(trials, self.eta).min(most);
+    fn build(&self, trials: usize, epochs: u32, most: u32) -> (Box<dyn Strategy>, usize, u32) {
+        // The first round trains for an epoch at least.
+        let whole = 1 + epochs.max(1).ilog(self.eta.max(2));
+        let open = || rounds_for(trials, self.eta).min(most).min(whole);
         let rounds = self.rounds.unwrap_or_else(open);
-        (self.around.build(trials), self.eta as usize, rounds)
+        (self.around.build(trials, epochs), self.eta as usize, rounds)
     }
 }
 

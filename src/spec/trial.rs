@@ -80,6 +80,7 @@ pub struct Trial {
     /// By metric name, the standard deviation over the folds by the root of their number; of several folds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub standard_errors: BTreeMap<String, f64>,
+    /// Of the model of the first fold.
     pub cost: Option<TrialCost>,
     /// The score by which it was screened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,6 +210,9 @@ pub struct SearchOutcome {
     /// Whether the winner is better than the control's on the test split; without a control `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helped: Option<bool>,
+    /// The constraint that the winner, trained in full, does not meet, though its trial did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exceeds: Option<String>,
 }
 
 /// What a search would do.

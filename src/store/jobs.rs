@@ -118,6 +118,8 @@ pub enum Retry {
 pub enum JobDeletion {
     Deleted,
     NotFound,
+    /// A search that has not ended begins with its trials.
+    InUse,
     NotEnded(JobStatus),
 }
 
@@ -431,6 +433,9 @@ impl Store {
             None => return Ok(JobDeletion::NotFound),
             Some(status) if !status.has_ended() => return Ok(JobDeletion::NotEnded(status)),
             Some(_) => {}
+        }
+        if super::models::is_needed(&mut transaction, id).await? {
+            return Ok(JobDeletion::InUse);
         }
         let digests = sqlx::query_scalar!(
             r#"SELECT digest as "digest!: String" FROM artifacts WHERE job_id = ?1"#,

@@ -80,6 +80,21 @@ impl ModelRow {
     }
 }
 
+/// Whether a job that has not ended names this: as its model, as a further one, or as an earlier search.
+pub(super) async fn is_needed(
+    connection: &mut SqliteConnection,
+    id: &str,
+) -> Result<bool, StoreError> {
+    let needed = sqlx::query_scalar!(
+        r#"SELECT COUNT(*) as "needed!: i64" FROM jobs
+               WHERE instr(request, ?1) > 0 AND status IN ('queued', 'running', 'canceling')"#,
+        id
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(needed > 0)
+}
+
 impl Store {
     /// Takes a model in; its file is moved to the blobs.
     pub async fn create_model(
@@ -136,15 +151,7 @@ impl Store {
         let Some(model) = select_model(&mut transaction, id).await? else {
             return Ok(Deletion::NotFound);
         };
-        // A job names its model, and a distillation further ones.
-        let needed = sqlx::query_scalar!(
-            r#"SELECT COUNT(*) as "needed!: i64" FROM jobs
-               WHERE instr(request, ?1) > 0 AND status IN ('queued', 'running', 'canceling')"#,
-            id
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        if needed > 0 {
+        if is_needed(&mut transaction, id).await? {
             return Ok(Deletion::InUse);
         }
         sqlx::query!("DELETE FROM models WHERE id = ?1", id)

@@ -180,7 +180,7 @@ impl Slot {
                 let found = artifacts
                     .into_iter()
                     .find(|file| file.name == TRIALS_ARTIFACT);
-                let found = found.ok_or_else(|| gone("earlier search"))?;
+                let found = found.ok_or_else(|| gone("search"))?;
                 trials = Some(self.store.blobs().path(&found.digest));
             }
             for (_, id) in params.models() {

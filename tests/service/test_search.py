@@ -267,7 +267,16 @@ def test_a_later_search_begins_with_what_an_earlier_one_found(server, small, dig
     assert refused["status"] == "failed" and "earlier" in refused["error"]["detail"]
     wider = {"space": {"width": [0.125, 0.25, 0.5, 0.75, 1.0]}, "strategy": {"name": "exhaustive"},
              "warm_start": first["id"], "trial": {"epochs": 1}}
-    second = server.run("search", small, digits, wider, data=DATA)
+    answer = server.post("/v1/jobs", json={
+        "kind": "search", "model": small["id"], "dataset": digits["id"], "data": DATA,
+        "params": {**wider, "trial": {"epochs": 2}}})
+    assert_problem(answer, 422, "searches_differ", pointer="/params/warm_start")
+    second = server.submit("search", small, digits, wider, data=DATA)
+    gone = server.delete(f"/v1/jobs/{first['id']}")
+    second = server.wait(second)
+    assert second["status"] == "succeeded", second["error"]
+    if gone.status_code != 409:  # The later one had ended before.
+        pytest.fail(f"{gone.status_code}: what a search begins with was deleted under it")
     assert second["result"]["search"]["warm"] == 4
     assert second["result"]["search"]["trials"] == 1
 
@@ -402,6 +411,22 @@ def test_students_are_judged_by_the_folds_of_the_search(server, network, digits)
         assert len(set(losses)) == len(losses), "the folds are the same"
 
 
+def test_the_epochs_that_are_told_are_those_that_were_trained(server, small, digits):
+    job = search(server, small, digits, {
+        "space": {"hyperparameters": {"learning_rate": {"choice": [0.05, 0.08]}}}, "strategy": {"name": "exhaustive"},
+        "trial": {"epochs": 40, "early_stopping": {"patience": 1}}, "final": {"epochs": 1}})
+    folds = [trial["folds"][0] for trial in trials_of(server, job)["trials"]]
+    assert all(fold["epochs"] == len(fold["validation_loss"]) < 40 for fold in folds)
+    assert job["result"]["search"]["epochs"] == sum(fold["epochs"] for fold in folds)
+
+
+def test_rounds_shorter_than_an_epoch_are_left_out(server, small, digits):
+    job = search(server, small, digits, {
+        "space": {"hyperparameters": RATES}, "strategy": {"name": "successive_halving", "eta": 2}, "trials": 8,
+        "trial": {"epochs": 2}})
+    assert [trial["folds"][0]["epochs"] for trial in trials_of(server, job)["trials"]] == [1] * 8 + [2] * 4
+
+
 def test_a_fixed_batch_has_no_other(server, digits):
     torch.manual_seed(0)
     fixed = server.upload_model(exported(perceptron(8), batch=16), "fixed")
@@ -468,6 +493,24 @@ def test_a_dry_run_tells_the_space_without_training(server, network):
      "/params/space/hyperparameters/loss", "suit"),
     ({"space": {"width": [0.5, 1]}, "final": {"loss": "mean_squared_error"}}, "/params/final/loss", "suit"),
     ({"space": {"width": [0.5, 1]}, "objectives": [{"metric": "macs"}], "control": True}, "/params/control", "metric"),
+    ({"space": {"hyperparameters": {"augment." * 20_000 + "x": {"choice": [1]}}}}, "/params/space/hyperparameters/augment",
+     "16 parts"),
+    ({"space": {"hyperparameters": {"learning_rate": {"choice": [rate / 1e5 for rate in range(1, 5000)]}}}},
+     "/params/space/hyperparameters/learning_rate/choice", "at most 256"),
+    ({"space": {"hyperparameters": {"learning_rate": {"choice": [1, 1.0]}}}},
+     "/params/space/hyperparameters/learning_rate/choice/1", "twice"),
+    ({"space": {"hyperparameters": {"learning_rate": {"uniform": [-1e308, 1e308]}}}},
+     "/params/space/hyperparameters/learning_rate/uniform", "number"),
+    ({"space": {"hyperparameters": {"augment": {"choice": [{"mixup": {"alpha": 0.9}}]},
+                                    "augment.mixup.alpha": {"choice": [0.1, 0.2]}}}},
+     "/params/space/hyperparameters/augment.mixup.alpha", "within"),
+    ({"space": {"width": [0.5, 1]}, "strategy": {"name": "successive_halving", "eta": 3, "rounds": 3},
+      "trial": {"epochs": 8}}, "/params/strategy/rounds", "epoch"),
+    ({"space": {"hyperparameters": {"steps.0.params.student": {"choice": [{"model": "x"}]}}},
+      "steps": [{"kind": "distill", "params": {"student": {"width": 0.5}}}]},
+     "/params/space/hyperparameters/steps.0.params.student", "models"),
+    ({"space": {"hyperparameters": {"steps.+0.params.epochs": {"choice": [1]}}},
+      "steps": [{"kind": "train", "params": {}}]}, "/params/space/hyperparameters/steps.+0.params.epochs", "number"),
     ({"space": {"hyperparameters": {"steps.0.params.student.model": {"choice": [1]}}},
       "steps": [{"kind": "distill", "params": {"student": {"width": 0.5}}}]},
      "/params/space/hyperparameters/steps.0.params.student.model", "models"),

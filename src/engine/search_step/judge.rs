@@ -7,7 +7,7 @@ use super::{Setup, kept, no_data};
 use crate::data::Role;
 use crate::engine::child::Ended;
 use crate::engine::job::Job;
-use crate::engine::train_step::{TRIAL_LOSS, planned_steps};
+use crate::engine::train_step::TRIAL_LOSS;
 use crate::graph::Graph;
 use crate::search::strategy::Ask;
 use crate::spec::Problem;
@@ -75,7 +75,11 @@ impl Job<'_> {
                         }
                         Err(other) => return Err(other),
                     }
-                    if let Some(excess) = excess(setup, &trial.folds[0].cost) {
+                    if let Some(excess) = trial
+                        .folds
+                        .last()
+                        .and_then(|fold| excess(setup, &fold.cost))
+                    {
                         trial.status = TrialStatus::Infeasible;
                         trial.error = Some(excess);
                         break;
@@ -176,7 +180,8 @@ impl Job<'_> {
             cost,
             validation_loss: own.map(|(_, value)| *value).collect(),
             seconds: self.journal.training().2 - seconds_before,
-            epochs: epochs_of(recipe),
+            epochs: (self.journal.training().0 - steps_before).div_ceil(data.train_batches() as u64)
+                as u32,
         };
         if let Some(name) = keeps {
             self.journal.keep(&name, &graph);
@@ -228,13 +233,8 @@ fn shortened(mut recipe: Recipe, share: f64) -> Recipe {
     recipe
 }
 
-fn epochs_of(recipe: &Recipe) -> u32 {
-    let epochs: u64 = recipe.steps.iter().map(|step| planned_steps(step, 1)).sum();
-    u32::try_from(epochs).unwrap_or(u32::MAX)
-}
-
 /// Which constraint a cost does not meet.
-fn excess(setup: &Setup, cost: &TrialCost) -> Option<String> {
+pub(super) fn excess(setup: &Setup, cost: &TrialCost) -> Option<String> {
     let bounds = setup.params.constraints.iter();
     let mut above = bounds.filter_map(|(name, most)| {
         let value = cost.of(*name)?;
