@@ -56,6 +56,8 @@ pub enum PruneError {
         channel: usize,
         channels: usize,
     },
+    #[error("the channels of the convolution `{node}` can't be shared out to {groups} groups")]
+    Indivisible { node: String, groups: usize },
     #[error("nothing can be pruned: {0}")]
     NothingPrunable(String),
 }

@@ -3,6 +3,7 @@
 //! Strategies do not know what a point stands for or how it is judged; `architecture` makes graphs of points.
 
 pub mod architecture;
+mod edits;
 pub mod front;
 pub mod importance;
 pub mod proxy;

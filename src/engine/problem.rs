@@ -74,7 +74,7 @@ impl From<PruneError> for Problem {
         let code = match error {
             PruneError::Infer(error) => return error.into(),
             PruneError::Exec(error) => return error.into(),
-            PruneError::Cut(_) => "cut_failed",
+            PruneError::Cut(_) | PruneError::Indivisible { .. } => "cut_failed",
             PruneError::NeedsData(_) => "dataset_missing",
             PruneError::Unreachable { .. } => "target_unreachable",
             PruneError::NothingPrunable(_) => "nothing_prunable",

@@ -1,14 +1,14 @@
 //! The architectures that can be made of a model, as dimensions of a space.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::edits::{bend, is_image, regroup, resize, shrink_images};
 use super::space::{Dimension, Domain, When};
 use crate::graph::blocks::Blocks;
 use crate::graph::{Family, Graph, family, feeds_for_batch, infer};
-use crate::onnx::Tensor;
-use crate::onnx::proto::{AttributeProto, NodeProto, attribute_type};
+use crate::onnx::proto::NodeProto;
 use crate::prune::removal::Removal;
 use crate::prune::{Exclusion, PruneError};
 use crate::spec::prune::{Granularity, PruneParams, Scope};
@@ -23,6 +23,10 @@ enum Part {
     Width { group: usize, counts: Vec<usize> },
     /// The size of a convolution's kernel.
     Kernel { node: usize, sizes: Vec<usize> },
+    /// The groups of a convolution.
+    Groups { node: usize, counts: Vec<usize> },
+    /// The share of an image's height and width that the model looks at.
+    Resolution { shares: Vec<f64> },
     /// What bends the results of a layer.
     Activation { node: usize, operators: Vec<String> },
 }
@@ -65,6 +69,7 @@ impl Architecture {
             dimensions: Vec::new(),
         };
         architecture.open(params, &excluded);
+        architecture.open_resolutions(&params.resolution);
         Ok(architecture)
     }
 
@@ -76,11 +81,30 @@ impl Architecture {
         }
         for group in 0..self.channels.groups.len() {
             let units = self.channels.groups[group].units.len();
-            let of = |share: &f64| ((units as f64 * share).round() as usize).clamp(1, units);
-            let counts: BTreeSet<usize> = params.width.iter().map(of).collect();
+            let nodes = self.channels.nodes(group);
+            let of = |count: f64| (count.round() as usize).clamp(1, units);
+            let (what, mut counts): (_, BTreeSet<usize>) = match self.bottleneck(&nodes) {
+                Some(inputs) if !params.expand.is_empty() => {
+                    let ratios = params.expand.iter();
+                    (
+                        "expand",
+                        ratios.map(|ratio| of(ratio * inputs as f64)).collect(),
+                    )
+                }
+                _ => {
+                    let shares = params.width.iter();
+                    (
+                        "width",
+                        shares.map(|share| of(share * units as f64)).collect(),
+                    )
+                }
+            };
+            if what == "expand" {
+                // The model's own expansion is one of them.
+                counts.insert(units);
+            }
             if counts.len() > 1 {
-                let nodes = self.channels.nodes(group);
-                let name = format!("width:{}", self.channels.groups[group].name);
+                let name = format!("{what}:{}", self.channels.groups[group].name);
                 let when = self.inside(&nodes);
                 let counts: Vec<usize> = counts.into_iter().collect();
                 let count = counts.len();
@@ -94,6 +118,16 @@ impl Architecture {
             }
             let label = proto.label().to_owned();
             let when = self.inside(&[node]);
+            let groups = self.group_counts(proto, &params.groups);
+            if groups.len() > 1 {
+                let count = groups.len();
+                let part = Part::Groups {
+                    node,
+                    counts: groups,
+                };
+                self.push(format!("groups:{label}"), part, count, when.clone());
+            }
+            let proto = &self.graph.nodes[node];
             let sizes = self.sizes(proto, &params.kernel);
             if sizes.len() > 1 {
                 let count = sizes.len();
@@ -117,6 +151,65 @@ impl Architecture {
                 }
             }
         }
+    }
+
+    /// The resolutions at which the model still fits together.
+    fn open_resolutions(&mut self, wanted: &[f64]) {
+        let has_images = self.graph.inputs.iter().any(is_image) && self.graph.opset >= 11;
+        let mut shares: Vec<f64> = wanted.to_vec();
+        shares.push(1.0);
+        shares.sort_by(f64::total_cmp);
+        shares.dedup();
+        shares.retain(|&share| {
+            let mut small = self.graph.clone();
+            shrink_images(&mut small, share);
+            let feeds = feeds_for_batch(&small, 2);
+            share == 1.0 || feeds.and_then(|feeds| infer(&small, &feeds)).is_ok()
+        });
+        if has_images && shares.len() > 1 {
+            let count = shares.len();
+            self.push(
+                "resolution".to_owned(),
+                Part::Resolution { shares },
+                count,
+                None,
+            );
+        }
+    }
+
+    /// Of the nodes of an inverted bottleneck's inside: the channels that are expanded.
+    fn bottleneck(&self, nodes: &[usize]) -> Option<usize> {
+        let kernel = |node: &NodeProto| {
+            let kernel = self.graph.initializers.get(node.input_at(1)?)?;
+            (family(node) == Some(Family::Conv)).then(|| kernel.dims.clone())
+        };
+        let own = || nodes.iter().map(|&node| &self.graph.nodes[node]);
+        let is_depthwise = |node: &NodeProto| {
+            let groups = node.int("group").unwrap_or(1) as usize;
+            kernel(node).is_some_and(|dims| groups > 1 && groups == dims[0] && dims[1] == 1)
+        };
+        let expands = |node: &NodeProto| {
+            let dims = kernel(node)?;
+            let points = dims[2..].iter().all(|&size| size == 1);
+            (points && node.int("group").unwrap_or(1) == 1).then_some(dims[1])
+        };
+        own().any(is_depthwise).then(|| own().find_map(expands))?
+    }
+
+    /// The numbers of groups that a convolution without any can have; 1 among them.
+    fn group_counts(&self, node: &NodeProto, wanted: &[u32]) -> Vec<usize> {
+        let kernel = node
+            .input_at(1)
+            .and_then(|name| self.graph.initializers.get(name));
+        let whole = family(node) == Some(Family::Conv) && node.int("group").unwrap_or(1) == 1;
+        let Some(kernel) = kernel.filter(|kernel| whole && kernel.floats().is_some()) else {
+            return Vec::new();
+        };
+        let divides = |&count: &usize| kernel.dims[0] % count == 0 && kernel.dims[1] % count == 0;
+        let counts = wanted.iter().map(|&count| count as usize).filter(divides);
+        let mut counts: BTreeSet<usize> = counts.collect();
+        counts.insert(1);
+        counts.into_iter().collect()
     }
 
     fn push(&mut self, name: String, part: Part, count: usize, when: Option<When>) {
@@ -202,6 +295,8 @@ impl Architecture {
             Part::Depth { .. } => Value::from(index == 1),
             Part::Width { counts, .. } => Value::from(counts[index]),
             Part::Kernel { sizes, .. } => Value::from(sizes[index]),
+            Part::Groups { counts, .. } => Value::from(counts[index]),
+            Part::Resolution { shares } => Value::from(shares[index]),
             Part::Activation { operators, .. } => Value::from(operators[index].clone()),
         }
     }
@@ -214,6 +309,8 @@ impl Architecture {
             .map(|part| match part {
                 Part::Depth { .. } => 1.0,
                 Part::Width { counts, .. } => last(counts.len()),
+                Part::Groups { .. } => 0.0,
+                Part::Resolution { shares } => last(shares.len()),
                 Part::Kernel { node, sizes } => {
                     let own = self.graph.nodes[*node].input_at(1);
                     let own = own.and_then(|name| self.graph.initializers.get(name));
@@ -264,8 +361,23 @@ impl Architecture {
                 _ => {}
             }
         }
+        for (part, index) in chosen() {
+            if let Part::Groups { node, counts } = part
+                && !regroup(&mut graph, *node, counts[index])
+            {
+                return Err(PruneError::Indivisible {
+                    node: graph.nodes[*node].label().to_owned(),
+                    groups: counts[index],
+                });
+            }
+        }
         if !gone.is_empty() {
             graph = self.blocks.without(&graph, &gone)?;
+        }
+        for (part, index) in chosen() {
+            if let Part::Resolution { shares } = part {
+                shrink_images(&mut graph, shares[index]);
+            }
         }
         Ok(graph)
     }
@@ -306,129 +418,4 @@ pub fn is_activation(node: &NodeProto) -> bool {
     // A Clip is most often the Relu6 of mobile networks.
     let standard = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));
     standard && (activations().any(|name| name == node.operator()) || node.operator() == "Clip")
-}
-
-fn bend(node: &mut NodeProto, operator: &str) {
-    if node.operator() != operator {
-        node.op_type = Some(operator.to_owned());
-        node.attribute.clear();
-        node.input.truncate(1);
-    }
-}
-
-/// Cuts a kernel to its middle, or puts zeros around it, with the padding to match.
-fn resize(graph: &mut Graph, node: usize, size: usize) {
-    let proto = &graph.nodes[node];
-    let Some(kernel) = proto
-        .input_at(1)
-        .and_then(|name| graph.initializers.get(name))
-    else {
-        return;
-    };
-    let rank = kernel.dims.len() - 2;
-    let own = kernel.dims[2];
-    if own == size {
-        return;
-    }
-    let shift = (size as i64 - own as i64) / 2;
-    let outer = kernel.dims[0] * kernel.dims[1];
-    let (old, new) = (own.pow(rank as u32), size.pow(rank as u32));
-    let values = kernel.floats().unwrap_or_default();
-    let mut resized = vec![0.0; outer * new];
-    for (place, value) in resized.iter_mut().enumerate() {
-        let (block, mut tap) = (place / new, place % new);
-        let (mut from, mut pitch) = (0, 1);
-        let mut inside = true;
-        for _ in 0..rank {
-            let at = (tap % size) as i64 - shift;
-            inside &= (0..own as i64).contains(&at);
-            from += at.max(0) as usize * pitch;
-            pitch *= own;
-            tap /= size;
-        }
-        if inside {
-            *value = values[block * old + from];
-        }
-    }
-    let mut dims = kernel.dims.clone();
-    dims[2..].fill(size);
-    let mut tensor = Tensor::float(dims, resized.clone());
-    tensor.data_type = kernel.data_type;
-    tensor.set_floats(resized);
-    // A kernel of its own, since another node may read the old one.
-    let name = graph.unused_name(&format!("{}_{size}", proto.input[1]));
-    graph.initializers.insert(name.clone(), tensor);
-    let proto = &mut graph.nodes[node];
-    proto.input[1] = name;
-    let dilations = proto.ints("dilations").map(<[i64]>::to_vec);
-    let step = |axis: usize| dilations.as_ref().map_or(1, |all| all[axis]);
-    let pads = proto.ints("pads").map(<[i64]>::to_vec);
-    let pads = pads.unwrap_or_else(|| vec![0; 2 * rank]);
-    let automatic = !matches!(proto.text("auto_pad").unwrap_or("NOTSET"), "NOTSET" | "");
-    let padded = pads.iter().enumerate();
-    let padded = padded
-        .map(|(side, pad)| pad + shift * step(side % rank))
-        .collect();
-    let mut changed = BTreeMap::from([("kernel_shape", vec![size as i64; rank])]);
-    if !automatic {
-        changed.insert("pads", padded);
-    }
-    for (name, ints) in changed {
-        proto
-            .attribute
-            .retain(|attribute| attribute.name.as_deref() != Some(name));
-        proto.attribute.push(AttributeProto {
-            name: Some(name.to_owned()),
-            r#type: Some(attribute_type::INTS),
-            ints,
-            ..AttributeProto::default()
-        });
-    }
-    graph.drop_unused_initializers();
-    graph.forget_recorded_shapes();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, OperatorSetId};
-
-    #[test]
-    fn a_kernel_is_cut_to_its_middle_or_grows_by_zeros() {
-        let kernel = Tensor::float(vec![1, 1, 3, 3], (1..=9).map(|x| x as f32).collect());
-        let graph = GraphProto {
-            node: vec![NodeProto {
-                op_type: Some("Conv".to_owned()),
-                input: vec!["x".to_owned(), "w".to_owned()],
-                output: vec!["y".to_owned()],
-                ..NodeProto::default()
-            }],
-            initializer: vec![
-                kernel.encode("w"),
-                Tensor::float(vec![1, 1, 1, 1], vec![0.0]).encode("x"),
-            ],
-            ..GraphProto::default()
-        };
-        let model = ModelProto {
-            graph: Some(graph),
-            opset_import: vec![OperatorSetId {
-                domain: None,
-                version: Some(17),
-            }],
-            ..ModelProto::default()
-        };
-        let graph = Graph::load(model).expect("a graph");
-        let mut large = graph.clone();
-        resize(&mut large, 0, 5);
-        let name = large.nodes[0].input[1].clone();
-        let grown = large.initializers[&name].floats().expect("floats").to_vec();
-        assert_eq!(grown[6..9], [1.0, 2.0, 3.0]);
-        assert_eq!(grown.iter().filter(|x| **x == 0.0).count(), 16);
-        assert_eq!(large.nodes[0].ints("pads"), Some(&[1i64; 4][..]));
-        resize(&mut large, 0, 1);
-        let name = &large.nodes[0].input[1];
-        assert_eq!(large.initializers[name].floats(), Some(&[5.0f32][..]));
-        assert_eq!(large.initializers.len(), 2);
-        assert_eq!(large.nodes[0].ints("pads"), Some(&[-1i64; 4][..]));
-    }
 }

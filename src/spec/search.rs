@@ -26,6 +26,16 @@ pub struct SearchSpace {
     pub width: Vec<f64>,
     /// Whether residual blocks may go.
     pub depth: bool,
+    /// In inverted bottlenecks (a depthwise convolution between two of single points): channels inside by channels
+    /// that come in, in place of `width`; the model's own and less.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expand: Vec<f64>,
+    /// Numbers of groups of convolutions that have none; kernels between groups go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
+    /// Shares of the height and width of images that the model looks at; a Resize at its beginning sees to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resolution: Vec<f64>,
     /// Sizes of square kernels of convolutions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kernel: Vec<u32>,
@@ -39,6 +49,18 @@ pub struct SearchSpace {
 }
 
 impl SearchSpace {
+    /// Whether models can differ in it.
+    fn opens_models(&self) -> bool {
+        self.depth
+            || [&self.width, &self.expand, &self.resolution]
+                .iter()
+                .any(|all| !all.is_empty())
+            || [&self.groups, &self.kernel]
+                .iter()
+                .any(|all| !all.is_empty())
+            || !self.activation.is_empty()
+    }
+
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
@@ -46,6 +68,27 @@ impl SearchSpace {
             faults.require(
                 *share > 0.0 && *share <= 1.0,
                 &format!("/width/{index}"),
+                "must be above 0 and at most 1",
+            );
+        }
+        for (index, ratio) in self.expand.iter().enumerate() {
+            faults.require(
+                *ratio > 0.0 && *ratio <= 64.0,
+                &format!("/expand/{index}"),
+                "must be above 0 and at most 64",
+            );
+        }
+        for (index, count) in self.groups.iter().enumerate() {
+            faults.require(
+                (1..=65_536).contains(count),
+                &format!("/groups/{index}"),
+                "must be from 1 to 65536",
+            );
+        }
+        for (index, share) in self.resolution.iter().enumerate() {
+            faults.require(
+                *share > 0.0 && *share <= 1.0,
+                &format!("/resolution/{index}"),
                 "must be above 0 and at most 1",
             );
         }
@@ -66,6 +109,9 @@ impl SearchSpace {
         }
         for (name, count) in [
             ("/width", self.width.len()),
+            ("/expand", self.expand.len()),
+            ("/groups", self.groups.len()),
+            ("/resolution", self.resolution.len()),
             ("/kernel", self.kernel.len()),
             ("/activation", self.activation.len()),
         ] {
@@ -371,14 +417,12 @@ impl SearchParams {
             );
             faults.require(*most > 0.0 && most.is_finite(), &place, "must be above 0");
         }
-        let opens_models = !self.space.width.is_empty()
-            || self.space.depth
-            || !self.space.kernel.is_empty()
-            || !self.space.activation.is_empty();
+        let opens_models = self.space.opens_models();
         faults.require(
             opens_models || !self.space.hyperparameters.0.is_empty(),
             "/space",
-            "is empty: name at least one of width, depth, kernel, activation and hyperparameters",
+            "is empty: name at least one of width, depth, expand, groups, resolution, kernel, activation and \
+             hyperparameters",
         );
         faults.require(
             !self.control || self.strategy != StrategyParams::Random {},

@@ -122,6 +122,54 @@ def test_a_front_of_widths_depths_kernels_and_activations_downloads_and_runs(ser
     assert len(done) == 16 and all("config" in event["data"] for event in done)
 
 
+def test_bottlenecks_expand_convolutions_group_and_images_shrink(server, digits):
+    class Inverted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main = nn.Sequential(
+                nn.Conv2d(8, 48, 1), nn.ReLU6(), nn.Conv2d(48, 48, 3, padding=1, groups=48), nn.ReLU6(),
+                nn.Conv2d(48, 8, 1))
+
+        def forward(self, x):
+            return x + self.main(x)
+
+    torch.manual_seed(0)
+    model = server.upload_model(exported(nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), Inverted(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))), "inverted")
+    job = search(server, model, digits, {
+        "space": {"expand": [2, 4, 6], "groups": [2, 4], "resolution": [0.5]}, "strategy": {"name": "exhaustive"},
+        "trials": 100, "objectives": [{"metric": "accuracy"}, {"metric": "macs"}]})
+    outcome = job["result"]["search"]
+    about = {dimension["name"].split(":")[0]: dimension for dimension in outcome["space"]}
+    assert about["expand"]["choices"] == [16, 32, 48]
+    assert about["resolution"]["choices"] == [0.5, 1.0]
+    grouped = [each for each in outcome["space"] if each["name"].startswith("groups:")]
+    # The two convolutions of single points inside the bottleneck and the one behind it; the first one has one input.
+    assert [each["choices"] for each in grouped] == [[1, 2, 4]] * 3
+    trials = trials_of(server, job)["trials"]
+    assert len(trials) == outcome["space_size"] == 3 * 27 * 2
+    assert all(trial["status"] == "judged" for trial in trials), trials
+    macs = {json.dumps(trial["config"], sort_keys=True): trial["cost"]["macs"] for trial in trials}
+    last = next(each["name"] for each in grouped if each["name"] == grouped[-1]["name"])
+    for trial in trials:
+        if trial["config"]["resolution"] == 1.0:
+            half = macs[json.dumps({**trial["config"], "resolution": 0.5}, sort_keys=True)]
+            # All but the last layer has a quarter of the places.
+            assert 4 * (half - 160) == trial["cost"]["macs"] - 160
+        if trial["config"][last] == 1:
+            four = macs[json.dumps({**trial["config"], last: 4}, sort_keys=True)]
+            area = 64 if trial["config"]["resolution"] == 1 else 16
+            assert trial["cost"]["macs"] - four == area * 16 * 8 * 9 * 3 // 4
+    data = arrays()
+    x = data["x_train"].reshape(-1, 1, 8, 8).astype(np.float32) / 16
+    judged_on = trials_of(server, job)["judged_on"][0]
+    for entry in outcome["front"]:
+        content = server.model_content(entry["model"])
+        found = accuracy(content, x[judged_on], data["y_train"][judged_on])
+        assert found == pytest.approx(entry["values"]["accuracy"], abs=5e-3)
+
+
 def test_folds_are_stratified_disjoint_and_cover_everything_and_their_metrics_are_scikit_learns(
         server, small, digits):
     job = search(server, small, digits, {
@@ -480,6 +528,8 @@ def test_a_dry_run_tells_the_space_without_training(server, network):
     ({"space": {"width": [0.5, 1]}, "steps": [{"kind": "evaluate", "params": {}}]}, "/params/steps/0/kind", "train"),
     ({"space": {"width": [0.5, 1]}, "final": {"epoch": 3}}, "/params/final/epoch", "unknown"),
     ({"space": {"width": [0.5, 1]}, "trials": 0}, "/params/trials", "from 1"),
+    ({"space": {"resolution": [0.5, 1.5]}}, "/params/space/resolution/1", "at most 1"),
+    ({"space": {"template": "nas_bench_201"}}, "/params/space/template", "unknown"),
     ({"space": {"activation": ["Relu", "Relu"]}}, "/params/space/activation/1", "twice"),
     ({"space": {"hyperparameters": RATES}, "strategy": {"name": "exhaustive"}}, "/params/strategy/name", "learning_rate"),
     ({"space": {"hyperparameters": {**RATES, "optimizer.learning_rate": {"choice": [1e-3]}}}},

@@ -86,8 +86,8 @@ impl Strategy for Tpe {
 struct Mixture<'a> {
     space: &'a Space,
     points: Vec<Point>,
-    /// Width of the kernels of ordered dimensions, as a share of the way from end to end.
-    width: f64,
+    /// By dimension: the width of kernels where it is ordered, as a share of the way from end to end.
+    widths: Vec<f64>,
     /// By point and dimension.
     kernels: Vec<Vec<Kernel>>,
 }
@@ -100,7 +100,11 @@ enum Kernel {
     /// Of an unordered choice: mostly this one.
     Choice { at: f64, elsewhere: f64 },
     /// Of shares of the way: a normal density cut off at the ends, with its height in the middle.
-    Bell { middle: f64, height: f64 },
+    Bell {
+        middle: f64,
+        width: f64,
+        height: f64,
+    },
 }
 
 impl Kernel {
@@ -124,6 +128,7 @@ impl Kernel {
                 let whole = width * std::f64::consts::TAU.sqrt() * inside.max(1e-12);
                 Self::Bell {
                     middle,
+                    width,
                     height: 1.0 / whole,
                 }
             }
@@ -132,7 +137,7 @@ impl Kernel {
 }
 
 /// The density of a product of kernels; places are coordinates, of ordered dimensions shares of the way.
-fn density(kernels: &[Kernel], places: &[Option<f64>], width: f64) -> f64 {
+fn density(kernels: &[Kernel], places: &[Option<f64>]) -> f64 {
     let (mut factor, mut squares) = (1.0, 0.0);
     for (kernel, place) in kernels.iter().zip(places) {
         let Some(place) = *place else {
@@ -142,7 +147,11 @@ fn density(kernels: &[Kernel], places: &[Option<f64>], width: f64) -> f64 {
             Kernel::Prior(everywhere) => everywhere,
             Kernel::Choice { at, elsewhere } if place == at => elsewhere + 1.0 - SPREAD,
             Kernel::Choice { elsewhere, .. } => elsewhere,
-            Kernel::Bell { middle, height } => {
+            Kernel::Bell {
+                middle,
+                width,
+                height,
+            } => {
                 squares += ((place - middle) / width).powi(2);
                 height
             }
@@ -155,19 +164,26 @@ impl<'a> Mixture<'a> {
     fn of(points: Vec<Point>, space: &'a Space) -> Self {
         let dimensions = space.dimensions.len() as f64;
         let width = WIDEST * (points.len().max(1) as f64).powf(-1.0 / (dimensions + 4.0));
+        // A kernel narrower than the way to the next value would never leave its own.
+        let least = |domain: &Domain| match domain.size() {
+            Some(size) if domain.is_ordered() => 0.5 / (size - 1.0).max(1.0),
+            _ => 0.0,
+        };
+        let domains = space.dimensions.iter().map(|dimension| &dimension.domain);
+        let widths: Vec<f64> = domains.map(|domain| width.max(least(domain))).collect();
         let nowhere = Point(vec![None; space.dimensions.len()]);
         let all = points.iter().chain([&nowhere]);
         let kernels = all.map(|point| {
-            let pairs = space.dimensions.iter().zip(&point.0);
+            let pairs = space.dimensions.iter().zip(&point.0).zip(&widths);
             pairs
-                .map(|(dimension, at)| Kernel::of(&dimension.domain, *at, width))
+                .map(|((dimension, at), width)| Kernel::of(&dimension.domain, *at, *width))
                 .collect()
         });
         Self {
             space,
             kernels: kernels.collect(),
             points,
-            width,
+            widths,
         }
     }
 
@@ -176,9 +192,9 @@ impl<'a> Mixture<'a> {
         let Some(point) = self.points.get(kernel) else {
             return self.space.sample(random);
         };
-        let coordinates = self.space.dimensions.iter().zip(&point.0);
+        let coordinates = self.space.dimensions.iter().zip(&point.0).zip(&self.widths);
         let wanted: Vec<Option<f64>> = coordinates
-            .map(|(dimension, coordinate)| {
+            .map(|((dimension, coordinate), width)| {
                 let x = (*coordinate)?;
                 if !dimension.domain.is_ordered() {
                     return Some(match random.random_bool(SPREAD) {
@@ -188,7 +204,7 @@ impl<'a> Mixture<'a> {
                 }
                 let middle = dimension.domain.share(x);
                 let steps =
-                    (0..100).map(|_| middle + self.width * random.sample::<f64, _>(StandardNormal));
+                    (0..100).map(|_| middle + width * random.sample::<f64, _>(StandardNormal));
                 let mut inside = steps.filter(|share| (0.0..=1.0).contains(share));
                 Some(dimension.domain.at(inside.next().unwrap_or(middle)))
             })
@@ -207,7 +223,7 @@ impl<'a> Mixture<'a> {
                 })
             })
             .collect();
-        let of = |kernels: &Vec<Kernel>| density(kernels, &places, self.width);
+        let of = |kernels: &Vec<Kernel>| density(kernels, &places);
         let sum: f64 = self.kernels.iter().map(of).sum();
         (sum / self.kernels.len() as f64)
             .max(f64::MIN_POSITIVE)
@@ -230,8 +246,7 @@ mod tests {
             count: 4,
             ordered: false,
         };
-        let of =
-            |domain: &Domain, at, x| density(&[Kernel::of(domain, at, 0.13)], &[Some(x)], 0.13);
+        let of = |domain: &Domain, at, x| density(&[Kernel::of(domain, at, 0.13)], &[Some(x)]);
         for at in [None, Some(2.0)] {
             let sum: f64 = (0..4).map(|x| of(&choice, at, f64::from(x))).sum();
             assert!((sum - 1.0).abs() < 1e-12);
