@@ -163,7 +163,7 @@ pub(super) fn shrink_images(graph: &mut Graph, share: f64) {
         let mode = AttributeProto {
             name: Some("mode".to_owned()),
             r#type: Some(attribute_type::STRING),
-            s: Some(b"linear".to_vec().into()),
+            s: Some(b"linear".to_vec()),
             ..AttributeProto::default()
         };
         let node = NodeProto {

@@ -100,9 +100,8 @@ impl Sight<'_> {
         small.then(|| self.space.all().find(|point| self.is_open(point)))?
     }
 
-    /// Points that were judged after equally long trainings, with their values: after the longest of which there
-    /// are more than dimensions, or else after the one of most.
-    pub fn comparable(&self) -> Vec<(&Point, &[f64])> {
+    /// The longest training that more points than dimensions had, or else the one that most had.
+    pub fn share(&self) -> Option<f64> {
         let mut counts: Vec<(f64, usize)> = Vec::new();
         for judged in self.judged.iter().filter(|judged| judged.values.is_some()) {
             match counts.iter_mut().find(|(share, _)| *share == judged.share) {
@@ -115,7 +114,12 @@ impl Sight<'_> {
             .filter(|(_, count)| *count > self.space.dimensions.len());
         let longest = enough.max_by(|a, b| a.0.total_cmp(&b.0));
         let most = counts.iter().max_by_key(|(_, count)| *count);
-        let Some(&(share, _)) = longest.or(most) else {
+        longest.or(most).map(|(share, _)| *share)
+    }
+
+    /// Points that were judged after trainings as long as [`Sight::share`] says, with their values.
+    pub fn comparable(&self) -> Vec<(&Point, &[f64])> {
+        let Some(share) = self.share() else {
             return Vec::new();
         };
         let own = self.judged.iter().filter(|judged| judged.share == share);

@@ -22,6 +22,8 @@ pub struct Genetic {
     alive: Vec<(Point, Vec<f64>)>,
     /// How many of what was judged were looked at.
     looked: usize,
+    /// The training after which those alive were judged.
+    share: Option<f64>,
 }
 
 /// Children that are made before a point at random takes their place.
@@ -35,13 +37,24 @@ impl Genetic {
             crossover,
             alive: Vec::new(),
             looked: 0,
+            share: None,
         }
     }
 
     /// Takes in what was judged since.
     fn grow(&mut self, sight: &Sight) {
+        let share = sight.share();
+        if share != self.share {
+            // After longer trainings the values are others.
+            (self.share, self.looked) = (share, 0);
+            self.alive.clear();
+        }
         for judged in &sight.judged[self.looked..] {
-            let Some(values) = &judged.values else {
+            let Some(values) = judged
+                .values
+                .as_ref()
+                .filter(|_| Some(judged.share) == share)
+            else {
                 continue;
             };
             self.alive.push((judged.point.clone(), values.clone()));
