@@ -89,6 +89,7 @@ fn publication(new_model: Option<NewModel>) -> Publication {
             training: None,
             prune: None,
             distill: None,
+            search: None,
             steps: Vec::new(),
             environment: Environment {
                 version: "0".to_owned(),
