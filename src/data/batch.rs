@@ -463,6 +463,8 @@ mod tests {
                 counts
             };
             let all: Vec<u32> = [data.train.as_slice(), &data.validation].concat();
+            let mut everything = all.clone();
+            everything.sort_unstable();
             let rarest = of(&all).into_values().min().unwrap_or(0);
             let Ok(found) = data.folds(folds) else {
                 assert!(rarest < folds);
@@ -476,7 +478,7 @@ mod tests {
                 judged.extend(&fold.validation);
                 let mut both = [fold.train.as_slice(), &fold.validation].concat();
                 both.sort_unstable();
-                assert_eq!(both, (0..count as u32).collect::<Vec<_>>());
+                assert_eq!(both, everything);
                 assert_eq!(fold.about.splits.train, fold.train.len() as u64);
                 for (label, total) in of(&all) {
                     let own = of(&fold.validation).get(&label).copied().unwrap_or(0);
@@ -488,7 +490,7 @@ mod tests {
                 }
             }
             judged.sort_unstable();
-            assert_eq!(judged, (0..count as u32).collect::<Vec<_>>());
+            assert_eq!(judged, everything);
         }
         assert!(split > 100 && refused > 50, "{split} {refused}");
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Graph, Known, family, fold, moves};
+use super::{Family, Graph, Known, family, fold, moves};
 use crate::host::Array;
 use crate::onnx::Tensor;
 
@@ -52,7 +52,8 @@ impl Graph {
                     || self.initializers.contains_key(name)
                     || made.contains_key(name.as_str())
             };
-            if !moves(family(node), node) || !node.input.iter().all(known) {
+            let changes = family(node) == Some(Family::Cast);
+            if changes || !moves(family(node), node) || !node.input.iter().all(known) {
                 continue;
             }
             let mut sources = BTreeSet::new();
@@ -124,17 +125,45 @@ impl Graph {
         if wanted.is_empty() {
             return BTreeMap::new();
         }
-        let values = self.moved(&makers);
-        let found = wanted.into_iter().filter_map(|(name, elements)| {
-            let array = values.get(name).filter(|array| array.len() == elements)?;
-            Some((name.to_owned(), Tensor::decode(array.encode(name)).ok()?))
+        // Elements are followed by their numbers, so that one that is left out or used twice shows.
+        let sources: BTreeSet<&str> = made.values().flatten().copied().collect();
+        let mut numbers: BTreeMap<&str, Arc<Array>> = BTreeMap::new();
+        let mut elements: Vec<f32> = Vec::new();
+        for name in sources {
+            let tensor = &self.initializers[name];
+            let first = elements.len() as i64;
+            elements.extend(tensor.floats().unwrap_or_default());
+            let own = (first..elements.len() as i64).collect();
+            numbers.insert(name, Arc::new(Array::int64(tensor.dims.clone(), own)));
+        }
+        let values = self.moved(&makers, numbers);
+        let found = wanted.into_iter().filter_map(|(name, count)| {
+            let array = values.get(name)?;
+            let places = array.ints().ok()?;
+            let different: BTreeSet<i64> = places.iter().copied().collect();
+            if different.len() != count || places.len() != count {
+                return None;
+            }
+            let kinds = made[name]
+                .iter()
+                .map(|source| self.initializers[*source].data_type);
+            let kinds: BTreeSet<i32> = kinds.collect();
+            let kept = places.iter().map(|&place| elements[place as usize]);
+            let kept: Vec<f32> = kept.collect();
+            let mut tensor = Tensor::float(array.dims.clone(), kept.clone());
+            tensor.data_type = kinds.first().copied().filter(|_| kinds.len() == 1)?;
+            tensor.set_floats(kept);
+            Some((name.to_owned(), tensor))
         });
         found.collect()
     }
 
-    /// The results of these nodes.
-    fn moved(&self, makers: &BTreeSet<usize>) -> BTreeMap<&str, Arc<Array>> {
-        let mut values: BTreeMap<&str, Arc<Array>> = BTreeMap::new();
+    /// The results of these nodes, beside `values` that stand for weights.
+    fn moved<'a>(
+        &'a self,
+        makers: &BTreeSet<usize>,
+        mut values: BTreeMap<&'a str, Arc<Array>>,
+    ) -> BTreeMap<&'a str, Arc<Array>> {
         for &index in makers {
             let node = &self.nodes[index];
             let known = |name: &String| match values.get(name.as_str()) {
