@@ -195,6 +195,7 @@ def halving(given):
                 row[0].append(found["epochs"])
                 row[1].append(100 * found["best"][0]["values"]["accuracy"])
                 row[2].append(accuracy(content, test_x, test_y))
+                print(seed, name, [column[-1] for column in row], file=sys.stderr, flush=True)
     table(["strategy", "epochs", "validation accuracy, %", "test accuracy, %"], (
         [f"`{name}`", f"{np.mean(epochs):.0f}", spread(best, 2), spread(test, 2)]
         for name, (epochs, best, test) in rows.items()))
