@@ -30,6 +30,7 @@ from torch import nn
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "tests" / "search")]
 from asking import Asker  # noqa: E402
+from distillation import fresh  # noqa: E402
 from pruning import (Sinter, accuracy, exported, fashion_parts, residual_network, spread, table,  # noqa: E402
                      tuning)
 
@@ -210,8 +211,8 @@ def fashion_setting(given, seed, sinter):
     about = dict(dataset=sinter.upload_data(x, y, test_x, test_y), seed=seed,
                  data={"batch_size": 64, "validation_fraction": 0.15, "preprocess": {"scale": 1}})
     torch.manual_seed(seed)
-    fresh = sinter.upload("models", exported(residual_network(2, 16, 32, 64), x.shape[1:]))
-    result, content = sinter.run("train", fresh, {"weights": "reinitialize", **tuning(8, 2e-3, 0.05)}, **about)
+    model = sinter.upload("models", fresh(residual_network(2, 16, 32, 64), x.shape[1:]))
+    result, content = sinter.run("train", model, {"weights": "reinitialize", **tuning(8, 2e-3, 0.05)}, **about)
     return result, content, about, (test_x, test_y)
 
 
