@@ -143,7 +143,6 @@ pub struct DimensionInfo {
     pub name: String,
     /// What can be chosen; left out for numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
     pub choices: Vec<Value>,
     /// The least and the largest number.
     #[serde(default, skip_serializing_if = "Option::is_none")]

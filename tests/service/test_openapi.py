@@ -136,6 +136,12 @@ def test_answers_are_as_the_document_says(server, document, digits_model, digits
     pipeline = server.run("pipeline", digits_model, digits, {"steps": [
         {"kind": "prune", "params": {"target": {"macs_ratio": 0.8}}}, {"kind": "evaluate"}]})
     evaluated = server.run("evaluate", digits_model, digits)
+    search = {"space": {"width": [0.5, 1.0], "activation": ["Elu"], "hyperparameters": {
+        "learning_rate": {"log_uniform": [1e-4, 1e-2]}, "optimizer": {"choice": ["sgd", "adamw"]}}},
+        "objectives": [{"metric": "accuracy"}, {"metric": "latency_ms"}], "trials": 4, "trial": {"epochs": 1},
+        "screening": {"proxy": "naswot", "candidates": 2}, "control": True,
+        "evaluation": {"method": "cross_validation", "folds": 2}}
+    searched = server.run("search", digits_model, digits, search)
     for path in ("/v1/models", "/v1/datasets", "/v1/jobs", "/v1/devices", "/healthz", "/readyz"):
         validate(document, path, "get", server.get(path))
     validate(document, "/v1/models/{id}", "get", server.get(f"/v1/models/{digits_model['id']}"))
@@ -143,7 +149,7 @@ def test_answers_are_as_the_document_says(server, document, digits_model, digits
     validate(document, "/v1/models/{id}", "get", made)
     validate(document, "/v1/models/{id}/layers", "get", server.get(f"/v1/models/{digits_model['id']}/layers"))
     validate(document, "/v1/datasets/{id}", "get", server.get(f"/v1/datasets/{digits['id']}"))
-    for job in (ended, failed, pipeline, evaluated):
+    for job in (ended, failed, pipeline, evaluated, searched):
         validate(document, "/v1/jobs/{id}", "get", server.get(f"/v1/jobs/{job['id']}"))
         for part in ("events", "metrics", "artifacts"):
             validate(document, f"/v1/jobs/{{id}}/{part}", "get", server.get(f"/v1/jobs/{job['id']}/{part}"))
@@ -151,6 +157,8 @@ def test_answers_are_as_the_document_says(server, document, digits_model, digits
     validate(document, "/v1/datasets", "post", server.post_dataset(DIGITS, "d"))
     body = {"kind": "prune", "model": digits_model["id"], "params": {"target": {"macs_ratio": 0.5}}}
     validate(document, "/v1/jobs", "post", server.post("/v1/jobs", json={**body, "dry_run": True}))
+    validate(document, "/v1/jobs", "post", server.post("/v1/jobs", json={
+        "kind": "search", "model": digits_model["id"], "params": search, "dry_run": True}))
     queued = server.post("/v1/jobs", json=body)
     validate(document, "/v1/jobs", "post", queued)
     validate(document, "/v1/jobs/{id}/cancel", "post", server.post(f"/v1/jobs/{queued.json()['id']}/cancel"))
