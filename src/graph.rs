@@ -245,6 +245,11 @@ impl Graph {
         })
     }
 
+    /// The weights of a node's second input: of a convolution its kernel.
+    pub fn kernel_of(&self, node: &NodeProto) -> Option<&Tensor> {
+        self.initializers.get(node.input_at(1)?)
+    }
+
     /// Weights that pruning may set to zero one by one, or whose slices are channels: the kernels
     /// of convolutions, matrix products and recurrent layers, with the index of the node that uses them first.
     pub fn kernels(&self) -> BTreeMap<&str, usize> {

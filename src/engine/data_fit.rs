@@ -1,5 +1,6 @@
 //! A job's data set, read and matched with its model.
 
+use super::problem::no_data;
 use crate::data::{self, Prepared};
 use crate::distill::closing_operators;
 use crate::graph::{Graph, feeds_for_batch, infer};
@@ -56,11 +57,7 @@ pub(super) fn prepare_further(
     pointer: &str,
 ) -> Result<Prepared, Problem> {
     let Some(input) = &inputs.dataset else {
-        return Err(Problem::new(
-            422,
-            "dataset_missing",
-            "distillation needs a data set",
-        ));
+        return Err(no_data("distillation"));
     };
     let summary = crate::graph::summarize(graph);
     let dataset = &input.summary;

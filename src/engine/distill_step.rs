@@ -6,6 +6,7 @@ use super::child::Ended;
 use super::data_fit::{pin, prepare_further};
 use super::job::Job;
 use super::journal::load_graph;
+use super::problem;
 use super::train_step::Purpose;
 use crate::data::{Prepared, Role};
 use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators};
@@ -449,7 +450,7 @@ pub(super) fn settle(
 }
 
 fn no_data() -> Problem {
-    Problem::new(422, "dataset_missing", "distillation needs a data set")
+    problem::no_data("distillation")
 }
 
 fn metrics_of(measured: &Measured, task: Task) -> Metrics {

@@ -200,12 +200,13 @@ pub(super) fn dataset(
     })
 }
 
-/// Describes the layers of a stored model.
+/// Describes the layers of a stored model as pruning finds them.
 pub(super) fn layers(model: &Path) -> Result<Message, Ended> {
     if is_safetensors(model)? {
         return Ok(Message::Layers { layers: Vec::new() });
     }
-    let graph = Graph::load(onnx::read_model(model)?)?;
+    let mut graph = Graph::load(onnx::read_model(model)?)?;
+    graph.settle_weights();
     Ok(Message::Layers {
         layers: graph::layers(&graph),
     })

@@ -123,10 +123,15 @@ impl Journal {
         found: &T,
         graph: &Graph,
     ) -> Result<(), Problem> {
+        self.graph = Some(graph.to_bytes());
+        self.note(key, found)
+    }
+
+    /// Notes that the stage `key` is finished, which left the graph of the stage before as it was.
+    pub fn note<T: Serialize>(&mut self, key: &str, found: &T) -> Result<(), Problem> {
         let value = serde_json::to_value(found).expect("what a stage finds is plain data");
         self.records.stages.push((key.to_owned(), value));
         self.records.training = None;
-        self.graph = Some(graph.to_bytes());
         if self.is_due() {
             self.save()?;
         }

@@ -86,6 +86,11 @@ impl From<PruneError> for Problem {
     }
 }
 
+/// `what` (a training, a search) can't be done without examples.
+pub(super) fn no_data(what: &str) -> Problem {
+    Problem::new(422, "dataset_missing", format!("{what} needs a data set"))
+}
+
 /// Everything but the wish to stop, which is no problem.
 pub(super) fn of_training(error: TrainError) -> Problem {
     match error {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::child::Ended;
 use super::distill_step::{Lesson, settle};
 use super::job::Job;
+use super::problem::no_data;
 use super::train_step::Purpose;
 use crate::data::{Prepared, Role};
 use crate::distill::Teacher;
@@ -18,7 +19,6 @@ use crate::graph::{Cut, Graph, cost_of_one, layers};
 use crate::prune::calibration::Calibration;
 use crate::prune::schedule::{share, target_at};
 use crate::prune::{Change, Exclusion, PruneError, asked, reconstruct, slimming};
-use crate::spec::Problem;
 use crate::spec::child::Level;
 use crate::spec::distill::Average;
 use crate::spec::evaluate::MetricName;
@@ -239,10 +239,7 @@ impl Job<'_> {
             return Ok(self.pinned(kept, graph));
         }
         let losses = &params.distill;
-        let data = self
-            .data
-            .clone()
-            .ok_or_else(|| Problem::new(422, "dataset_missing", "distillation needs a data set"))?;
+        let data = self.data.clone().ok_or_else(|| no_data("distillation"))?;
         let teacher = self.pinned(self.journal.kept(unpruned), graph.clone());
         let pointer = format!(
             "{}/distill",

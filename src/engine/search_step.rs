@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::child::Ended;
 use super::data_fit::pin;
 use super::job::Job;
+use super::problem;
 use crate::data::{Prepared, Role};
 use crate::graph::Graph;
 use crate::prune::PruneError;
@@ -31,7 +32,7 @@ use crate::spec::trial::{
     Trials,
 };
 use crate::train::{Calibrator, Loss, reinitialize};
-use candidates::{Candidates, cost_of, judged};
+use candidates::{Candidates, cost_of, judged, minimized};
 use judge::excess;
 
 /// Winners that the outcome names.
@@ -183,19 +184,17 @@ impl Job<'_> {
             loss: Loss::of_task(setup.folds[0].about.task),
             examples: SCREENED,
         };
-        let (seed, screening) = (
-            self.seed,
-            setup.params.screening.filter(|_| kind == "trial"),
-        );
+        let is_search = kind == "trial";
+        let (seed, screening) = (self.seed, setup.params.screening.filter(|_| is_search));
         let score = |point: &Point| setup.score(point, &calibrator, seed);
         let screen = screening.map(|screening| Screen {
             candidates: screening.candidates as usize,
             score: &score,
         });
         // With the same seed the control would begin with the same candidates.
-        let seed = match kind {
-            "trial" => self.seed,
-            _ => self.seed ^ CONTROL_SEED,
+        let seed = match is_search {
+            true => self.seed,
+            false => self.seed ^ CONTROL_SEED,
         };
         let mut search =
             Search::new(&setup.candidates.space, strategy, &feasible, seed).screened(screen);
@@ -203,6 +202,8 @@ impl Job<'_> {
         let mut record: Record = Vec::new();
         let mut best: Option<f64> = None;
         let mut fresh = 0;
+        // Numbers of the trials whose models are kept, since no other one beats them.
+        let mut front: Vec<u32> = Vec::new();
         while let Some(ask) = search.ask() {
             let is_new = !search.knows(&ask.point);
             if (is_new && fresh >= count) || trained(&record) >= epochs {
@@ -210,11 +211,13 @@ impl Job<'_> {
             }
             fresh += usize::from(is_new);
             let number = record.len();
-            let stage = format!("{key}/{kind}{number}");
+            // Prunings call their own stages trials.
+            let stage = format!("{key}/candidate-{kind}{number}");
+            let keeps = is_search.then(|| kept(key, number as u32));
             let leader = leader(setup, &record, ask.share);
-            let place = (key, stage.as_str(), number as u32);
             let proxy = || screening.and_then(|_| score(&ask.point));
-            let trial = self.judged_trial(place, setup, &ask, leader, &proxy)?;
+            let place = (stage.as_str(), number as u32);
+            let trial = self.judged_trial(place, keeps, setup, &ask, leader, &proxy)?;
             let told = judged(ask.point.clone(), &trial, &setup.objectives);
             if let Some(values) = &told.values {
                 let first = values[0];
@@ -229,8 +232,14 @@ impl Job<'_> {
             }
             search.tell(told);
             record.push((ask.point, trial));
-            if kind == "trial" {
-                self.keep_front(key, setup, &record);
+            if is_search {
+                let free = front_of(setup, &record);
+                // Those that it had, and the new one.
+                let held = front.iter().copied().chain([number as u32]);
+                for gone in held.filter(|number| !free.contains(number)) {
+                    self.journal.forget(&kept(key, gone));
+                }
+                front = free;
             }
         }
         if record.is_empty() && !warm.is_empty() {
@@ -281,23 +290,6 @@ impl Job<'_> {
                 record.len()
             ),
         )))
-    }
-
-    /// Keeps the models of the trials that no other one beats, and lets go of the rest.
-    fn keep_front(&mut self, key: &str, setup: &Setup, record: &Record) {
-        let front = front_of(setup, record);
-        for (_, trial) in record {
-            if !front.contains(&trial.trial) {
-                self.journal.forget(&kept(key, trial.trial));
-            }
-        }
-    }
-
-    /// The task's usual metrics and the objectives' on the test split.
-    fn test_metrics(&self, graph: &Graph, setup: &Setup) -> Result<BTreeMap<String, f64>, Ended> {
-        let objectives = setup.objectives.iter();
-        let named: Vec<MetricName> = objectives.filter_map(|o| o.metric.metric()).collect();
-        self.metrics_on(graph, Role::Test, &named)
     }
 
     /// Trains a point as the winner is.
@@ -374,7 +366,7 @@ impl Job<'_> {
                 let point = &control[first].0;
                 let key = format!("{key}/control/final");
                 let graph = self.finished(&key, "control", setup, point)?;
-                let metrics = self.test_metrics(&graph, setup)?;
+                let metrics = self.metrics_on(&graph, Role::Test, setup)?;
                 self.journal.record(&stage, &metrics, &graph)?;
                 self.check_drain()?;
                 metrics
@@ -433,7 +425,7 @@ impl Job<'_> {
         let helped = match &control {
             None => None,
             Some(control) => {
-                let own = self.test_metrics(graph, setup)?;
+                let own = self.metrics_on(graph, Role::Test, setup)?;
                 let metric = objectives[0].metric.metric().map(MetricName::as_str);
                 let pair =
                     metric.and_then(|name| Some((own.get(name)?, control.metrics.get(name)?)));
@@ -495,54 +487,40 @@ fn kept(key: &str, trial: u32) -> String {
     format!("{key}/front/{trial}/")
 }
 
+/// The trials that were judged after a training of this length, with their objectives, made small.
+fn alike(setup: &Setup, record: &Record, share: f64) -> Vec<(usize, Vec<f64>)> {
+    let all = record.iter().enumerate();
+    all.filter(|(_, (_, trial))| trial.status == TrialStatus::Judged && trial.share == share)
+        .filter_map(|(index, (_, trial))| Some((index, minimized(trial, &setup.objectives)?)))
+        .collect()
+}
+
 /// The best trial of those that were trained as long.
 fn leader<'a>(setup: &Setup, record: &'a Record, share: f64) -> Option<&'a Trial> {
-    let alike = record
-        .iter()
-        .filter(|(_, trial)| trial.status == TrialStatus::Judged && trial.share == share);
-    let first = |trial: &Trial| {
-        let values = trial.objectives(&setup.objectives)?;
-        Some(setup.objectives[0].minimized(values[0]))
-    };
-    let valued = alike.filter_map(|(_, trial)| Some((first(trial)?, trial)));
-    let best = valued.min_by(|a, b| a.0.total_cmp(&b.0));
-    best.map(|(_, trial)| trial)
+    let alike = alike(setup, record, share).into_iter();
+    let best = alike.min_by(|(_, a), (_, b)| a[0].total_cmp(&b[0]));
+    best.map(|(index, _)| &record[index].1)
+}
+
+/// The trials that were trained longest, from the best to the worst by the first objective.
+fn complete(setup: &Setup, record: &Record) -> Vec<(usize, Vec<f64>)> {
+    let judged = record.iter().map(|(_, trial)| trial);
+    let judged = judged.filter(|trial| trial.status == TrialStatus::Judged);
+    let longest = judged.map(|trial| trial.share).fold(0.0, f64::max);
+    let mut complete = alike(setup, record, longest);
+    complete.sort_by(|(_, a), (_, b)| a[0].total_cmp(&b[0]));
+    complete
 }
 
 /// Indices of the trials that were trained longest, from the best to the worst by the first objective.
 fn best_first(setup: &Setup, record: &Record) -> Vec<usize> {
-    let longest = complete(setup, record);
-    let mut order: Vec<(usize, f64)> = longest
-        .into_iter()
-        .map(|(index, values)| (index, values[0]))
-        .collect();
-    order.sort_by(|a, b| a.1.total_cmp(&b.1));
-    order.into_iter().map(|(index, _)| index).collect()
-}
-
-/// The trials that were trained longest, with their objectives, made small.
-fn complete(setup: &Setup, record: &Record) -> Vec<(usize, Vec<f64>)> {
-    let counting = || {
-        record
-            .iter()
-            .filter(|(_, trial)| trial.status == TrialStatus::Judged)
-    };
-    let longest = counting().map(|(_, trial)| trial.share).fold(0.0, f64::max);
-    let all = record.iter().enumerate();
-    all.filter(|(_, (_, trial))| trial.status == TrialStatus::Judged && trial.share == longest)
-        .filter_map(|(index, (point, trial))| {
-            Some((
-                index,
-                judged(point.clone(), trial, &setup.objectives).values?,
-            ))
-        })
-        .collect()
+    let complete = complete(setup, record).into_iter();
+    complete.map(|(index, _)| index).collect()
 }
 
 /// Numbers of the trials that no other one beats in every objective, from the best by the first one.
 fn front_of(setup: &Setup, record: &Record) -> Vec<u32> {
     let mut complete = complete(setup, record);
-    complete.sort_by(|a, b| a.1[0].total_cmp(&b.1[0]));
     if setup.objectives.len() == 1 {
         complete.truncate(1);
     }
@@ -550,9 +528,8 @@ fn front_of(setup: &Setup, record: &Record) -> Vec<u32> {
         .iter()
         .map(|(_, values)| values.as_slice())
         .collect();
-    let ranks = front::ranks(&values);
-    let free = complete.iter().zip(ranks).filter(|(_, rank)| *rank == 0);
-    free.map(|((index, _), _)| record[*index].1.trial).collect()
+    let free = front::free(&values).into_iter();
+    free.map(|at| record[complete[at].0].1.trial).collect()
 }
 
 /// What the front covers, each objective by its range over the trials.
@@ -649,7 +626,7 @@ fn empty_space() -> Ended {
 }
 
 fn no_data() -> Problem {
-    Problem::new(422, "dataset_missing", "a search needs a data set")
+    problem::no_data("a search")
 }
 
 fn of_space(error: PruneError) -> Ended {

@@ -6,11 +6,10 @@ use std::time::Instant;
 use super::child::Ended;
 use super::job::Job;
 use super::journal::Journal;
-use super::problem::of_training;
+use super::problem::{no_data, of_training};
 use super::voice::Voice;
 use crate::graph::Graph;
 use crate::prune::weight;
-use crate::spec::Problem;
 use crate::spec::child::{Message, Progress};
 use crate::spec::prune::Rigl;
 use crate::spec::train::{StartWeights, TrainParams};
@@ -56,10 +55,7 @@ impl Job<'_> {
         if let Some((kept, ())) = self.journal.recall(key) {
             return Ok(self.pinned(kept, graph));
         }
-        let data = self
-            .data
-            .as_ref()
-            .ok_or_else(|| Problem::new(422, "dataset_missing", "training needs a data set"))?;
+        let data = self.data.as_ref().ok_or_else(|| no_data("training"))?;
         let mut masks = BTreeMap::new();
         for exclusion in &self.sparse {
             masks.extend(weight::masks(&graph, exclusion));

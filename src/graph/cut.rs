@@ -6,8 +6,6 @@ use super::coupling::{Couplings, Element, Fix};
 use super::infer::InferError;
 use super::{Graph, feeds_for_batch, infer};
 use crate::onnx::Tensor;
-use crate::onnx::proto::AttributeProto;
-use crate::onnx::proto::attribute_type;
 
 /// Why a cut can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -179,14 +177,7 @@ impl Cut {
 impl Graph {
     fn set_split_sizes(&mut self, node: usize, sizes: &[i64]) {
         if self.opset < 13 {
-            let attributes = &mut self.nodes[node].attribute;
-            attributes.retain(|attribute| attribute.name.as_deref() != Some("split"));
-            attributes.push(AttributeProto {
-                name: Some("split".to_owned()),
-                r#type: Some(attribute_type::INTS),
-                ints: sizes.to_vec(),
-                ..AttributeProto::default()
-            });
+            self.nodes[node].set_ints("split", sizes.to_vec());
             return;
         }
         let name = self.unused_name(&format!("{}_split", self.nodes[node].output[0]));

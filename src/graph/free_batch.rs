@@ -128,28 +128,6 @@ mod tests {
     use super::*;
     use crate::onnx::proto::*;
 
-    fn value(name: &str, dims: &[Option<i64>]) -> ValueInfoProto {
-        let dim = dims
-            .iter()
-            .map(|&size| DimensionProto {
-                dim_value: size,
-                ..DimensionProto::default()
-            })
-            .collect();
-        let tensor = TensorType {
-            elem_type: Some(data_type::FLOAT),
-            shape: Some(TensorShapeProto { dim }),
-        };
-        ValueInfoProto {
-            name: Some(name.to_owned()),
-            r#type: Some(TypeProto {
-                tensor_type: Some(tensor),
-                ..TypeProto::default()
-            }),
-            ..ValueInfoProto::default()
-        }
-    }
-
     fn reshaping(to: Vec<i64>) -> Graph {
         let node = NodeProto {
             op_type: Some("Reshape".to_owned()),
@@ -165,8 +143,8 @@ mod tests {
             graph: Some(GraphProto {
                 node: vec![node],
                 initializer: vec![Tensor::int(vec![to.len()], to).encode("shape")],
-                input: vec![value("x", &[None, Some(4), Some(3)])],
-                output: vec![value("y", &[])],
+                input: vec![ValueInfoProto::of_floats("x", &[None, Some(4), Some(3)])],
+                output: vec![ValueInfoProto::of_floats("y", &[])],
                 ..GraphProto::default()
             }),
             ..ModelProto::default()

@@ -8,17 +8,19 @@ use super::{Family, Graph, Known, family, fold, moves};
 use crate::host::Array;
 use crate::onnx::Tensor;
 
+/// By the name of a value: the weights that it is made of.
+type Made<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
 impl Graph {
     /// Puts weights that nodes only move (cut, joined, turned) into the place where they are used, and takes
     /// those nodes out: a pruning that edits the weights of a layer must find them there. Weights that
     /// are used in several places, or of which a part is left out or used twice, stay as they are.
     pub fn settle_weights(&mut self) {
-        let settled = self.settled_weights();
+        let (makers, made) = self.made_of_weights();
+        let settled = self.settled_weights(&makers, &made);
         if settled.is_empty() {
             return;
         }
-        let (makers, _) = self.made_of_weights();
-        let makers: BTreeSet<usize> = makers.into_iter().collect();
         let mut needed: BTreeSet<String> = self.ends(&makers).map(Cow::into_owned).collect();
         needed.retain(|name| !settled.contains_key(name));
         let mut gone = BTreeSet::new();
@@ -39,13 +41,13 @@ impl Graph {
     }
 
     /// Nodes that only move weights, in order; by the name of a result the weights that it is made of.
-    fn made_of_weights(&self) -> (Vec<usize>, BTreeMap<&str, BTreeSet<&str>>) {
+    fn made_of_weights(&self) -> (BTreeSet<usize>, Made<'_>) {
         let is_weight = |name: &str| {
             let tensor = self.initializers.get(name);
             tensor.is_some_and(|tensor| tensor.floats().is_some() && !tensor.dims.is_empty())
         };
-        let mut made: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        let mut makers = Vec::new();
+        let mut made = Made::new();
+        let mut makers = BTreeSet::new();
         for (index, node) in self.nodes.iter().enumerate() {
             let known = |name: &String| {
                 name.is_empty()
@@ -67,7 +69,7 @@ impl Graph {
                 }
             }
             if !sources.is_empty() {
-                makers.push(index);
+                makers.insert(index);
                 let named = node.output.iter().filter(|name| !name.is_empty());
                 made.extend(named.map(|name| (name.as_str(), sources.clone())));
             }
@@ -93,11 +95,9 @@ impl Graph {
     }
 
     /// By the name of the value: the weights that can be put in its place.
-    fn settled_weights(&self) -> BTreeMap<String, Tensor> {
-        let (makers, made) = self.made_of_weights();
-        let makers: BTreeSet<usize> = makers.into_iter().collect();
+    fn settled_weights(&self, makers: &BTreeSet<usize>, made: &Made) -> BTreeMap<String, Tensor> {
         let mut ends: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for end in self.ends(&makers) {
+        for end in self.ends(makers) {
             if let Some((name, sources)) = made.get_key_value(&*end) {
                 for source in sources {
                     ends.entry(source).or_default().insert(name);
@@ -136,7 +136,7 @@ impl Graph {
             let own = (first..elements.len() as i64).collect();
             numbers.insert(name, Arc::new(Array::int64(tensor.dims.clone(), own)));
         }
-        let values = self.moved(&makers, numbers);
+        let values = self.moved(makers, numbers);
         let found = wanted.into_iter().filter_map(|(name, count)| {
             let array = values.get(name)?;
             let places = array.ints().ok()?;
@@ -144,16 +144,16 @@ impl Graph {
             if different.len() != count || places.len() != count {
                 return None;
             }
-            let kinds = made[name]
-                .iter()
-                .map(|source| self.initializers[*source].data_type);
-            let kinds: BTreeSet<i32> = kinds.collect();
+            let mut sources = made[name].iter().map(|source| &self.initializers[*source]);
+            let first = sources.next()?;
+            if sources.any(|source| source.data_type != first.data_type) {
+                return None;
+            }
             let kept = places.iter().map(|&place| elements[place as usize]);
-            let kept: Vec<f32> = kept.collect();
-            let mut tensor = Tensor::float(array.dims.clone(), kept.clone());
-            tensor.data_type = kinds.first().copied().filter(|_| kinds.len() == 1)?;
-            tensor.set_floats(kept);
-            Some((name.to_owned(), tensor))
+            Some((
+                name.to_owned(),
+                first.like(array.dims.clone(), kept.collect()),
+            ))
         });
         found.collect()
     }
@@ -187,25 +187,6 @@ impl Graph {
 mod tests {
     use super::*;
     use crate::onnx::proto::*;
-
-    fn value(name: &str, dims: [i64; 2]) -> ValueInfoProto {
-        let dim = dims.map(|size| DimensionProto {
-            dim_value: Some(size),
-            ..DimensionProto::default()
-        });
-        let tensor = TensorType {
-            elem_type: Some(data_type::FLOAT),
-            shape: Some(TensorShapeProto { dim: dim.to_vec() }),
-        };
-        ValueInfoProto {
-            name: Some(name.to_owned()),
-            r#type: Some(TypeProto {
-                tensor_type: Some(tensor),
-                ..TypeProto::default()
-            }),
-            ..ValueInfoProto::default()
-        }
-    }
 
     fn node(operator: &str, inputs: &[&str], output: &str, axis: Option<i64>) -> NodeProto {
         let attribute = axis.map(|axis| AttributeProto {
@@ -244,8 +225,8 @@ mod tests {
                     ints("one", vec![1]),
                     ints("two", vec![2]),
                 ],
-                input: vec![value("x", [1, 4])],
-                output: vec![value("y", [1, 3])],
+                input: vec![ValueInfoProto::of_floats("x", &[Some(1), Some(4)])],
+                output: vec![ValueInfoProto::of_floats("y", &[Some(1), Some(3)])],
                 node: nodes,
                 ..GraphProto::default()
             }),

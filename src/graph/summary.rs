@@ -70,11 +70,8 @@ fn tensor_info(value: &ValueInfoProto) -> TensorInfo {
     }
 }
 
-/// The layers of a graph as pruning finds it: every node with parameters or MACs, its cost and its group.
+/// The layers of a graph: every node with parameters or MACs, its cost and its group.
 pub fn layers(graph: &Graph) -> Vec<LayerInfo> {
-    let mut graph = graph.clone();
-    graph.settle_weights();
-    let graph = &graph;
     let total = cost_of_one(graph);
     let couplings = feeds_for_batch(graph, 2)
         .and_then(|feeds| infer(graph, &feeds))

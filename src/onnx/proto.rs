@@ -362,23 +362,51 @@ impl NodeProto {
 
     /// Sets an integer attribute, in place where the node has it already.
     pub fn set_int(&mut self, name: &str, value: i64) {
-        match self
-            .attribute
-            .iter_mut()
-            .find(|attribute| attribute.name.as_deref() == Some(name))
-        {
-            Some(attribute) => attribute.i = Some(value),
-            None => self.attribute.push(AttributeProto {
+        self.place(name, attribute_type::INT).i = Some(value);
+    }
+
+    /// Sets an attribute of integers, in place where the node has it already.
+    pub fn set_ints(&mut self, name: &str, values: Vec<i64>) {
+        self.place(name, attribute_type::INTS).ints = values;
+    }
+
+    /// The attribute of that name, a new one at the end where there is none.
+    fn place(&mut self, name: &str, kind: i32) -> &mut AttributeProto {
+        let named = |attribute: &AttributeProto| attribute.name.as_deref() == Some(name);
+        let index = self.attribute.iter().position(named).unwrap_or_else(|| {
+            self.attribute.push(AttributeProto {
                 name: Some(name.to_owned()),
-                r#type: Some(attribute_type::INT),
-                i: Some(value),
+                r#type: Some(kind),
                 ..AttributeProto::default()
-            }),
-        }
+            });
+            self.attribute.len() - 1
+        });
+        &mut self.attribute[index]
     }
 }
 
 impl ValueInfoProto {
+    /// A value of floats, with sizes that are left open.
+    #[cfg(test)]
+    pub fn of_floats(name: &str, dims: &[Option<i64>]) -> Self {
+        let dim = dims.iter().map(|&size| DimensionProto {
+            dim_value: size,
+            ..DimensionProto::default()
+        });
+        let tensor = TensorType {
+            elem_type: Some(data_type::FLOAT),
+            shape: Some(TensorShapeProto { dim: dim.collect() }),
+        };
+        Self {
+            name: Some(name.to_owned()),
+            r#type: Some(TypeProto {
+                tensor_type: Some(tensor),
+                ..TypeProto::default()
+            }),
+            ..Self::default()
+        }
+    }
+
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
     }

@@ -100,6 +100,14 @@ impl Tensor {
         self.original = None;
     }
 
+    /// Other floats of the same stored type.
+    pub fn like(&self, dims: Vec<usize>, values: Vec<f32>) -> Self {
+        let mut tensor = Self::float(dims, Vec::new());
+        tensor.data_type = self.data_type;
+        tensor.set_floats(values);
+        tensor
+    }
+
     /// The tensor with only the `kept` indices of `axis`, in their order.
     pub fn select(&self, axis: usize, kept: &[usize]) -> Self {
         let outer: usize = self.dims[..axis].iter().product();

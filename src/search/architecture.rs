@@ -180,7 +180,7 @@ impl Architecture {
     /// Of the nodes of an inverted bottleneck's inside: the channels that are expanded.
     fn bottleneck(&self, nodes: &[usize]) -> Option<usize> {
         let kernel = |node: &NodeProto| {
-            let kernel = self.graph.initializers.get(node.input_at(1)?)?;
+            let kernel = self.graph.kernel_of(node)?;
             (family(node) == Some(Family::Conv)).then(|| kernel.dims.clone())
         };
         let own = || nodes.iter().map(|&node| &self.graph.nodes[node]);
@@ -198,9 +198,7 @@ impl Architecture {
 
     /// The numbers of groups that a convolution without any can have; 1 among them.
     fn group_counts(&self, node: &NodeProto, wanted: &[u32]) -> Vec<usize> {
-        let kernel = node
-            .input_at(1)
-            .and_then(|name| self.graph.initializers.get(name));
+        let kernel = self.graph.kernel_of(node);
         let whole = family(node) == Some(Family::Conv) && node.int("group").unwrap_or(1) == 1;
         let Some(kernel) = kernel.filter(|kernel| whole && kernel.floats().is_some()) else {
             return Vec::new();
@@ -240,9 +238,7 @@ impl Architecture {
 
     /// The sizes that a convolution's kernel can have with the same output; its own among them.
     fn sizes(&self, node: &NodeProto, wanted: &[u32]) -> Vec<usize> {
-        let kernel = node
-            .input_at(1)
-            .and_then(|name| self.graph.initializers.get(name));
+        let kernel = self.graph.kernel_of(node);
         let Some(kernel) = kernel.filter(|_| family(node) == Some(Family::Conv)) else {
             return Vec::new();
         };
@@ -278,11 +274,6 @@ impl Architecture {
         sizes.into_iter().collect()
     }
 
-    /// The model that all others are made of.
-    pub fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
     /// In the order of a point's coordinates.
     pub fn dimensions(&self) -> &[Dimension] {
         &self.dimensions
@@ -312,8 +303,7 @@ impl Architecture {
                 Part::Groups { .. } => 0.0,
                 Part::Resolution { shares } => last(shares.len()),
                 Part::Kernel { node, sizes } => {
-                    let own = self.graph.nodes[*node].input_at(1);
-                    let own = own.and_then(|name| self.graph.initializers.get(name));
+                    let own = self.graph.kernel_of(&self.graph.nodes[*node]);
                     let own = own.map_or(0, |kernel| kernel.dims[2]);
                     sizes.iter().position(|&size| size == own).unwrap_or(0) as f64
                 }

@@ -1,7 +1,5 @@
 //! Changes of single nodes that keep what weights fit.
 
-use std::collections::BTreeMap;
-
 use crate::graph::Graph;
 use crate::onnx::Tensor;
 use crate::onnx::proto::{AttributeProto, NodeProto, attribute_type};
@@ -17,11 +15,7 @@ pub(super) fn bend(node: &mut NodeProto, operator: &str) {
 
 /// Cuts a kernel to its middle, or puts zeros around it, with the padding to match.
 pub(super) fn resize(graph: &mut Graph, node: usize, size: usize) {
-    let proto = &graph.nodes[node];
-    let Some(kernel) = proto
-        .input_at(1)
-        .and_then(|name| graph.initializers.get(name))
-    else {
+    let Some(kernel) = graph.kernel_of(&graph.nodes[node]) else {
         return;
     };
     let rank = kernel.dims.len() - 2;
@@ -51,14 +45,9 @@ pub(super) fn resize(graph: &mut Graph, node: usize, size: usize) {
     }
     let mut dims = kernel.dims.clone();
     dims[2..].fill(size);
-    let mut tensor = Tensor::float(dims, resized.clone());
-    tensor.data_type = kernel.data_type;
-    tensor.set_floats(resized);
-    // A kernel of its own, since another node may read the old one.
-    let name = graph.unused_name(&format!("{}_{size}", proto.input[1]));
-    graph.initializers.insert(name.clone(), tensor);
+    let tensor = kernel.like(dims, resized);
+    give_kernel(graph, node, &size.to_string(), tensor);
     let proto = &mut graph.nodes[node];
-    proto.input[1] = name;
     let dilations = proto.ints("dilations").map(<[i64]>::to_vec);
     let step = |axis: usize| dilations.as_ref().map_or(1, |all| all[axis]);
     let pads = proto.ints("pads").map(<[i64]>::to_vec);
@@ -68,32 +57,25 @@ pub(super) fn resize(graph: &mut Graph, node: usize, size: usize) {
     let padded = padded
         .map(|(side, pad)| pad + shift * step(side % rank))
         .collect();
-    let mut changed = BTreeMap::from([("kernel_shape", vec![size as i64; rank])]);
+    proto.set_ints("kernel_shape", vec![size as i64; rank]);
     if !automatic {
-        changed.insert("pads", padded);
-    }
-    for (name, ints) in changed {
-        proto
-            .attribute
-            .retain(|attribute| attribute.name.as_deref() != Some(name));
-        proto.attribute.push(AttributeProto {
-            name: Some(name.to_owned()),
-            r#type: Some(attribute_type::INTS),
-            ints,
-            ..AttributeProto::default()
-        });
+        proto.set_ints("pads", padded);
     }
     graph.drop_unused_initializers();
     graph.forget_recorded_shapes();
 }
 
+/// Gives a node a kernel of its own, since another node may read the old one.
+fn give_kernel(graph: &mut Graph, node: usize, suffix: &str, kernel: Tensor) {
+    let name = graph.unused_name(&format!("{}_{suffix}", graph.nodes[node].input[1]));
+    graph.initializers.insert(name.clone(), kernel);
+    graph.nodes[node].input[1] = name;
+}
+
 /// Splits a convolution into groups, each of which keeps the kernels between its own inputs and outputs; `false`
 /// where they can't be shared out.
 pub(super) fn regroup(graph: &mut Graph, node: usize, groups: usize) -> bool {
-    let proto = &graph.nodes[node];
-    let kernel = proto
-        .input_at(1)
-        .and_then(|name| graph.initializers.get(name));
+    let kernel = graph.kernel_of(&graph.nodes[node]);
     let Some(kernel) = kernel.filter(|kernel| kernel.dims.len() > 2) else {
         return false;
     };
@@ -113,24 +95,9 @@ pub(super) fn regroup(graph: &mut Graph, node: usize, groups: usize) -> bool {
     });
     let mut dims = kernel.dims.clone();
     dims[1] = columns;
-    let kept: Vec<f32> = kept.collect();
-    let mut tensor = Tensor::float(dims, kept.clone());
-    tensor.data_type = kernel.data_type;
-    tensor.set_floats(kept);
-    // A kernel of its own, since another node may read the old one.
-    let name = graph.unused_name(&format!("{}_groups_{groups}", proto.input[1]));
-    graph.initializers.insert(name.clone(), tensor);
-    let proto = &mut graph.nodes[node];
-    proto.input[1] = name;
-    proto
-        .attribute
-        .retain(|attribute| attribute.name.as_deref() != Some("group"));
-    proto.attribute.push(AttributeProto {
-        name: Some("group".to_owned()),
-        r#type: Some(attribute_type::INT),
-        i: Some(groups as i64),
-        ..AttributeProto::default()
-    });
+    let tensor = kernel.like(dims, kept.collect());
+    give_kernel(graph, node, &format!("groups_{groups}"), tensor);
+    graph.nodes[node].set_int("group", groups as i64);
     graph.drop_unused_initializers();
     true
 }

@@ -6,6 +6,19 @@ pub fn dominates(a: &[f64], b: &[f64]) -> bool {
     pairs().all(|(a, b)| a <= b) && pairs().any(|(a, b)| a < b)
 }
 
+/// The indices of the points that none dominates, in order.
+pub fn free(points: &[&[f64]]) -> Vec<usize> {
+    let mut free: Vec<usize> = Vec::new();
+    for (index, point) in points.iter().enumerate() {
+        if free.iter().any(|&other| dominates(points[other], point)) {
+            continue;
+        }
+        free.retain(|&other| !dominates(point, points[other]));
+        free.push(index);
+    }
+    free
+}
+
 /// For each point the front that it is in: 0 for those that none dominates, 1 for those that only points of
 /// front 0 dominate, and so on (Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II",
 /// 2002, section III-A).
@@ -16,13 +29,10 @@ pub fn ranks(points: &[&[f64]]) -> Vec<usize> {
         if left.is_empty() {
             break;
         }
-        let free = |&point: &usize| {
-            !left
-                .iter()
-                .any(|&other| dominates(points[other], points[point]))
-        };
-        let front: Vec<usize> = left.iter().copied().filter(free).collect();
-        front.iter().for_each(|&point| ranks[point] = rank);
+        let own: Vec<&[f64]> = left.iter().map(|&point| points[point]).collect();
+        for index in free(&own) {
+            ranks[left[index]] = rank;
+        }
         left.retain(|&point| ranks[point] == usize::MAX);
     }
     ranks
@@ -77,13 +87,14 @@ pub fn order(points: &[&[f64]]) -> Vec<usize> {
 pub fn hypervolume(points: &[&[f64]], reference: &[f64]) -> f64 {
     let inside = |point: &&&[f64]| point.iter().zip(reference).all(|(x, end)| x < end);
     let inside: Vec<&[f64]> = points.iter().filter(inside).copied().collect();
-    // What another point dominates adds nothing, and there are many of those.
-    let free = |(at, point): &(usize, &&[f64])| {
-        let twin = inside[..*at].contains(point);
-        !twin && !inside.iter().any(|other| dominates(other, point))
-    };
-    let free = inside.iter().enumerate().filter(free);
-    let mut inside: Vec<&[f64]> = free.map(|(_, point)| *point).collect();
+    // What another point dominates, or equals, adds nothing, and there are many of those.
+    let mut alone: Vec<&[f64]> = Vec::new();
+    for point in free(&inside).into_iter().map(|index| inside[index]) {
+        if !alone.contains(&point) {
+            alone.push(point);
+        }
+    }
+    let mut inside = alone;
     let Some(last) = reference.len().checked_sub(1) else {
         return 0.0;
     };

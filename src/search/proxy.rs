@@ -1,5 +1,7 @@
 //! Scores of a model that was not trained: what is cheap to know stands in for what training would tell.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use nalgebra::DMatrix;
 
 use super::architecture::is_activation;
@@ -44,24 +46,20 @@ pub fn score(
 
 fn synflow(graph: &Graph, calibration: &dyn Calibration) -> Result<f64, ExecError> {
     let mut positive = graph.clone();
-    let owned = |names: std::collections::BTreeSet<&str>| -> Vec<String> {
-        names.into_iter().map(str::to_owned).collect()
-    };
-    let (scales, statistics) = (owned(graph.scales()), owned(graph.running_statistics()));
+    let (scales, statistics) = (graph.scales(), graph.running_statistics());
+    let trained = graph.trainable();
+    let means: BTreeSet<&str> = (graph.nodes.iter().filter_map(|node| node.input_at(3))).collect();
     for (name, tensor) in &mut positive.initializers {
-        let Some(values) = tensor.floats().map(<[f32]>::to_vec) else {
+        let name = name.as_str();
+        let Some(values) = tensor.floats() else {
             continue;
         };
         let changed: Vec<f32> = if scales.contains(name) {
             vec![1.0; values.len()]
         } else if statistics.contains(name) {
-            // Means are 0 and variances 1; a variance is no mean, since it is never negative.
-            let is_mean = graph
-                .nodes
-                .iter()
-                .any(|node| node.input_at(3) == Some(name));
-            vec![f32::from(u8::from(!is_mean)); values.len()]
-        } else if graph.trainable().contains(name.as_str()) {
+            // Means are 0 and variances 1.
+            vec![f32::from(u8::from(!means.contains(name))); values.len()]
+        } else if trained.contains(name) {
             values.iter().map(|value| value.abs()).collect()
         } else {
             continue;
@@ -131,7 +129,7 @@ fn naswot(graph: &Graph, calibration: &dyn Calibration) -> Result<f64, ExecError
 
 fn zico(graph: &Graph, calibration: &dyn Calibration) -> Result<f64, ExecError> {
     let kernels = graph.kernels();
-    let mut sums: std::collections::BTreeMap<String, Vec<(f64, f64)>> = Default::default();
+    let mut sums: BTreeMap<String, Vec<(f64, f64)>> = Default::default();
     let batches = calibration.batch_gradients(graph, ZICO_BATCH, &mut |gradients, _| {
         for (name, gradient) in gradients {
             if !kernels.contains_key(name.as_str()) {

@@ -370,10 +370,6 @@ fn check_task_at(
                 let detail = format!("there are only {examples} examples");
                 return refused(FieldError::new("/evaluation/folds", detail));
             }
-            for (index, step) in steps.iter().enumerate() {
-                let at = format!("{pointer}/steps/{index}/params");
-                check_task_at(step, about, dataset, &at)?;
-            }
             let recipes = search
                 .recipes()
                 .map_err(|error| Problem::invalid(vec![error.under(pointer)]))?;

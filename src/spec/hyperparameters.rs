@@ -162,6 +162,8 @@ pub(super) fn escaped(name: &str) -> String {
 }
 
 impl Hyperparameters {
+    const MOST: usize = 64;
+
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
@@ -208,8 +210,6 @@ impl Hyperparameters {
         }
         faults
     }
-
-    const MOST: usize = 64;
 
     /// Names in the order of the space's dimensions.
     pub fn order(&self) -> Vec<&str> {

@@ -64,40 +64,30 @@ impl SearchSpace {
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        for (index, share) in self.width.iter().enumerate() {
-            faults.require(
-                *share > 0.0 && *share <= 1.0,
-                &format!("/width/{index}"),
-                "must be above 0 and at most 1",
-            );
+        for (name, values, most) in [
+            ("width", &self.width, 1),
+            ("expand", &self.expand, 64),
+            ("resolution", &self.resolution, 1),
+        ] {
+            for (index, value) in values.iter().enumerate() {
+                faults.require(
+                    *value > 0.0 && *value <= f64::from(most),
+                    &format!("/{name}/{index}"),
+                    format!("must be above 0 and at most {most}"),
+                );
+            }
         }
-        for (index, ratio) in self.expand.iter().enumerate() {
-            faults.require(
-                *ratio > 0.0 && *ratio <= 64.0,
-                &format!("/expand/{index}"),
-                "must be above 0 and at most 64",
-            );
-        }
-        for (index, count) in self.groups.iter().enumerate() {
-            faults.require(
-                (1..=65_536).contains(count),
-                &format!("/groups/{index}"),
-                "must be from 1 to 65536",
-            );
-        }
-        for (index, share) in self.resolution.iter().enumerate() {
-            faults.require(
-                *share > 0.0 && *share <= 1.0,
-                &format!("/resolution/{index}"),
-                "must be above 0 and at most 1",
-            );
-        }
-        for (index, size) in self.kernel.iter().enumerate() {
-            faults.require(
-                (1..=31).contains(size),
-                &format!("/kernel/{index}"),
-                "must be from 1 to 31",
-            );
+        for (name, values, most) in [
+            ("groups", &self.groups, 65_536),
+            ("kernel", &self.kernel, 31),
+        ] {
+            for (index, value) in values.iter().enumerate() {
+                faults.require(
+                    (1..=most).contains(value),
+                    &format!("/{name}/{index}"),
+                    format!("must be from 1 to {most}"),
+                );
+            }
         }
         let known: Vec<&str> = activations().collect();
         for (index, operator) in self.activation.iter().enumerate() {
@@ -488,14 +478,10 @@ impl SearchParams {
 
     fn training_faults(&self, faults: &mut Faults) {
         faults.extend_under("/trial", self.trial.faults());
-        let of_problem = |faults: &mut Faults, problem: Problem, under: &str| {
-            for error in problem.errors {
-                faults.found.push(error.under(under));
-            }
-        };
         if !self.steps.is_empty() {
             if let Err(problem) = self.pipeline(self.steps.clone()) {
-                return of_problem(faults, problem, "");
+                faults.found.extend(problem.errors);
+                return;
             }
             faults.require(
                 self.trial == Self::default().trial,

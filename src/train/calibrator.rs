@@ -8,7 +8,7 @@ use burn::backend::{AutodiffBackend, Dispatch};
 use super::Loss;
 use super::evaluate::{Programs, batch_of, feed};
 use crate::data::{Batch, Prepared, Role};
-use crate::exec::value::{Value, dims, reshape, to_host, track};
+use crate::exec::value::{Value, to_host, track};
 use crate::exec::{Device, ExecError, Mode, Parameters, Program, upload};
 use crate::graph::{Graph, feeds_for_batch};
 use crate::prune::calibration::{Calibration, Gradients, Values};
@@ -46,27 +46,8 @@ impl Calibrator<'_> {
             })
     }
 
-    /// The gradients of a batch's mean loss.
-    fn gradients_of(
-        &self,
-        graph: &Graph,
-        programs: &mut Programs,
-        parameters: &Parameters,
-        trainable: &BTreeSet<&str>,
-        batch: &Batch,
-    ) -> Result<Gradients, ExecError> {
-        let value = |logits: Value| {
-            let shape = dims(&logits);
-            let width = shape.iter().product::<usize>() / shape[0].max(1);
-            let targets = self.loss.targets(batch, width, self.device.plain());
-            let logits = reshape(logits, &[shape[0], width]);
-            self.loss.value(logits, targets)
-        };
-        self.gradients_by(graph, programs, parameters, trainable, batch, &value)
-    }
-
     /// The gradients of what `value` makes of the main output.
-    fn gradients_by(
+    fn gradients_of(
         &self,
         graph: &Graph,
         programs: &mut Programs,
@@ -113,7 +94,9 @@ impl Calibration for Calibrator<'_> {
         let trainable = graph.trainable();
         let mut count = 0;
         for batch in self.batches(graph, size) {
-            let found = self.gradients_of(graph, &mut programs, &parameters, &trainable, &batch)?;
+            let loss = |output: Value| self.loss.of_output(output, &batch, self.device.plain());
+            let found =
+                self.gradients_of(graph, &mut programs, &parameters, &trainable, &batch, &loss)?;
             each(&found, batch.count);
             count += 1;
         }
@@ -129,7 +112,7 @@ impl Calibration for Calibrator<'_> {
         }
         let trainable = graph.trainable();
         let sum = |output: Value| Dispatch::float_sum(output);
-        self.gradients_by(graph, &mut programs, &parameters, &trainable, &ones, &sum)
+        self.gradients_of(graph, &mut programs, &parameters, &trainable, &ones, &sum)
     }
 
     fn mean_gradients(&self, graph: &Graph) -> Result<Gradients, ExecError> {

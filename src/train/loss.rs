@@ -71,6 +71,14 @@ impl Loss {
         from_host(&[batch.count, outputs], elements, device)
     }
 
+    /// The mean loss of a batch by the output `[batch, …]` that a graph gave for it.
+    pub fn of_output(self, output: Value, batch: &Batch, device: &DispatchDevice) -> Value {
+        let shape = dims(&output);
+        let width = shape.iter().product::<usize>() / shape[0].max(1);
+        let targets = self.targets(batch, width, device);
+        self.value(reshape(output, &[shape[0], width]), targets)
+    }
+
     /// The mean loss of a batch: `outputs` is `[batch, …]`, `targets` as [`Loss::targets`] makes
     /// them. A value of one element.
     ///

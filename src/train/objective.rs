@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Loss;
 use super::trainer::Kept;
 use crate::data::Batch;
-use crate::exec::value::{Value, dims, reshape};
+use crate::exec::value::Value;
 use crate::exec::{Device, ExecError, Parameters};
 
 /// What one run of the graph gave.
@@ -54,10 +54,6 @@ impl Objective for Loss {
     }
 
     fn value(&self, seen: &Seen) -> Result<Value, ExecError> {
-        let shape = dims(&seen.output);
-        let width = shape.iter().product::<usize>() / shape[0].max(1);
-        let targets = self.targets(seen.batch, width, seen.device.plain());
-        let output = reshape(seen.output.clone(), &[shape[0], width]);
-        Ok(Loss::value(*self, output, targets))
+        Ok(self.of_output(seen.output.clone(), seen.batch, seen.device.plain()))
     }
 }

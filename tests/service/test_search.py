@@ -16,7 +16,7 @@ from sklearn import metrics
 from torch import nn
 
 import graph_tools
-from conftest import DIGITS_CNN, Server, assert_problem
+from conftest import DIGITS, assert_problem
 from lifecycle_tools import EVERY_EPOCH, job_children
 from test_distill import exported, perceptron, saved
 
@@ -66,7 +66,6 @@ def curves_of(server, job):
 
 
 def arrays():
-    from conftest import DIGITS
     return dict(np.load(DIGITS))
 
 

@@ -9,11 +9,7 @@ use crate::spec::prune::{PruneParams, Rewind};
 /// The name under which the journal keeps the weights to go back to.
 pub(super) fn point(key: &str) -> String {
     // The trials of one pruning share their dense training.
-    let (whole, _) = match key.rsplit_once("/trial") {
-        // A step of a search's trial is a pruning of its own.
-        Some((_, rest)) if rest.contains("/step") => (key, ""),
-        found => found.unwrap_or((key, "")),
-    };
+    let (whole, _) = key.split_once("/trial").unwrap_or((key, ""));
     format!("{whole}/rewind")
 }
 

@@ -153,14 +153,7 @@ fn chart(figure: &str, series: &[(&str, Points)]) -> String {
             value
         };
         let y = scale.y(value);
-        svg.push_str(&format!(
-            "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            y + 4.0,
-            tick_label(value, spacing)
-        ));
+        svg.push_str(&rule(y, &tick_label(value, spacing)));
     }
     let (first, last) = scale.steps;
     let below = HEIGHT - 8.0;
@@ -190,6 +183,17 @@ fn chart(figure: &str, series: &[(&str, Points)]) -> String {
     )
 }
 
+/// A line across a chart, with its label on the left.
+fn rule(y: f64, label: &str) -> String {
+    format!(
+        "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+         <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
+        WIDTH - RIGHT,
+        LEFT - 6.0,
+        y + 4.0
+    )
+}
+
 /// One figure against another: a dot for each pair, those that are marked joined by a line.
 pub(super) fn scatter(x: &str, y: &str, points: &[(f64, f64, bool)]) -> String {
     let spread = |of: &dyn Fn(&(f64, f64, bool)) -> f64| {
@@ -209,14 +213,7 @@ pub(super) fn scatter(x: &str, y: &str, points: &[(f64, f64, bool)]) -> String {
         escape(&format!("{} by {}", words(y), words(x)))
     );
     for (value, anchor) in [(low, HEIGHT - BOTTOM), (high, TOP)] {
-        svg.push_str(&format!(
-            "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{anchor:.1}\" y2=\"{anchor:.1}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            anchor + 4.0,
-            significant(value)
-        ));
+        svg.push_str(&rule(anchor, &significant(value)));
     }
     let below = HEIGHT - 8.0;
     svg.push_str(&format!(

@@ -58,11 +58,6 @@ impl<'a> Candidates<'a> {
         self.architecture.dimensions().len()
     }
 
-    /// The model that all others are made of.
-    pub fn base(&self) -> &Graph {
-        self.architecture.graph()
-    }
-
     /// The model of a point, with the weights that it has from the start.
     pub fn graph(&self, point: &Point) -> Result<Graph, PruneError> {
         self.architecture.build(&point.0[..self.shift()])
@@ -221,19 +216,20 @@ impl<'a> Candidates<'a> {
     }
 }
 
+/// The objectives of a trial, made small; `None` where it does not count or one is missing.
+pub(super) fn minimized(trial: &Trial, objectives: &[Objective]) -> Option<Vec<f64>> {
+    let values = trial.objectives(objectives).filter(|_| trial.counts())?;
+    let pairs = objectives.iter().zip(values);
+    let small = pairs.map(|(objective, value)| objective.minimized(value));
+    Some(small.collect())
+}
+
 /// A trial as the strategy sees it.
 pub(super) fn judged(point: Point, trial: &Trial, objectives: &[Objective]) -> Judged {
-    let values = trial.objectives(objectives).filter(|_| trial.counts());
-    let small = |values: Vec<f64>| {
-        let pairs = objectives.iter().zip(values);
-        pairs
-            .map(|(objective, value)| objective.minimized(value))
-            .collect()
-    };
     Judged {
         point,
         share: trial.share,
-        values: values.map(small),
+        values: minimized(trial, objectives),
     }
 }
 

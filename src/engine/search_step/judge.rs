@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::candidates::cost_of;
-use super::{Setup, kept, no_data};
+use super::{Setup, no_data};
 use crate::data::Role;
 use crate::engine::child::Ended;
 use crate::engine::job::Job;
@@ -23,10 +23,11 @@ const ENOUGH_FOLDS: usize = 2;
 
 impl Job<'_> {
     /// Judges what was asked for, as the stage `stage`, or recalls what was found; `leader` is the best so
-    /// far. A candidate that can't be trained is a failed trial and not the end of the search.
+    /// far. The model of its first fold is kept in the journal as `keeps`. A candidate that can't be trained is a failed trial and not the end of the search.
     pub(super) fn judged_trial(
         &mut self,
-        (key, stage, number): (&str, &str, u32),
+        (stage, number): (&str, u32),
+        keeps: Option<String>,
         setup: &Setup,
         ask: &Ask,
         leader: Option<&Trial>,
@@ -55,20 +56,15 @@ impl Job<'_> {
             error: None,
         };
         let chosen = setup.candidates.chosen(&ask.point);
-        let mut last = None;
         match setup.params.recipe(&chosen) {
             Err(error) => fail(&mut trial, error.detail),
             Ok(recipe) => {
                 let recipe = shortened(recipe, ask.share);
                 for fold in 0..setup.folds.len() {
                     let place = format!("{stage}/fold{fold}");
-                    let keeps =
-                        (fold == 0 && !stage.contains("/control")).then(|| kept(key, number));
+                    let keeps = keeps.as_deref().filter(|_| fold == 0);
                     match self.judged_fold(&place, keeps, setup, ask, &recipe, fold) {
-                        Ok((found, graph)) => {
-                            trial.folds.push(found);
-                            last = graph.or(last);
-                        }
+                        Ok(found) => trial.folds.push(found),
                         Err(Ended::Failed(problem)) if problem.status == 422 => {
                             fail(&mut trial, problem.detail);
                             break;
@@ -96,8 +92,7 @@ impl Job<'_> {
             // What its steps had put aside.
             self.journal.forget(&format!("{stage}/"));
         }
-        let graph = last.as_ref().unwrap_or(setup.candidates.base());
-        self.journal.record(stage, &trial, graph)?;
+        self.journal.note(stage, &trial)?;
         self.say_done(&trial);
         self.check_drain()?;
         Ok(trial)
@@ -125,19 +120,18 @@ impl Job<'_> {
         self.voice.event(level, "trial_done", text, data);
     }
 
-    /// Trains on the train split of a fold and measures its validation split; the graph comes with it where
-    /// it was trained just now. It is kept in the journal as `keeps`.
+    /// Trains on the train split of a fold and measures its validation split.
     fn judged_fold(
         &mut self,
         place: &str,
-        keeps: Option<String>,
+        keeps: Option<&str>,
         setup: &Setup,
         ask: &Ask,
         recipe: &Recipe,
         index: usize,
-    ) -> Result<(Fold, Option<Graph>), Ended> {
-        if let Some((kept, fold)) = self.journal.recall(place) {
-            return Ok((fold, kept));
+    ) -> Result<Fold, Ended> {
+        if let Some((_, fold)) = self.journal.recall(place) {
+            return Ok(fold);
         }
         // An attempt that goes on after the training must tell its part of the curves.
         let begin = format!("{place}/begin");
@@ -145,20 +139,14 @@ impl Job<'_> {
             Some((_, found)) => found,
             None => {
                 let (steps, _, seconds) = self.journal.training();
-                let graph = setup
-                    .candidates
-                    .graph(&ask.point)
-                    .map_err(super::of_space)?;
-                self.journal.record(&begin, &(steps, seconds), &graph)?;
+                self.journal.note(&begin, &(steps, seconds))?;
                 (steps, seconds)
             }
         };
         let data = setup.folds[index].clone();
         let graph = self.done_to(place, "trial", setup, &ask.point, recipe, data)?;
         let data = self.data.clone().ok_or_else(no_data)?;
-        let objectives = setup.objectives.iter();
-        let named: Vec<MetricName> = objectives.filter_map(|o| o.metric.metric()).collect();
-        let metrics = self.metrics_on(&graph, Role::Validation, &named)?;
+        let metrics = self.metrics_on(&graph, Role::Validation, setup)?;
         let mut cost = cost_of(&graph);
         let latency = ObjectiveName::LatencyMs;
         let wanted = setup.params.constraints.contains_key(&latency)
@@ -175,39 +163,41 @@ impl Job<'_> {
             .into_iter()
             .flatten()
             .filter(|(step, _)| *step > steps_before);
+        let (steps, _, seconds) = self.journal.training();
         let fold = Fold {
             metrics,
             cost,
             validation_loss: own.map(|(_, value)| *value).collect(),
-            seconds: self.journal.training().2 - seconds_before,
-            epochs: (self.journal.training().0 - steps_before).div_ceil(data.train_batches() as u64)
-                as u32,
+            seconds: seconds - seconds_before,
+            epochs: (steps - steps_before).div_ceil(data.train_batches() as u64) as u32,
         };
         if let Some(name) = keeps {
-            self.journal.keep(&name, &graph);
+            self.journal.keep(name, &graph);
         }
-        self.journal.record(place, &fold, &graph)?;
+        self.journal.note(place, &fold)?;
         self.check_drain()?;
-        Ok((fold, Some(graph)))
+        Ok(fold)
     }
-}
 
-impl Job<'_> {
-    /// The task's usual metrics and those that are named, on a split.
+    /// The task's usual metrics and those among the objectives, on a split.
     pub(super) fn metrics_on(
         &self,
         graph: &Graph,
         role: Role,
-        named: &[MetricName],
+        setup: &Setup,
     ) -> Result<BTreeMap<String, f64>, Ended> {
         let data = self.data.as_ref().ok_or_else(no_data)?;
         let task = data.about.task;
         let measured = Evaluator::new(graph, &self.device, Loss::of_task(task))
             .measure_graph(data, role)
             .map_err(Problem::from)?;
+        let named = setup
+            .objectives
+            .iter()
+            .filter_map(|objective| objective.metric.metric());
         let mut metrics = BTreeMap::new();
-        for name in MetricName::defaults(task).iter().chain(named) {
-            let value = measured.metric(*name, task);
+        for name in MetricName::defaults(task).into_iter().chain(named) {
+            let value = measured.metric(name, task);
             if !value.is_finite() {
                 let detail = format!("{} is {value} after the training", name.as_str());
                 return Err(Ended::Failed(Problem::new(422, "not_finite", detail)));
