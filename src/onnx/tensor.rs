@@ -102,8 +102,12 @@ impl Tensor {
 
     /// Other floats of the same stored type.
     pub fn like(&self, dims: Vec<usize>, values: Vec<f32>) -> Self {
-        let mut tensor = Self::float(dims, Vec::new());
-        tensor.data_type = self.data_type;
+        let mut tensor = Self {
+            data_type: self.data_type,
+            dims,
+            values: Values::Opaque,
+            original: None,
+        };
         tensor.set_floats(values);
         tensor
     }
