@@ -1,13 +1,15 @@
 """Jobs whose processes are killed, stopped, canceled and resumed."""
 
+import io
 import random
 import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from conftest import END_STATES, Server, assert_problem, run_sinter
+from conftest import DIGITS, END_STATES, Server, assert_problem, run_sinter
 from lifecycle_tools import (
     ENDLESS,
     EVERY_EPOCH,
@@ -543,10 +545,14 @@ def test_a_pipeline_killed_after_a_step_was_measured_goes_on_with_that_steps_mod
 
 def test_a_pipeline_drained_between_its_steps_publishes_what_it_trained(start_server):
     train = {"kind": "train", "params": {"epochs": 1, "weights": "reinitialize"}}
-    # Enough measuring to be stopped in the middle of it.
-    steps = [train] + [{"kind": "evaluate", "params": {}}] * 12
+    # Seconds of measuring, to be stopped in the middle of it.
+    steps = [train] + [{"kind": "evaluate", "params": {}}] * 31
     server = start_server()
-    job = submit_training(server, upload(server), {"steps": steps}, "pipeline", seed=7)
+    digits = np.load(DIGITS)
+    many = io.BytesIO()
+    np.savez(many, **{name: np.concatenate([digits[name]] * 20) for name in digits.files})
+    inputs = server.upload_model(), server.upload_dataset(many.getvalue())
+    job = submit_training(server, inputs, {"steps": steps}, "pipeline", seed=7)
 
     def measures_the_trained(seen):
         progress = seen["progress"] or {}
@@ -560,7 +566,7 @@ def test_a_pipeline_drained_between_its_steps_publishes_what_it_trained(start_se
     assert ended["status"] == "succeeded" and ended["attempt"] == 1
     result = ended["result"]
     measured = [step["after"]["metrics"] for step in result["steps"]]
-    assert measured == [result["after"]["metrics"]] * 13
+    assert measured == [result["after"]["metrics"]] * 32
     assert result["after"]["metrics"] != result["before"]["metrics"]
 
 
