@@ -16,6 +16,7 @@ pub use definition::defines;
 pub use device::{Device, DeviceError, list_devices};
 pub use kernels::work_on_this_thread;
 pub use operand::Operand;
+pub(crate) use ops::pick::pick;
 pub use program::{
     ExecError, Mode, Outcome, Output, Parameters, Program, Reach, Statistics, upload,
 };

@@ -58,6 +58,10 @@ pub enum PruneError {
     },
     #[error("the channels of the convolution `{node}` can't be shared out to {groups} groups")]
     Indivisible { node: String, groups: usize },
+    #[error("cells can't take the place of what the model computes: {0}")]
+    NoCells(String),
+    #[error("the model has more weights than candidates can share (2.1 billion)")]
+    TooManyWeights,
     #[error("nothing can be pruned: {0}")]
     NothingPrunable(String),
 }

@@ -9,6 +9,7 @@ mod optimizer;
 mod recalibrate;
 mod reinitialize;
 mod schedule;
+mod shared;
 mod trainer;
 
 pub use calibrator::Calibrator;
@@ -19,6 +20,7 @@ pub use metrics::Measured;
 pub use objective::{Objective, Seen};
 pub use recalibrate::recalibrate;
 pub use reinitialize::reinitialize;
+pub use shared::{Subnetwork, Subnetworks, Taken};
 pub use trainer::{Kept, TrainError, TrainState, Trained, Trainer};
 
 use crate::graph::Graph;

@@ -128,7 +128,9 @@ async fn check_earlier(app: &App, id: Uuid, request: &JobRequest) -> Result<(), 
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
         let (earlier, own) = (&found.request, request);
         let judging = ["trial", "steps", "evaluation"];
+        let cell = |request: &JobRequest| request.params.pointer("/space/cell").cloned();
         let alike = earlier.model == own.model
+            && cell(earlier) == cell(own)
             && earlier.dataset == own.dataset
             && earlier.data == own.data
             && judging
@@ -137,8 +139,8 @@ async fn check_earlier(app: &App, id: Uuid, request: &JobRequest) -> Result<(), 
         if alike {
             return Ok(());
         }
-        let detail = "that search had another model, data set, `data`, `trial`, `steps` or `evaluation`, so that its \
-                      trials can't be compared with those of this one";
+        let detail = "that search had another model, data set, `data`, `trial`, `steps`, `evaluation` or cell, so that \
+                      its trials can't be compared with those of this one";
         return Err(ApiError::fault("searches_differ", pointer, detail));
     }
     let detail = format!(

@@ -77,6 +77,7 @@ impl From<PruneError> for Problem {
             PruneError::Cut(_) | PruneError::Indivisible { .. } => "cut_failed",
             PruneError::NeedsData(_) => "dataset_missing",
             PruneError::Unreachable { .. } => "target_unreachable",
+            PruneError::NoCells(_) | PruneError::TooManyWeights => "unsupported",
             PruneError::NothingPrunable(_) => "nothing_prunable",
             PruneError::UnmatchedExclusion(_)
             | PruneError::UnmatchedKeep(_)

@@ -14,9 +14,11 @@ use super::child::Ended;
 use super::data_fit::pin;
 use super::job::Job;
 use super::problem;
+use super::train_step::Purpose;
 use crate::data::{Prepared, Role};
 use crate::graph::Graph;
 use crate::prune::PruneError;
+use crate::search::shared::SharedWeights;
 use crate::search::space::Point;
 use crate::search::strategy::{Judged, Screen, Search, Strategy};
 use crate::search::{front, importance, proxy};
@@ -99,21 +101,26 @@ impl Job<'_> {
         let data = self.data.clone().ok_or_else(no_data)?;
         let task = data.about.task;
         let folds = match params.evaluation {
-            Evaluation::Holdout {} => vec![data.clone()],
             Evaluation::CrossValidation { folds, .. } => data
                 .folds(folds as usize)
                 .map_err(|error| Problem::new(422, "rare_label", error.to_string()))?,
+            _ => vec![data.clone()],
         };
+        let mut candidates = Candidates::new(graph, params).map_err(of_space)?;
+        if candidates.space.dimensions.is_empty() {
+            return Err(empty_space());
+        }
+        if let Evaluation::SharedWeights { random } = params.evaluation {
+            let shared = self.shared_weights(key, &candidates, params, random as usize)?;
+            candidates.inherit(shared);
+        }
         let setup = Setup {
             params,
-            candidates: Candidates::new(graph, params).map_err(of_space)?,
+            candidates,
             objectives: params.objectives(task),
             folds,
             scores: RefCell::default(),
         };
-        if setup.candidates.space.dimensions.is_empty() {
-            return Err(empty_space());
-        }
         let warm = match &self.inputs.trials {
             None => Vec::new(),
             Some(path) => setup.candidates.warm(&earlier(path)?, &setup.objectives),
@@ -164,6 +171,37 @@ impl Job<'_> {
             self.summed_up(key, &setup, &record, &done, warm.len(), control, &graph)?;
         searched.outcome.exceeds = exceeds;
         Ok((graph, searched))
+    }
+
+    /// The model itself after a training in which candidates learned with it.
+    fn shared_weights(
+        &mut self,
+        key: &str,
+        candidates: &Candidates,
+        params: &SearchParams,
+        random: usize,
+    ) -> Result<Graph, Ended> {
+        let kept = format!("{key}/shared/");
+        if let Some(graph) = self.journal.kept(&kept) {
+            return Ok(graph);
+        }
+        let about = self.data.clone().ok_or_else(no_data)?.about;
+        let pinned = |graph: &mut Graph| pin(graph, &about);
+        let feasible = |point: &Point| candidates.is_feasible(point);
+        let architecture = candidates.architecture();
+        let shared = SharedWeights::new(architecture, &feasible, &pinned, random, self.seed);
+        let shared = shared.map_err(of_space)?;
+        let mut graph = architecture.graph().clone();
+        pinned(&mut graph);
+        let purpose = Purpose {
+            beside: Some(&shared),
+            ..Purpose::default()
+        };
+        let stage = format!("{key}/shared");
+        let trained = self.train_past(&stage, "shared", graph, &params.trial, purpose)?;
+        self.journal.keep(&kept, &trained);
+        self.journal.note(&format!("{stage}/kept"), &())?;
+        Ok(trained)
     }
 
     /// Lets a strategy choose and judges what it chooses, until so many candidates are judged or so many epochs
@@ -451,7 +489,10 @@ impl Job<'_> {
             trials: trials as u32,
             failed: failed as u32,
             warm: warm as u32,
-            epochs: trained(record),
+            epochs: match setup.params.shares_weights() {
+                true => u64::from(setup.params.trial.epochs),
+                false => trained(record),
+            },
             objectives: objectives.clone(),
             best: done
                 .iter()
@@ -655,7 +696,7 @@ pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<Se
         space_size: candidates.space.size(),
         feasible_share: fits as f64 / 100.0,
         trials,
-        epochs: u64::from(trials) * u64::from(params.folds()) * params.most_epochs(),
+        epochs: params.trainings(trials) * params.most_epochs(),
         cost: cost_of(graph),
     })
 }

@@ -13,7 +13,9 @@ use crate::prune::weight;
 use crate::spec::child::{Message, Progress};
 use crate::spec::prune::Rigl;
 use crate::spec::train::{StartWeights, TrainParams};
-use crate::train::{Loss, Objective, Observer, TrainError, TrainState, Trainer, reinitialize};
+use crate::train::{
+    Loss, Objective, Observer, Subnetworks, TrainError, TrainState, Trainer, reinitialize,
+};
 
 /// What a training is asked for beside its parameters.
 #[derive(Default)]
@@ -24,6 +26,8 @@ pub(super) struct Purpose<'a> {
     pub objective: Option<&'a dyn Objective>,
     /// How the zeros of a pruning move.
     pub rigl: Option<Rigl>,
+    /// Networks that learn along.
+    pub beside: Option<&'a dyn Subnetworks>,
 }
 
 impl Job<'_> {
@@ -51,6 +55,7 @@ impl Job<'_> {
             point,
             objective,
             rigl,
+            beside,
         } = purpose;
         if let Some((kept, ())) = self.journal.recall(key) {
             return Ok(self.pinned(kept, graph));
@@ -93,6 +98,7 @@ impl Job<'_> {
             steps_before,
             masks: &masks,
             rigl,
+            beside,
         };
         let mut watch = Watch {
             point,

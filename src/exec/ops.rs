@@ -6,7 +6,7 @@ pub(super) mod einsum;
 pub(super) mod elementwise;
 pub(super) mod linear;
 pub(super) mod normalization;
-pub(super) mod pick;
+pub(in crate::exec) mod pick;
 pub(super) mod recurrent;
 pub(super) mod reduce;
 pub(super) mod resize;

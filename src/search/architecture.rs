@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::cells::{Cells, EDGES};
 use super::edits::{bend, is_image, regroup, resize, shrink_images};
 use super::space::{Dimension, Domain, When};
 use crate::graph::blocks::Blocks;
@@ -12,7 +13,7 @@ use crate::onnx::proto::NodeProto;
 use crate::prune::removal::Removal;
 use crate::prune::{Exclusion, PruneError};
 use crate::spec::prune::{Granularity, PruneParams, Scope};
-use crate::spec::search::SearchSpace;
+use crate::spec::search::{CellOperation, CellSpace, SearchSpace};
 
 /// What one dimension changes.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ enum Part {
     Resolution { shares: Vec<f64> },
     /// What bends the results of a layer.
     Activation { node: usize, operators: Vec<String> },
+    /// What an edge of every cell does.
+    Operation { operations: Vec<CellOperation> },
 }
 
 /// A model and all that can be made of it. Every point is a graph that fits together: widths change by the
@@ -37,6 +40,8 @@ pub struct Architecture {
     graph: Graph,
     channels: Removal,
     blocks: Blocks,
+    /// What stands in the model's place.
+    cells: Option<Cells>,
     /// By group: its units from the most to the least important.
     order: Vec<Vec<usize>>,
     parts: Vec<Part>,
@@ -44,11 +49,13 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// The dimensions that `params` opens in `graph`.
-    pub fn new(graph: &Graph, params: &SearchSpace) -> Result<Self, PruneError> {
+    /// The dimensions that `params` opens in `graph`; kernels only grow where `grows`.
+    pub fn new(graph: &Graph, params: &SearchSpace, grows: bool) -> Result<Self, PruneError> {
         let mut graph = graph.clone();
         graph.settle_weights();
         let graph = &graph;
+        let cells = params.cell.as_ref().map(|cell| Cells::new(graph, cell));
+        let cells = cells.transpose()?;
         let exclusion = Exclusion::new(&params.exclude);
         let shapes = infer(graph, &feeds_for_batch(graph, 2)?)?;
         let excluded = |name: &str| exclusion.covers(name);
@@ -65,15 +72,30 @@ impl Architecture {
             graph: graph.clone(),
             channels,
             blocks,
+            cells,
             parts: Vec::new(),
             dimensions: Vec::new(),
         };
-        architecture.open(params, &excluded);
-        architecture.open_resolutions(&params.resolution);
+        match &params.cell {
+            Some(cell) => architecture.open_cells(cell),
+            None => {
+                architecture.open(params, grows, &excluded);
+                architecture.open_resolutions(&params.resolution);
+            }
+        }
         Ok(architecture)
     }
 
-    fn open(&mut self, params: &SearchSpace, excluded: &dyn Fn(&str) -> bool) {
+    fn open_cells(&mut self, cell: &CellSpace) {
+        for (from, to) in EDGES {
+            let operations = cell.operations.clone();
+            let count = operations.len();
+            let part = Part::Operation { operations };
+            self.push(format!("cell:{from}-{to}"), part, count, None);
+        }
+    }
+
+    fn open(&mut self, params: &SearchSpace, grows: bool, excluded: &dyn Fn(&str) -> bool) {
         for block in 0..self.blocks.blocks.len() {
             let add = self.graph.nodes[self.blocks.blocks[block].add].label();
             let name = format!("depth:{add}");
@@ -128,7 +150,7 @@ impl Architecture {
                 self.push(format!("groups:{label}"), part, count, when.clone());
             }
             let proto = &self.graph.nodes[node];
-            let sizes = self.sizes(proto, &params.kernel);
+            let sizes = self.sizes(proto, &params.kernel, grows);
             if sizes.len() > 1 {
                 let count = sizes.len();
                 self.push(
@@ -211,7 +233,8 @@ impl Architecture {
     }
 
     fn push(&mut self, name: String, part: Part, count: usize, when: Option<When>) {
-        let ordered = !matches!(part, Part::Activation { .. }) && count > 2;
+        let unordered = matches!(part, Part::Activation { .. } | Part::Operation { .. });
+        let ordered = !unordered && count > 2;
         self.parts.push(part);
         self.dimensions.push(Dimension {
             name,
@@ -237,7 +260,7 @@ impl Architecture {
     }
 
     /// The sizes that a convolution's kernel can have with the same output; its own among them.
-    fn sizes(&self, node: &NodeProto, wanted: &[u32]) -> Vec<usize> {
+    fn sizes(&self, node: &NodeProto, wanted: &[u32], grows: bool) -> Vec<usize> {
         let kernel = self.graph.kernel_of(node);
         let Some(kernel) = kernel.filter(|_| family(node) == Some(Family::Conv)) else {
             return Vec::new();
@@ -256,6 +279,7 @@ impl Architecture {
             let dilations = node.ints("dilations").unwrap_or(&[]);
             let step = dilations.iter().copied().max().unwrap_or(1);
             size % 2 == own % 2
+                && (grows || size <= own)
                 && match (automatic, size <= own) {
                     (true, _) => node.text("auto_pad") != Some("VALID"),
                     (false, true) => {
@@ -289,6 +313,7 @@ impl Architecture {
             Part::Groups { counts, .. } => Value::from(counts[index]),
             Part::Resolution { shares } => Value::from(shares[index]),
             Part::Activation { operators, .. } => Value::from(operators[index].clone()),
+            Part::Operation { operations } => Value::from(operations[index].as_str()),
         }
     }
 
@@ -300,7 +325,7 @@ impl Architecture {
             .map(|part| match part {
                 Part::Depth { .. } => 1.0,
                 Part::Width { counts, .. } => last(counts.len()),
-                Part::Groups { .. } => 0.0,
+                Part::Groups { .. } | Part::Operation { .. } => 0.0,
                 Part::Resolution { shares } => last(shares.len()),
                 Part::Kernel { node, sizes } => {
                     let own = self.graph.kernel_of(&self.graph.nodes[*node]);
@@ -318,8 +343,59 @@ impl Architecture {
             .collect()
     }
 
+    /// Whether anything can be built of these coordinates.
+    pub fn fits(&self, coordinates: &[Option<f64>]) -> bool {
+        self.cells.is_none() || Cells::connects(&self.operations(coordinates))
+    }
+
+    fn operations(&self, coordinates: &[Option<f64>]) -> Vec<CellOperation> {
+        let pairs = self.parts.iter().zip(coordinates);
+        pairs
+            .filter_map(|(part, coordinate)| match part {
+                Part::Operation { operations } => Some(operations[(*coordinate)? as usize]),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The model itself, with the weights that candidates get.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Gives candidates the weights of `graph`, the model itself with others.
+    pub fn inherit(&mut self, graph: Graph) {
+        self.graph = graph;
+    }
+
+    /// The point with the least of everything; activations are the model's own.
+    pub fn smallest(&self) -> Vec<Option<f64>> {
+        let pairs = self.parts.iter().zip(self.own());
+        pairs
+            .map(|(part, own)| {
+                Some(match part {
+                    Part::Groups { counts, .. } => counts.len() as f64 - 1.0,
+                    Part::Activation { .. } => own,
+                    _ => 0.0,
+                })
+            })
+            .collect()
+    }
+
     /// The graph of a point, with the model's weights where they fit.
     pub fn build(&self, coordinates: &[Option<f64>]) -> Result<Graph, PruneError> {
+        self.build_of(&self.graph, coordinates)
+    }
+
+    /// The same of a model that differs from it in its weights alone.
+    pub(super) fn build_of(
+        &self,
+        graph: &Graph,
+        coordinates: &[Option<f64>],
+    ) -> Result<Graph, PruneError> {
+        if let Some(cells) = &self.cells {
+            return cells.network(graph, &self.operations(coordinates));
+        }
         let chosen = || {
             let pairs = self.parts.iter().zip(coordinates);
             pairs.filter_map(|(part, coordinate)| Some((part, (*coordinate)? as usize)))
@@ -338,8 +414,8 @@ impl Architecture {
             }
         }
         let mut graph = match units.is_empty() {
-            true => self.graph.clone(),
-            false => self.channels.without(&self.graph, &units)?.0,
+            true => graph.clone(),
+            false => self.channels.without(graph, &units)?.0,
         };
         // Kernels and nodes keep their places until blocks leave.
         for (part, index) in chosen() {

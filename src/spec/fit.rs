@@ -12,7 +12,6 @@ use super::distill::{DistillLossName, DistillParams, LossTerm};
 use super::job::{DataOptions, Layout, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
-use super::search::Evaluation;
 use super::train::TrainParams;
 
 /// How one stored array becomes one input of the model.
@@ -359,9 +358,9 @@ fn check_task_at(
             if let Err(error) = search.check_objectives(task) {
                 return refused(error);
             }
-            let selects = search.evaluation == Evaluation::Holdout {};
+            let selects = search.folds() == 1;
             if selects && about.splits.validation == 0 {
-                let detail = "holdout judges by validation examples: raise data.validation_fraction, or ask \
+                let detail = "without folds validation examples judge: raise data.validation_fraction, or ask \
                               for cross_validation";
                 return refused(FieldError::new("/evaluation", detail));
             }

@@ -392,8 +392,12 @@ impl Params {
                 let last = search
                     .finish(&[])
                     .map_or(0, |recipe| recipe.steps.iter().map(Self::epochs).sum());
-                let trials = u64::from(search.trials) * u64::from(search.folds());
-                (search.most_epochs() * trials + last) * (1 + u64::from(search.control))
+                let trials = search.most_epochs() * search.trainings(search.trials);
+                match (search.control, search.shares_weights()) {
+                    (false, _) => trials + last,
+                    (true, false) => 2 * (trials + last),
+                    (true, true) => trials + 2 * last,
+                }
             }
             Self::Pipeline(steps) => steps.iter().map(Self::epochs).sum(),
         }

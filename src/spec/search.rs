@@ -17,6 +17,107 @@ use super::train::TrainParams;
 use crate::search::architecture::activations;
 use crate::search::strategy::Strategy;
 
+/// What an edge of a cell does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum CellOperation {
+    /// Nothing comes through.
+    #[serde(rename = "none")]
+    None,
+    #[serde(rename = "skip_connect")]
+    SkipConnect,
+    /// ReLU, convolution, batch normalisation.
+    #[serde(rename = "conv_1x1")]
+    Conv1x1,
+    #[serde(rename = "conv_3x3")]
+    Conv3x3,
+    #[serde(rename = "avg_pool_3x3")]
+    AvgPool3x3,
+}
+
+impl CellOperation {
+    /// Those of NAS-Bench-201.
+    const ALL: [Self; 5] = [
+        Self::None,
+        Self::SkipConnect,
+        Self::Conv1x1,
+        Self::Conv3x3,
+        Self::AvgPool3x3,
+    ];
+
+    /// The word that JSON has.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::SkipConnect => "skip_connect",
+            Self::Conv1x1 => "conv_1x1",
+            Self::Conv3x3 => "conv_3x3",
+            Self::AvgPool3x3 => "avg_pool_3x3",
+        }
+    }
+}
+
+/// What stands around the cells, and which edges they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub enum CellTemplate {
+    /// Four values, six edges between them; stages of equal cells with residual blocks between.
+    #[default]
+    #[serde(rename = "nas_bench_201")]
+    NasBench201,
+}
+
+/// Networks of one repeated cell, with fresh weights, in the place of all that the model computes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CellSpace {
+    pub template: CellTemplate,
+    /// What an edge can do.
+    pub operations: Vec<CellOperation>,
+    /// Of the first stage; each later one has twice as many.
+    pub channels: u32,
+    /// In each stage.
+    pub cells: u32,
+    pub stages: u32,
+}
+
+impl Default for CellSpace {
+    fn default() -> Self {
+        Self {
+            template: CellTemplate::default(),
+            operations: CellOperation::ALL.to_vec(),
+            channels: 16,
+            cells: 5,
+            stages: 3,
+        }
+    }
+}
+
+impl CellSpace {
+    /// Every fault, with pointers relative to this object.
+    fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        for (name, value, most) in [
+            ("/channels", self.channels, 1024),
+            ("/cells", self.cells, 64),
+            ("/stages", self.stages, 6),
+        ] {
+            let detail = format!("must be from 1 to {most}");
+            faults.require((1..=most).contains(&value), name, detail);
+        }
+        for (index, operation) in self.operations.iter().enumerate() {
+            let twice = self.operations[..index].contains(operation);
+            faults.require(!twice, &format!("/operations/{index}"), "is there twice");
+        }
+        faults.require(
+            self.operations
+                .iter()
+                .any(|operation| *operation != CellOperation::None),
+            "/operations",
+            "needs one that lets something through",
+        );
+        faults
+    }
+}
+
 /// What can change. Architectures are made of the job's model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -42,6 +143,10 @@ pub struct SearchSpace {
     /// Operators that take the place of an activation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub activation: Vec<String>,
+    /// Networks of cells that take what the model takes and give what it gives, for those who start from nothing;
+    /// stands alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellSpace>,
     /// Node names to leave alone, with `*` and `?`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
@@ -51,6 +156,10 @@ pub struct SearchSpace {
 impl SearchSpace {
     /// Whether models can differ in it.
     fn opens_models(&self) -> bool {
+        self.cell.is_some() || self.changes_the_model()
+    }
+
+    fn changes_the_model(&self) -> bool {
         self.depth
             || [&self.width, &self.expand, &self.resolution]
                 .iter()
@@ -119,6 +228,15 @@ impl SearchSpace {
                 faults.require(false, &format!("/exclude/{index}"), error.to_string());
             }
         }
+        if let Some(cell) = &self.cell {
+            faults.extend_under("/cell", cell.faults());
+            faults.require(
+                !self.changes_the_model() && self.exclude.is_empty(),
+                "/cell",
+                "takes the place of the model, of which nothing is left to change: leave out the cell, or width, depth, \
+                 expand, groups, resolution, kernel, activation and exclude",
+            );
+        }
         faults.extend_under("/hyperparameters", self.hyperparameters.faults());
         faults
     }
@@ -140,6 +258,18 @@ pub enum Evaluation {
         #[serde(default = "default_stop")]
         stop_hopeless: bool,
     },
+    /// All candidates share the model's weights, which are trained once, as `trial` says: in every step the model
+    /// itself, the smallest candidate and some at random learn (the sandwich rule). Candidates are then judged on
+    /// the validation split as they are, their running statistics taken anew.
+    SharedWeights {
+        /// Candidates at random in each step, 1 to 16.
+        #[serde(default = "default_random")]
+        random: u32,
+    },
+}
+
+fn default_random() -> u32 {
+    2
 }
 
 fn default_folds() -> u32 {
@@ -347,7 +477,7 @@ impl Default for SearchParams {
 }
 
 /// What is done to a candidate.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Recipe {
     /// The job's where `None`.
     pub batch_size: Option<u32>,
@@ -389,6 +519,33 @@ impl SearchParams {
                 "must be from 2 to 100",
             );
         }
+        if let Evaluation::SharedWeights { random } = self.evaluation {
+            faults.require(
+                (1..=16).contains(&random),
+                "/evaluation/random",
+                "must be from 1 to 16",
+            );
+            faults.require_support(
+                self.space.hyperparameters.0.is_empty(),
+                "/space/hyperparameters",
+                "the choice of hyperparameters beside shared weights, which one training makes",
+            );
+            faults.require_support(
+                self.space.cell.is_none(),
+                "/space/cell",
+                "shared weights for cells, whose networks are not cut from one model",
+            );
+            faults.require_support(
+                self.steps.is_empty(),
+                "/steps",
+                "`steps` beside shared weights, which `trial` makes",
+            );
+            faults.require_support(
+                !self.strategy.halves(),
+                "/strategy/name",
+                "a strategy of shorter trainings beside shared weights, which one training makes",
+            );
+        }
         for (index, objective) in self.objectives.iter().enumerate() {
             let earlier = &self.objectives[..index];
             faults.require(
@@ -411,7 +568,7 @@ impl SearchParams {
         faults.require(
             opens_models || !self.space.hyperparameters.0.is_empty(),
             "/space",
-            "is empty: name at least one of width, depth, expand, groups, resolution, kernel, activation and \
+            "is empty: name at least one of width, depth, expand, groups, resolution, kernel, activation, cell and \
              hyperparameters",
         );
         faults.require(
@@ -429,7 +586,7 @@ impl SearchParams {
                 opens_models,
                 "/screening",
                 "scores tell models apart, and this space has only hyperparameters: leave it out, or open \
-                 width, depth, kernel or activation",
+                 width, depth, kernel, activation or cell",
             );
         }
         let costs = self
@@ -463,12 +620,8 @@ impl SearchParams {
                  one round less, or ask for fewer rounds",
             );
         }
-        let halves = matches!(
-            self.strategy,
-            StrategyParams::SuccessiveHalving(_) | StrategyParams::Hyperband(_)
-        );
         faults.require_support(
-            !halves || self.steps.is_empty(),
+            !self.strategy.halves() || self.steps.is_empty(),
             "/strategy/name",
             "a strategy of shorter trainings beside `steps`",
         );
@@ -754,11 +907,24 @@ impl SearchParams {
         all.map(of).max().unwrap_or(0)
     }
 
-    /// Trainings of one candidate.
+    /// Times that one candidate is judged.
     pub fn folds(&self) -> u32 {
         match self.evaluation {
-            Evaluation::Holdout {} => 1,
             Evaluation::CrossValidation { folds, .. } => folds,
+            _ => 1,
+        }
+    }
+
+    /// Whether candidates share their weights.
+    pub fn shares_weights(&self) -> bool {
+        matches!(self.evaluation, Evaluation::SharedWeights { .. })
+    }
+
+    /// Trainings that judge so many candidates.
+    pub fn trainings(&self, trials: u32) -> u64 {
+        match self.shares_weights() {
+            true => 1,
+            false => u64::from(trials) * u64::from(self.folds()),
         }
     }
 }

@@ -92,6 +92,11 @@ impl Default for StrategyParams {
 }
 
 impl StrategyParams {
+    /// Whether most candidates are trained for a share of the epochs only.
+    pub fn halves(&self) -> bool {
+        matches!(self, Self::SuccessiveHalving(_) | Self::Hyperband(_))
+    }
+
     /// Every fault, with pointers relative to this object, for so many objectives.
     pub fn faults(&self, objectives: usize) -> Faults {
         let mut faults = Faults::default();

@@ -128,7 +128,7 @@ pub(crate) fn batch_of(graph: &Graph, wanted: usize) -> usize {
 
 /// The program from the graph's inputs to `tensors` and its main output, without its `closing`
 /// operators, for a batch size.
-fn compile(
+pub(super) fn compile(
     graph: &Graph,
     batch: usize,
     closing: &[&str],

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::evaluate::{Programs, feed};
 use super::optimizer::OptimizerState;
 use super::schedule;
-use super::{Evaluator, Loss, Objective, Observer, Seen};
+use super::{Evaluator, Loss, Objective, Observer, Seen, Subnetworks};
 use crate::data::{Prepared, Role, View};
 use crate::exec::operand::plain;
 use crate::exec::value::{self, dims, from_host, scalar_to_host, to_host, track};
@@ -79,6 +79,8 @@ pub struct Trainer<'a> {
     pub masks: &'a BTreeMap<String, Vec<f32>>,
     /// How the zeros of the masks move.
     pub rigl: Option<Rigl>,
+    /// Networks that learn in each step beside the graph itself, all with the same share in the loss.
+    pub beside: Option<&'a dyn Subnetworks>,
 }
 
 /// What a training gives.
@@ -157,8 +159,9 @@ impl Trainer<'_> {
                 let program = programs.of(size)?;
                 let rate = self.params.optimizer.learning_rate
                     * schedule::factor(&self.params.schedule, state.step, steps);
+                let fed = (inputs.as_slice(), size);
                 let loss = self.step(
-                    program, &mut live, &trainable, &inputs, &batch, rate, &state, steps,
+                    program, &mut live, &trainable, fed, &batch, rate, &state, steps,
                 )?;
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged {
@@ -233,7 +236,7 @@ impl Trainer<'_> {
         program: &Program,
         live: &mut Live,
         trainable: &BTreeSet<String>,
-        inputs: &[Operand],
+        fed: (&[Operand], usize),
         batch: &crate::data::Batch,
         rate: f64,
         state: &TrainState,
@@ -250,8 +253,19 @@ impl Trainer<'_> {
         let mode = Mode::Train {
             seed: self.seed ^ (self.steps_before + step + 1).wrapping_mul(0xd6e8_feb8_6659_fd93),
         };
-        let outcome = program.run(self.device, &leaves, inputs, mode)?;
-        let (loss, statistics) = self.value(outcome, batch, &leaves, progress)?;
+        let outcome = program.run(self.device, &leaves, fed.0, mode)?;
+        let (mut loss, statistics) = self.value(outcome, batch, &leaves, progress)?;
+        if let Some(beside) = self.beside {
+            let networks = beside.of_step(step);
+            let closing = self.objective.closing_operators();
+            for network in &networks {
+                let outcome = network.run(self.device, &leaves, fed, closing, mode)?;
+                let (own, _) = self.value(outcome, batch, &leaves, progress)?;
+                loss = Dispatch::float_add(loss, own);
+            }
+            let share = 1.0 / (1.0 + networks.len() as f32);
+            loss = Dispatch::float_mul_scalar(loss, share.into());
+        }
         let shown = Dispatch::inner(loss.clone());
         let mut gradients = Dispatch::backward(loss);
         live.optimizer.advance();

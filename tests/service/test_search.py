@@ -516,7 +516,7 @@ def test_a_dry_run_tells_the_space_without_training(server, network):
     ({"space": {"width": [0.5, 1]}, "constraints": {"accuracy": 0.9}}, "/params/constraints/accuracy", "macs"),
     ({"space": {"width": [0.5, 1]}, "strategy": {"name": "simulated_annealing"}}, "/params/strategy", "tpe"),
     ({"space": {"width": [0.5, 1]}, "strategy": {"name": "random"}, "control": True}, "/params/control", "random"),
-    ({"space": {"width": [0.5, 1]}, "evaluation": {"method": "shared_weights"}}, "/params/evaluation", "holdout"),
+    ({"space": {"width": [0.5, 1]}, "evaluation": {"method": "one_shot"}}, "/params/evaluation", "shared_weights"),
     ({"space": {"width": [0.5, 1]}, "evaluation": {"method": "cross_validation", "folds": 1}},
      "/params/evaluation/folds", "from 2"),
     ({"space": {"hyperparameters": {"learning_rate": {"uniform": [0.1, 0.01]}}}},

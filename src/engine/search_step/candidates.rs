@@ -28,7 +28,9 @@ pub(super) struct Candidates<'a> {
 
 impl<'a> Candidates<'a> {
     pub fn new(graph: &Graph, params: &'a SearchParams) -> Result<Self, PruneError> {
-        let architecture = Architecture::new(graph, &params.space)?;
+        // Weights around a kernel would be zeros that never learn.
+        let grows = !params.shares_weights();
+        let architecture = Architecture::new(graph, &params.space, grows)?;
         let hyperparameters = &params.space.hyperparameters;
         let mut dimensions = architecture.dimensions().to_vec();
         let shift = dimensions.len();
@@ -51,6 +53,15 @@ impl<'a> Candidates<'a> {
             feasible: RefCell::default(),
             least: RefCell::default(),
         })
+    }
+
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Gives all candidates the weights of a model that was trained for them.
+    pub fn inherit(&mut self, graph: Graph) {
+        self.architecture.inherit(graph);
     }
 
     /// How many dimensions change the model; the others are hyperparameters.
@@ -152,7 +163,7 @@ impl<'a> Candidates<'a> {
     /// Whether the model of a point meets the bounds that can be told before training.
     pub fn is_feasible(&self, point: &Point) -> bool {
         if self.bounds.is_empty() {
-            return true;
+            return self.architecture.fits(&point.0[..self.shift()]);
         }
         let model = self.model_key(point);
         if let Some(&known) = self.feasible.borrow().get(&model) {

@@ -16,7 +16,7 @@ use crate::spec::evaluate::MetricName;
 use crate::spec::job::Params;
 use crate::spec::search::{Evaluation, ObjectiveName, Recipe};
 use crate::spec::trial::{Fold, Trial, TrialCost, TrialStatus};
-use crate::train::{Evaluator, Loss, measure_latencies};
+use crate::train::{Evaluator, Loss, measure_latencies, recalibrate};
 
 /// Folds after which a trial can be ended.
 const ENOUGH_FOLDS: usize = 2;
@@ -59,7 +59,10 @@ impl Job<'_> {
         match setup.params.recipe(&chosen) {
             Err(error) => fail(&mut trial, error.detail),
             Ok(recipe) => {
-                let recipe = shortened(recipe, ask.share);
+                let recipe = match setup.params.shares_weights() {
+                    true => Recipe::default(),
+                    false => shortened(recipe, ask.share),
+                };
                 for fold in 0..setup.folds.len() {
                     let place = format!("{stage}/fold{fold}");
                     let keeps = keeps.as_deref().filter(|_| fold == 0);
@@ -144,8 +147,11 @@ impl Job<'_> {
             }
         };
         let data = setup.folds[index].clone();
-        let graph = self.done_to(place, "trial", setup, &ask.point, recipe, data)?;
+        let mut graph = self.done_to(place, "trial", setup, &ask.point, recipe, data)?;
         let data = self.data.clone().ok_or_else(no_data)?;
+        if setup.params.shares_weights() {
+            recalibrate(&mut graph, &self.device, &data).map_err(Problem::from)?;
+        }
         let metrics = self.metrics_on(&graph, Role::Validation, setup)?;
         let mut cost = cost_of(&graph);
         let latency = ObjectiveName::LatencyMs;

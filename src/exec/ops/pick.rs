@@ -57,12 +57,7 @@ fn numbered(dims: &[usize]) -> Array {
 }
 
 /// The elements of `x` at these flat indices, counted from 1; 0 stands for zero.
-pub(in crate::exec) fn pick(
-    x: Value,
-    sources: &[i64],
-    output: &[usize],
-    device: &DispatchDevice,
-) -> Value {
+pub(crate) fn pick(x: Value, sources: &[i64], output: &[usize], device: &DispatchDevice) -> Value {
     let count = dims(&x).iter().product();
     let flat = reshape(x, &[count]);
     let (flat, shift) = match sources.contains(&0) {
