@@ -202,6 +202,8 @@ def halving(given):
         for name, (epochs, best, test) in rows.items()))
 
 
+# As much training as 40 trials of two epochs are, whose models have a third of the multiply-accumulates at most.
+SHARED_EPOCHS = 16
 FASHION = {"width": [0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0], "depth": True, "kernel": [1, 3, 5]}
 
 
@@ -237,18 +239,25 @@ def fashion(given):
                     "round_to": 1, "recovery": {"reconstruct": False, "recalibrate": False}}, **about)
                 if narrow["after"]["macs"] <= whole / 3:
                     break
-            trained, content = sinter.run("train", narrow["model"], final, **dict(about, data=dict(
-                about["data"], validation_fraction=0)))
-            note("uniform width", trained["after"]["macs"] / whole, accuracy(content, test_x, test_y))
+            for name, epochs in (("uniform width", 8), ("uniform width, as long as shared weights", 8 + SHARED_EPOCHS)):
+                trained, content = sinter.run("train", narrow["model"], tuning(epochs, 2e-3, 0.05), **dict(
+                    about, data=dict(about["data"], validation_fraction=0)))
+                note(name, trained["after"]["macs"] / whole, accuracy(content, test_x, test_y))
             params = {"space": FASHION, "trials": 40, "trial": tuning(2, 2e-3, 0.05), "final": final,
-                      "constraints": {"macs": whole // 3}}
-            for name, strategy, objectives in (
-                    ("`random`", {"name": "random"}, [{"metric": "accuracy"}]),
-                    ("`tpe`", {"name": "tpe"}, [{"metric": "accuracy"}]),
-                    ("`genetic`, accuracy and MACs", {"name": "genetic", "population": 12},
-                     [{"metric": "accuracy"}, {"metric": "macs"}])):
-                found, content = sinter.run("search", model, {
-                    **params, "strategy": strategy, "objectives": objectives}, **about)
+                      "constraints": {"macs": whole // 3}, "objectives": [{"metric": "cross_entropy"}]}
+            shared = {"evaluation": {"method": "shared_weights"}, "trial": tuning(SHARED_EPOCHS, 2e-3, 0.05)}
+            genetic = {"strategy": {"name": "genetic", "population": 12},
+                       "objectives": [{"metric": "cross_entropy"}, {"metric": "macs"}]}
+            for name, more in {
+                    "`random`": {"strategy": {"name": "random"}},
+                    "`tpe`": {"strategy": {"name": "tpe"}},
+                    "`random`, shared weights": {**shared, "strategy": {"name": "random"}},
+                    "`tpe`, shared weights": {**shared, "strategy": {"name": "tpe"}},
+                    "`genetic`, shared weights, loss and MACs": {**shared, **genetic},
+            }.items():
+                if given.searches and name not in given.searches:
+                    continue
+                found, content = sinter.run("search", model, {**params, **more}, **about)
                 note(name, found["after"]["macs"] / whole, accuracy(content, test_x, test_y))
                 for entry in found["search"]["front"]:
                     served = requests.get(f"{sinter.url}/v1/models/{entry['model']}/content").content
@@ -284,6 +293,7 @@ def main():
     parser.add_argument("table", metavar="TABLE", choices=TABLES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=6_000, help="of Fashion-MNIST, to train and to select on")
+    parser.add_argument("--searches", nargs="+", help="those of fashion, by their names in the table")
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", help="the folder of Fashion-MNIST")
     given = parser.parse_args()
     os.environ.setdefault("SINTER_SEARCH", str(pathlib.Path(given.binary).parent / "examples" / "search"))

@@ -3,6 +3,7 @@
 
 mod candidates;
 mod judge;
+mod record;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +22,7 @@ use crate::prune::PruneError;
 use crate::search::shared::SharedWeights;
 use crate::search::space::Point;
 use crate::search::strategy::{Judged, Screen, Search, Strategy};
-use crate::search::{front, importance, proxy};
+use crate::search::{importance, proxy};
 use crate::spec::Problem;
 use crate::spec::child::{Level, Message};
 use crate::spec::evaluate::MetricName;
@@ -29,19 +30,14 @@ use crate::spec::job::Params;
 use crate::spec::search::{Evaluation, Objective, Recipe, SearchParams};
 use crate::spec::strategy::StrategyParams;
 use crate::spec::train::StartWeights;
-use crate::spec::trial::{
-    FrontEntry, ScreeningOutcome, SearchControl, SearchOutcome, SearchPlan, Trial, TrialStatus,
-    Trials,
-};
+use crate::spec::trial::{FrontEntry, SearchControl, SearchOutcome, SearchPlan, Trial, Trials};
 use crate::train::{Calibrator, Loss, reinitialize};
-use candidates::{Candidates, cost_of, judged, minimized};
+use candidates::{Candidates, cost_of, judged};
 use judge::excess;
+use record::{Record, best_first, foretold, front_of, leader, trained, volume};
 
 /// Winners that the outcome names.
 const BEST: usize = 10;
-
-/// Objectives of which a hypervolume is told, at most; its cost grows with every one.
-const MOST_MEASURED: usize = 4;
 
 /// What makes the control's draws others than the search's.
 const CONTROL_SEED: u64 = 0xc0a7_2017;
@@ -86,9 +82,6 @@ impl Setup<'_> {
         found
     }
 }
-
-/// Trials in the order of judging, each with its point.
-type Record = Vec<(Point, Trial)>;
 
 impl Job<'_> {
     /// Searches among what can be made of `graph`; gives the winner, trained in full.
@@ -526,122 +519,6 @@ impl Job<'_> {
 /// Where the journal has the model of a trial of the front.
 fn kept(key: &str, trial: u32) -> String {
     format!("{key}/front/{trial}/")
-}
-
-/// The trials that were judged after a training of this length, with their objectives, made small.
-fn alike(setup: &Setup, record: &Record, share: f64) -> Vec<(usize, Vec<f64>)> {
-    let all = record.iter().enumerate();
-    all.filter(|(_, (_, trial))| trial.status == TrialStatus::Judged && trial.share == share)
-        .filter_map(|(index, (_, trial))| Some((index, minimized(trial, &setup.objectives)?)))
-        .collect()
-}
-
-/// The best trial of those that were trained as long.
-fn leader<'a>(setup: &Setup, record: &'a Record, share: f64) -> Option<&'a Trial> {
-    let alike = alike(setup, record, share).into_iter();
-    let best = alike.min_by(|(_, a), (_, b)| a[0].total_cmp(&b[0]));
-    best.map(|(index, _)| &record[index].1)
-}
-
-/// The trials that were trained longest, from the best to the worst by the first objective.
-fn complete(setup: &Setup, record: &Record) -> Vec<(usize, Vec<f64>)> {
-    let judged = record.iter().map(|(_, trial)| trial);
-    let judged = judged.filter(|trial| trial.status == TrialStatus::Judged);
-    let longest = judged.map(|trial| trial.share).fold(0.0, f64::max);
-    let mut complete = alike(setup, record, longest);
-    complete.sort_by(|(_, a), (_, b)| a[0].total_cmp(&b[0]));
-    complete
-}
-
-/// Indices of the trials that were trained longest, from the best to the worst by the first objective.
-fn best_first(setup: &Setup, record: &Record) -> Vec<usize> {
-    let complete = complete(setup, record).into_iter();
-    complete.map(|(index, _)| index).collect()
-}
-
-/// Numbers of the trials that no other one beats in every objective, from the best by the first one.
-fn front_of(setup: &Setup, record: &Record) -> Vec<u32> {
-    let mut complete = complete(setup, record);
-    if setup.objectives.len() == 1 {
-        complete.truncate(1);
-    }
-    let values: Vec<&[f64]> = complete
-        .iter()
-        .map(|(_, values)| values.as_slice())
-        .collect();
-    let free = front::free(&values).into_iter();
-    free.map(|at| record[complete[at].0].1.trial).collect()
-}
-
-/// What the front covers, each objective by its range over the trials.
-fn volume(setup: &Setup, record: &Record) -> Option<f64> {
-    if !(2..=MOST_MEASURED).contains(&setup.objectives.len()) {
-        return None;
-    }
-    let complete = complete(setup, record);
-    let column = |at: usize| complete.iter().map(move |(_, values)| values[at]);
-    let ends: Vec<(f64, f64)> = (0..setup.objectives.len())
-        .map(|at| {
-            (
-                column(at).fold(f64::INFINITY, f64::min),
-                column(at).fold(f64::NEG_INFINITY, f64::max),
-            )
-        })
-        .collect();
-    let scaled: Vec<Vec<f64>> = complete
-        .iter()
-        .map(|(_, values)| {
-            let pairs = values.iter().zip(&ends);
-            pairs
-                .map(|(value, (low, high))| (value - low) / (high - low).max(f64::MIN_POSITIVE))
-                .collect()
-        })
-        .collect();
-    let points: Vec<&[f64]> = scaled.iter().map(Vec::as_slice).collect();
-    Some(front::hypervolume(&points, &vec![1.0; ends.len()]))
-}
-
-/// How scores without training agree with what training found.
-fn foretold(setup: &Setup, record: &Record) -> Option<ScreeningOutcome> {
-    let screening = setup.params.screening?;
-    let complete = complete(setup, record);
-    let better: Vec<f64> = complete.iter().map(|(_, values)| -values[0]).collect();
-    let of = |figure: &dyn Fn(&Trial) -> Option<f64>| {
-        let figures: Option<Vec<f64>> = complete
-            .iter()
-            .map(|(index, _)| figure(&record[*index].1))
-            .collect();
-        rank_correlation(&figures?, &better)
-    };
-    Some(ScreeningOutcome {
-        proxy: screening.proxy,
-        candidates: screening.candidates,
-        correlation: of(&|trial| trial.proxy),
-        parameters_correlation: of(&|trial| Some(trial.cost.as_ref()?.parameters as f64)),
-    })
-}
-
-/// Spearman's, ties by their mean rank; `None` where one side does not vary.
-fn rank_correlation(a: &[f64], b: &[f64]) -> Option<f64> {
-    let ranks = |values: &[f64]| -> Vec<f64> {
-        let below = |x: f64| values.iter().filter(|&&y| y < x).count() as f64;
-        let same = |x: f64| values.iter().filter(|&&y| y == x).count() as f64;
-        values.iter().map(|&x| below(x) + same(x) / 2.0).collect()
-    };
-    let centered = |values: Vec<f64>| -> Vec<f64> {
-        let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-        values.into_iter().map(|x| x - mean).collect()
-    };
-    let (a, b) = (centered(ranks(a)), centered(ranks(b)));
-    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
-    let sizes = (product(&a, &a) * product(&b, &b)).sqrt();
-    (sizes > 0.0).then(|| product(&a, &b) / sizes)
-}
-
-/// Epochs of all trainings.
-fn trained(record: &Record) -> u64 {
-    let folds = record.iter().flat_map(|(_, trial)| &trial.folds);
-    folds.map(|fold| u64::from(fold.epochs)).sum()
 }
 
 /// The trials of an earlier search.
