@@ -375,7 +375,7 @@ class Server:
     """Sinter's service on a folder of its own, and one model and data set in it."""
 
     def __init__(self, binary, name, module, about, threads=THREADS, batches=40):
-        self.name, self.folder = name, tempfile.TemporaryDirectory()
+        self.name, self.threads, self.folder = name, threads, tempfile.TemporaryDirectory()
         self.data = pathlib.Path(self.folder.name) / "data.npz"
         count = 64 * batches
         x = examples_of(about, count)
@@ -416,7 +416,7 @@ class Server:
 
     def train_pytorch(self):
         """The same of PyTorch, in a process of its own."""
-        script = TRAINING.format(paths=[str(ROOT / "benches"), str(ROOT / "tests/models")], threads=THREADS,
+        script = TRAINING.format(paths=[str(ROOT / "benches"), str(ROOT / "tests/models")], threads=self.threads,
                                  name=self.name, data=str(self.data))
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         return json.loads(done.stdout.splitlines()[-1])
@@ -439,10 +439,12 @@ def scaling_row(binary, *network):
     kinds = [(1, 20), (2, 20), (2, 40)]
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(Server(binary, *network, *kind)) for kind in kinds]
-        rounds = [[server.train() for server in servers] for _ in range(3)]
-    (one, _), (two, memory), (twice, twice_memory) = (medians(results) for results in zip(*rounds))
-    print(f"| {network[0]} | {one:,.0f} | {two:,.0f} | {two / one:.2f} | {twice / two:.2f} | {memory:,.0f} "
-          f"| {twice_memory:,.0f} |", flush=True)
+        rounds = [[*(server.train() for server in servers), *(server.train_pytorch() for server in servers[:2])]
+                  for _ in range(3)]
+    (one, _), (two, memory), (twice, twice_memory), (peer_one, _), (peer_two, _) = (
+        medians(results) for results in zip(*rounds))
+    print(f"| {network[0]} | {one:,.0f} | {two:,.0f} | {two / one:.2f} | {peer_two / peer_one:.2f} | {twice / two:.2f} "
+          f"| {memory:,.0f} | {twice_memory:,.0f} |", flush=True)
 
 
 def geometric_mean(values):
@@ -475,9 +477,9 @@ def main():
           (evaluation_row(forward, *network) for network in chosen("evaluation", networks())), 5)
     table("| training step, batches of 64 | Sinter, examples/s | PyTorch | ratio of times | Sinter, MiB | PyTorch, MiB |",
           (training_row(binary, *network) for network in chosen("training", networks())), 5)
-    table("| scaling | one thread, examples/s | two | two by one | twice the examples: speed by speed | MiB "
-          "| twice the examples, MiB |",
-          (scaling_row(binary, *network) for network in chosen("scaling", networks()) if network[0] == "ResNet-20"), 6)
+    table("| scaling | one thread, examples/s | two | two by one | PyTorch, two by one "
+          "| twice the examples: speed by speed | MiB | twice the examples, MiB |",
+          (scaling_row(binary, *network) for network in chosen("scaling", networks()) if network[0] == "ResNet-20"), 7)
 
 
 if __name__ == "__main__":
