@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use rand::SeedableRng;
 use uuid::Uuid;
 
 use super::child::Ended;
@@ -45,6 +46,9 @@ const CONTROL_SEED: u64 = 0xc0a7_2017;
 /// Examples that scores without training look at.
 const SCREENED: usize = 64;
 
+/// Candidates among which one must be feasible before weights are trained for all.
+const DRAWS: usize = 1000;
+
 /// What a search leaves behind, beside its winner.
 pub(super) struct Searched {
     pub outcome: SearchOutcome,
@@ -59,6 +63,8 @@ struct Setup<'a> {
     candidates: Candidates<'a>,
     objectives: Vec<Objective>,
     folds: Vec<Prepared>,
+    /// Of the training whose weights candidates share.
+    shared_epochs: Option<u64>,
     /// By model.
     scores: RefCell<HashMap<Vec<u64>, Option<f64>>>,
 }
@@ -73,7 +79,8 @@ impl Setup<'_> {
         }
         let found = self.candidates.graph(point).ok().and_then(|mut graph| {
             pin(&mut graph, &calibrator.data.about);
-            if self.params.trial.weights == StartWeights::Reinitialize {
+            let fresh = self.params.trial.weights == StartWeights::Reinitialize;
+            if fresh && self.shared_epochs.is_none() {
                 reinitialize(&mut graph, seed);
             }
             proxy::score(proxy, &graph, calibrator).ok()
@@ -99,17 +106,21 @@ impl Job<'_> {
                 .map_err(|error| Problem::new(422, "rare_label", error.to_string()))?,
             _ => vec![data.clone()],
         };
-        let mut candidates = Candidates::new(graph, params).map_err(of_space)?;
+        let mut candidates = Candidates::new(graph, params, self.seed).map_err(of_space)?;
         if candidates.space.dimensions.is_empty() {
             return Err(empty_space());
         }
+        let mut shared_epochs = None;
         if let Evaluation::SharedWeights { random } = params.evaluation {
-            let shared = self.shared_weights(key, &candidates, params, random as usize)?;
+            let (shared, epochs) =
+                self.shared_weights(key, &candidates, params, random as usize)?;
             candidates.inherit(shared);
+            shared_epochs = Some(epochs);
         }
         let setup = Setup {
             params,
             candidates,
+            shared_epochs,
             objectives: params.objectives(task),
             folds,
             scores: RefCell::default(),
@@ -166,35 +177,51 @@ impl Job<'_> {
         Ok((graph, searched))
     }
 
-    /// The model itself after a training in which candidates learned with it.
+    /// The model itself after a training in which candidates learned with it, and its epochs.
     fn shared_weights(
         &mut self,
         key: &str,
         candidates: &Candidates,
         params: &SearchParams,
         random: usize,
-    ) -> Result<Graph, Ended> {
-        let kept = format!("{key}/shared/");
-        if let Some(graph) = self.journal.kept(&kept) {
-            return Ok(graph);
+    ) -> Result<(Graph, u64), Ended> {
+        let data = self.data.clone().ok_or_else(no_data)?;
+        let (stage, kept) = (format!("{key}/shared"), format!("{key}/shared/"));
+        let known = self.journal.recall(&format!("{stage}/kept"));
+        if let (Some(mut graph), Some((_, epochs))) = (self.journal.kept(&kept), known) {
+            pin(&mut graph, &data.about);
+            return Ok((graph, epochs));
         }
-        let about = self.data.clone().ok_or_else(no_data)?.about;
-        let pinned = |graph: &mut Graph| pin(graph, &about);
-        let feasible = |point: &Point| candidates.is_feasible(point);
+        let feasible = |point: &Point| candidates.meets_bounds(point);
+        let mut draws = rand_chacha::ChaCha8Rng::seed_from_u64(self.seed);
+        let mut points = (0..DRAWS).map(|_| candidates.space.sample(&mut draws));
+        if !points.any(|point| feasible(&point)) {
+            return Err(none_feasible(candidates));
+        }
         let architecture = candidates.architecture();
-        let shared = SharedWeights::new(architecture, &feasible, &pinned, random, self.seed);
+        let shared = SharedWeights::new(architecture, &feasible, random, self.seed);
         let shared = shared.map_err(of_space)?;
-        let mut graph = architecture.graph().clone();
-        pinned(&mut graph);
         let purpose = Purpose {
             beside: Some(&shared),
             ..Purpose::default()
         };
-        let stage = format!("{key}/shared");
+        let graph = architecture.graph().clone();
+        // An attempt that goes on after the training must know where it began.
+        let begin = format!("{stage}/begin");
+        let before = match self.journal.recall(&begin) {
+            Some((_, before)) => before,
+            None => {
+                let (steps, ..) = self.journal.training();
+                self.journal.note(&begin, &steps)?;
+                steps
+            }
+        };
         let trained = self.train_past(&stage, "shared", graph, &params.trial, purpose)?;
+        let (after, ..) = self.journal.training();
+        let epochs = u64::saturating_sub(after, before).div_ceil(data.train_batches() as u64);
         self.journal.keep(&kept, &trained);
-        self.journal.note(&format!("{stage}/kept"), &())?;
-        Ok(trained)
+        self.journal.note(&format!("{stage}/kept"), &epochs)?;
+        Ok((trained, epochs))
     }
 
     /// Lets a strategy choose and judges what it chooses, until so many candidates are judged or so many epochs
@@ -279,14 +306,7 @@ impl Job<'_> {
             return Err(Ended::Failed(Problem::new(422, "nothing_new", detail)));
         }
         if record.is_empty() {
-            return Err(Ended::Failed(Problem::new(
-                422,
-                "no_feasible_candidate",
-                format!(
-                    "of the candidates that were drawn none is within the constraints: {}",
-                    setup.candidates.bounds_seen()
-                ),
-            )));
+            return Err(none_feasible(&setup.candidates));
         }
         Ok(record)
     }
@@ -405,7 +425,7 @@ impl Job<'_> {
         };
         let found = SearchControl {
             trials: control.len() as u32,
-            epochs: trained(&control),
+            epochs: setup.shared_epochs.unwrap_or_else(|| trained(&control)),
             best,
             metrics,
         };
@@ -482,10 +502,7 @@ impl Job<'_> {
             trials: trials as u32,
             failed: failed as u32,
             warm: warm as u32,
-            epochs: match setup.params.shares_weights() {
-                true => u64::from(setup.params.trial.epochs),
-                false => trained(record),
-            },
+            epochs: setup.shared_epochs.unwrap_or_else(|| trained(record)),
             objectives: objectives.clone(),
             best: done
                 .iter()
@@ -534,6 +551,13 @@ fn earlier(path: &Path) -> Result<Vec<Trial>, Problem> {
     Ok(trials.trials)
 }
 
+fn none_feasible(candidates: &Candidates) -> Ended {
+    let seen = candidates.bounds_seen();
+    let detail =
+        format!("of the candidates that were drawn none is within the constraints: {seen}");
+    Ended::Failed(Problem::new(422, "no_feasible_candidate", detail))
+}
+
 fn empty_space() -> Ended {
     Ended::Failed(Problem::new(
         422,
@@ -557,8 +581,7 @@ fn of_recipe(error: crate::spec::FieldError) -> Ended {
 
 /// What a search would do.
 pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<SearchPlan, Ended> {
-    use rand::SeedableRng;
-    let candidates = Candidates::new(graph, params).map_err(of_space)?;
+    let candidates = Candidates::new(graph, params, seed).map_err(of_space)?;
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let fits = (0..100)
         .filter(|_| candidates.is_feasible(&candidates.space.sample(&mut random)))

@@ -49,12 +49,21 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// The dimensions that `params` opens in `graph`; kernels only grow where `grows`.
-    pub fn new(graph: &Graph, params: &SearchSpace, grows: bool) -> Result<Self, PruneError> {
+    /// The dimensions that `params` opens in `graph`; kernels only grow where `grows`. Networks of cells begin with
+    /// weights that follow from `seed`.
+    pub fn new(
+        graph: &Graph,
+        params: &SearchSpace,
+        grows: bool,
+        seed: u64,
+    ) -> Result<Self, PruneError> {
         let mut graph = graph.clone();
         graph.settle_weights();
         let graph = &graph;
-        let cells = params.cell.as_ref().map(|cell| Cells::new(graph, cell));
+        let cells = params
+            .cell
+            .as_ref()
+            .map(|cell| Cells::new(graph, cell, seed));
         let cells = cells.transpose()?;
         let exclusion = Exclusion::new(&params.exclude);
         let shapes = infer(graph, &feeds_for_batch(graph, 2)?)?;
@@ -368,13 +377,14 @@ impl Architecture {
         self.graph = graph;
     }
 
-    /// The point with the least of everything; activations are the model's own.
-    pub fn smallest(&self) -> Vec<Option<f64>> {
+    /// The point with the least of everything, with the most groups of each convolution where `grouped`; activations
+    /// are the model's own.
+    pub fn smallest(&self, grouped: bool) -> Vec<Option<f64>> {
         let pairs = self.parts.iter().zip(self.own());
         pairs
             .map(|(part, own)| {
                 Some(match part {
-                    Part::Groups { counts, .. } => counts.len() as f64 - 1.0,
+                    Part::Groups { counts, .. } if grouped => counts.len() as f64 - 1.0,
                     Part::Activation { .. } => own,
                     _ => 0.0,
                 })

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::graph::{Graph, feeds_for_batch, infer};
 use crate::onnx::Tensor;
-use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::{NodeProto, ValueInfoProto, data_type};
 use crate::prune::PruneError;
 use crate::spec::search::{CellOperation, CellSpace};
 use crate::train::reinitialize;
@@ -30,20 +30,23 @@ pub(super) struct Cells {
     axes: usize,
     outputs: usize,
     space: CellSpace,
+    /// What the weights follow from.
+    seed: u64,
 }
 
 impl Cells {
     /// Cells in the place of all that `graph` computes.
-    pub fn new(graph: &Graph, space: &CellSpace) -> Result<Self, PruneError> {
+    pub fn new(graph: &Graph, space: &CellSpace, seed: u64) -> Result<Self, PruneError> {
         let refuse = |why: &str| Err(PruneError::NoCells(why.to_owned()));
         let ([input], [output]) = (graph.inputs.as_slice(), graph.outputs.as_slice()) else {
             return refuse("it has several inputs or outputs");
         };
-        let is_float = |kind: Option<i32>| kind.is_some_and(crate::host::is_float);
-        let kind =
-            |about: &crate::onnx::proto::ValueInfoProto| about.tensor().map(|(kind, _)| kind);
-        if !is_float(kind(input)) || !is_float(kind(output)) {
-            return refuse("its input or output is not of floats");
+        let of_floats = |about: &ValueInfoProto| {
+            let tensor = about.tensor();
+            tensor.is_some_and(|(kind, _)| kind == data_type::FLOAT)
+        };
+        if !of_floats(input) || !of_floats(output) {
+            return refuse("its input or output is not of 32-bit floats");
         }
         let feeds = feeds_for_batch(graph, 2)?;
         let shapes = infer(graph, &feeds)?;
@@ -56,6 +59,7 @@ impl Cells {
                     axes: places.len(),
                     outputs,
                     space: space.clone(),
+                    seed,
                 })
             }
             (_, Some([_, _])) => {
@@ -135,18 +139,18 @@ impl Cells {
         value = build.node("Flatten", "flatten", &[&value]);
         let kernel = build.weight("classifier/weight", vec![self.outputs, channels], 0.0);
         let bias = build.weight("classifier/bias", vec![self.outputs], 0.0);
-        build.node("Gemm", "classifier", &[&value, &kernel, &bias]);
+        let logits = build.node("Gemm", "classifier", &[&value, &kernel, &bias]);
         build.last().set_int("transB", 1);
         let output = model.outputs[0].label().to_owned();
         match closing {
             None => build.last().output = vec![output],
             Some(closing) => {
                 let mut closing = closing.clone();
-                closing.input = vec!["classifier".to_owned()];
+                closing.input = vec![logits];
                 graph.nodes.push(closing);
             }
         }
-        reinitialize(&mut graph, 0);
+        reinitialize(&mut graph, self.seed);
         Ok(graph)
     }
 }
@@ -165,22 +169,34 @@ impl Build<'_> {
             .expect("a network begins with a convolution")
     }
 
+    /// The name, or one like it where the model's input or output has it.
+    fn free(&self, name: &str) -> String {
+        let mut name = name.to_owned();
+        let ends = || self.graph.inputs.iter().chain(&self.graph.outputs);
+        while ends().any(|end| end.label() == name) {
+            name.push('_');
+        }
+        name
+    }
+
     fn node(&mut self, operator: &str, name: &str, inputs: &[&str]) -> String {
+        let name = self.free(name);
         self.graph.nodes.push(NodeProto {
             op_type: Some(operator.to_owned()),
-            name: Some(name.to_owned()),
+            name: Some(name.clone()),
             input: inputs.iter().map(|&input| input.to_owned()).collect(),
-            output: vec![name.to_owned()],
+            output: vec![name.clone()],
             ..NodeProto::default()
         });
-        name.to_owned()
+        name
     }
 
     fn weight(&mut self, name: &str, dims: Vec<usize>, value: f32) -> String {
         let count = dims.iter().product();
         let tensor = Tensor::float(dims, vec![value; count]);
-        self.graph.initializers.insert(name.to_owned(), tensor);
-        name.to_owned()
+        let name = self.free(name);
+        self.graph.initializers.insert(name.clone(), tensor);
+        name
     }
 
     fn normalization(&mut self, name: &str, value: &str, channels: usize) -> String {
@@ -213,13 +229,13 @@ impl Build<'_> {
         let mut dims = vec![to, from];
         dims.extend(vec![size; self.axes]);
         let kernel = self.weight(&format!("{name}/weight"), dims, 0.0);
-        self.node("Conv", name, &[value, &kernel]);
+        let result = self.node("Conv", name, &[value, &kernel]);
         let axes = self.axes;
         let conv = self.last();
         conv.set_ints("kernel_shape", vec![size as i64; axes]);
         conv.set_ints("pads", vec![size as i64 / 2; 2 * axes]);
         conv.set_ints("strides", vec![stride; axes]);
-        name.to_owned()
+        result
     }
 
     fn convolution(
@@ -237,13 +253,13 @@ impl Build<'_> {
     /// The mean of the places of a window that are there.
     fn mean(&mut self, name: &str, value: &str, size: i64, stride: i64, pads: Vec<i64>) -> String {
         let axes = self.axes;
-        self.node("AveragePool", name, &[value]);
+        let result = self.node("AveragePool", name, &[value]);
         let pool = self.last();
         pool.set_ints("kernel_shape", vec![size; axes]);
         pool.set_ints("pads", pads);
         pool.set_ints("strides", vec![stride; axes]);
         pool.set_int("count_include_pad", 0);
-        name.to_owned()
+        result
     }
 
     fn cell(

@@ -1,6 +1,7 @@
-//! Candidates that share the weights of the model they are cut from, and learn together.
+//! Candidates that share the weights of the model they are cut from, and learn together (weight sharing in a one-shot
+//! supernet).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -10,14 +11,15 @@ use rand_chacha::ChaCha8Rng;
 use super::architecture::Architecture;
 use super::space::{Point, Space};
 use crate::graph::Graph;
+use crate::onnx::Tensor;
 use crate::prune::PruneError;
 use crate::train::{Subnetwork, Subnetworks, Taken};
 
 /// Draws for one candidate that is feasible, at most.
 const DRAWS: usize = 32;
 
-/// Networks that are kept ready.
-const READY: usize = 64;
+/// Networks that are kept ready, beside the smallest.
+const READY: usize = 8;
 
 /// By the last mark of each weight: the mark before its first one, and its name.
 type Marks = BTreeMap<u32, (u32, String)>;
@@ -31,14 +33,13 @@ pub struct SharedWeights<'a> {
     architecture: &'a Architecture,
     space: Space,
     feasible: &'a dyn Fn(&Point) -> bool,
-    /// Done to the graph of every candidate.
-    pin: &'a dyn Fn(&mut Graph),
     /// Candidates at random in a step.
     random: usize,
     seed: u64,
     marked: Graph,
     marks: Marks,
     ready: RefCell<HashMap<Vec<u64>, Option<Rc<Subnetwork>>>>,
+    smallest: OnceCell<Option<Rc<Subnetwork>>>,
 }
 
 impl<'a> SharedWeights<'a> {
@@ -46,7 +47,6 @@ impl<'a> SharedWeights<'a> {
     pub fn new(
         architecture: &'a Architecture,
         feasible: &'a dyn Fn(&Point) -> bool,
-        pin: &'a dyn Fn(&mut Graph),
         random: usize,
         seed: u64,
     ) -> Result<Self, PruneError> {
@@ -57,22 +57,24 @@ impl<'a> SharedWeights<'a> {
             },
             architecture,
             feasible,
-            pin,
             random,
             seed,
             marked,
             marks,
             ready: RefCell::default(),
+            smallest: OnceCell::new(),
         })
     }
 
     fn built(&self, point: &Point) -> Result<Subnetwork, PruneError> {
         let marked = self.architecture.build_of(&self.marked, &point.0)?;
-        let mut graph = self.architecture.build(&point.0)?;
-        (self.pin)(&mut graph);
+        let graph = self.architecture.build(&point.0)?;
         let mut taken = BTreeMap::new();
         for (name, tensor) in &marked.initializers {
-            if let Some(found) = tensor.floats().and_then(|found| self.source(found)) {
+            // What is the same without marks is no weight.
+            let own = graph.initializers.get(name).and_then(Tensor::floats);
+            let marks = tensor.floats().filter(|marks| own != Some(marks));
+            if let Some(found) = marks.and_then(|marks| self.source(marks)) {
                 taken.insert(name.clone(), found);
             }
         }
@@ -95,6 +97,20 @@ impl<'a> SharedWeights<'a> {
         })
     }
 
+    /// The smallest candidate, without groups where its channels can't be shared out to as many.
+    fn smallest(&self) -> Option<Rc<Subnetwork>> {
+        let found = self.smallest.get_or_init(|| {
+            [true, false].into_iter().find_map(|grouped| {
+                // Everything is given, so nothing is drawn.
+                let mut random = ChaCha8Rng::seed_from_u64(0);
+                let least = self.architecture.smallest(grouped);
+                let point = self.space.settled(&least, &mut random);
+                self.built(&point).ok().map(Rc::new)
+            })
+        });
+        found.clone()
+    }
+
     fn network(&self, point: &Point) -> Option<Rc<Subnetwork>> {
         let mut ready = self.ready.borrow_mut();
         if ready.len() >= READY && !ready.contains_key(&point.key()) {
@@ -111,10 +127,7 @@ impl Subnetworks for SharedWeights<'_> {
     fn of_step(&self, step: u64) -> Vec<Rc<Subnetwork>> {
         let seed = self.seed ^ (step + 1).wrapping_mul(0xa076_1d64_78bd_642f);
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let smallest = self
-            .space
-            .settled(&self.architecture.smallest(), &mut random);
-        let mut networks: Vec<Rc<Subnetwork>> = self.network(&smallest).into_iter().collect();
+        let mut networks: Vec<Rc<Subnetwork>> = self.smallest().into_iter().collect();
         for _ in 0..self.random {
             let mut points = (0..DRAWS).map(|_| self.space.sample(&mut random));
             let found = points.find_map(|point| {
@@ -153,7 +166,7 @@ fn mark(graph: &Graph) -> Result<(Graph, Marks), PruneError> {
         }
         // A stored type of fewer bits would round the marks.
         let elements = (last + 1..=end).map(f32::from_bits).collect();
-        *tensor = crate::onnx::Tensor::float(tensor.dims.clone(), elements);
+        *tensor = Tensor::float(tensor.dims.clone(), elements);
         marks.insert(end, (last, name));
         last = end;
     }
@@ -181,8 +194,8 @@ mod tests {
             depth: true,
             ..SearchSpace::default()
         };
-        let architecture = Architecture::new(&graph, &space, false).expect("a space");
-        let shared = SharedWeights::new(&architecture, &|_| true, &|_| {}, 2, 0).expect("marks");
+        let architecture = Architecture::new(&graph, &space, false, 0).expect("a space");
+        let shared = SharedWeights::new(&architecture, &|_| true, 2, 0).expect("marks");
         let device = Device::cpu();
         let whole = upload(architecture.graph(), device.plain());
         let mut seen = std::collections::BTreeSet::new();

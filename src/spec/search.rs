@@ -191,6 +191,11 @@ impl SearchParams {
                 "the choice of hyperparameters beside shared weights, which one training makes",
             );
             faults.require_support(
+                self.warm_start.is_none(),
+                "/warm_start",
+                "a warm start beside shared weights, which another training made",
+            );
+            faults.require_support(
                 self.space.cell.is_none(),
                 "/space/cell",
                 "shared weights for cells, whose networks are not cut from one model",

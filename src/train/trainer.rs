@@ -244,41 +244,59 @@ impl Trainer<'_> {
     ) -> Result<f32, ExecError> {
         let step = state.step;
         let progress = step as f64 / steps.max(1) as f64;
-        let mut leaves = live.parameters.clone();
-        for name in trainable {
-            if let Some(leaf) = leaves.get_mut(name) {
-                *leaf = track(leaf.clone());
+        let tracked = || {
+            let mut leaves = live.parameters.clone();
+            for name in trainable {
+                if let Some(leaf) = leaves.get_mut(name) {
+                    *leaf = track(leaf.clone());
+                }
             }
-        }
+            leaves
+        };
         let mode = Mode::Train {
             seed: self.seed ^ (self.steps_before + step + 1).wrapping_mul(0xd6e8_feb8_6659_fd93),
         };
-        let outcome = program.run(self.device, &leaves, fed.0, mode)?;
-        let (mut loss, statistics) = self.value(outcome, batch, &leaves, progress)?;
-        if let Some(beside) = self.beside {
-            let networks = beside.of_step(step);
-            let closing = self.objective.closing_operators();
-            for network in &networks {
-                let outcome = network.run(self.device, &leaves, fed, closing, mode)?;
-                let (own, _) = self.value(outcome, batch, &leaves, progress)?;
-                loss = Dispatch::float_add(loss, own);
+        let networks = self
+            .beside
+            .map_or_else(Vec::new, |beside| beside.of_step(step));
+        let share = 1.0 / (1.0 + networks.len() as f32);
+        let mut shown = 0.0;
+        let mut gradients: BTreeMap<&String, Value> = BTreeMap::new();
+        // One network after the other, so that what one of them keeps for its gradients is gone before the next.
+        let mut learn = |leaves: Parameters, mut loss: Value| {
+            if share < 1.0 {
+                loss = Dispatch::float_mul_scalar(loss, share.into());
             }
-            let share = 1.0 / (1.0 + networks.len() as f32);
-            loss = Dispatch::float_mul_scalar(loss, share.into());
+            shown += scalar_to_host(Dispatch::inner(loss.clone()));
+            let mut found = Dispatch::backward(loss);
+            for name in trainable {
+                let leaf = leaves.get(name);
+                let gradient = leaf.and_then(|leaf| Dispatch::grad_remove(leaf, &mut found));
+                let Some(mut gradient) = gradient else {
+                    continue;
+                };
+                if let Some(before) = gradients.remove(name) {
+                    gradient = Dispatch::float_add(before, gradient);
+                }
+                gradients.insert(name, gradient);
+            }
+        };
+        let leaves = tracked();
+        let outcome = program.run(self.device, &leaves, fed.0, mode)?;
+        let (loss, statistics) = self.value(outcome, batch, &leaves, progress)?;
+        learn(leaves, loss);
+        for network in &networks {
+            let leaves = tracked();
+            let closing = self.objective.closing_operators();
+            let outcome = network.run(self.device, &leaves, fed, closing, mode)?;
+            let (loss, _) = self.value(outcome, batch, &leaves, progress)?;
+            learn(leaves, loss);
         }
-        let shown = Dispatch::inner(loss.clone());
-        let mut gradients = Dispatch::backward(loss);
         live.optimizer.advance();
         let moving = self
             .rigl
             .map_or(0.0, |rigl| rigl::share(&rigl, step, steps));
-        for name in trainable {
-            let Some(leaf) = leaves.get(name) else {
-                continue;
-            };
-            let Some(mut gradient) = Dispatch::grad_remove(leaf, &mut gradients) else {
-                continue;
-            };
+        for (name, mut gradient) in gradients {
             let factor = self.objective.gradient_factor(name, progress);
             if factor != 1.0 {
                 gradient = Dispatch::float_mul_scalar(gradient, factor.into());
@@ -311,7 +329,7 @@ impl Trainer<'_> {
                 *running = Dispatch::float_add(kept, fresh);
             }
         }
-        Ok(scalar_to_host(shown))
+        Ok(shown)
     }
 
     /// What is done to the examples of a step.

@@ -1,5 +1,6 @@
 """Searches among networks of cells; PyTorch computes what each should."""
 
+import io
 import itertools
 
 import numpy as np
@@ -135,6 +136,28 @@ def test_bad_cells_are_refused(server, digits_model, digits, space, pointer, wor
     problem = assert_problem(answer, 422)
     fault = next((each for each in problem["errors"] if each["pointer"].startswith(pointer)), None)
     assert fault and word in fault["detail"], problem
+
+
+def test_names_of_the_model_stay_its_own(server, digits):
+    file = io.BytesIO()
+    torch.onnx.export(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1)), (torch.zeros(2, 1, 8, 8),), file,
+                      dynamo=False, input_names=["stem"], output_names=["classifier"],
+                      dynamic_axes={"stem": {0: "batch"}, "classifier": {0: "batch"}})
+    model = server.upload_model(file.getvalue(), "names")
+    job = search(server, model, digits, {"space": {"cell": {"channels": 2, "cells": 1, "stages": 1}}, "trials": 2})
+    session = graph_tools.session_of(server.model_content(job["result"]["model"]))
+    assert [session.get_inputs()[0].name, session.get_outputs()[0].name] == ["stem", "classifier"]
+    assert session.run(None, {"stem": np.zeros((3, 1, 8, 8), np.float32)})[0].shape == (3, 10)
+
+
+def test_a_model_of_half_precision_says_so(server, digits):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).half()
+    file = io.BytesIO()
+    torch.onnx.export(network, (torch.zeros(2, 1, 8, 8, dtype=torch.half),), file, dynamo=False, input_names=["x"],
+                      output_names=["y"], dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}})
+    model = server.upload_model(file.getvalue(), "half")
+    job = server.wait(server.submit("search", model, digits, {"space": {"cell": {}}}, data=DATA))
+    assert job["status"] == "failed" and "32-bit" in job["error"]["detail"]
 
 
 def test_a_model_whose_input_has_no_places_says_so(server):

@@ -21,7 +21,7 @@ ADAM = {"name": "adamw", "learning_rate": 0.01}
 SHARED = {"method": "shared_weights"}
 
 
-def normalized(width=16):
+def normalized(width=16, **open_axes):
     """A residual network with batch normalisation whose parameters differ, so that the exporter ties none."""
     class Block(nn.Module):
         def __init__(self):
@@ -42,7 +42,7 @@ def normalized(width=16):
                 tensor += 0.01 * torch.rand(len(tensor))
     file = io.BytesIO()
     torch.onnx.export(network.eval(), (torch.zeros(2, 1, 8, 8),), file, dynamo=False, input_names=["x"],
-                      output_names=["y"], dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
+                      output_names=["y"], dynamic_axes={"x": {0: "batch", **open_axes.get("x", {})}, "y": {0: "batch"}},
                       training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)
     return file.getvalue()
 
@@ -88,7 +88,8 @@ def test_an_interrupted_search_by_shared_weights_ends_with_the_same_bytes(start_
     params = {"space": SPACE, "strategy": {"name": "genetic", "population": 4}, "trials": 10, "evaluation": SHARED,
               "trial": {"epochs": 8, "optimizer": ADAM}, "final": {"epochs": 3}, "control": True}
     server = start_server(env=EVERY_EPOCH)
-    model, dataset = server.upload_model(normalized(8)), server.upload_dataset()
+    # The file leaves the images' size open, which the data tell.
+    model, dataset = server.upload_model(normalized(8, x={2: "height", 3: "width"})), server.upload_dataset()
     calm = server.run("search", model, dataset, params, data=DATA)
     job = server.submit("search", model, dataset, params, data=DATA, max_attempts=9)
     for count in (2, 6, 8):
@@ -112,6 +113,7 @@ def test_an_interrupted_search_by_shared_weights_ends_with_the_same_bytes(start_
     ({"evaluation": {**SHARED, "folds": 5}}, "/params/evaluation", "folds"),
     ({"strategy": {"name": "hyperband"}, "trial": {"epochs": 9}}, "/params/strategy/name", "shorter"),
     ({"space": {"cell": {}}}, "/params/space/cell", "shared"),
+    ({"warm_start": "01890a5d-ac96-774b-bcce-b302099a8057"}, "/params/warm_start", "another training"),
     ({"steps": [{"kind": "train", "params": {}}]}, "/params/steps", "shared"),
 ])
 def test_what_shared_weights_can_not_judge_is_refused(server, network, digits, params, pointer, word):
@@ -121,6 +123,23 @@ def test_what_shared_weights_can_not_judge_is_refused(server, network, digits, p
     problem = assert_problem(answer, 422)
     fault = next((each for each in problem["errors"] if each["pointer"].startswith(pointer)), None)
     assert fault and word in fault["detail"], problem
+
+
+def test_the_winner_goes_on_from_its_part_of_weights_that_began_fresh(server, network, digits):
+    job = search(server, network, digits, {
+        "space": SPACE, "strategy": {"name": "random"}, "trials": 5, "evaluation": SHARED,
+        "trial": {"epochs": 12, "optimizer": ADAM, "weights": "reinitialize"},
+        "final": {"epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 1e-6}}})
+    result = job["result"]
+    assert result["search"]["best"][0]["values"]["accuracy"] > 0.85
+    assert result["after"]["metrics"]["accuracy"] > 0.7
+
+
+def test_nothing_is_trained_where_no_candidate_is_feasible(server, network, digits):
+    job = server.wait(server.submit("search", network, digits, {
+        "space": {"width": [0.5, 1]}, "evaluation": SHARED, "constraints": {"parameters": 1},
+        "trial": {"epochs": 5000}}, data=DATA), 60)
+    assert job["error"]["code"] == "no_feasible_candidate" and "parameters at most 1" in job["error"]["detail"]
 
 
 def test_a_dry_run_counts_one_training_and_kernels_do_not_grow(server, network):

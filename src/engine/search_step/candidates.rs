@@ -27,10 +27,10 @@ pub(super) struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    pub fn new(graph: &Graph, params: &'a SearchParams) -> Result<Self, PruneError> {
+    pub fn new(graph: &Graph, params: &'a SearchParams, seed: u64) -> Result<Self, PruneError> {
         // Weights around a kernel would be zeros that never learn.
         let grows = !params.shares_weights();
-        let architecture = Architecture::new(graph, &params.space, grows)?;
+        let architecture = Architecture::new(graph, &params.space, grows, seed)?;
         let hyperparameters = &params.space.hyperparameters;
         let mut dimensions = architecture.dimensions().to_vec();
         let shift = dimensions.len();
@@ -62,6 +62,9 @@ impl<'a> Candidates<'a> {
     /// Gives all candidates the weights of a model that was trained for them.
     pub fn inherit(&mut self, graph: Graph) {
         self.architecture.inherit(graph);
+        // Costs that depend on the weights are others now.
+        self.feasible.borrow_mut().clear();
+        self.least.borrow_mut().clear();
     }
 
     /// How many dimensions change the model; the others are hyperparameters.
@@ -162,14 +165,21 @@ impl<'a> Candidates<'a> {
 
     /// Whether the model of a point meets the bounds that can be told before training.
     pub fn is_feasible(&self, point: &Point) -> bool {
-        if self.bounds.is_empty() {
-            return self.architecture.fits(&point.0[..self.shift()]);
-        }
         let model = self.model_key(point);
         if let Some(&known) = self.feasible.borrow().get(&model) {
             return known;
         }
-        let found = self.graph(point).is_ok_and(|graph| {
+        let found = self.meets_bounds(point);
+        self.feasible.borrow_mut().insert(model, found);
+        found
+    }
+
+    /// The same, looked at anew and not kept.
+    pub fn meets_bounds(&self, point: &Point) -> bool {
+        if self.bounds.is_empty() {
+            return self.architecture.fits(&point.0[..self.shift()]);
+        }
+        self.graph(point).is_ok_and(|graph| {
             let sizes = |(name, _): &(ObjectiveName, f64)| *name == ObjectiveName::SizeBytes;
             let cost = match self.bounds.iter().any(sizes) {
                 true => cost_of(&graph),
@@ -182,9 +192,7 @@ impl<'a> Candidates<'a> {
                 *least = least.min(value);
                 value <= most
             })
-        });
-        self.feasible.borrow_mut().insert(model, found);
-        found
+        })
     }
 
     /// The bounds, each with the least that was seen, in words.

@@ -141,6 +141,10 @@ impl SearchParams {
     /// What is done to the winner, which has these hyperparameters.
     pub fn finish(&self, chosen: &[(&str, Value)]) -> Result<Recipe, FieldError> {
         let mut trial = serde_json::to_value(&self.trial).expect("parameters are plain data");
+        if self.shares_weights() {
+            // Those of the model are where the shared ones began; the winner has its part of these.
+            trial["weights"] = Value::from("keep");
+        }
         for (name, value) in self.last.iter().flatten() {
             merge(&mut trial[name.as_str()], value);
         }
