@@ -254,8 +254,13 @@ impl Job<'_> {
             true => self.seed,
             false => self.seed ^ CONTROL_SEED,
         };
-        let mut search =
-            Search::new(&setup.candidates.space, strategy, &feasible, seed).screened(screen);
+        let first = match is_search && setup.params.strategy.begins_with_the_model() {
+            true => setup.candidates.beginnings(seed),
+            false => Vec::new(),
+        };
+        let mut search = Search::new(&setup.candidates.space, strategy, &feasible, seed)
+            .screened(screen)
+            .beginning_with(first);
         warm.iter().for_each(|judged| search.tell(judged.clone()));
         let mut record: Record = Vec::new();
         let mut best: Option<f64> = None;

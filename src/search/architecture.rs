@@ -377,6 +377,24 @@ impl Architecture {
         self.graph = graph;
     }
 
+    /// The model with all its groups as wide as each other, from the widest to the narrowest: the indices of the
+    /// dimensions that are widths, and the points.
+    pub fn uniform(&self) -> (Vec<usize>, Vec<Vec<f64>>) {
+        let last = |part: &Part| match part {
+            Part::Width { counts, .. } => Some(counts.len() - 1),
+            _ => None,
+        };
+        let widths = (0..self.parts.len()).filter(|&part| last(&self.parts[part]).is_some());
+        let most = self.parts.iter().filter_map(last).max().unwrap_or(0);
+        let level = |level: usize| {
+            let scaled = |last: usize| (level as f64 / most.max(1) as f64 * last as f64).round();
+            let pairs = self.parts.iter().zip(self.own());
+            let point = pairs.map(|(part, own)| last(part).map_or(own, scaled));
+            point.collect()
+        };
+        (widths.collect(), (0..=most).rev().map(level).collect())
+    }
+
     /// The point with the least of everything, with the most groups of each convolution where `grouped`; activations
     /// are the model's own.
     pub fn smallest(&self, grouped: bool) -> Vec<Option<f64>> {

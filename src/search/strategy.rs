@@ -142,6 +142,8 @@ pub struct Search<'a> {
     strategy: Box<dyn Strategy>,
     feasible: Feasible<'a>,
     screen: Option<Screen<'a>>,
+    /// Asked for before the strategy chooses.
+    first: Vec<Point>,
     seed: u64,
     judged: Vec<Judged>,
     places: HashMap<Vec<u64>, usize>,
@@ -159,6 +161,7 @@ impl<'a> Search<'a> {
             strategy,
             feasible,
             screen: None,
+            first: Vec::new(),
             seed,
             judged: Vec::new(),
             places: HashMap::new(),
@@ -171,8 +174,17 @@ impl<'a> Search<'a> {
         self
     }
 
+    /// The same search that begins with these points, those that it does not know.
+    pub fn beginning_with(mut self, points: Vec<Point>) -> Self {
+        self.first = points;
+        self
+    }
+
     /// The next point to judge.
     pub fn ask(&mut self) -> Option<Ask> {
+        if let Some(point) = self.first.iter().find(|point| !self.knows(point)) {
+            return Some(whole(point.clone()));
+        }
         let place = (self.judged.len() as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ place);
         self.strategy.ask(&mut Sight {

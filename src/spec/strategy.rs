@@ -92,6 +92,14 @@ impl Default for StrategyParams {
 }
 
 impl StrategyParams {
+    /// Whether the model itself, narrowed alike where it must be, is tried before anything else.
+    pub fn begins_with_the_model(&self) -> bool {
+        matches!(
+            self,
+            Self::Greedy {} | Self::Genetic { .. } | Self::Tpe { .. }
+        )
+    }
+
     /// Whether most candidates are trained for a share of the epochs only.
     pub fn halves(&self) -> bool {
         matches!(self, Self::SuccessiveHalving(_) | Self::Hyperband(_))

@@ -121,6 +121,21 @@ def test_a_front_of_widths_depths_kernels_and_activations_downloads_and_runs(ser
     assert len(done) == 16 and all("config" in event["data"] for event in done)
 
 
+@pytest.mark.parametrize("strategy", ["tpe", "greedy", "genetic"])
+def test_a_search_begins_with_the_model_narrowed_alike_and_what_the_bounds_leave_beside(
+        server, network, digits, strategy):
+    asked = {"space": {"width": [0.25, 0.5, 0.75, 1.0], "depth": True}, "strategy": {"name": strategy}, "trials": 4}
+    whole = trials_of(server, search(server, network, digits, asked))["trials"][0]
+    widths = [name for name in whole["config"] if name.startswith("width:")]
+    assert all(whole["config"][name] == 8 for name in widths)
+    bounded = {**asked, "constraints": {"macs": whole["cost"]["macs"] // 2}}
+    first, second = trials_of(server, search(server, network, digits, bounded))["trials"][:2]
+    assert {first["config"][name] for name in widths} in ({4}, {6})
+    assert {second["config"][name] for name in widths} > {first["config"][widths[0]]}
+    assert first["cost"]["macs"] < second["cost"]["macs"] <= whole["cost"]["macs"] // 2
+    assert all(first["config"][name] and second["config"][name] for name in whole["config"] if name.startswith("depth:"))
+
+
 def test_bottlenecks_expand_convolutions_group_and_images_shrink(server, digits):
     class Inverted(nn.Module):
         def __init__(self):

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use crate::graph::{Graph, cost_of_one};
@@ -193,6 +195,38 @@ impl<'a> Candidates<'a> {
                 value <= most
             })
         })
+    }
+
+    /// Points to begin with: the model narrowed alike everywhere until it meets the bounds, and that one with as
+    /// many groups a step wider as the bounds allow. Dimensions that are hyperparameters are drawn.
+    pub fn beginnings(&self, seed: u64) -> Vec<Point> {
+        if self.shift() == 0 {
+            return Vec::new();
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut point = |own: &[f64]| {
+            let own: Vec<Option<f64>> = own.iter().copied().map(Some).collect();
+            self.space.settled(&own, &mut random)
+        };
+        let (widths, levels) = self.architecture.uniform();
+        let Some(mut own) = levels.into_iter().find(|own| self.is_feasible(&point(own))) else {
+            return Vec::new();
+        };
+        let mut points = vec![point(&own)];
+        for width in widths {
+            let Domain::Choice { count, .. } = self.space.dimensions[width].domain else {
+                continue;
+            };
+            own[width] += 1.0;
+            if own[width] >= count as f64 || !self.is_feasible(&point(&own)) {
+                own[width] -= 1.0;
+            }
+        }
+        let filled = point(&own);
+        if self.model_key(&filled) != self.model_key(&points[0]) {
+            points.push(filled);
+        }
+        points
     }
 
     /// The bounds, each with the least that was seen, in words.
