@@ -101,6 +101,7 @@ def test_a_front_of_widths_depths_kernels_and_activations_downloads_and_runs(ser
 
     for trial in trials:
         assert any(beats(other, trial) for other in trials) == (trial["trial"] not in front)
+    assert outcome["best"][0]["trial"] in front, "the winner is beaten by another"
     data = arrays()
     x = data["x_train"].reshape(-1, 1, 8, 8).astype(np.float32) / 16
     judged_on = trials_of(server, job)["judged_on"][0]

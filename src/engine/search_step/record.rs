@@ -1,5 +1,7 @@
 //! What the trials so far say together.
 
+use std::cmp::Ordering;
+
 use super::Setup;
 use super::candidates::minimized;
 use crate::search::front;
@@ -27,13 +29,17 @@ pub(super) fn leader<'a>(setup: &Setup, record: &'a Record, share: f64) -> Optio
     best.map(|(index, _)| &record[index].1)
 }
 
-/// The trials that were trained longest, from the best to the worst by the first objective.
+/// The trials that were trained longest, from the best to the worst by the first objective, then by the others.
 fn complete(setup: &Setup, record: &Record) -> Vec<(usize, Vec<f64>)> {
     let judged = record.iter().map(|(_, trial)| trial);
     let judged = judged.filter(|trial| trial.status == TrialStatus::Judged);
     let longest = judged.map(|trial| trial.share).fold(0.0, f64::max);
     let mut complete = alike(setup, record, longest);
-    complete.sort_by(|(_, a), (_, b)| a[0].total_cmp(&b[0]));
+    // Later objectives decide between equals, so that the first is never beaten by another.
+    complete.sort_by(|(_, a), (_, b)| {
+        let pairs = a.iter().zip(b).map(|(a, b)| a.total_cmp(b));
+        pairs.fold(Ordering::Equal, Ordering::then)
+    });
     complete
 }
 
