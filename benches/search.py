@@ -12,6 +12,7 @@ halving    Fashion-MNIST: the best of 81 whole trainings, and what successive ha
 fashion    Fashion-MNIST: width, depth and kernels of a residual network at a third of its multiply-accumulates, 40
            trials, beside uniform narrowing and random search; accuracies are ONNX Runtime's on the test split.
 proxies    Fashion-MNIST: rank correlation of scores without training with what short trainings find.
+overhead   What a search of 2,000 trials spends outside of training them.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import json
 import math
 import os
 import sys
+import time
 import pathlib
 import warnings
 
@@ -284,7 +286,36 @@ def proxies(given):
     table(["proxy", "rank correlation"], ([f"`{name}`", spread(values, 2)] for name, values in rows.items()))
 
 
-TABLES = {each.__name__: each for each in (functions, halving, fashion, proxies)}
+def overhead(given):
+    """What a search of 2,000 trials spends outside training them: a perceptron for scikit-learn's digits."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    x = x.reshape(-1, 1, 8, 8).astype(np.float32) / 16
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    with Sinter(given.binary) as sinter:
+        about = dict(dataset=sinter.upload_data(x[:1437], y[:1437], x[1437:], y[1437:]),
+                     data={"batch_size": 32, "validation_fraction": 0.2, "preprocess": {"scale": 1}})
+        model = sinter.upload("models", exported(network, (1, 8, 8)))
+        rates = {name: {"log_uniform": ends} for name, ends in
+                 {"learning_rate": [1e-4, 1e-1], "weight_decay": [1e-5, 1e-1]}.items()}
+        start = time.monotonic()
+        sinter.run("search", model, {
+            "space": {"width": [0.25, 0.5, 0.75, 1.0],
+                      "hyperparameters": {**rates, "batch_size": {"choice": [16, 32, 64]}}},
+            "strategy": {"name": "tpe"}, "trials": 2000, "trial": {"epochs": given.epochs},
+            "final": {"epochs": 1}}, **about)
+        whole = time.monotonic() - start
+        job = requests.get(f"{sinter.url}/v1/jobs").json()["data"][0]["id"]
+        trials = requests.get(f"{sinter.url}/v1/jobs/{job}/artifacts/trials.json").json()["trials"]
+    training = sum(fold["seconds"] for trial in trials for fold in trial["folds"])
+    table(["trials", "seconds", "of training", "outside, %", "outside, ms a trial"], [[
+        str(len(trials)), f"{whole:.1f}", f"{training:.1f}", f"{100 * (1 - training / whole):.2f}",
+        f"{1000 * (whole - training) / len(trials):.2f}"]])
+
+
+TABLES = {each.__name__: each for each in (functions, halving, fashion, proxies, overhead)}
 
 
 def main():
@@ -293,6 +324,7 @@ def main():
     parser.add_argument("table", metavar="TABLE", choices=TABLES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=6_000, help="of Fashion-MNIST, to train and to select on")
+    parser.add_argument("--epochs", type=int, default=32, help="of a trial whose overhead is measured")
     parser.add_argument("--searches", nargs="+", help="those of fashion, by their names in the table")
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", help="the folder of Fashion-MNIST")
     given = parser.parse_args()
