@@ -10,6 +10,7 @@ mod arch;
 mod arrange;
 mod conv;
 mod correlate;
+mod dots;
 mod elementwise;
 mod functions;
 mod gather;
@@ -20,6 +21,7 @@ mod planes;
 mod pool;
 mod product;
 mod slide;
+mod tiles;
 
 pub(crate) use adam::{Adam, adam};
 pub(super) use arrange::arrange;

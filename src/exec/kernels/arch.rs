@@ -27,6 +27,16 @@ impl Arch {
         Self::Other(pulp::Arch::new())
     }
 
+    /// Elements of a vector.
+    pub fn lanes(self) -> usize {
+        self.dispatch(Vectors).1
+    }
+
+    /// Number of vector registers.
+    pub fn registers(self) -> usize {
+        self.dispatch(Vectors).0
+    }
+
     /// Runs a closure, to be marked `#[inline(always)]`, compiled for these vectors. (Through its
     /// `FnOnce` it would be a call to code for the oldest processor.)
     #[inline(always)]
@@ -55,5 +65,16 @@ impl<R, F: FnMut() -> R> WithSimd for Closure<F> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, _: S) -> R {
         (self.0)()
+    }
+}
+
+/// Number of vector registers, and elements of each.
+struct Vectors;
+
+impl WithSimd for Vectors {
+    type Output = (usize, usize);
+
+    fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
+        (S::REGISTER_COUNT, S::F32_LANES)
     }
 }

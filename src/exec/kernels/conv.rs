@@ -10,16 +10,17 @@
 //! - by the input: for each remainder `r`, the taps with `d·t ≡ r (mod s)` correlate the padded
 //!   gradient: `dX[c, s·i + r − p] = Σ W[o, c, t] · dY[o, i − ⌊d·t ÷ s⌋]`
 
+mod weights;
+
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::arch::Arch;
-use super::correlate::{Block, Correlation, Dots, Rows, Tiles};
+use super::correlate::{Block, Correlation, Start};
 use super::planes::{Layout, Stretch};
 use super::slide::Slide;
-use super::{
-    Kernel, add, copy, elements, first, inside, run, tensor, with_scratch, with_zeros, written,
-};
+use super::tiles::{Rows, Tiles};
+use super::{Kernel, elements, first, inside, run, tensor, with_scratch, with_zeros, written};
 use crate::exec::value::{Value, dims};
 use crate::graph::Window;
 
@@ -153,14 +154,17 @@ impl Convolution {
         Layout::new(self.input, extent, stretches)
     }
 
+    /// Where each tap reads in a channel's planes.
+    fn tap_places<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = usize> + 'a {
+        (0..self.taps()).map(|tap| {
+            let (remainder, quotient) = self.tap(tap);
+            layout.phase(remainder) + layout.place(quotient)
+        })
+    }
+
     /// Where each row of the im2col matrix, a channel and a tap, begins.
     fn input_offsets(&self, layout: &Layout) -> Vec<usize> {
-        let taps: Vec<usize> = (0..self.taps())
-            .map(|tap| {
-                let (remainder, quotient) = self.tap(tap);
-                layout.phase(remainder) + layout.place(quotient)
-            })
-            .collect();
+        let taps: Vec<usize> = self.tap_places(layout).collect();
         (0..self.channels[0])
             .flat_map(|channel| taps.iter().map(move |tap| channel * layout.pitch + tap))
             .collect()
@@ -380,101 +384,6 @@ impl Convolution {
         tensor(out, &self.shapes[0])
     }
 
-    fn weight_gradient(&self, x: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
-        let layout = self.input_layout();
-        let offsets = self.input_offsets(&layout);
-        let [channels, outputs] = self.channels;
-        let [from, to] = self.planes();
-        let (x, gradient) = (elements(x), elements(gradient));
-        // The gradient as far apart as the input's positions.
-        let [depth, height, width] = self.output;
-        let last = layout.place([depth - 1, height - 1, width - 1]) + 1;
-        let length = last.next_multiple_of(LANES);
-        let inner = offsets.len();
-        // Images that are summed up in registers, and parts of the batch with sums of their own:
-        // of the shapes alone, so that the sums are the same on any number of threads.
-        let together = (1024usize.div_ceil(length)).clamp(1, self.batch);
-        let weights = self.groups * outputs * inner;
-        let most = (MOST_SUMS / weights).clamp(1, PARTS);
-        let per_part = self.batch.div_ceil(most.min(self.batch.div_ceil(together)));
-        let parts = self.batch.div_ceil(per_part);
-        let split = match parts * self.groups {
-            many if many >= PARTS => 1,
-            few => PARTS.div_ceil(few).min(outputs.div_ceil(4)),
-        };
-        let share = outputs.div_ceil(split);
-        let mut tasks = Vec::new();
-        for part in 0..parts {
-            for group in 0..self.groups {
-                for first in (0..outputs).step_by(share) {
-                    tasks.push((part, group, first));
-                }
-            }
-        }
-        let mut sums = vec![0f32; parts * weights];
-        let mut targets = Vec::with_capacity(tasks.len());
-        let mut rest = sums.as_mut_slice();
-        for &(_, _, first) in &tasks {
-            let (own, after) = rest.split_at_mut(share.min(outputs - first) * inner);
-            targets.push(own);
-            rest = after;
-        }
-        let arch = Arch::new();
-        let image = layout.len(channels);
-        tasks
-            .into_par_iter()
-            .zip(targets)
-            .for_each(|((part, group, first), out)| {
-                let rows = out.len() / inner;
-                let both = together * image + together * rows * length;
-                with_zeros(both, |both| {
-                    let (planes, spread) = both.split_at_mut(together * image);
-                    let end = ((part + 1) * per_part).min(self.batch);
-                    for start in (part * per_part..end).step_by(together) {
-                        let count = together.min(end - start);
-                        arch.run(
-                            #[inline(always)]
-                            || {
-                                for index in 0..count {
-                                    let at = (start + index) * self.groups + group;
-                                    let x = &x[at * channels * from..][..channels * from];
-                                    layout.fill(x, &mut planes[index * image..][..image]);
-                                    let own = &gradient[(at * outputs + first) * to..][..rows * to];
-                                    let spread = &mut spread[index * rows * length..];
-                                    for (plane, spread) in
-                                        own.chunks_exact(to).zip(spread.chunks_exact_mut(length))
-                                    {
-                                        for z in 0..depth {
-                                            for y in 0..height {
-                                                let source =
-                                                    &plane[(z * height + y) * width..][..width];
-                                                let place = layout.place([z, y, 0]);
-                                                copy(&mut spread[place..place + width], source);
-                                            }
-                                        }
-                                    }
-                                }
-                            },
-                        );
-                        arch.dispatch(Dots {
-                            rows: &spread[..count * rows * length],
-                            length,
-                            planes: &planes[..count * image],
-                            image,
-                            offsets: &offsets,
-                            out,
-                        });
-                    }
-                });
-            });
-        let (total, others) = sums.split_at_mut(weights);
-        for other in others.chunks_exact(weights) {
-            add(total, other);
-        }
-        sums.truncate(weights);
-        tensor(sums, &self.shapes[1])
-    }
-
     /// Gradients by input, weights and bias.
     fn gradients(
         &self,
@@ -563,8 +472,7 @@ impl Pass {
             tiles: &self.tiles,
             planes,
             panels: false,
-            bias,
-            along: None,
+            start: Start::of(bias, Start::Rows),
             clip,
             first,
             out,
@@ -572,13 +480,6 @@ impl Pass {
         });
     }
 }
-
-/// Elements of a vector, as far as layouts go.
-const LANES: usize = 16;
-
-/// Parts of a batch whose weight gradients are summed apart, and elements of all these sums.
-const PARTS: usize = 8;
-const MOST_SUMS: usize = 1 << 22;
 
 /// Input, weights, and the result where it was clipped.
 type Kept = (FlexTensor, FlexTensor, Option<FlexTensor>);

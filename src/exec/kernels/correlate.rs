@@ -9,122 +9,8 @@
 
 use super::arch::Arch;
 use super::copy;
+use super::tiles::{Rows, Run, Tile, Tiles};
 use pulp::{Simd, bytemuck};
-
-/// Positions that are computed together: from `source` in the padded planes on.
-#[derive(Debug, Clone)]
-pub(super) struct Tile {
-    source: usize,
-    /// Where the results go: some of [`Tiles::runs`].
-    runs: std::ops::Range<usize>,
-}
-
-/// Neighbouring results.
-#[derive(Debug, Clone)]
-struct Run {
-    /// Place in the tile.
-    from: usize,
-    /// Place in the result's plane.
-    to: usize,
-    len: usize,
-}
-
-/// Rows of positions that lie `pitch` apart in the padded planes.
-#[derive(Debug, Clone)]
-pub(super) struct Rows {
-    pub source: usize,
-    pub pitch: usize,
-    pub count: usize,
-    pub width: usize,
-    /// Where the first row's first result goes.
-    pub to: usize,
-    /// Distance of the results of neighbouring rows.
-    pub to_pitch: usize,
-}
-
-impl Rows {
-    /// Positions from the first to the last, with those between the rows.
-    pub fn span(&self) -> usize {
-        match self.count * self.width {
-            0 => 0,
-            _ => (self.count - 1) * self.pitch + self.width,
-        }
-    }
-}
-
-/// How all positions of a plane are cut into tiles of one width.
-#[derive(Debug, Clone)]
-pub(super) struct Tiles {
-    tiles: Vec<Tile>,
-    runs: Vec<Run>,
-    /// Distance of neighbouring results.
-    step: usize,
-}
-
-impl Tiles {
-    /// The fewest tiles of `width` positions: each within one row, or across rows where what lies
-    /// between them costs less than what tiles would jut out.
-    pub fn cut(all: &[Rows], width: usize, step: usize) -> Self {
-        let mut made = Self {
-            tiles: Vec::new(),
-            runs: Vec::new(),
-            step,
-        };
-        for rows in all.iter().filter(|rows| rows.count * rows.width > 0) {
-            let span = rows.span();
-            let apart = rows.count * rows.width.div_ceil(width);
-            if apart <= span.div_ceil(width) {
-                for row in 0..rows.count {
-                    for start in (0..rows.width).step_by(width) {
-                        let first = made.runs.len();
-                        made.runs.push(Run {
-                            from: 0,
-                            to: rows.to + row * rows.to_pitch + start * step,
-                            len: width.min(rows.width - start),
-                        });
-                        made.tiles.push(Tile {
-                            source: rows.source + row * rows.pitch + start,
-                            runs: first..made.runs.len(),
-                        });
-                    }
-                }
-                continue;
-            }
-            for start in (0..span).step_by(width) {
-                let first = made.runs.len();
-                for row in start / rows.pitch..rows.count {
-                    let begin = (row * rows.pitch).max(start);
-                    let end = (row * rows.pitch + rows.width).min(start + width);
-                    if row * rows.pitch >= start + width {
-                        break;
-                    }
-                    if begin < end {
-                        let inside = begin - row * rows.pitch;
-                        made.runs.push(Run {
-                            from: begin - start,
-                            to: rows.to + row * rows.to_pitch + inside * step,
-                            len: end - begin,
-                        });
-                    }
-                }
-                if first < made.runs.len() {
-                    made.tiles.push(Tile {
-                        source: rows.source + start,
-                        runs: first..made.runs.len(),
-                    });
-                }
-            }
-        }
-        made
-    }
-
-    pub fn count(&self) -> usize {
-        self.tiles.len()
-    }
-
-    /// How far behind the last position a tile may read.
-    pub const SLACK: usize = 64;
-}
 
 /// Rows of the result, and vectors of positions, that are kept in registers at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,14 +45,19 @@ impl Block {
 
     /// The block that computes `rows` rows in the least time, and the tiles for it.
     pub fn best(arch: Arch, rows: usize, positions: &[Rows], step: usize) -> (Self, Tiles) {
-        let (registers, _) = arch.dispatch(Registers);
         let fits = |block: &&Block| (block.rows == 1) == (rows == 1);
         let mut best: Option<(usize, Block, Tiles)> = None;
-        for &block in Block::all(registers).iter().filter(fits) {
-            let tiles = Tiles::cut(positions, block.width(arch), step);
-            let cost = tiles.count() * rows.div_ceil(block.rows) * block.cost();
-            if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
-                best = Some((cost, block, tiles));
+        for &block in Block::all(arch.registers()).iter().filter(fits) {
+            let width = block.width(arch);
+            let mut ways = vec![Tiles::cut(positions, width, step)];
+            if rows > 1 {
+                ways.push(Tiles::close(positions, width, step));
+            }
+            for tiles in ways {
+                let cost = tiles.cost(rows, block);
+                if best.as_ref().is_none_or(|(least, ..)| cost < *least) {
+                    best = Some((cost, block, tiles));
+                }
             }
         }
         let (_, block, tiles) = best.expect("there are blocks for every number of rows");
@@ -230,8 +121,7 @@ impl Block {
 
     /// Positions of a tile.
     pub fn width(self, arch: Arch) -> usize {
-        let (_, lanes) = arch.dispatch(Registers);
-        self.vectors * lanes
+        self.vectors * arch.lanes()
     }
 
     /// Time for one row of the im2col matrix and one tile, in half cycles: a processor multiplies and
@@ -264,14 +154,22 @@ pub(super) fn interleave<const ROWS: usize>(rows: &[f32], stride: usize, out: &m
     }
 }
 
-/// Number of vector registers, and elements of each.
-struct Registers;
+/// What products are added to.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    Zero,
+    /// A number for each row.
+    Rows(&'a [f32]),
+    /// A number for each position.
+    Positions(&'a [f32]),
+    /// What the results hold.
+    Held,
+}
 
-impl pulp::WithSimd for Registers {
-    type Output = (usize, usize);
-
-    fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
-        (S::REGISTER_COUNT, S::F32_LANES)
+impl<'a> Start<'a> {
+    /// A bias, where there is one.
+    pub fn of(bias: Option<&'a [f32]>, kind: impl Fn(&'a [f32]) -> Self) -> Self {
+        bias.map_or(Self::Zero, kind)
     }
 }
 
@@ -286,10 +184,7 @@ pub(super) struct Correlation<'a> {
     pub planes: &'a [f32],
     /// Whether the planes are laid out tile by tile.
     pub panels: bool,
-    /// A number for each row.
-    pub bias: Option<&'a [f32]>,
-    /// A number for each position.
-    pub along: Option<&'a [f32]>,
+    pub start: Start<'a>,
     /// What the results are brought into, at the end.
     pub clip: Option<[f32; 2]>,
     pub first: usize,
@@ -319,7 +214,7 @@ impl pulp::WithSimd for Correlation<'_> {
 }
 
 /// Rows of the im2col matrix whose factors, and a tile of which, stay in the first-level cache.
-const INNER: usize = 384;
+const INNER: usize = 192;
 
 /// Factors, at the most, that stay in a second-level cache of 512 KiB beside what else passes through it.
 const FACTORS: usize = 64 << 10;
@@ -333,15 +228,12 @@ impl Correlation<'_> {
         let blocks = self.out.len().div_ceil(ROWS * self.plane);
         let (tiles, offsets, planes) = (self.tiles, self.offsets, self.planes);
         let width = VECTORS * S::F32_LANES;
-        let gathers = !self.panels && blocks >= GATHERED;
-        let mut gathered = vec![
-            0f32;
-            if gathers {
-                INNER.min(offsets.len()) * width
-            } else {
-                0
-            }
-        ];
+        let all_gathered = !self.panels && blocks >= GATHERED;
+        let gathers = |tile: &Tile| all_gathered || tile.is_apart();
+        let mut gathered = Vec::new();
+        if tiles.iter().any(|(tile, _)| gathers(tile)) {
+            gathered.resize(INNER.min(offsets.len()) * width + Tiles::SLACK, 0f32);
+        }
         // A tile's part of the planes stays in the first-level cache while all blocks go by, and the factors
         // that all tiles need in the second.
         let parts: Vec<(usize, &[usize])> = offsets.chunks(INNER).enumerate().collect();
@@ -349,22 +241,31 @@ impl Correlation<'_> {
             true => 1,
             false => parts.len().max(1),
         };
+        // Sums from one part to the next, as they lie in registers.
+        let held_by_tile = match parts.len() {
+            0 | 1 => 0,
+            _ => blocks * ROWS * width,
+        };
+        let mut held = vec![0f32; tiles.count() * held_by_tile];
         for parts in parts.chunks(at_once) {
-            for tile in &tiles.tiles {
+            for (index, (tile, runs)) in tiles.iter().enumerate() {
+                let held = &mut held[index * held_by_tile..][..held_by_tile];
                 for &(part, offsets) in parts {
                     let read = if self.panels {
                         let start = tile.source + part * INNER * width;
                         Read::Panel(&planes[start..][..offsets.len() * width])
-                    } else if gathers {
-                        for (row, &offset) in gathered.chunks_exact_mut(width).zip(offsets) {
-                            row.copy_from_slice(&planes[tile.source + offset..][..width]);
-                        }
+                    } else if gathers(tile) {
+                        tile.gather(runs, planes, offsets, width, &mut gathered);
                         Read::Panel(&gathered[..offsets.len() * width])
                     } else {
                         Read::Planes(&planes[tile.source..], offsets)
                     };
                     for block in 0..blocks {
-                        self.tile::<S, ROWS, VECTORS>(simd, block, part, tile, &read);
+                        let (held, _) = S::as_mut_simd_f32s(held);
+                        let (held, _) = held.as_chunks_mut::<VECTORS>();
+                        let held = held.get_mut(block * ROWS..(block + 1) * ROWS);
+                        let held = held.unwrap_or_default();
+                        self.tile::<S, ROWS, VECTORS>(simd, block, part, runs, &read, held);
                     }
                 }
             }
@@ -372,42 +273,40 @@ impl Correlation<'_> {
     }
 
     /// What some rows of the im2col matrix, `part · INNER` and the next ones, give to a tile of a
-    /// block.
+    /// block; `held` has the sums of the parts before, and takes them for those that follow.
     #[inline(always)]
     fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         &mut self,
         simd: S,
         block: usize,
         part: usize,
-        tile: &Tile,
+        runs: &[Run],
         read: &Read,
+        held: &mut [[S::f32s; VECTORS]],
     ) {
         let inner = self.offsets.len();
         let count = read.count(VECTORS * S::F32_LANES);
         let first = self.first + block * ROWS;
         let end = self.out.len().min((block + 1) * ROWS * self.plane);
         let out = &mut self.out[block * ROWS * self.plane..end];
-        let runs = &self.tiles.runs[tile.runs.clone()];
         let step = self.tiles.step;
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        if let (0, None) = (part, self.along) {
-            if let Some(bias) = self.bias {
-                let own = &bias[first..];
-                for (sums, bias) in sums.iter_mut().zip(own) {
+        match self.start {
+            _ if part > 0 => sums.copy_from_slice(held),
+            Start::Zero => {}
+            Start::Rows(bias) => {
+                for (sums, bias) in sums.iter_mut().zip(&bias[first..]) {
                     *sums = [simd.splat_f32s(*bias); VECTORS];
                 }
             }
-        } else {
-            for (sums, plane) in sums.iter_mut().zip(out.chunks_exact(self.plane)) {
-                let plane = match self.along {
-                    Some(along) if part == 0 => along,
-                    _ => plane,
-                };
-                let lanes: &mut [f32] = bytemuck::cast_slice_mut(sums);
-                for run in runs {
-                    let target = &mut lanes[run.from..run.from + run.len];
-                    let source = plane[run.to..].iter().step_by(step);
-                    target.iter_mut().zip(source).for_each(|(t, s)| *t = *s);
+            Start::Positions(along) => {
+                for sums in sums.iter_mut().take(out.len() / self.plane) {
+                    fetch(bytemuck::cast_slice_mut(sums), runs, along, step);
+                }
+            }
+            Start::Held => {
+                for (sums, plane) in sums.iter_mut().zip(out.chunks_exact(self.plane)) {
+                    fetch(bytemuck::cast_slice_mut(sums), runs, plane, step);
                 }
             }
         }
@@ -423,7 +322,11 @@ impl Correlation<'_> {
                 products(simd, sums, factors, rows)
             }
         };
-        if let (true, Some([low, high])) = (part * INNER + count == inner, self.clip) {
+        if part * INNER + count < inner {
+            held.copy_from_slice(&sums);
+            return;
+        }
+        if let Some([low, high]) = self.clip {
             let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
             for sum in sums.iter_mut().flatten() {
                 *sum = simd.min_f32s(high, simd.max_f32s(low, *sum));
@@ -441,6 +344,21 @@ impl Correlation<'_> {
                     let target = plane[run.to..].iter_mut().step_by(step);
                     target.zip(source).for_each(|(t, s)| *t = *s);
                 }
+            }
+        }
+    }
+}
+
+/// Reads what the results of a tile are added to.
+#[inline(always)]
+fn fetch(sums: &mut [f32], runs: &[Run], plane: &[f32], step: usize) {
+    for run in runs {
+        let target = &mut sums[run.from..run.from + run.len];
+        match step {
+            1 => copy(target, &plane[run.to..]),
+            _ => {
+                let source = plane[run.to..].iter().step_by(step);
+                target.iter_mut().zip(source).for_each(|(t, s)| *t = *s);
             }
         }
     }
@@ -485,79 +403,4 @@ fn products<'a, S: Simd, const ROWS: usize, const VECTORS: usize>(
         }
     }
     sums
-}
-
-/// Scalar products of planes: for each row and each place of a window the sum, over all positions, of
-/// the row's plane times the padded plane seen from there.
-pub(super) struct Dots<'a> {
-    /// `[images, rows, length]`, zero where there is no position; `length` is a multiple of the lanes
-    /// of a vector.
-    pub rows: &'a [f32],
-    pub length: usize,
-    /// `[images, image]`
-    pub planes: &'a [f32],
-    pub image: usize,
-    pub offsets: &'a [usize],
-    /// `[rows, offsets]`; the sums are added.
-    pub out: &'a mut [f32],
-}
-
-impl pulp::WithSimd for Dots<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match (
-            self.out.len() == self.offsets.len(),
-            S::REGISTER_COUNT >= 32,
-        ) {
-            (true, _) => self.run::<S, 1, 9>(simd),
-            (false, false) => self.run::<S, 2, 6>(simd),
-            (false, true) => self.run::<S, 4, 6>(simd),
-        }
-    }
-}
-
-impl Dots<'_> {
-    #[inline(always)]
-    fn run<S: Simd, const ROWS: usize, const PLACES: usize>(self, simd: S) {
-        let inner = self.offsets.len();
-        let count = self.out.len() / inner;
-        let images = self.planes.len() / self.image;
-        let length = self.length;
-        let steps = length / S::F32_LANES;
-        for (block, out) in self.out.chunks_mut(ROWS * inner).enumerate() {
-            // A block that juts out computes its last row again.
-            let rows: [usize; ROWS] =
-                std::array::from_fn(|row| (block * ROWS + row).min(count - 1) * length);
-            for (part, offsets) in self.offsets.chunks(PLACES).enumerate() {
-                let places: [usize; PLACES] =
-                    std::array::from_fn(|place| offsets[place.min(offsets.len() - 1)]);
-                let mut sums = [[simd.splat_f32s(0.0); PLACES]; ROWS];
-                for image in 0..images {
-                    let left = &self.rows[image * count * length..][..count * length];
-                    let right = &self.planes[image * self.image..][..self.image];
-                    let left = rows.map(|at| &S::as_simd_f32s(&left[at..at + length]).0[..steps]);
-                    let right =
-                        places.map(|at| &S::as_simd_f32s(&right[at..at + length]).0[..steps]);
-                    for step in 0..steps {
-                        let left: [S::f32s; ROWS] = std::array::from_fn(|row| left[row][step]);
-                        for place in 0..PLACES {
-                            let right = right[place][step];
-                            for row in 0..ROWS {
-                                sums[row][place] =
-                                    simd.mul_add_f32s(left[row], right, sums[row][place]);
-                            }
-                        }
-                    }
-                }
-                for (row, out) in out.chunks_mut(inner).enumerate() {
-                    let out = &mut out[part * PLACES..][..offsets.len()];
-                    for (place, out) in out.iter_mut().enumerate() {
-                        *out += simd.reduce_sum_f32s(sums[row][place]);
-                    }
-                }
-            }
-        }
-    }
 }

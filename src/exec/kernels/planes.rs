@@ -2,7 +2,7 @@
 
 use super::arch::Arch;
 use super::copy;
-use super::correlate::Tiles;
+use super::tiles::Tiles;
 
 /// Places `first, first + step, …` of an axis, `count` of them.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,8 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::arch::Arch;
-use super::correlate::{Block, Correlation, Rows, Tiles, interleave};
+use super::correlate::{Block, Correlation, Start, interleave};
+use super::tiles::{Rows, Tiles};
 use super::{Kernel, add, copy, dims, elements, first, inside, run, tensor, with_scratch, written};
 use crate::exec::value::{self, Value};
 
@@ -160,19 +161,11 @@ struct Panels {
 impl Panels {
     /// For factors of `rows` rows.
     fn of(b: &Matrices, rows: usize, arch: Arch) -> Self {
-        let line = |source: usize, first: usize, width: usize| Rows {
-            source,
-            pitch: b.columns,
-            count: 1,
-            width,
-            to: first,
-            to_pitch: b.columns,
-        };
-        let (block, _) = Block::best(arch, rows, &[line(0, 0, b.columns)], 1);
+        let (block, _) = Block::best(arch, rows, &[Rows::one(0, b.columns, 0)], 1);
         let width = block.width(arch);
         let panels: Vec<Rows> = (0..b.columns)
             .step_by(width)
-            .map(|first| line(first * b.rows, first, width.min(b.columns - first)))
+            .map(|first| Rows::one(first * b.rows, width.min(b.columns - first), first))
             .collect();
         Self {
             inner: b.rows,
@@ -267,8 +260,7 @@ impl<'a> Plan<'a> {
                 tiles: &panels.tiles,
                 planes: filled,
                 panels: true,
-                bias: None,
-                along: self.bias,
+                start: Start::of(self.bias, Start::Positions),
                 clip: self.clip,
                 first: 0,
                 out,

@@ -7,7 +7,7 @@
 use pulp::Simd;
 
 use super::copy;
-use super::correlate::Rows;
+use super::tiles::Rows;
 
 /// `out[i] = bias + Σ factors[k] · planes[i + offsets[k]]`, brought into `clip`.
 pub(super) struct Slide<'a> {
