@@ -49,7 +49,7 @@ pub(super) struct Job<'a> {
 impl Job<'_> {
     /// Says that a phase begins.
     pub fn phase(&self, phase: &str) {
-        let (steps, ..) = self.journal.training();
+        let steps = self.journal.trained().steps;
         let fraction = match phase {
             "measure" | "report" => 0.95,
             _ => 0.95 * steps as f64 / self.planned_steps.max(1) as f64,
@@ -286,7 +286,7 @@ pub(super) fn run(
     } else {
         before.latency_ms = measure_latencies(&[first], &job.device)?.pop();
     }
-    let (steps_made, examples, seconds) = job.journal.training();
+    let trained = job.journal.trained();
     let (search, trials, front) = match outcomes.search {
         None => (None, None, Vec::new()),
         Some(searched) => (
@@ -300,9 +300,9 @@ pub(super) fn run(
         change: after.as_ref().map(|after| change(&before, after)),
         before,
         after,
-        training: (steps_made > 0).then(|| Training {
-            examples_per_second: examples as f64 / seconds.max(1e-9),
-            seconds,
+        training: (trained.steps > 0).then(|| Training {
+            examples_per_second: trained.examples as f64 / trained.seconds.max(1e-9),
+            seconds: trained.seconds,
         }),
         prune: outcomes.prune,
         distill: outcomes.distill,

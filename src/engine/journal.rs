@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::Graph;
 use crate::onnx;
 use crate::spec::Problem;
-use crate::train::TrainState;
+use crate::train::{TrainState, Trained};
 
 const FILE: &str = "journal.safetensors";
 
@@ -32,15 +32,26 @@ struct Records {
     /// The training that is under way.
     training: Option<(String, TrainState)>,
     curves: Curves,
-    /// Training steps of finished stages.
-    steps: u64,
-    examples: u64,
-    seconds: f64,
+    #[serde(default)]
+    trained: Totals,
+}
+
+/// What the trainings of finished stages come to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Totals {
+    pub steps: u64,
+    pub examples: u64,
+    /// Of the steps.
+    pub seconds: f64,
+    /// Of the validations between them.
+    pub validation_seconds: f64,
 }
 
 pub(super) struct Journal {
     folder: PathBuf,
     records: Records,
+    /// Places of the stages, by name.
+    places: HashMap<String, usize>,
     /// ONNX file of the graph that the last finished stage left.
     graph: Option<Vec<u8>>,
     /// By name: ONNX files of graphs that later stages come back to.
@@ -60,6 +71,7 @@ impl Journal {
         let mut journal = Self {
             folder: folder.to_owned(),
             records: Records::default(),
+            places: HashMap::new(),
             graph: None,
             kept: BTreeMap::new(),
             saved_at: Instant::now(),
@@ -67,6 +79,8 @@ impl Journal {
         };
         remove_strays(folder);
         if let Some(found) = read(&folder.join(FILE)) {
+            let stages = found.records.stages.iter().enumerate();
+            journal.places = stages.map(|(at, (key, _))| (key.clone(), at)).collect();
             journal.records = found.records;
             journal.graph = found.graph;
             journal.kept = found.kept;
@@ -87,11 +101,7 @@ impl Journal {
     /// What the stage `key` found in an earlier attempt. The graph is there only if it was the
     /// last finished stage: the graphs between are not needed any more.
     pub fn recall<T: DeserializeOwned>(&self, key: &str) -> Option<(Option<Graph>, T)> {
-        let position = self
-            .records
-            .stages
-            .iter()
-            .position(|(name, _)| name == key)?;
+        let position = *self.places.get(key)?;
         let value = serde_json::from_value(self.records.stages[position].1.clone()).ok()?;
         let is_last = position + 1 == self.records.stages.len();
         let graph = match (&self.graph, is_last) {
@@ -130,6 +140,8 @@ impl Journal {
     /// Notes that the stage `key` is finished, which left the graph of the stage before as it was.
     pub fn note<T: Serialize>(&mut self, key: &str, found: &T) -> Result<(), Problem> {
         let value = serde_json::to_value(found).expect("what a stage finds is plain data");
+        let place = self.records.stages.len();
+        self.places.entry(key.to_owned()).or_insert(place);
         self.records.stages.push((key.to_owned(), value));
         self.records.training = None;
         if self.is_due() {
@@ -172,19 +184,28 @@ impl Journal {
         &self.records.curves
     }
 
-    pub fn add_training(&mut self, steps: u64, examples: u64, seconds: f64) {
-        self.records.steps += steps;
-        self.records.examples += examples;
-        self.records.seconds += seconds;
+    pub fn add_training(&mut self, trained: &Trained) {
+        let totals = &mut self.records.trained;
+        totals.steps += trained.steps;
+        totals.examples += trained.examples;
+        totals.seconds += trained.seconds;
+        totals.validation_seconds += trained.validation_seconds;
     }
 
-    /// Steps, examples and seconds of all finished training.
-    pub fn training(&self) -> (u64, u64, f64) {
-        (
-            self.records.steps,
-            self.records.examples,
-            self.records.seconds,
-        )
+    /// All finished training.
+    pub fn trained(&self) -> Totals {
+        self.records.trained
+    }
+
+    /// What was trained before the stage `key` began, in whichever attempt that was.
+    pub fn trained_before(&mut self, key: &str) -> Result<Totals, Problem> {
+        let begin = format!("{key}/begin");
+        if let Some((_, before)) = self.recall(&begin) {
+            return Ok(before);
+        }
+        let before = self.trained();
+        self.note(&begin, &before)?;
+        Ok(before)
     }
 
     /// Writes everything down, durably.

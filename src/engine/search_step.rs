@@ -206,19 +206,10 @@ impl Job<'_> {
             ..Purpose::default()
         };
         let graph = architecture.graph().clone();
-        // An attempt that goes on after the training must know where it began.
-        let begin = format!("{stage}/begin");
-        let before = match self.journal.recall(&begin) {
-            Some((_, before)) => before,
-            None => {
-                let (steps, ..) = self.journal.training();
-                self.journal.note(&begin, &steps)?;
-                steps
-            }
-        };
+        let before = self.journal.trained_before(&stage)?;
         let trained = self.train_past(&stage, "shared", graph, &params.trial, purpose)?;
-        let (after, ..) = self.journal.training();
-        let epochs = u64::saturating_sub(after, before).div_ceil(data.train_batches() as u64);
+        let steps = self.journal.trained().steps - before.steps;
+        let epochs = steps.div_ceil(data.train_batches() as u64);
         self.journal.keep(&kept, &trained);
         self.journal.note(&format!("{stage}/kept"), &epochs)?;
         Ok((trained, epochs))
@@ -266,7 +257,7 @@ impl Job<'_> {
         let mut best: Option<f64> = None;
         let mut fresh = 0;
         // Numbers of the trials whose models are kept, since no other one beats them.
-        let mut front: Vec<u32> = Vec::new();
+        let mut front: Vec<usize> = Vec::new();
         while let Some(ask) = search.ask() {
             let is_new = !search.knows(&ask.point);
             if (is_new && fresh >= count) || trained(&record) >= epochs {
@@ -276,11 +267,11 @@ impl Job<'_> {
             let number = record.len();
             // Prunings call their own stages trials.
             let stage = format!("{key}/candidate-{kind}{number}");
-            let keeps = is_search.then(|| kept(key, number as u32));
-            let leader = leader(setup, &record, ask.share);
+            let keeps = is_search.then(|| kept(key, number));
+            let leader = || leader(setup, &record, ask.share);
             let proxy = || screening.and_then(|_| score(&ask.point));
             let place = (stage.as_str(), number as u32);
-            let trial = self.judged_trial(place, keeps, setup, &ask, leader, &proxy)?;
+            let trial = self.judged_trial(place, keeps, setup, &ask, &leader, &proxy)?;
             let told = judged(ask.point.clone(), &trial, &setup.objectives);
             if let Some(values) = &told.values {
                 let first = values[0];
@@ -296,9 +287,8 @@ impl Job<'_> {
             search.tell(told);
             record.push((ask.point, trial));
             if is_search {
-                let free = front_of(setup, &record);
-                // Those that it had, and the new one.
-                let held = front.iter().copied().chain([number as u32]);
+                let held = front.iter().copied().chain([number]);
+                let free = front_of(setup, &record, held.clone());
                 for gone in held.filter(|number| !free.contains(number)) {
                     self.journal.forget(&kept(key, gone));
                 }
@@ -459,14 +449,14 @@ impl Job<'_> {
         let importance = importance::of_dimensions(space, &first, self.seed);
         let mut entries = Vec::new();
         let mut models = Vec::new();
-        for number in front_of(setup, record) {
-            let trial = &record[number as usize].1;
+        for number in front_of(setup, record, 0..record.len()) {
+            let trial = &record[number].1;
             let Some(kept) = self.journal.kept(&kept(key, number)) else {
                 continue;
             };
             let (model, artifact) = (Uuid::now_v7(), format!("trial-{number}.onnx"));
             entries.push(FrontEntry {
-                trial: number,
+                trial: trial.trial,
                 config: trial.config.clone(),
                 values: trial.values.clone(),
                 model,
@@ -539,7 +529,7 @@ impl Job<'_> {
 }
 
 /// Where the journal has the model of a trial of the front.
-fn kept(key: &str, trial: u32) -> String {
+fn kept(key: &str, trial: usize) -> String {
     format!("{key}/front/{trial}/")
 }
 

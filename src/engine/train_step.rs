@@ -69,7 +69,7 @@ impl Job<'_> {
             reinitialize(&mut graph, self.seed);
         }
         let resume = self.journal.take_training(key);
-        let (steps_before, ..) = self.journal.training();
+        let steps_before = self.journal.trained().steps;
         let loss = Loss::of_training(params, data.about.task, params.label_smoothing);
         let objective = objective.unwrap_or(&loss);
         match &resume {
@@ -113,8 +113,7 @@ impl Job<'_> {
         };
         match trainer.run(resume, &mut watch) {
             Ok(trained) => {
-                self.journal
-                    .add_training(trained.steps, trained.examples, trained.seconds);
+                self.journal.add_training(&trained);
                 self.journal.record(key, &(), &trained.graph)?;
                 self.check_drain()?;
                 Ok(trained.graph)

@@ -57,8 +57,11 @@ pub struct Fold {
     pub cost: TrialCost,
     /// After each epoch.
     pub validation_loss: Vec<f64>,
-    /// Of training.
+    /// Of the training's steps.
     pub seconds: f64,
+    /// Of the validations after its epochs.
+    #[serde(default)]
+    pub validation_seconds: f64,
     pub epochs: u32,
 }
 

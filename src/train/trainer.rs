@@ -59,7 +59,11 @@ pub struct TrainState {
     pub best: Option<f64>,
     pub epochs_since_best: u32,
     pub examples: u64,
+    /// Of the steps.
     pub seconds: f64,
+    /// Of the validations between them.
+    #[serde(default)]
+    pub validation_seconds: f64,
     /// `parameter/…`, `slot0/…`, `slot1/…`, `best/…`, `mask/…`.
     #[serde(skip)]
     pub tensors: BTreeMap<String, Kept>,
@@ -87,7 +91,10 @@ pub struct Trainer<'a> {
 pub struct Trained {
     pub graph: Graph,
     pub examples: u64,
+    /// Of the steps.
     pub seconds: f64,
+    /// Of the validations between them.
+    pub validation_seconds: f64,
     pub steps: u64,
 }
 
@@ -190,12 +197,15 @@ impl Trainer<'_> {
             state.epoch += 1;
             state.batch = 0;
             observer.epoch_ended(state.epoch, &|| self.written(&live.parameters, &trainable));
+            let started = Instant::now();
             let progress = state.step as f64 / steps.max(1) as f64;
             let loss = match self.data.has_targets() {
                 true => None,
                 false => self.unlabelled(&mut validation, &live.parameters, progress)?,
             };
-            if self.validate(&evaluator, loss, &mut state, &mut live, observer)? {
+            let is_enough = self.validate(&evaluator, loss, &mut state, &mut live, observer)?;
+            state.validation_seconds += started.elapsed().as_secs_f64();
+            if is_enough {
                 break;
             }
             observer.offer_checkpoint(&|| self.keep(&state, &live));
@@ -205,6 +215,7 @@ impl Trainer<'_> {
             graph: self.written(&finished, &trainable),
             examples: state.examples,
             seconds: state.seconds,
+            validation_seconds: state.validation_seconds,
             steps: state.step,
         })
     }

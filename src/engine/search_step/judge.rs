@@ -24,13 +24,13 @@ const ENOUGH_FOLDS: usize = 2;
 impl Job<'_> {
     /// Judges what was asked for, as the stage `stage`, or recalls what was found; `leader` is the best so
     /// far. The model of its first fold is kept in the journal as `keeps`. A candidate that can't be trained is a failed trial and not the end of the search.
-    pub(super) fn judged_trial(
+    pub(super) fn judged_trial<'r>(
         &mut self,
         (stage, number): (&str, u32),
         keeps: Option<String>,
         setup: &Setup,
         ask: &Ask,
-        leader: Option<&Trial>,
+        leader: &dyn Fn() -> Option<&'r Trial>,
         proxy: &dyn Fn() -> Option<f64>,
     ) -> Result<Trial, Ended> {
         let config = setup.candidates.config(&ask.point);
@@ -137,15 +137,7 @@ impl Job<'_> {
             return Ok(fold);
         }
         // An attempt that goes on after the training must tell its part of the curves.
-        let begin = format!("{place}/begin");
-        let (steps_before, seconds_before): (u64, f64) = match self.journal.recall(&begin) {
-            Some((_, found)) => found,
-            None => {
-                let (steps, _, seconds) = self.journal.training();
-                self.journal.note(&begin, &(steps, seconds))?;
-                (steps, seconds)
-            }
-        };
+        let before = self.journal.trained_before(place)?;
         let data = setup.folds[index].clone();
         let mut graph = self.done_to(place, "trial", setup, &ask.point, recipe, data)?;
         let data = self.data.clone().ok_or_else(no_data)?;
@@ -168,14 +160,15 @@ impl Job<'_> {
         let own = curve
             .into_iter()
             .flatten()
-            .filter(|(step, _)| *step > steps_before);
-        let (steps, _, seconds) = self.journal.training();
+            .filter(|(step, _)| *step > before.steps);
+        let after = self.journal.trained();
         let fold = Fold {
             metrics,
             cost,
             validation_loss: own.map(|(_, value)| *value).collect(),
-            seconds: seconds - seconds_before,
-            epochs: (steps - steps_before).div_ceil(data.train_batches() as u64) as u32,
+            seconds: after.seconds - before.seconds,
+            validation_seconds: after.validation_seconds - before.validation_seconds,
+            epochs: (after.steps - before.steps).div_ceil(data.train_batches() as u64) as u32,
         };
         if let Some(name) = keeps {
             self.journal.keep(name, &graph);
@@ -240,7 +233,7 @@ pub(super) fn excess(setup: &Setup, cost: &TrialCost) -> Option<String> {
 }
 
 /// Whether every fold so far is worse than the worst of the best trial's.
-fn is_hopeless(setup: &Setup, trial: &Trial, leader: Option<&Trial>) -> bool {
+fn is_hopeless<'r>(setup: &Setup, trial: &Trial, leader: &dyn Fn() -> Option<&'r Trial>) -> bool {
     let Evaluation::CrossValidation {
         stop_hopeless: true,
         ..
@@ -248,7 +241,7 @@ fn is_hopeless(setup: &Setup, trial: &Trial, leader: Option<&Trial>) -> bool {
     else {
         return false;
     };
-    let ([objective], Some(leader)) = (setup.objectives.as_slice(), leader) else {
+    let [objective] = setup.objectives.as_slice() else {
         return false;
     };
     let Some(metric) = objective.metric.metric() else {
@@ -257,6 +250,9 @@ fn is_hopeless(setup: &Setup, trial: &Trial, leader: Option<&Trial>) -> bool {
     let small = |fold: &Fold| {
         let value = fold.metrics.get(metric.as_str()).copied();
         objective.minimized(value.unwrap_or(f64::NAN))
+    };
+    let Some(leader) = leader() else {
+        return false;
     };
     let worst = leader
         .folds

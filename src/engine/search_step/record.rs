@@ -14,27 +14,39 @@ const MOST_MEASURED: usize = 4;
 /// Trials in the order of judging, each with its point.
 pub(super) type Record = Vec<(Point, Trial)>;
 
+/// All trials, each with its index.
+fn all(record: &Record) -> impl Iterator<Item = (usize, &Trial)> + Clone {
+    record.iter().map(|(_, trial)| trial).enumerate()
+}
+
 /// The trials that were judged after a training of this length, with their objectives, made small.
-fn alike(setup: &Setup, record: &Record, share: f64) -> Vec<(usize, Vec<f64>)> {
-    let all = record.iter().enumerate();
-    all.filter(|(_, (_, trial))| trial.status == TrialStatus::Judged && trial.share == share)
-        .filter_map(|(index, (_, trial))| Some((index, minimized(trial, &setup.objectives)?)))
+fn alike<'a>(
+    setup: &Setup,
+    trials: impl Iterator<Item = (usize, &'a Trial)>,
+    share: f64,
+) -> Vec<(usize, Vec<f64>)> {
+    trials
+        .filter(|(_, trial)| trial.status == TrialStatus::Judged && trial.share == share)
+        .filter_map(|(index, trial)| Some((index, minimized(trial, &setup.objectives)?)))
         .collect()
 }
 
 /// The best trial of those that were trained as long.
 pub(super) fn leader<'a>(setup: &Setup, record: &'a Record, share: f64) -> Option<&'a Trial> {
-    let alike = alike(setup, record, share).into_iter();
+    let alike = alike(setup, all(record), share).into_iter();
     let best = alike.min_by(|(_, a), (_, b)| a[0].total_cmp(&b[0]));
     best.map(|(index, _)| &record[index].1)
 }
 
 /// The trials that were trained longest, from the best to the worst by the first objective, then by the others.
-fn complete(setup: &Setup, record: &Record) -> Vec<(usize, Vec<f64>)> {
-    let judged = record.iter().map(|(_, trial)| trial);
+fn complete<'a>(
+    setup: &Setup,
+    trials: impl Iterator<Item = (usize, &'a Trial)> + Clone,
+) -> Vec<(usize, Vec<f64>)> {
+    let judged = trials.clone().map(|(_, trial)| trial);
     let judged = judged.filter(|trial| trial.status == TrialStatus::Judged);
     let longest = judged.map(|trial| trial.share).fold(0.0, f64::max);
-    let mut complete = alike(setup, record, longest);
+    let mut complete = alike(setup, trials, longest);
     // Later objectives decide between equals, so that the first is never beaten by another.
     complete.sort_by(|(_, a), (_, b)| {
         let pairs = a.iter().zip(b).map(|(a, b)| a.total_cmp(b));
@@ -45,13 +57,18 @@ fn complete(setup: &Setup, record: &Record) -> Vec<(usize, Vec<f64>)> {
 
 /// Indices of the trials that were trained longest, from the best to the worst by the first objective.
 pub(super) fn best_first(setup: &Setup, record: &Record) -> Vec<usize> {
-    let complete = complete(setup, record).into_iter();
+    let complete = complete(setup, all(record)).into_iter();
     complete.map(|(index, _)| index).collect()
 }
 
-/// Numbers of the trials that no other one beats in every objective, from the best by the first one.
-pub(super) fn front_of(setup: &Setup, record: &Record) -> Vec<u32> {
-    let mut complete = complete(setup, record);
+/// Indices of those `among` the trials that no other one of them beats in every objective, from the best by the
+/// first one. A front and a new trial have the front that all trials have.
+pub(super) fn front_of(
+    setup: &Setup,
+    record: &Record,
+    among: impl Iterator<Item = usize> + Clone,
+) -> Vec<usize> {
+    let mut complete = complete(setup, among.map(|index| (index, &record[index].1)));
     if setup.objectives.len() == 1 {
         complete.truncate(1);
     }
@@ -60,7 +77,7 @@ pub(super) fn front_of(setup: &Setup, record: &Record) -> Vec<u32> {
         .map(|(_, values)| values.as_slice())
         .collect();
     let free = front::free(&values).into_iter();
-    free.map(|at| record[complete[at].0].1.trial).collect()
+    free.map(|at| complete[at].0).collect()
 }
 
 /// What the front covers, each objective by its range over the trials.
@@ -68,7 +85,7 @@ pub(super) fn volume(setup: &Setup, record: &Record) -> Option<f64> {
     if !(2..=MOST_MEASURED).contains(&setup.objectives.len()) {
         return None;
     }
-    let complete = complete(setup, record);
+    let complete = complete(setup, all(record));
     let column = |at: usize| complete.iter().map(move |(_, values)| values[at]);
     let ends: Vec<(f64, f64)> = (0..setup.objectives.len())
         .map(|at| {
@@ -94,7 +111,7 @@ pub(super) fn volume(setup: &Setup, record: &Record) -> Option<f64> {
 /// How scores without training agree with what training found.
 pub(super) fn foretold(setup: &Setup, record: &Record) -> Option<ScreeningOutcome> {
     let screening = setup.params.screening?;
-    let complete = complete(setup, record);
+    let complete = complete(setup, all(record));
     let better: Vec<f64> = complete.iter().map(|(_, values)| -values[0]).collect();
     let of = |figure: &dyn Fn(&Trial) -> Option<f64>| {
         let figures: Option<Vec<f64>> = complete

@@ -87,25 +87,14 @@ impl Block {
             if count < self.rows {
                 part.fill(0.0);
             }
-            if row_stride == 1 {
-                let targets = part.chunks_exact_mut(self.rows);
-                for (target, &place) in targets.zip(places) {
-                    copy(&mut target[..count], &factors[first + place..]);
-                }
-                continue;
-            }
             let own = &factors[first * row_stride..];
-            let neighbours = places
-                .first()
-                .zip(places.last())
-                .is_some_and(|(first, last)| last - first + 1 == places.len());
-            match (neighbours && count == self.rows, self.rows) {
-                (true, 4) => interleave::<4>(&own[places[0]..], row_stride, part),
-                (true, 6) => interleave::<6>(&own[places[0]..], row_stride, part),
-                (true, 8) => interleave::<8>(&own[places[0]..], row_stride, part),
-                (true, 12) => interleave::<12>(&own[places[0]..], row_stride, part),
-                (true, 16) => interleave::<16>(&own[places[0]..], row_stride, part),
-                (true, 24) => interleave::<24>(&own[places[0]..], row_stride, part),
+            match (count == self.rows, self.rows) {
+                (true, 4) => pack_rows::<4>(own, row_stride, places, part),
+                (true, 6) => pack_rows::<6>(own, row_stride, places, part),
+                (true, 8) => pack_rows::<8>(own, row_stride, places, part),
+                (true, 12) => pack_rows::<12>(own, row_stride, places, part),
+                (true, 16) => pack_rows::<16>(own, row_stride, places, part),
+                (true, 24) => pack_rows::<24>(own, row_stride, places, part),
                 _ => {
                     for inside in 0..count {
                         let own = &own[inside * row_stride..];
@@ -130,6 +119,29 @@ impl Block {
         let products = self.rows * self.vectors;
         let loads = self.rows + self.vectors + self.vectors / 2;
         products.max(loads).max(8)
+    }
+}
+
+/// `out[k, row] = factors[row · stride + places[k]]`
+#[inline(always)]
+fn pack_rows<const ROWS: usize>(factors: &[f32], stride: usize, places: &[usize], out: &mut [f32]) {
+    let (first, last) = (places.first(), places.last());
+    let neighbours = first.zip(last);
+    let neighbours = neighbours.is_some_and(|(first, last)| last - first + 1 == places.len());
+    if stride == 1 {
+        let (out, _) = out.as_chunks_mut::<ROWS>();
+        for (out, &place) in out.iter_mut().zip(places) {
+            out.copy_from_slice(&factors[place..place + ROWS]);
+        }
+    } else if neighbours {
+        interleave::<ROWS>(&factors[places[0]..], stride, out);
+    } else {
+        for row in 0..ROWS {
+            let (out, _) = out.as_chunks_mut::<ROWS>();
+            for (out, &place) in out.iter_mut().zip(places) {
+                out[row] = factors[row * stride + place];
+            }
+        }
     }
 }
 

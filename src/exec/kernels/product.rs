@@ -115,6 +115,13 @@ impl<'a> Matrices<'a> {
             out.fill(0.0);
         }
         if right == 1 {
+            let source = &self.elements[start..];
+            match (count == width, width) {
+                (true, 16) => return apart::<16>(source, down, out),
+                (true, 32) => return apart::<32>(source, down, out),
+                (true, 48) => return apart::<48>(source, down, out),
+                _ => {}
+            }
             for (row, out) in out.chunks_exact_mut(width).enumerate() {
                 copy(&mut out[..count], &self.elements[start + row * down..]);
             }
@@ -136,6 +143,15 @@ impl<'a> Matrices<'a> {
                 target.zip(source.step_by(down)).for_each(|(t, s)| *t = *s);
             }
         }
+    }
+}
+
+/// Copies `N` elements of each row, of rows that are `down` apart.
+#[inline(always)]
+fn apart<const N: usize>(source: &[f32], down: usize, out: &mut [f32]) {
+    let (out, _) = out.as_chunks_mut::<N>();
+    for (row, out) in out.iter_mut().enumerate() {
+        out.copy_from_slice(&source[row * down..][..N]);
     }
 }
 
@@ -303,7 +319,9 @@ pub(super) fn multiply(
     let (batch, one) = (a.starts.len(), a.rows * b.columns);
     let threads = rayon::current_num_threads();
     let large = batch * one * a.columns >= LARGE;
-    if large && batch == 1 && a.rows <= FEW_ROWS && b.columns >= 64 && threads > 1 {
+    // Each thread reads the whole first factor then.
+    let by_columns = a.rows <= FEW_ROWS && b.columns >= 64 && b.columns > a.rows;
+    if large && batch == 1 && by_columns && threads > 1 {
         return multiply_by_columns(a, b, bias, clip, threads);
     }
     let panels = Panels::of(b, a.rows, Arch::new());
