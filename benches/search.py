@@ -192,15 +192,23 @@ def halving(given):
                 "momentum": {"uniform": [0, 0.95], "when": {"optimizer": ["sgd"]}},
                 "label_smoothing": {"uniform": [0, 0.3]}}},
                 "trials": 81, "trial": {"epochs": 27}, "final": {"epochs": 27}}
-            for name in ("random", "successive_halving", "hyperband"):
-                found, content = searched(sinter, model, {**params, "strategy": {"name": name}}, **about)
+            around = {"around": {"name": "tpe"}}
+            for name, strategy in {
+                "`random`": {"name": "random"},
+                "`successive_halving`": {"name": "successive_halving"},
+                "`successive_halving` around `tpe`": {"name": "successive_halving", **around},
+                "`hyperband`": {"name": "hyperband"},
+            }.items():
+                if given.searches and name not in given.searches:
+                    continue
+                found, content = searched(sinter, model, {**params, "strategy": strategy}, **about)
                 row = rows.setdefault(name, ([], [], []))
                 row[0].append(found["epochs"])
                 row[1].append(100 * found["best"][0]["values"]["accuracy"])
                 row[2].append(accuracy(content, test_x, test_y))
                 print(seed, name, [column[-1] for column in row], file=sys.stderr, flush=True)
     table(["strategy", "epochs", "validation accuracy, %", "test accuracy, %"], (
-        [f"`{name}`", f"{np.mean(epochs):.0f}", spread(best, 2), spread(test, 2)]
+        [name, f"{np.mean(epochs):.0f}", spread(best, 2), spread(test, 2)]
         for name, (epochs, best, test) in rows.items()))
 
 
@@ -326,7 +334,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=6_000, help="of Fashion-MNIST, to train and to select on")
     parser.add_argument("--epochs", type=int, default=32, help="of a trial whose overhead is measured")
-    parser.add_argument("--searches", nargs="+", help="those of fashion, by their names in the table")
+    parser.add_argument("--searches", nargs="+", help="those of halving or fashion, by their names in the table")
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist", help="the folder of Fashion-MNIST")
     given = parser.parse_args()
     os.environ.setdefault("SINTER_SEARCH", str(pathlib.Path(given.binary).parent / "examples" / "search"))

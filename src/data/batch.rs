@@ -1,5 +1,6 @@
 //! Splits of a job and its batches, ready to be fed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -51,6 +52,8 @@ pub struct Batch {
     pub indices: Vec<u32>,
     /// Whether that is the data set's own test split.
     pub in_test: bool,
+    /// How the inputs were made of the stored arrays.
+    pub made_by: Vec<InferredInput>,
     /// What was done to the examples of a training batch.
     pub view: Option<View>,
     pub mixed: Option<Mixed>,
@@ -82,6 +85,7 @@ impl Batch {
             values: of(&self.values),
             indices: self.indices.get(start..end).unwrap_or_default().to_vec(),
             in_test: self.in_test,
+            made_by: self.made_by.clone(),
             view: self.view.clone(),
             mixed: None,
         }
@@ -267,11 +271,17 @@ impl Prepared {
         batch
     }
 
-    /// The examples of a batch, in the same view, as this model gets them.
-    pub fn same_view(&self, batch: &Batch) -> Batch {
+    /// The examples of a batch, in the same view, as this model gets them; labels may be those of another one.
+    pub fn same_view<'a>(&self, batch: &'a Batch) -> Cow<'a, Batch> {
+        let pairs = self.about.inputs.iter().zip(&batch.made_by);
+        if self.about.inputs.len() == batch.made_by.len()
+            && pairs.clone().all(|(own, other)| own.is_made_like(other))
+        {
+            return Cow::Borrowed(batch);
+        }
         let test = self.dataset.test.as_ref().filter(|_| batch.in_test);
         let split = test.unwrap_or(&self.dataset.train);
-        self.seen(split, &batch.indices, batch.view.clone())
+        Cow::Owned(self.seen(split, &batch.indices, batch.view.clone()))
     }
 
     /// What the model takes, with the stored arrays.
@@ -316,6 +326,7 @@ impl Prepared {
             count: indices.len(),
             inputs,
             indices: indices.to_vec(),
+            made_by: self.about.inputs.clone(),
             in_test: (self.dataset.test.as_ref()).is_some_and(|test| std::ptr::eq(test, split)),
             ..Batch::default()
         };

@@ -22,6 +22,7 @@ mod pool;
 mod product;
 mod slide;
 mod tiles;
+mod turn;
 
 pub(crate) use adam::{Adam, adam};
 pub(super) use arrange::arrange;

@@ -30,6 +30,17 @@ pub struct InferredInput {
     pub std: Vec<f64>,
 }
 
+impl InferredInput {
+    /// Whether another model's input, whatever its name, gets the same values.
+    pub fn is_made_like(&self, other: &Self) -> bool {
+        let named = Self {
+            input: self.input.clone(),
+            ..other.clone()
+        };
+        *self == named
+    }
+}
+
 /// How many examples each split of a job has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SplitSizes {

@@ -10,6 +10,7 @@
 use super::arch::Arch;
 use super::copy;
 use super::tiles::{Rows, Run, Tile, Tiles};
+use super::turn::turn;
 use pulp::{Simd, bytemuck};
 
 /// Rows of the result, and vectors of positions, that are kept in registers at once.
@@ -80,6 +81,10 @@ impl Block {
         places: &[usize],
         out: &mut [f32],
     ) {
+        let neighbours = places
+            .first()
+            .zip(places.last())
+            .is_some_and(|(first, last)| last - first + 1 == places.len());
         let parts = out.chunks_exact_mut((places.len() * self.rows).max(1));
         for (index, part) in parts.enumerate() {
             let first = index * self.rows;
@@ -88,13 +93,17 @@ impl Block {
                 part.fill(0.0);
             }
             let own = &factors[first * row_stride..];
-            match (count == self.rows, self.rows) {
-                (true, 4) => pack_rows::<4>(own, row_stride, places, part),
-                (true, 6) => pack_rows::<6>(own, row_stride, places, part),
-                (true, 8) => pack_rows::<8>(own, row_stride, places, part),
-                (true, 12) => pack_rows::<12>(own, row_stride, places, part),
-                (true, 16) => pack_rows::<16>(own, row_stride, places, part),
-                (true, 24) => pack_rows::<24>(own, row_stride, places, part),
+            match (row_stride, count == self.rows, self.rows) {
+                (1, true, 4) => side_by_side::<4>(own, places, part),
+                (1, true, 6) => side_by_side::<6>(own, places, part),
+                (1, true, 8) => side_by_side::<8>(own, places, part),
+                (1, true, 12) => side_by_side::<12>(own, places, part),
+                (1, true, 16) => side_by_side::<16>(own, places, part),
+                (1, true, 24) => side_by_side::<24>(own, places, part),
+                _ if neighbours => {
+                    let size = [count, places.len()];
+                    turn(&own[places[0]..], row_stride, size, part, self.rows);
+                }
                 _ => {
                     for inside in 0..count {
                         let own = &own[inside * row_stride..];
@@ -122,47 +131,12 @@ impl Block {
     }
 }
 
-/// `out[k, row] = factors[row · stride + places[k]]`
+/// `out[k, row] = factors[place + row]` for the k-th place.
 #[inline(always)]
-fn pack_rows<const ROWS: usize>(factors: &[f32], stride: usize, places: &[usize], out: &mut [f32]) {
-    let (first, last) = (places.first(), places.last());
-    let neighbours = first.zip(last);
-    let neighbours = neighbours.is_some_and(|(first, last)| last - first + 1 == places.len());
-    if stride == 1 {
-        let (out, _) = out.as_chunks_mut::<ROWS>();
-        for (out, &place) in out.iter_mut().zip(places) {
-            out.copy_from_slice(&factors[place..place + ROWS]);
-        }
-    } else if neighbours {
-        interleave::<ROWS>(&factors[places[0]..], stride, out);
-    } else {
-        for row in 0..ROWS {
-            let (out, _) = out.as_chunks_mut::<ROWS>();
-            for (out, &place) in out.iter_mut().zip(places) {
-                out[row] = factors[row * stride + place];
-            }
-        }
-    }
-}
-
-/// `out[k, row] = rows[row · stride + k]`
-#[inline(always)]
-pub(super) fn interleave<const ROWS: usize>(rows: &[f32], stride: usize, out: &mut [f32]) {
-    const SIDE: usize = 8;
+fn side_by_side<const ROWS: usize>(factors: &[f32], places: &[usize], out: &mut [f32]) {
     let (out, _) = out.as_chunks_mut::<ROWS>();
-    let count = out.len();
-    // Loops and no closures: those of an array's `map` are calls to code for the oldest processor.
-    let (squares, rest) = out.as_chunks_mut::<SIDE>();
-    for row in 0..ROWS {
-        let (pieces, last) = rows[row * stride..][..count].as_chunks::<SIDE>();
-        for (square, piece) in squares.iter_mut().zip(pieces) {
-            for place in 0..SIDE {
-                square[place][row] = piece[place];
-            }
-        }
-        for (out, value) in rest.iter_mut().zip(last) {
-            out[row] = *value;
-        }
+    for (out, &place) in out.iter_mut().zip(places) {
+        out.copy_from_slice(&factors[place..place + ROWS]);
     }
 }
 
@@ -347,10 +321,14 @@ impl Correlation<'_> {
         for (sums, plane) in sums.iter().zip(out.chunks_exact_mut(self.plane)) {
             let lanes: &[f32] = bytemuck::cast_slice(sums);
             for run in runs {
+                if step == 1 && run.len == width {
+                    // As vectors, since copying floats would be a call.
+                    let (target, _) = S::as_mut_simd_f32s(&mut plane[run.to..run.to + width]);
+                    *target.first_chunk_mut().expect("as many vectors") = *sums;
+                    continue;
+                }
                 let source = &lanes[run.from..run.from + run.len];
-                if run.len == width && step == 1 {
-                    plane[run.to..run.to + width].copy_from_slice(&lanes[..width]);
-                } else if step == 1 {
+                if step == 1 {
                     copy(&mut plane[run.to..run.to + run.len], source);
                 } else {
                     let target = plane[run.to..].iter_mut().step_by(step);

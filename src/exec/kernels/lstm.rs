@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::arch::Arch;
 use super::math::{sigmoid, tanh};
 use super::product::{Factor, Matrices, multiply};
-use super::{Kernel, all_written, elements, run, tensor};
+use super::{Kernel, add, all_written, elements, run, tensor};
 use crate::exec::value::{self, Value};
 
 /// Hochreiter and Schmidhuber (1997) with forget gates, as ONNX orders them: input, output, forget,
@@ -24,13 +24,14 @@ struct Lstm {
 struct Kept {
     /// `[4 · hidden, hidden]`
     recurrence: FlexTensor,
+    first_h: FlexTensor,
     first_c: FlexTensor,
     /// Activated gates of each step, `[time, batch, 4 · hidden]`.
     gates: FlexTensor,
     /// Cells after each step, `[time, batch, hidden]`.
     cells: FlexTensor,
-    /// Hidden states before each step, `[time · batch, hidden]`.
-    before: FlexTensor,
+    /// The result.
+    out: FlexTensor,
 }
 
 /// `given`, `[time, batch, 4 · hidden]`, is what the input and the biases give to the gates;
@@ -114,80 +115,89 @@ impl Kernel<4> for Lstm {
         let (rows, step) = (self.at_once(), self.batch * hidden);
         let factor = Factor::new(&Matrices::of(&recurrence).turned(), rows);
         let source = elements(&given);
-        let (first_h, last) = (elements(&first_h), elements(&first_c));
+        let (h_before, c_before) = (elements(&first_h), elements(&first_c));
         let arch = Arch::new();
         let order = self.order();
         let states = self.time * step;
-        let lens = [states + step, 4 * states, states, states];
+        let lens = [states + step, 4 * states, states];
         let made = all_written(&lens, |mut all| {
-            let [out, gates, cells, before] = &mut all[..] else {
+            let [out, gates, cells] = &mut all[..] else {
                 unreachable!("as many as there are lengths");
             };
             let (out, last_c) = out.split_at_mut(states);
-            last_c.copy_from_slice(last);
             let own = |all| self.parts(all, hidden);
             let parts = own(out)
                 .into_par_iter()
                 .zip(self.parts(gates, 4 * hidden))
                 .zip(own(cells))
-                .zip(own(before))
                 .zip(last_c.par_chunks_mut(rows * hidden))
-                .zip(first_h.par_chunks(rows * hidden))
+                .zip(h_before.par_chunks(rows * hidden))
+                .zip(c_before.par_chunks(rows * hidden))
                 .enumerate();
-            parts.for_each(|(part, (((((out, gates), cells), before), c), first_h))| {
-                let mut out: Vec<&mut [f32]> = out;
-                let (mut gates, mut cells, mut before) = (gates, cells, before);
-                let mut product = vec![0f32; 4 * c.len()];
-                let mut earlier: Option<usize> = None;
-                for &place in &order {
-                    let h = match earlier {
-                        Some(earlier) => out[earlier],
-                        None => first_h,
-                    };
-                    before[place].copy_from_slice(h);
-                    factor.multiply(&Matrices::new(h, c.len() / hidden, hidden), &mut product);
-                    let given = &source[4 * (place * step + part * rows * hidden)..];
-                    arch.run(
-                        #[inline(always)]
-                        || {
-                            let both = given.iter().zip(&product);
-                            let gates = &mut *gates[place];
-                            gates
-                                .iter_mut()
-                                .zip(both)
-                                .for_each(|(gate, (given, product))| *gate = given + product);
-                            let h = out[place].chunks_exact_mut(hidden);
-                            let examples = c.chunks_exact_mut(hidden).zip(h);
-                            for (gates, (c, h)) in gates.chunks_exact_mut(4 * hidden).zip(examples)
-                            {
-                                let [i, o, f, g] = quarters_mut(gates);
-                                i.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
-                                o.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
-                                f.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
-                                g.iter_mut().for_each(|gate| *gate = tanh(*gate));
-                                for unit in 0..hidden {
-                                    c[unit] = f[unit] * c[unit] + i[unit] * g[unit];
-                                    h[unit] = o[unit] * tanh(c[unit]);
-                                }
+            parts.for_each(
+                |(part, (((((out, gates), cells), last_c), first_h), first_c))| {
+                    let mut out: Vec<&mut [f32]> = out;
+                    let (mut gates, mut cells) = (gates, cells);
+                    let mut product = vec![0f32; 4 * last_c.len()];
+                    let mut earlier: Option<usize> = None;
+                    for &place in &order {
+                        let h = earlier.map_or(first_h, |earlier| &*out[earlier]);
+                        let h = Matrices::new(h, first_h.len() / hidden, hidden);
+                        factor.multiply(&h, &mut product);
+                        let (before, cells): (&[f32], &mut [f32]) = match earlier {
+                            None => (first_c, cells[place]),
+                            Some(earlier) => {
+                                let both = cells.get_disjoint_mut([earlier, place]);
+                                let [before, cells] = both.expect("two places of time");
+                                (before, cells)
                             }
-                        },
-                    );
-                    cells[place].copy_from_slice(c);
-                    earlier = Some(place);
-                }
-            });
+                        };
+                        let given = &source[4 * (place * step + part * rows * hidden)..];
+                        arch.run(
+                            #[inline(always)]
+                            || {
+                                let both = given.iter().zip(&product);
+                                let gates = &mut *gates[place];
+                                gates
+                                    .iter_mut()
+                                    .zip(both)
+                                    .for_each(|(gate, (given, product))| *gate = given + product);
+                                let h = out[place].chunks_exact_mut(hidden);
+                                let cells = cells.chunks_exact_mut(hidden);
+                                let examples = cells.zip(before.chunks_exact(hidden)).zip(h);
+                                let gates = gates.chunks_exact_mut(4 * hidden);
+                                for (gates, ((c, before), h)) in gates.zip(examples) {
+                                    let [i, o, f, g] = quarters_mut(gates);
+                                    i.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                                    o.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                                    f.iter_mut().for_each(|gate| *gate = sigmoid(*gate));
+                                    g.iter_mut().for_each(|gate| *gate = tanh(*gate));
+                                    for unit in 0..hidden {
+                                        c[unit] = f[unit] * before[unit] + i[unit] * g[unit];
+                                        h[unit] = o[unit] * tanh(c[unit]);
+                                    }
+                                }
+                            },
+                        );
+                        earlier = Some(place);
+                    }
+                    last_c.copy_from_slice(earlier.map_or(first_c, |last| &*cells[last]));
+                },
+            );
         });
-        let [out, gates, cells, before]: [Vec<f32>; 4] =
+        let [out, gates, cells]: [Vec<f32>; 3] =
             made.try_into().expect("as many as there are lengths");
         let count = out.len();
+        let out = tensor(out, &[count]);
         let kept = Kept {
             recurrence,
+            first_h,
             first_c,
             gates: tensor(gates, &[self.time * self.batch, 4 * hidden]),
             cells: tensor(cells, &[self.time * self.batch, hidden]),
-            before: tensor(before, &[self.time * self.batch, hidden]),
+            out: out.clone(),
         };
-        (tensor(out, &[count]), kept)
+        (out, kept)
     }
 
     fn backward(
@@ -259,12 +269,27 @@ impl Kernel<4> for Lstm {
                 }
             });
         });
-        let by_gates = tensor(by_gates, &[self.time * self.batch, 4 * hidden]);
         let by_recurrence = wanted[1].then(|| {
-            let turned = Matrices::of(&by_gates).turned();
-            let found = multiply(&turned, &Matrices::of(&kept.before), None, None);
+            let product = |gates: &[f32], h: &[f32]| {
+                let rows = h.len() / hidden;
+                let turned = Matrices::new(gates, rows, 4 * hidden).turned();
+                multiply(&turned, &Matrices::new(h, rows, hidden), None, None)
+            };
+            // Each step's gates by the state before it, which is the first one or the neighbour's in time.
+            let later = (self.time - 1) * step;
+            let first = 4 * order[0] * step;
+            let mut found = product(&by_gates[first..first + 4 * step], elements(&kept.first_h));
+            if later > 0 {
+                let (gates, h) = match self.reversed {
+                    false => (4 * step, 0),
+                    true => (0, step),
+                };
+                let h = &elements(&kept.out)[h..h + later];
+                add(&mut found, &product(&by_gates[gates..gates + 4 * later], h));
+            }
             tensor(found, &[4 * hidden, hidden])
         });
+        let by_gates = tensor(by_gates, &[self.time * self.batch, 4 * hidden]);
         let shape = burn::tensor::Shape::from(vec![self.time, self.batch, 4 * hidden]);
         [
             wanted[0].then(|| by_gates.reshape(shape)),

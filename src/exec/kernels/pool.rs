@@ -124,26 +124,11 @@ impl Pool {
         for (row, (out, places)) in rows.enumerate() {
             if self.is_half() {
                 let start = 2 * row * width;
-                let (above, below) = x[start..start + 2 * width].split_at(width);
-                let pairs = above
-                    .as_chunks::<2>()
-                    .0
-                    .iter()
-                    .zip(below.as_chunks::<2>().0);
-                let results = out.iter_mut().zip(places);
-                for (column, ((out, place), ([a, b], [c, d]))) in results.zip(pairs).enumerate() {
-                    let at = (start + 2 * column) as u32;
-                    let take = |more: bool, new: (f32, u32), old: (f32, u32)| match more {
-                        true => new,
-                        false => old,
-                    };
-                    let first = take(b > a || b.is_nan(), (*b, at + 1), (*a, at));
-                    let second = take(
-                        d > c || d.is_nan(),
-                        (*d, at + width as u32 + 1),
-                        (*c, at + width as u32),
-                    );
-                    (*out, *place) = take(second.0 > first.0 || second.0.is_nan(), second, first);
+                let both = x[start..start + 2 * width].split_at(width);
+                match out.len() {
+                    8.. => squares::<8>(both, start, out, places),
+                    4.. => squares::<4>(both, start, out, places),
+                    _ => squares::<1>(both, start, out, places),
                 }
                 continue;
             }
@@ -163,6 +148,48 @@ impl Pool {
                 (*out, *place) = (most, at as u32);
             }
         }
+    }
+}
+
+/// The largest of each 2 × 2 of two rows, of which the first begins at the place `start`: `N` of them at once, the
+/// last ones again where they are not a multiple, since a loop over what is left would be without vectors.
+#[inline(always)]
+fn squares<const N: usize>(
+    (above, below): (&[f32], &[f32]),
+    start: usize,
+    out: &mut [f32],
+    places: &mut [u32],
+) {
+    let width = above.len() as u32;
+    let last = out.len() - N;
+    let mut first = 0;
+    loop {
+        let above = above[2 * first..][..2 * N].as_chunks::<2>().0;
+        let below = below[2 * first..][..2 * N].as_chunks::<2>().0;
+        let (mut most, mut at) = ([0f32; N], [0u32; N]);
+        // Without a branch, and apart from what is in memory, so that it is done in vectors.
+        for index in 0..N {
+            let ([a, b], [c, d]) = (above[index], below[index]);
+            // What is no number is the largest, wherever it stands.
+            let right = (b > a) | b.is_nan();
+            let high = if right { b } else { a };
+            let high_at = if right { 1 } else { 0 };
+            let right = (d > c) | d.is_nan();
+            let low = if right { d } else { c };
+            let low_at = if right { width + 1 } else { width };
+            let down = (low > high) | low.is_nan();
+            most[index] = if down { low } else { high };
+            at[index] = if down { low_at } else { high_at };
+        }
+        let begin = (start + 2 * first) as u32;
+        out[first..][..N].copy_from_slice(&most);
+        for (index, place) in places[first..][..N].iter_mut().enumerate() {
+            *place = begin + 2 * index as u32 + at[index];
+        }
+        if first == last {
+            return;
+        }
+        first = (first + N).min(last);
     }
 }
 

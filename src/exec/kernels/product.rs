@@ -4,8 +4,9 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::arch::Arch;
-use super::correlate::{Block, Correlation, Start, interleave};
+use super::correlate::{Block, Correlation, Start};
 use super::tiles::{Rows, Tiles};
+use super::turn::turn;
 use super::{Kernel, add, copy, dims, elements, first, inside, run, tensor, with_scratch, written};
 use crate::exec::value::{self, Value};
 
@@ -128,11 +129,8 @@ impl<'a> Matrices<'a> {
             return;
         }
         let source = &self.elements[start..];
-        match (down == 1 && count == width, width) {
-            (true, 8) => return interleave::<8>(source, right, out),
-            (true, 16) => return interleave::<16>(source, right, out),
-            (true, 32) => return interleave::<32>(source, right, out),
-            _ => {}
+        if down == 1 {
+            return turn(source, right, [count, self.rows], out, width);
         }
         // In squares, so that what is read and what is written stays in the cache.
         const SIDE: usize = 16;

@@ -9,6 +9,7 @@ use super::super::correlate::{Block, Correlation, Start};
 use super::super::dots::Dots;
 use super::super::planes::Layout;
 use super::super::tiles::{Rows, Tiles};
+use super::super::turn::turn;
 use super::super::{add, copy, elements, tensor, with_scratch, with_zeros, written};
 use super::Convolution;
 
@@ -281,9 +282,10 @@ impl<'a> Sums<'a> {
                                     self.layout.fill(x, planes);
                                     turn(
                                         planes,
-                                        channels,
                                         self.layout.pitch,
+                                        [channels, self.layout.pitch],
                                         &mut turned[index * size..],
+                                        channels,
                                     );
                                     let blocks = packed.chunks_exact_mut(block.rows * inner);
                                     let rows = gradient.chunks(block.rows * positions);
@@ -342,40 +344,5 @@ impl<'a> Sums<'a> {
                 }
             }),
         }
-    }
-}
-
-/// `out[column, row] = rows[row, column]`
-#[inline(always)]
-fn turn(rows: &[f32], count: usize, columns: usize, out: &mut [f32]) {
-    #[inline(always)]
-    fn some<const N: usize>(
-        rows: &[f32],
-        count: usize,
-        columns: usize,
-        first: usize,
-        out: &mut [f32],
-    ) {
-        let own: [&[f32]; N] =
-            std::array::from_fn(|row| &rows[(first + row) * columns..][..columns]);
-        for column in 0..columns {
-            let target = &mut out[column * count + first..][..N];
-            for row in 0..N {
-                target[row] = own[row][column];
-            }
-        }
-    }
-    let mut first = 0;
-    while first < count {
-        match count - first {
-            16.. => some::<16>(rows, count, columns, first, out),
-            4.. => some::<4>(rows, count, columns, first, out),
-            _ => some::<1>(rows, count, columns, first, out),
-        }
-        first += match count - first {
-            16.. => 16,
-            4.. => 4,
-            _ => 1,
-        };
     }
 }
