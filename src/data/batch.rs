@@ -69,16 +69,16 @@ impl Batch {
     }
 
     /// At most `count` examples from `start` on.
-    pub fn part(&self, start: usize, count: usize) -> Self {
+    pub fn part(&self, start: usize, count: usize) -> Cow<'_, Self> {
         if start == 0 && count >= self.count {
-            return self.clone();
+            return Cow::Borrowed(self);
         }
         let end = (start + count).min(self.count);
         let of = |all: &Vec<f32>| {
             let size = all.len() / self.count.max(1);
             all[start * size..end * size].to_vec()
         };
-        Self {
+        Cow::Owned(Self {
             count: end - start,
             inputs: self.inputs.iter().map(of).collect(),
             labels: self.labels.get(start..end).unwrap_or_default().to_vec(),
@@ -88,7 +88,7 @@ impl Batch {
             made_by: self.made_by.clone(),
             view: self.view.clone(),
             mixed: None,
-        }
+        })
     }
 
     /// Leaves the first `count` examples.
@@ -273,9 +273,9 @@ impl Prepared {
 
     /// The examples of a batch, in the same view, as this model gets them; labels may be those of another one.
     pub fn same_view<'a>(&self, batch: &'a Batch) -> Cow<'a, Batch> {
-        let pairs = self.about.inputs.iter().zip(&batch.made_by);
+        let mut pairs = self.about.inputs.iter().zip(&batch.made_by);
         if self.about.inputs.len() == batch.made_by.len()
-            && pairs.clone().all(|(own, other)| own.is_made_like(other))
+            && pairs.all(|(own, other)| own.is_made_like(other))
         {
             return Cow::Borrowed(batch);
         }

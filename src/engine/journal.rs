@@ -32,12 +32,13 @@ struct Records {
     /// The training that is under way.
     training: Option<(String, TrainState)>,
     curves: Curves,
-    #[serde(default)]
+    #[serde(flatten)]
     trained: Totals,
 }
 
 /// What the trainings of finished stages come to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Totals {
     pub steps: u64,
     pub examples: u64,
@@ -50,7 +51,7 @@ pub(super) struct Totals {
 pub(super) struct Journal {
     folder: PathBuf,
     records: Records,
-    /// Places of the stages, by name.
+    /// Places of the stages, by name; the last where one was done again.
     places: HashMap<String, usize>,
     /// ONNX file of the graph that the last finished stage left.
     graph: Option<Vec<u8>>,
@@ -141,7 +142,7 @@ impl Journal {
     pub fn note<T: Serialize>(&mut self, key: &str, found: &T) -> Result<(), Problem> {
         let value = serde_json::to_value(found).expect("what a stage finds is plain data");
         let place = self.records.stages.len();
-        self.places.entry(key.to_owned()).or_insert(place);
+        self.places.insert(key.to_owned(), place);
         self.records.stages.push((key.to_owned(), value));
         self.records.training = None;
         if self.is_due() {

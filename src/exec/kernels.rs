@@ -227,6 +227,14 @@ fn dims(tensor: &FlexTensor) -> Vec<usize> {
     tensor.layout().shape().to_vec()
 }
 
+/// Whether the last two axes of a tensor can be walked: neighbours are other elements, which come behind. In
+/// a broadcast axis they are the same.
+fn is_walkable(tensor: &FlexTensor) -> bool {
+    let layout = tensor.layout();
+    let axes = layout.strides().iter().zip(layout.shape().iter()).rev();
+    layout.has_positive_strides() && axes.take(2).all(|(&step, &size)| step != 0 || size <= 1)
+}
+
 /// The gradient where the result is between the ends of a clip, zero elsewhere.
 fn inside(gradient: &FlexTensor, out: &FlexTensor, [low, high]: [f32; 2]) -> FlexTensor {
     const TASK: usize = 16384;
@@ -298,7 +306,7 @@ fn written(len: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
 /// left out.
 #[expect(
     unsafe_code,
-    reason = "the elements are only written by `write`, never read, before the length is set"
+    reason = "`write` reads only what it has written before the length is set"
 )]
 fn all_written(lens: &[usize], write: impl FnOnce(Vec<&mut [f32]>)) -> Vec<Vec<f32>> {
     let mut all: Vec<Vec<f32>> = lens.iter().map(|&len| Vec::with_capacity(len)).collect();
@@ -311,7 +319,7 @@ fn all_written(lens: &[usize], write: impl FnOnce(Vec<&mut [f32]>)) -> Vec<Vec<f
     }
     let slices = all.iter_mut().zip(lens).map(|(out, &len)| {
         // SAFETY: the memory is allocated and aligned for `len` elements, and every bit pattern is
-        // an f32. All callers are in this module and overwrite each element without reading it.
+        // an f32. All callers are in this module and overwrite each element before they read it.
         unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr(), len) }
     });
     write(slices.collect());

@@ -33,11 +33,17 @@ pub struct InferredInput {
 impl InferredInput {
     /// Whether another model's input, whatever its name, gets the same values.
     pub fn is_made_like(&self, other: &Self) -> bool {
-        let named = Self {
-            input: self.input.clone(),
-            ..other.clone()
-        };
-        *self == named
+        let Self {
+            input: _,
+            array,
+            transposed,
+            shape,
+            scale,
+            mean,
+            std,
+        } = other;
+        (&self.array, &self.transposed, &self.shape) == (array, transposed, shape)
+            && (&self.scale, &self.mean, &self.std) == (scale, mean, std)
     }
 }
 

@@ -251,6 +251,9 @@ fn is_hopeless<'r>(setup: &Setup, trial: &Trial, leader: &dyn Fn() -> Option<&'r
         let value = fold.metrics.get(metric.as_str()).copied();
         objective.minimized(value.unwrap_or(f64::NAN))
     };
+    if trial.folds.len() < ENOUGH_FOLDS {
+        return false;
+    }
     let Some(leader) = leader() else {
         return false;
     };
@@ -259,7 +262,7 @@ fn is_hopeless<'r>(setup: &Setup, trial: &Trial, leader: &dyn Fn() -> Option<&'r
         .iter()
         .map(small)
         .fold(f64::NEG_INFINITY, f64::max);
-    trial.folds.len() >= ENOUGH_FOLDS && trial.folds.iter().all(|fold| small(fold) > worst)
+    trial.folds.iter().all(|fold| small(fold) > worst)
 }
 
 /// Means and standard errors over the folds.

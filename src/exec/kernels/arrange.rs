@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::arch::Arch;
-use super::{Kernel, copy, dims, plain, recorded, run, tensor, written};
+use super::{Kernel, copy, dims, is_walkable, plain, recorded, run, tensor, written};
 use crate::exec::value::Value;
 
 /// The value with its elements in order; `None` where they are already, and on devices that keep Burn's
@@ -44,7 +44,7 @@ pub(super) fn arranged(input: &FlexTensor) -> FlexTensor {
     let shape = dims(input);
     let len: usize = shape.iter().product();
     let layout = input.layout();
-    if input.is_contiguous() || len < TASK || !layout.has_positive_strides() || shape.len() < 2 {
+    if input.is_contiguous() || len < TASK || !is_walkable(input) || shape.len() < 2 {
         return input.to_contiguous();
     }
     let strides: Vec<usize> = layout.strides().iter().map(|&s| s.unsigned_abs()).collect();
@@ -107,6 +107,23 @@ fn copy_matrix(source: &[f32], down: usize, right: usize, columns: usize, out: &
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn broadcast_axes_are_filled() {
+        let column: Vec<f32> = (0..200).map(|index| index as f32).collect();
+        let column = super::super::value(tensor(column, &[200, 1]));
+        let wide = crate::exec::value::expand(column, &[200, 200]);
+        let found = arranged(plain(&wide).expect("a tensor of the processor"));
+        let rows = super::super::elements(&found).chunks_exact(200);
+        for (row, elements) in rows.enumerate() {
+            assert!(elements.iter().all(|&element| element == row as f32));
+        }
+        let one = super::super::value(tensor(vec![0.5], &[1, 1]));
+        let halves = crate::exec::value::expand(one, &[200, 200]);
+        let product = super::super::product(&wide, &halves, [false, false], None, None);
+        let product = crate::exec::value::to_host(product.expect("a product"));
+        assert_eq!(product[3 * 200 + 7], 300.0);
+    }
 
     #[test]
     fn views_come_into_the_order_that_burn_gives_them() {

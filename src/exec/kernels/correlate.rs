@@ -51,7 +51,8 @@ impl Block {
         for &block in Block::all(arch.registers()).iter().filter(fits) {
             let width = block.width(arch);
             let mut ways = vec![Tiles::cut(positions, width, step)];
-            if rows > 1 {
+            let lines: usize = positions.iter().map(|rows| rows.count).sum();
+            if rows > 1 && lines > 1 {
                 ways.push(Tiles::close(positions, width, step));
             }
             for tiles in ways {
@@ -227,15 +228,16 @@ impl Correlation<'_> {
             true => 1,
             false => parts.len().max(1),
         };
-        // Sums from one part to the next, as they lie in registers.
-        let held_by_tile = match parts.len() {
-            0 | 1 => 0,
-            _ => blocks * ROWS * width,
+        // Sums from one part to the next, as they lie in registers: of one tile, or of all where others come between.
+        let (held_by_tile, held_tiles) = match (parts.len(), at_once) {
+            (0 | 1, _) => (0, 1),
+            (_, 1) => (blocks * ROWS * width, tiles.count()),
+            _ => (blocks * ROWS * width, 1),
         };
-        let mut held = vec![0f32; tiles.count() * held_by_tile];
+        let mut held = vec![0f32; held_tiles * held_by_tile];
         for parts in parts.chunks(at_once) {
             for (index, (tile, runs)) in tiles.iter().enumerate() {
-                let held = &mut held[index * held_by_tile..][..held_by_tile];
+                let held = &mut held[index % held_tiles * held_by_tile..][..held_by_tile];
                 for &(part, offsets) in parts {
                     let read = if self.panels {
                         let start = tile.source + part * INNER * width;

@@ -7,7 +7,10 @@ use super::arch::Arch;
 use super::correlate::{Block, Correlation, Start};
 use super::tiles::{Rows, Tiles};
 use super::turn::turn;
-use super::{Kernel, add, copy, dims, elements, first, inside, run, tensor, with_scratch, written};
+use super::{
+    Kernel, add, copy, dims, elements, first, inside, is_walkable, run, tensor, with_scratch,
+    written,
+};
 use crate::exec::value::{self, Value};
 
 /// `[batch, rows, inner] · [batch, inner, columns]`, with as many axes of batch as there are.
@@ -459,7 +462,7 @@ impl<const N: usize> Kernel<N> for Product {
     type Kept = Kept;
 
     fn accepts(&self, input: &FlexTensor) -> bool {
-        input.layout().has_positive_strides()
+        is_walkable(input)
     }
 
     fn forward(&self, inputs: [FlexTensor; N]) -> (FlexTensor, Kept) {

@@ -279,7 +279,13 @@ impl<'a> Sums<'a> {
                             || {
                                 for (index, at) in chunk.clone().enumerate() {
                                     let (x, gradient) = image(at);
-                                    self.layout.fill(x, planes);
+                                    let planes = match self.layout.is_plain() {
+                                        true => x,
+                                        false => {
+                                            self.layout.fill(x, planes);
+                                            &*planes
+                                        }
+                                    };
                                     turn(
                                         planes,
                                         self.layout.pitch,
