@@ -269,6 +269,9 @@ pub fn work_on_this_thread() {
         .build_global();
 }
 
+/// Elements of a line of the cache.
+const LINE: usize = 16;
+
 /// Works with memory of this thread, which holds what was left in it. It is kept for the next call,
 /// because fresh memory takes longer to clear than many results take to compute; work within work has
 /// its own.
@@ -277,10 +280,15 @@ fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
         static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
     }
     let mut own = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if own.len() < len {
-        own.resize(len, 0.0);
+    if own.len() < len + LINE {
+        own.resize(len + LINE, 0.0);
     }
-    let result = work(&mut own[..len]);
+    // Vectors that cross lines of the cache take twice as long to read.
+    let start = own
+        .as_ptr()
+        .align_offset(size_of::<[f32; LINE]>())
+        .min(LINE);
+    let result = work(&mut own[start..start + len]);
     FREE.with_borrow_mut(|free| free.push(own));
     result
 }

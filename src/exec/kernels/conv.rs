@@ -10,17 +10,19 @@
 //! - by the input: for each remainder `r`, the taps with `d·t ≡ r (mod s)` correlate the padded
 //!   gradient: `dX[c, s·i + r − p] = Σ W[o, c, t] · dY[o, i − ⌊d·t ÷ s⌋]`
 
+mod depthwise;
 mod weights;
 
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
+use self::depthwise::Depthwise;
 use super::arch::Arch;
 use super::correlate::{Block, Correlation, Start};
 use super::planes::{Layout, Stretch};
 use super::slide::Slide;
 use super::tiles::{Rows, Tiles};
-use super::{Kernel, elements, first, inside, run, tensor, with_scratch, with_zeros, written};
+use super::{Kernel, elements, first, inside, run, tensor, with_scratch, written};
 use crate::exec::value::{Value, dims};
 use crate::graph::Window;
 
@@ -182,10 +184,14 @@ impl Convolution {
                 to: z * height * width,
                 to_pitch: width,
             })
+            .map(|rows| rows.joined(1))
             .collect()
     }
 
     fn result(&self, x: &FlexTensor, w: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+        if let Some(depthwise) = Depthwise::of(self) {
+            return depthwise.result(x, w, bias);
+        }
         let layout = self.input_layout();
         let offsets = self.input_offsets(&layout);
         let [channels, outputs] = self.channels;
@@ -211,7 +217,7 @@ impl Convolution {
                 let rest = &x[image * channels * from..];
                 let parts = out.par_chunks_mut(share * to).enumerate();
                 parts.for_each(|(part, out)| {
-                    with_zeros(layout.len(channels), |buffer| {
+                    layout.with_room(channels, |buffer| {
                         let planes = layout.lay(arch, channels, rest, buffer);
                         correlate(image % self.groups, part * share, planes, out);
                     });
@@ -271,7 +277,7 @@ impl Convolution {
         let at_once = count.div_ceil(8 * rayon::current_num_threads());
         let tasks = out.par_chunks_mut(at_once * to).enumerate();
         tasks.for_each(|(task, out)| {
-            with_zeros(layout.len(channels), |buffer| {
+            layout.with_room(channels, |buffer| {
                 for (image, out) in (task * at_once..).zip(out.chunks_mut(to)) {
                     let planes = layout.lay(Arch::new(), channels, &images[image * from..], buffer);
                     work(image % self.groups, planes, out);
@@ -291,6 +297,9 @@ impl Convolution {
     }
 
     fn input_gradient(&self, w: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+        if let Some(depthwise) = Depthwise::of(self) {
+            return depthwise.input_gradient(w, gradient);
+        }
         let [channels, outputs] = self.channels;
         let [from, _] = self.planes();
         let reach = self.reach();
@@ -353,6 +362,7 @@ impl Convolution {
                                 - self.pad[2],
                             to_pitch: t * width,
                         })
+                        .map(|rows| rows.joined(u))
                         .collect();
                     let places = |output: usize| {
                         own.iter()
@@ -465,7 +475,7 @@ impl Pass {
                 });
             });
         }
-        arch.dispatch(Correlation {
+        Correlation {
             factors: &self.packed[group],
             block: self.block,
             offsets: &self.offsets,
@@ -477,7 +487,8 @@ impl Pass {
             first,
             out,
             plane,
-        });
+        }
+        .run(arch);
     }
 }
 

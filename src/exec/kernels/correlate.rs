@@ -8,9 +8,9 @@
 //! Matrix Multiplication", 2008, with packing left out for one side).
 
 use super::arch::Arch;
-use super::copy;
 use super::tiles::{Rows, Run, Tile, Tiles};
 use super::turn::turn;
+use super::{copy, with_scratch};
 use pulp::{Simd, bytemuck};
 
 /// Rows of the result, and vectors of positions, that are kept in registers at once.
@@ -180,21 +180,41 @@ pub(super) struct Correlation<'a> {
     pub plane: usize,
 }
 
-impl pulp::WithSimd for Correlation<'_> {
+impl Correlation<'_> {
+    /// Computes it on this thread.
+    pub fn run(self, arch: Arch) {
+        let room = INNER.min(self.offsets.len()) * self.block.width(arch) + Tiles::SLACK;
+        with_scratch(room, |gathered| {
+            arch.dispatch(Gathering {
+                correlation: self,
+                gathered,
+            });
+        });
+    }
+}
+
+/// A product with room for what is copied together of a tile.
+struct Gathering<'a, 'b> {
+    correlation: Correlation<'a>,
+    gathered: &'b mut [f32],
+}
+
+impl pulp::WithSimd for Gathering<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match (self.block.rows, self.block.vectors) {
-            (6, 2) => self.run::<S, 6, 2>(simd),
-            (12, 1) => self.run::<S, 12, 1>(simd),
-            (8, 1) => self.run::<S, 8, 1>(simd),
-            (4, 2) => self.run::<S, 4, 2>(simd),
-            (1, 8) => self.run::<S, 1, 8>(simd),
-            (12, 2) => self.run::<S, 12, 2>(simd),
-            (8, 3) => self.run::<S, 8, 3>(simd),
-            (24, 1) => self.run::<S, 24, 1>(simd),
-            (16, 1) => self.run::<S, 16, 1>(simd),
+        let (all, gathered) = (self.correlation, self.gathered);
+        match (all.block.rows, all.block.vectors) {
+            (6, 2) => all.tiles::<S, 6, 2>(simd, gathered),
+            (12, 1) => all.tiles::<S, 12, 1>(simd, gathered),
+            (8, 1) => all.tiles::<S, 8, 1>(simd, gathered),
+            (4, 2) => all.tiles::<S, 4, 2>(simd, gathered),
+            (1, 8) => all.tiles::<S, 1, 8>(simd, gathered),
+            (12, 2) => all.tiles::<S, 12, 2>(simd, gathered),
+            (8, 3) => all.tiles::<S, 8, 3>(simd, gathered),
+            (24, 1) => all.tiles::<S, 24, 1>(simd, gathered),
+            (16, 1) => all.tiles::<S, 16, 1>(simd, gathered),
             other => unreachable!("no block has the form {other:?}"),
         }
     }
@@ -211,16 +231,16 @@ const GATHERED: usize = 3;
 
 impl Correlation<'_> {
     #[inline(always)]
-    fn run<S: Simd, const ROWS: usize, const VECTORS: usize>(mut self, simd: S) {
+    fn tiles<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        mut self,
+        simd: S,
+        gathered: &mut [f32],
+    ) {
         let blocks = self.out.len().div_ceil(ROWS * self.plane);
         let (tiles, offsets, planes) = (self.tiles, self.offsets, self.planes);
         let width = VECTORS * S::F32_LANES;
         let all_gathered = !self.panels && blocks >= GATHERED;
         let gathers = |tile: &Tile| all_gathered || tile.is_apart();
-        let mut gathered = Vec::new();
-        if tiles.iter().any(|(tile, _)| gathers(tile)) {
-            gathered.resize(INNER.min(offsets.len()) * width + Tiles::SLACK, 0f32);
-        }
         // A tile's part of the planes stays in the first-level cache while all blocks go by, and the factors
         // that all tiles need in the second.
         let parts: Vec<(usize, &[usize])> = offsets.chunks(INNER).enumerate().collect();
@@ -243,7 +263,7 @@ impl Correlation<'_> {
                         let start = tile.source + part * INNER * width;
                         Read::Panel(&planes[start..][..offsets.len() * width])
                     } else if gathers(tile) {
-                        tile.gather(runs, planes, offsets, width, &mut gathered);
+                        tile.gather(runs, planes, offsets, width, gathered);
                         Read::Panel(&gathered[..offsets.len() * width])
                     } else {
                         Read::Planes(&planes[tile.source..], offsets)

@@ -1,8 +1,8 @@
 //! Images laid out with their padding, for correlations at any stride.
 
 use super::arch::Arch;
-use super::copy;
 use super::tiles::Tiles;
+use super::{copy, with_scratch, with_zeros};
 
 /// Places `first, first + step, …` of an axis, `count` of them.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,14 @@ impl Layout {
 
     pub fn place(&self, at: [usize; 3]) -> usize {
         (at[0] * self.extent[1] + at[1]) * self.extent[2] + at[2]
+    }
+
+    /// Works with room for `channels` channels, in which what is padding is zero.
+    pub fn with_room<R>(&self, channels: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+        match self.is_plain() {
+            true => with_scratch(self.len(channels), work),
+            false => with_zeros(self.len(channels), work),
+        }
     }
 
     /// The planes of the image, of `channels` channels, at the beginning of `images`: as it lies, where it

@@ -270,7 +270,7 @@ impl<'a> Plan<'a> {
                 #[inline(always)]
                 || block.pack(rows, count, strides[0], &self.places, packed),
             );
-            arch.dispatch(Correlation {
+            Correlation {
                 factors: packed,
                 block,
                 offsets: &panels.offsets,
@@ -282,7 +282,8 @@ impl<'a> Plan<'a> {
                 first: 0,
                 out,
                 plane: panels.columns,
-            });
+            }
+            .run(arch);
         });
     }
 }

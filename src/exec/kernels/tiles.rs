@@ -52,6 +52,14 @@ impl Rows {
         }
     }
 
+    /// The same positions, in one row where nothing lies between them nor, at `step`, between their results.
+    pub fn joined(self, step: usize) -> Self {
+        match (self.pitch, self.to_pitch) == (self.width, self.width * step) {
+            true => Self::one(self.source, self.count * self.width, self.to),
+            false => self,
+        }
+    }
+
     /// Positions from the first to the last, with those between the rows.
     pub fn span(&self) -> usize {
         match self.count * self.width {
@@ -263,17 +271,23 @@ mod tests {
 
     #[test]
     fn every_position_is_read_once_whatever_its_tile() {
-        for (count, columns, pitch, step) in
-            [(8, 8, 10, 1), (7, 7, 9, 1), (3, 50, 52, 2), (5, 1, 3, 1)]
-        {
-            let rows = [Rows {
+        for (count, columns, pitch, step) in [
+            (8, 8, 10, 1),
+            (7, 7, 9, 1),
+            (3, 50, 52, 2),
+            (5, 1, 3, 1),
+            (5, 9, 9, 1),
+            (4, 7, 7, 2),
+        ] {
+            let rows = Rows {
                 source: 3,
                 pitch,
                 count,
                 width: columns,
                 to: 0,
                 to_pitch: columns * step,
-            }];
+            };
+            let rows = [rows.joined(step)];
             let planes: Vec<f32> = (0..1000).map(|place| place as f32).collect();
             let expected: Vec<(usize, f32)> = (0..count * columns)
                 .map(|at| (at * step, (3 + at / columns * pitch + at % columns) as f32))

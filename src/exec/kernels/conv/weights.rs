@@ -12,6 +12,7 @@ use super::super::tiles::{Rows, Tiles};
 use super::super::turn::turn;
 use super::super::{add, copy, elements, tensor, with_scratch, with_zeros, written};
 use super::Convolution;
+use super::depthwise::Depthwise;
 
 /// Elements of a vector, as far as layouts go.
 const LANES: usize = 16;
@@ -55,6 +56,9 @@ struct Sums<'a> {
 
 impl Convolution {
     pub(super) fn weight_gradient(&self, x: &FlexTensor, gradient: &FlexTensor) -> FlexTensor {
+        if let Some(depthwise) = Depthwise::of(self) {
+            return depthwise.weight_gradient(x, gradient);
+        }
         let sums = Sums::new(self, elements(x), elements(gradient));
         let [channels, outputs] = self.channels;
         let inner = channels * self.taps();
@@ -266,7 +270,7 @@ impl<'a> Sums<'a> {
         let size = self.layout.pitch * channels;
         let plane = out.len() / rows;
         let packed_len = block.packed_len(rows, offsets.len());
-        with_zeros(self.layout.len(channels), |planes| {
+        self.layout.with_room(channels, |planes| {
             with_scratch(
                 self.together * size + Tiles::SLACK + packed_len,
                 |scratch| {
@@ -309,7 +313,7 @@ impl<'a> Sums<'a> {
                                 }
                             },
                         );
-                        arch.dispatch(Correlation {
+                        Correlation {
                             factors: &packed[..block.packed_len(rows, inner)],
                             block,
                             offsets: &offsets[..inner],
@@ -321,7 +325,8 @@ impl<'a> Sums<'a> {
                             first: 0,
                             out,
                             plane,
-                        });
+                        }
+                        .run(arch);
                     }
                 },
             );
