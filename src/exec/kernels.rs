@@ -25,7 +25,7 @@ mod tiles;
 mod turn;
 
 pub(crate) use adam::{Adam, adam};
-pub(super) use arrange::arrange;
+pub(super) use arrange::reshape;
 pub(super) use conv::convolve;
 pub(super) use elementwise::elementwise;
 pub(super) use gather::gather;
@@ -220,6 +220,19 @@ fn copy(target: &mut [f32], source: &[f32]) {
         4..8 => pieces::<4>(target, source),
         8..64 => pieces::<8>(target, source),
         _ => target.copy_from_slice(source),
+    }
+}
+
+/// Copies `N` elements from each of `places`, one after the other.
+#[inline(always)]
+fn copy_from_each<const N: usize>(
+    source: &[f32],
+    places: impl Iterator<Item = usize>,
+    out: &mut [f32],
+) {
+    let (out, _) = out.as_chunks_mut::<N>();
+    for (out, place) in out.iter_mut().zip(places) {
+        out.copy_from_slice(&source[place..place + N]);
     }
 }
 

@@ -64,8 +64,8 @@ pub fn reshape(value: Value, dims: &[usize]) -> Value {
     if value.shape().as_slice() == dims {
         return value;
     }
-    let value = kernels::arrange(&value).unwrap_or(value);
-    Dispatch::float_reshape(value, Shape::from(dims.to_vec()))
+    kernels::reshape(&value, dims)
+        .unwrap_or_else(|| Dispatch::float_reshape(value, Shape::from(dims.to_vec())))
 }
 
 /// The value with axes of size 1 in front, up to `rank` axes.

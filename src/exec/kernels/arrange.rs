@@ -1,38 +1,43 @@
 //! Bringing elements into the order of their axes, which views of turned tensors are not in.
 
 use burn::backend::flex::FlexTensor;
+use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::arch::Arch;
-use super::{Kernel, copy, dims, is_walkable, plain, recorded, run, tensor, written};
+use super::{Kernel, copy, dims, is_walkable, run, tensor, written};
 use crate::exec::value::Value;
 
-/// The value with its elements in order; `None` where they are already, and on devices that keep Burn's
-/// own.
-pub(in crate::exec) fn arrange(value: &Value) -> Option<Value> {
-    let tensor = plain(value).or_else(|| Some(recorded(value)?.primitive()))?;
-    match tensor.is_contiguous() {
-        true => None,
-        false => Some(run(&Arrange, [value])?.0),
-    }
+/// The value in another shape, its elements in order; `None` on devices that keep Burn's own.
+pub(in crate::exec) fn reshape(value: &Value, to: &[usize]) -> Option<Value> {
+    Some(run(&Reshape { to: to.to_vec() }, [value])?.0)
 }
 
 #[derive(Debug, Clone)]
-struct Arrange;
+struct Reshape {
+    to: Vec<usize>,
+}
 
-impl Kernel<1> for Arrange {
-    type Kept = ();
+impl Kernel<1> for Reshape {
+    /// The shape that it was.
+    type Kept = Vec<usize>;
 
     fn accepts(&self, _: &FlexTensor) -> bool {
         true
     }
 
-    fn forward(&self, [input]: [FlexTensor; 1]) -> (FlexTensor, ()) {
-        (arranged(&input), ())
+    fn forward(&self, [input]: [FlexTensor; 1]) -> (FlexTensor, Vec<usize>) {
+        let shape = Shape::from(self.to.clone());
+        (arranged(&input).reshape(shape), dims(&input))
     }
 
-    fn backward(&self, (): (), gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
-        [Some(gradient)]
+    fn backward(
+        &self,
+        from: Vec<usize>,
+        gradient: FlexTensor,
+        _: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
+        [Some(gradient.reshape(Shape::from(from)))]
     }
 }
 
@@ -106,6 +111,7 @@ fn copy_matrix(source: &[f32], down: usize, right: usize, columns: usize, out: &
 
 #[cfg(test)]
 mod tests {
+    use super::super::plain;
     use super::*;
 
     #[test]

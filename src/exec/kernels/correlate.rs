@@ -10,7 +10,7 @@
 use super::arch::Arch;
 use super::tiles::{Rows, Run, Tile, Tiles};
 use super::turn::turn;
-use super::{copy, with_scratch};
+use super::{copy, copy_from_each, with_scratch};
 use pulp::{Simd, bytemuck};
 
 /// Rows of the result, and vectors of positions, that are kept in registers at once.
@@ -94,13 +94,14 @@ impl Block {
                 part.fill(0.0);
             }
             let own = &factors[first * row_stride..];
+            let each = places.iter().copied();
             match (row_stride, count == self.rows, self.rows) {
-                (1, true, 4) => side_by_side::<4>(own, places, part),
-                (1, true, 6) => side_by_side::<6>(own, places, part),
-                (1, true, 8) => side_by_side::<8>(own, places, part),
-                (1, true, 12) => side_by_side::<12>(own, places, part),
-                (1, true, 16) => side_by_side::<16>(own, places, part),
-                (1, true, 24) => side_by_side::<24>(own, places, part),
+                (1, true, 4) => copy_from_each::<4>(own, each, part),
+                (1, true, 6) => copy_from_each::<6>(own, each, part),
+                (1, true, 8) => copy_from_each::<8>(own, each, part),
+                (1, true, 12) => copy_from_each::<12>(own, each, part),
+                (1, true, 16) => copy_from_each::<16>(own, each, part),
+                (1, true, 24) => copy_from_each::<24>(own, each, part),
                 _ if neighbours => {
                     let size = [count, places.len()];
                     turn(&own[places[0]..], row_stride, size, part, self.rows);
@@ -129,15 +130,6 @@ impl Block {
         let products = self.rows * self.vectors;
         let loads = self.rows + self.vectors + self.vectors / 2;
         products.max(loads).max(8)
-    }
-}
-
-/// `out[k, row] = factors[place + row]` for the k-th place.
-#[inline(always)]
-fn side_by_side<const ROWS: usize>(factors: &[f32], places: &[usize], out: &mut [f32]) {
-    let (out, _) = out.as_chunks_mut::<ROWS>();
-    for (out, &place) in out.iter_mut().zip(places) {
-        out.copy_from_slice(&factors[place..place + ROWS]);
     }
 }
 

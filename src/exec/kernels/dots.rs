@@ -18,6 +18,9 @@ pub(super) struct Dots<'a> {
 }
 
 impl Dots<'_> {
+    /// Rows that are computed at once, at the most.
+    pub const ROWS: usize = 4;
+
     /// Time for one vector of positions, in the half cycles of [`super::correlate::Block::cost`]; measured to be
     /// several times that of products in registers.
     pub fn cost(rows: usize, places: usize) -> usize {
@@ -39,7 +42,7 @@ impl pulp::WithSimd for Dots<'_> {
         ) {
             (true, _) => self.run::<S, 1, 9>(simd),
             (false, false) => self.run::<S, 2, 6>(simd),
-            (false, true) => self.run::<S, 4, 6>(simd),
+            (false, true) => self.run::<S, { Dots::ROWS }, 6>(simd),
         }
     }
 }

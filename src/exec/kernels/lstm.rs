@@ -4,6 +4,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::arch::Arch;
+use super::correlate::Start;
 use super::math::{sigmoid, tanh};
 use super::product::{Factor, Matrices, multiply};
 use super::{Kernel, add, all_written, elements, run, tensor};
@@ -87,6 +88,10 @@ impl Lstm {
     }
 }
 
+fn is_zero(elements: &[f32]) -> bool {
+    elements.iter().all(|&element| element == 0.0)
+}
+
 /// The four gates of an example, or what they were made of.
 #[inline(always)]
 fn quarters(row: &[f32]) -> [&[f32]; 4] {
@@ -138,12 +143,17 @@ impl Kernel<4> for Lstm {
                 |(part, (((((out, gates), cells), last_c), first_h), first_c))| {
                     let mut out: Vec<&mut [f32]> = out;
                     let (mut gates, mut cells) = (gates, cells);
-                    let mut product = vec![0f32; 4 * last_c.len()];
                     let mut earlier: Option<usize> = None;
                     for &place in &order {
                         let h = earlier.map_or(first_h, |earlier| &*out[earlier]);
-                        let h = Matrices::new(h, first_h.len() / hidden, hidden);
-                        factor.multiply(&h, &mut product);
+                        let gates = &mut *gates[place];
+                        let given = &source[4 * (place * step + part * rows * hidden)..];
+                        gates.copy_from_slice(&given[..gates.len()]);
+                        // A sequence begins at nothing, mostly.
+                        if earlier.is_some() || !is_zero(h) {
+                            let h = Matrices::new(h, first_h.len() / hidden, hidden);
+                            factor.multiply(&h, Start::Held, gates);
+                        }
                         let (before, cells): (&[f32], &mut [f32]) = match earlier {
                             None => (first_c, cells[place]),
                             Some(earlier) => {
@@ -152,16 +162,9 @@ impl Kernel<4> for Lstm {
                                 (before, cells)
                             }
                         };
-                        let given = &source[4 * (place * step + part * rows * hidden)..];
                         arch.run(
                             #[inline(always)]
                             || {
-                                let both = given.iter().zip(&product);
-                                let gates = &mut *gates[place];
-                                gates
-                                    .iter_mut()
-                                    .zip(both)
-                                    .for_each(|(gate, (given, product))| *gate = given + product);
                                 let h = out[place].chunks_exact_mut(hidden);
                                 let cells = cells.chunks_exact_mut(hidden);
                                 let examples = cells.zip(before.chunks_exact(hidden)).zip(h);
@@ -264,7 +267,7 @@ impl Kernel<4> for Lstm {
                     );
                     if number > 0 || wanted[2] {
                         let own = Matrices::new(by_gates, by_c.len() / hidden, 4 * hidden);
-                        factor.multiply(&own, by_h);
+                        factor.multiply(&own, Start::Zero, by_h);
                     }
                 }
             });
@@ -278,7 +281,11 @@ impl Kernel<4> for Lstm {
             // Each step's gates by the state before it, which is the first one or the neighbour's in time.
             let later = (self.time - 1) * step;
             let first = 4 * order[0] * step;
-            let mut found = product(&by_gates[first..first + 4 * step], elements(&kept.first_h));
+            let first_h = elements(&kept.first_h);
+            let mut found = match is_zero(first_h) {
+                true => vec![0f32; 4 * hidden * hidden],
+                false => product(&by_gates[first..first + 4 * step], first_h),
+            };
             if later > 0 {
                 let (gates, h) = match self.reversed {
                     false => (4 * step, 0),

@@ -8,8 +8,8 @@ use super::correlate::{Block, Correlation, Start};
 use super::tiles::{Rows, Tiles};
 use super::turn::turn;
 use super::{
-    Kernel, add, copy, dims, elements, first, inside, is_walkable, run, tensor, with_scratch,
-    written,
+    Kernel, add, copy, copy_from_each, dims, elements, first, inside, is_walkable, run, tensor,
+    with_scratch, written,
 };
 use crate::exec::value::{self, Value};
 
@@ -120,10 +120,11 @@ impl<'a> Matrices<'a> {
         }
         if right == 1 {
             let source = &self.elements[start..];
+            let rows = (0..).map(|row| row * down);
             match (count == width, width) {
-                (true, 16) => return apart::<16>(source, down, out),
-                (true, 32) => return apart::<32>(source, down, out),
-                (true, 48) => return apart::<48>(source, down, out),
+                (true, 16) => return copy_from_each::<16>(source, rows, out),
+                (true, 32) => return copy_from_each::<32>(source, rows, out),
+                (true, 48) => return copy_from_each::<48>(source, rows, out),
                 _ => {}
             }
             for (row, out) in out.chunks_exact_mut(width).enumerate() {
@@ -144,15 +145,6 @@ impl<'a> Matrices<'a> {
                 target.zip(source.step_by(down)).for_each(|(t, s)| *t = *s);
             }
         }
-    }
-}
-
-/// Copies `N` elements of each row, of rows that are `down` apart.
-#[inline(always)]
-fn apart<const N: usize>(source: &[f32], down: usize, out: &mut [f32]) {
-    let (out, _) = out.as_chunks_mut::<N>();
-    for (row, out) in out.iter_mut().enumerate() {
-        out.copy_from_slice(&source[row * down..][..N]);
     }
 }
 
@@ -219,22 +211,17 @@ struct Plan<'a> {
     arch: Arch,
     panels: &'a Panels,
     places: Vec<usize>,
-    bias: Option<&'a [f32]>,
+    start: Start<'a>,
     clip: Option<[f32; 2]>,
 }
 
 impl<'a> Plan<'a> {
-    fn of(
-        a: &Matrices,
-        panels: &'a Panels,
-        bias: Option<&'a [f32]>,
-        clip: Option<[f32; 2]>,
-    ) -> Self {
+    fn of(a: &Matrices, panels: &'a Panels, start: Start<'a>, clip: Option<[f32; 2]>) -> Self {
         Self {
             arch: Arch::new(),
             panels,
             places: (0..a.columns).map(|column| column * a.strides[1]).collect(),
-            bias,
+            start,
             clip,
         }
     }
@@ -277,7 +264,7 @@ impl<'a> Plan<'a> {
                 tiles: &panels.tiles,
                 planes: filled,
                 panels: true,
-                start: Start::of(self.bias, Start::Positions),
+                start: self.start,
                 clip: self.clip,
                 first: 0,
                 out,
@@ -304,9 +291,9 @@ impl Factor {
         Self { panels, elements }
     }
 
-    /// `a`, one matrix, times this one, on this thread.
-    pub fn multiply(&self, a: &Matrices, out: &mut [f32]) {
-        let plan = Plan::of(a, &self.panels, None, None);
+    /// `a`, one matrix, times this one, added to `start`, on this thread.
+    pub fn multiply(&self, a: &Matrices, start: Start, out: &mut [f32]) {
+        let plan = Plan::of(a, &self.panels, start, None);
         plan.multiply_rows(&a.elements[a.starts[0]..], a.strides, &self.elements, out);
     }
 }
@@ -327,7 +314,7 @@ pub(super) fn multiply(
         return multiply_by_columns(a, b, bias, clip, threads);
     }
     let panels = Panels::of(b, a.rows, Arch::new());
-    let plan = Plan::of(a, &panels, bias, clip);
+    let plan = Plan::of(a, &panels, Start::of(bias, Start::Positions), clip);
     let each = |(item, out): (usize, &mut [f32])| {
         with_scratch(panels.len(), |filled| {
             panels.fill(b, item, filled, plan.arch, large && batch == 1);
@@ -355,7 +342,7 @@ fn multiply_by_columns(
             let own = b.columns(part * share, share);
             let bias = bias.map(|bias| &bias[part * share..][..own.columns]);
             let panels = Panels::of(&own, a.rows, Arch::new());
-            let plan = Plan::of(a, &panels, bias, clip);
+            let plan = Plan::of(a, &panels, Start::of(bias, Start::Positions), clip);
             written(a.rows * own.columns, |out| {
                 with_scratch(panels.len(), |filled| {
                     panels.fill(&own, 0, filled, plan.arch, false);

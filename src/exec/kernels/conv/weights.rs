@@ -7,10 +7,10 @@ use rayon::prelude::*;
 use super::super::arch::Arch;
 use super::super::correlate::{Block, Correlation, Start};
 use super::super::dots::Dots;
-use super::super::planes::Layout;
+use super::super::planes::{Layout, Stretch};
 use super::super::tiles::{Rows, Tiles};
 use super::super::turn::turn;
-use super::super::{add, copy, elements, tensor, with_scratch, with_zeros, written};
+use super::super::{add, elements, tensor, with_scratch, with_zeros, written};
 use super::Convolution;
 use super::depthwise::Depthwise;
 
@@ -30,8 +30,8 @@ enum Lanes {
     Positions {
         /// Where each channel and tap begins.
         offsets: Vec<usize>,
-        /// Of one plane of the gradient, as far apart as the image's.
-        length: usize,
+        /// The planes of the gradient, their positions as far apart as the image's.
+        spread: Layout,
     },
     /// Channels, and those of neighbouring taps, of images turned into `[positions, channels]`.
     Channels {
@@ -133,10 +133,20 @@ impl<'a> Sums<'a> {
         let by_channels = tiles.cost(outputs, block) * positions;
         let by_positions = Dots::cost(outputs, inner) * length.div_ceil(arch.lanes());
         if outputs == 1 || by_positions <= by_channels {
+            let whole = |axis: usize| Stretch {
+                first: 0,
+                step: 1,
+                count: convolution.output[axis],
+                to: 0,
+            };
+            let stretches = [0, 1, 2].map(|axis| vec![whole(axis)]);
             return Self {
                 lanes: Lanes::Positions {
                     offsets: convolution.input_offsets(&layout),
-                    length,
+                    spread: Layout {
+                        pitch: length,
+                        ..Layout::new(convolution.output, layout.extent, stretches)
+                    },
                 },
                 together: 1024usize.div_ceil(length).clamp(1, convolution.batch),
                 convolution,
@@ -170,7 +180,7 @@ impl<'a> Sums<'a> {
     /// Rows of the result that are computed at once.
     fn block_rows(&self) -> usize {
         match &self.lanes {
-            Lanes::Positions { .. } => 4,
+            Lanes::Positions { .. } => Dots::ROWS,
             Lanes::Channels { block, .. } => block.rows,
         }
     }
@@ -194,8 +204,8 @@ impl<'a> Sums<'a> {
         let chunks = images.clone().step_by(self.together);
         let chunks = chunks.map(|first| first..(first + self.together).min(images.end));
         match &self.lanes {
-            Lanes::Positions { offsets, length } => {
-                self.add_by_positions(chunks, image, offsets, *length, rows.len(), out)
+            Lanes::Positions { offsets, spread } => {
+                self.add_by_positions(chunks, image, offsets, spread, rows.len(), out)
             }
             Lanes::Channels {
                 block,
@@ -210,15 +220,15 @@ impl<'a> Sums<'a> {
         chunks: impl Iterator<Item = std::ops::Range<usize>>,
         image: impl Fn(usize) -> (&'b [f32], &'b [f32]),
         offsets: &[usize],
-        length: usize,
+        spread: &Layout,
         rows: usize,
         out: &mut [f32],
     ) {
         let arch = Arch::new();
-        let [depth, height, width] = self.convolution.output;
+        let length = spread.pitch;
         let size = self.layout.len(self.convolution.channels[0]);
         with_zeros(self.together * (size + rows * length), |both| {
-            let (planes, spread) = both.split_at_mut(self.together * size);
+            let (planes, spreads) = both.split_at_mut(self.together * size);
             for chunk in chunks {
                 arch.run(
                     #[inline(always)]
@@ -226,22 +236,13 @@ impl<'a> Sums<'a> {
                         for (index, at) in chunk.clone().enumerate() {
                             let (x, gradient) = image(at);
                             self.layout.fill(x, &mut planes[index * size..][..size]);
-                            let spread = &mut spread[index * rows * length..];
-                            let planes = gradient.chunks_exact(gradient.len() / rows);
-                            for (plane, spread) in planes.zip(spread.chunks_exact_mut(length)) {
-                                for z in 0..depth {
-                                    for y in 0..height {
-                                        let source = &plane[(z * height + y) * width..][..width];
-                                        let place = self.layout.place([z, y, 0]);
-                                        copy(&mut spread[place..place + width], source);
-                                    }
-                                }
-                            }
+                            let own = &mut spreads[index * rows * length..];
+                            spread.fill(gradient, own);
                         }
                     },
                 );
                 arch.dispatch(Dots {
-                    rows: &spread[..chunk.len() * rows * length],
+                    rows: &spreads[..chunk.len() * rows * length],
                     length,
                     planes: &planes[..chunk.len() * size],
                     image: size,
