@@ -9,6 +9,7 @@ mod device;
 pub(crate) mod kernels;
 pub mod operand;
 mod ops;
+mod parameters;
 mod program;
 pub mod value;
 
@@ -17,7 +18,6 @@ pub use device::{Device, DeviceError, list_devices};
 pub use kernels::work_on_this_thread;
 pub use operand::Operand;
 pub(crate) use ops::pick::pick;
-pub use program::{
-    ExecError, Mode, Outcome, Output, Parameters, Program, Reach, Statistics, upload,
-};
+pub use parameters::{Parameters, upload};
+pub use program::{ExecError, Mode, Outcome, Output, Program, Reach, Statistics};
 pub use value::Value;

@@ -11,7 +11,6 @@ mod op;
 mod plan;
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,6 +23,7 @@ use self::op::Op;
 use super::Device;
 use super::operand::{self, Operand};
 use super::ops::chain::Chain;
+use super::parameters::Parameters;
 use super::value::{self, Value};
 use crate::graph::{Graph, InferError, Known};
 use crate::host::{Array, is_float};
@@ -54,24 +54,6 @@ impl ExecError {
             reason: reason.to_string(),
         }
     }
-}
-
-/// Float initializers on a device, by name.
-pub type Parameters = BTreeMap<String, Value>;
-
-/// Uploads every float initializer that a program may read.
-pub fn upload(graph: &Graph, device: &DispatchDevice) -> Parameters {
-    graph
-        .initializers
-        .iter()
-        .filter_map(|(name, tensor)| {
-            let elements = tensor.floats()?.to_vec();
-            Some((
-                name.clone(),
-                value::from_host(&tensor.dims, elements, device),
-            ))
-        })
-        .collect()
 }
 
 /// Whether normalisation and dropout behave as in training.
@@ -255,7 +237,12 @@ impl Program {
         };
         let fed: Vec<(Operand, Option<Known>)> =
             inputs.iter().map(|input| (input.clone(), None)).collect();
-        let outputs = self.run_with(parameters, &fed, &mut context)?;
+        let outputs = match mode {
+            Mode::Evaluate => {
+                parameters.unchanged(|| self.run_with(parameters, &fed, &mut context))?
+            }
+            _ => self.run_with(parameters, &fed, &mut context)?,
+        };
         Ok(Outcome {
             outputs,
             statistics,

@@ -118,7 +118,7 @@ impl Kernel<4> for Lstm {
     ) -> (FlexTensor, Kept) {
         let hidden = self.hidden;
         let (rows, step) = (self.at_once(), self.batch * hidden);
-        let factor = Factor::new(&Matrices::of(&recurrence).turned(), rows);
+        let factor = Factor::of(&Matrices::of(&recurrence).turned(), rows);
         let source = elements(&given);
         let (h_before, c_before) = (elements(&first_h), elements(&first_c));
         let arch = Arch::new();
@@ -219,7 +219,7 @@ impl Kernel<4> for Lstm {
         let mut by_h = vec![0f32; step];
         let mut by_c = by_last_c.to_vec();
         let order = self.order();
-        let factor = Factor::new(&Matrices::of(&kept.recurrence), rows);
+        let factor = Factor::of(&Matrices::of(&kept.recurrence), rows);
         let by_gates = super::written(4 * self.time * step, |by_gates| {
             let parts = self
                 .parts(by_gates, 4 * hidden)

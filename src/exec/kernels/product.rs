@@ -1,5 +1,7 @@
 //! Matrix products, of matrices in any order of their axes, with a bias and a clip behind them.
 
+use std::sync::Arc;
+
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
@@ -8,8 +10,8 @@ use super::correlate::{Block, Correlation, Start};
 use super::tiles::{Rows, Tiles};
 use super::turn::turn;
 use super::{
-    Kernel, add, copy, copy_from_each, dims, elements, first, inside, is_walkable, run, tensor,
-    with_scratch, written,
+    Kernel, add, copy, copy_from_each, dims, elements, first, fixed, inside, is_walkable, run,
+    tensor, with_scratch, written,
 };
 use crate::exec::value::{self, Value};
 
@@ -86,6 +88,17 @@ impl<'a> Matrices<'a> {
         }
     }
 
+    /// All of the tensor's.
+    pub fn elements(&self) -> &'a [f32] {
+        self.elements
+    }
+
+    /// Which of the elements the first matrix has.
+    fn source(&self) -> [usize; 5] {
+        let [down, right] = self.strides;
+        [self.starts[0], self.rows, self.columns, down, right]
+    }
+
     /// With rows for columns.
     pub fn turned(&self) -> Self {
         Self {
@@ -157,6 +170,7 @@ const FEW_ROWS: usize = 256;
 
 /// How one matrix of many lies in memory as the second factor: tile by tile, so that a tile is read
 /// from one end to the other.
+#[derive(Debug)]
 struct Panels {
     inner: usize,
     columns: usize,
@@ -276,19 +290,37 @@ impl<'a> Plan<'a> {
 }
 
 /// A matrix that others are multiplied by again and again.
+#[derive(Debug)]
 pub(super) struct Factor {
+    /// Of the matrix: its first element's place, rows, columns and strides.
+    source: [usize; 5],
+    /// What it is for.
+    rows: usize,
     panels: Panels,
     elements: Vec<f32>,
 }
 
 impl Factor {
-    /// For factors of `rows` rows.
+    /// For factors of `rows` rows: the one that is kept, of weights that do not change.
+    pub fn of(b: &Matrices, rows: usize) -> Arc<Self> {
+        fixed::factor(b, rows).unwrap_or_else(|| Arc::new(Self::new(b, rows)))
+    }
+
     pub fn new(b: &Matrices, rows: usize) -> Self {
         let arch = Arch::new();
         let panels = Panels::of(b, rows, arch);
-        let mut elements = vec![0f32; panels.len()];
-        panels.fill(b, 0, &mut elements, arch, false);
-        Self { panels, elements }
+        let elements = written(panels.len(), |out| panels.fill(b, 0, out, arch, false));
+        Self {
+            source: b.source(),
+            rows,
+            panels,
+            elements,
+        }
+    }
+
+    /// Whether it is the one for `rows` rows that would be made of `b`, which has the same elements.
+    pub fn is_of(&self, b: &Matrices, rows: usize) -> bool {
+        (self.source, self.rows) == (b.source(), rows)
     }
 
     /// `a`, one matrix, times this one, added to `start`, on this thread.
@@ -313,8 +345,13 @@ pub(super) fn multiply(
     if large && batch == 1 && by_columns && threads > 1 {
         return multiply_by_columns(a, b, bias, clip, threads);
     }
+    let start = Start::of(bias, Start::Positions);
+    if let Some(factor) = kept_for_few(b, a.rows) {
+        let plan = Plan::of(a, &factor.panels, start, clip);
+        return written(one, |out| plan.multiply(a, 0, &factor.elements, out));
+    }
     let panels = Panels::of(b, a.rows, Arch::new());
-    let plan = Plan::of(a, &panels, Start::of(bias, Start::Positions), clip);
+    let plan = Plan::of(a, &panels, start, clip);
     let each = |(item, out): (usize, &mut [f32])| {
         with_scratch(panels.len(), |filled| {
             panels.fill(b, item, filled, plan.arch, large && batch == 1);
@@ -327,6 +364,14 @@ pub(super) fn multiply(
     })
 }
 
+/// The factor that is kept of one matrix of weights. With many rows what it would spare is nothing beside the product.
+fn kept_for_few(b: &Matrices, rows: usize) -> Option<Arc<Factor>> {
+    match b.starts.len() == 1 && rows <= FEW_ROWS {
+        true => fixed::factor(b, rows),
+        false => None,
+    }
+}
+
 /// One product of few rows, of which each thread computes some columns.
 fn multiply_by_columns(
     a: &Matrices,
@@ -336,19 +381,31 @@ fn multiply_by_columns(
     threads: usize,
 ) -> Vec<f32> {
     let share = b.columns.div_ceil(threads).next_multiple_of(16);
-    let parts: Vec<Vec<f32>> = (0..b.columns.div_ceil(share))
+    let own = |part: usize| b.columns(part * share, share);
+    let parts = 0..b.columns.div_ceil(share);
+    let kept: Vec<Option<Arc<Factor>>> =
+        parts.map(|part| kept_for_few(&own(part), a.rows)).collect();
+    let parts: Vec<Vec<f32>> = kept
         .into_par_iter()
-        .map(|part| {
-            let own = b.columns(part * share, share);
-            let bias = bias.map(|bias| &bias[part * share..][..own.columns]);
-            let panels = Panels::of(&own, a.rows, Arch::new());
-            let plan = Plan::of(a, &panels, Start::of(bias, Start::Positions), clip);
-            written(a.rows * own.columns, |out| {
-                with_scratch(panels.len(), |filled| {
-                    panels.fill(&own, 0, filled, plan.arch, false);
-                    let rows = &a.elements[a.starts[0]..];
-                    plan.multiply_rows(rows, a.strides, filled, out);
-                });
+        .enumerate()
+        .map(|(part, kept)| {
+            let own = own(part);
+            let start = bias.map(|bias| &bias[part * share..][..own.columns]);
+            let start = Start::of(start, Start::Positions);
+            let multiply = |panels: &Panels, filled: &[f32]| {
+                let plan = Plan::of(a, panels, start, clip);
+                written(a.rows * own.columns, |out| {
+                    plan.multiply_rows(&a.elements[a.starts[0]..], a.strides, filled, out);
+                })
+            };
+            if let Some(factor) = kept {
+                return multiply(&factor.panels, &factor.elements);
+            }
+            let arch = Arch::new();
+            let panels = Panels::of(&own, a.rows, arch);
+            with_scratch(panels.len(), |filled| {
+                panels.fill(&own, 0, filled, arch, false);
+                multiply(&panels, filled)
             })
         })
         .collect();
