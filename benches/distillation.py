@@ -155,7 +155,7 @@ def digits(given):
 
 def fashion(given):
     folder = given.data or "/usr/share/datasets/fashion-mnist"
-    epochs = given.epochs or 6
+    epochs = given.epochs or 30
     losses_table(given, lambda seed: fashion_parts(folder, given.images, seed),
                  lambda: residual_network(2, 16, 32, 64), tuning(8, 2e-3, 0.01),
                  lambda: residual_network(2, 5, 10, 20), 64, epochs, given.rate or 3e-3, [f"{epochs} epochs"])
@@ -303,7 +303,7 @@ def main():
     parser.add_argument("--rate", type=float)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--temperature", type=float, default=20)
-    parser.add_argument("--images", type=int, default=12_000, help="of Fashion-MNIST, to train on")
+    parser.add_argument("--images", type=int, default=6_000, help="of Fashion-MNIST, to train on")
     parser.add_argument("--data", help="the folder of Fashion-MNIST")
     given = parser.parse_args()
     start = time.monotonic()
