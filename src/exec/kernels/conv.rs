@@ -156,6 +156,17 @@ impl Convolution {
         Layout::new(self.input, extent, stretches)
     }
 
+    /// Planes of the output in larger ones, each from the place `to` on.
+    fn output_layout(&self, extent: [usize; 3], to: [usize; 3]) -> Layout {
+        let whole = |axis: usize| Stretch {
+            first: 0,
+            step: 1,
+            count: self.output[axis],
+            to: to[axis],
+        };
+        Layout::new(self.output, extent, [0, 1, 2].map(|axis| vec![whole(axis)]))
+    }
+
     /// Where each tap reads in a channel's planes.
     fn tap_places<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = usize> + 'a {
         (0..self.taps()).map(|tap| {
@@ -317,13 +328,7 @@ impl Convolution {
             let last = ranges[axis].iter().map(|range| range.end).max();
             (last.unwrap_or(0)).max(self.output[axis]) + reach[axis]
         });
-        let whole = |axis: usize| Stretch {
-            first: 0,
-            step: 1,
-            count: self.output[axis],
-            to: reach[axis],
-        };
-        let layout = Layout::new(self.output, extent, [0, 1, 2].map(|axis| vec![whole(axis)]));
+        let layout = self.output_layout(extent, reach);
         let (w, gradient) = (elements(w), elements(gradient));
         let taps = self.taps();
         let mut phases = Vec::new();

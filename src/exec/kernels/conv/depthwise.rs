@@ -118,26 +118,33 @@ impl<'a> Depthwise<'a> {
     }
 
     /// Calls `work` with the number of each set of as many neighbouring planes as there are lanes, on all
-    /// threads, and what these make of `out`, of `plane` elements each. The buffer of `len` elements is zero before
-    /// the first set of a task.
+    /// threads, room as [`Depthwise::with_room`] gives it, and what these make of `out`, of `plane` elements each.
     fn each(
         &self,
         out: &mut [f32],
         plane: usize,
-        len: usize,
-        work: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+        work: impl Fn(usize, [&mut [f32]; 2], &mut [f32]) + Sync,
     ) {
         let one = self.lanes * plane;
         let sets = out.len().div_ceil(one);
         let at_once = sets.div_ceil(8 * rayon::current_num_threads());
         let tasks = out.par_chunks_mut(at_once * one).enumerate();
         tasks.for_each(|(task, out)| {
-            with_zeros(len, |buffer| {
+            self.with_room(|[padded, positions]| {
                 for (set, out) in (task * at_once..).zip(out.chunks_mut(one)) {
-                    work(set, buffer, out);
+                    work(set, [&mut *padded, &mut *positions], out);
                 }
             });
         });
+    }
+
+    /// Works with zeros for the lanes of a padded plane and of the output's positions.
+    fn with_room<R>(&self, work: impl FnOnce([&mut [f32]; 2]) -> R) -> R {
+        let [_, to] = self.convolution.planes();
+        with_zeros((self.places + to) * self.lanes, |room| {
+            let (padded, positions) = room.split_at_mut(self.places * self.lanes);
+            work([padded, positions])
+        })
     }
 
     /// Turns planes of the input into the lanes of the padded one.
@@ -170,9 +177,7 @@ impl<'a> Depthwise<'a> {
         }
         let planes = self.convolution.batch * self.convolution.groups;
         let out = written(planes * to, |out| {
-            let len = (self.places + to) * self.lanes;
-            self.each(out, to, len, |set, buffer, out| {
-                let (padded, sums) = buffer.split_at_mut(self.places * self.lanes);
+            self.each(out, to, |set, [padded, sums], out| {
                 let count = out.len() / to;
                 self.lay(&x[set * self.lanes * from..], count, padded);
                 let first = set * self.lanes % self.convolution.groups;
@@ -202,9 +207,7 @@ impl<'a> Depthwise<'a> {
         let weights = self.weights(elements(w));
         let planes = self.convolution.batch * self.convolution.groups;
         let out = written(planes * from, |out| {
-            let len = (self.places + to) * self.lanes;
-            self.each(out, from, len, |set, buffer, out| {
-                let (padded, given) = buffer.split_at_mut(self.places * self.lanes);
+            self.each(out, from, |set, [padded, given], out| {
                 let count = out.len() / from;
                 padded.fill(0.0);
                 turn(
@@ -282,8 +285,7 @@ impl<'a> Depthwise<'a> {
             let first = task % sets * self.lanes;
             let count = self.lanes.min(channels - first);
             let own = task / sets * images..batch.min((task / sets + 1) * images);
-            with_zeros((self.places + to) * self.lanes, |buffer| {
-                let (padded, given) = buffer.split_at_mut(self.places * self.lanes);
+            self.with_room(|[padded, given]| {
                 for image in own {
                     let plane = image * channels + first;
                     self.lay(&x[plane * from..], count, padded);

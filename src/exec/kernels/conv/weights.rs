@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::super::arch::Arch;
 use super::super::correlate::{Block, Correlation, Start};
 use super::super::dots::Dots;
-use super::super::planes::{Layout, Stretch};
+use super::super::planes::Layout;
 use super::super::tiles::{Rows, Tiles};
 use super::super::turn::turn;
 use super::super::{add, elements, tensor, with_scratch, with_zeros, written};
@@ -133,19 +133,12 @@ impl<'a> Sums<'a> {
         let by_channels = tiles.cost(outputs, block) * positions;
         let by_positions = Dots::cost(outputs, inner) * length.div_ceil(arch.lanes());
         if outputs == 1 || by_positions <= by_channels {
-            let whole = |axis: usize| Stretch {
-                first: 0,
-                step: 1,
-                count: convolution.output[axis],
-                to: 0,
-            };
-            let stretches = [0, 1, 2].map(|axis| vec![whole(axis)]);
             return Self {
                 lanes: Lanes::Positions {
                     offsets: convolution.input_offsets(&layout),
                     spread: Layout {
                         pitch: length,
-                        ..Layout::new(convolution.output, layout.extent, stretches)
+                        ..convolution.output_layout(layout.extent, [0; 3])
                     },
                 },
                 together: 1024usize.div_ceil(length).clamp(1, convolution.batch),
