@@ -13,6 +13,7 @@ mod jobs;
 mod metrics;
 mod models;
 mod pages;
+mod predict;
 mod problem;
 mod request;
 mod state;
@@ -33,6 +34,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::problem::ApiError;
 pub use self::state::{App, AppState};
+use crate::spec::dataset::Damaged;
 use crate::spec::distill::DistillParams;
 use crate::spec::evaluate::EvaluateParams;
 use crate::spec::pipeline::PipelineParams;
@@ -66,6 +68,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     ),
     components(schemas(
         Problem,
+        Damaged,
         TrainParams,
         EvaluateParams,
         PruneParams,
@@ -103,6 +106,7 @@ pub struct UploadForm {
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(models::routes())
+        .merge(predict::routes())
         .merge(datasets::routes())
         .merge(jobs::routes())
         .merge(events::routes())

@@ -1,17 +1,23 @@
 //! Data sets: reading the files that users have, splitting, preparing and batching.
 
+mod archive;
 mod arrays;
 mod augment;
 mod batch;
+mod files;
+mod folders;
 mod idx;
+mod image;
+mod labels;
 mod named;
 mod read;
 mod table;
 
 pub use arrays::{Array, Dataset, Elements, Split};
 pub use augment::{Mixed, View};
-pub use batch::{Batch, Prepared, Role};
-pub use read::read;
+pub use batch::{Batch, Prepared, Role, as_batch};
+pub use files::image_of;
+pub use read::{Reading, read};
 
 /// Why files are no usable data set.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +26,13 @@ pub enum DataError {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Unreadable(String),
+    #[error("`{name}` can't be used: {detail} ({count} such files; {hint})")]
+    Damaged {
+        name: String,
+        detail: String,
+        count: usize,
+        hint: &'static str,
+    },
     #[error("{what} is not supported yet")]
     NotSupported { what: String },
     #[error("`{x}` has {x_count} examples and `{y}` has {y_count}")]

@@ -10,6 +10,7 @@ mod inspect;
 mod job;
 mod journal;
 mod measure;
+mod predict;
 mod problem;
 mod prune_step;
 pub mod report;

@@ -1,5 +1,6 @@
 //! Training and evaluation: the loop, losses, metrics, optimizers and their state.
 
+mod ahead;
 mod calibrator;
 mod evaluate;
 mod loss;

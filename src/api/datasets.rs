@@ -21,7 +21,7 @@ use super::request::{NoQuery, Paged, StrictQuery, located_json};
 use super::state::{App, Authorized};
 use super::upload::{Upload, UploadedFile, receive};
 use crate::spec::child::{Message, Order};
-use crate::spec::dataset::{ArrayInfo, DatasetFormat, Splits, TargetInfo};
+use crate::spec::dataset::{ArrayInfo, Damaged, DatasetFormat, SkippedFile, Splits, TargetInfo};
 use crate::store::datasets::{Dataset, NewDataset};
 use crate::store::idempotency::{Answer, Keep};
 use crate::store::models::Deletion;
@@ -51,6 +51,8 @@ pub struct DatasetView {
     pub splits: Splits,
     pub inputs: Vec<ArrayInfo>,
     pub target: Option<TargetInfo>,
+    /// Files of the upload that are no part of it, since they can't be decoded.
+    pub skipped: Vec<SkippedFile>,
 }
 
 impl From<&Dataset> for DatasetView {
@@ -67,6 +69,7 @@ impl From<&Dataset> for DatasetView {
             splits: dataset.summary.splits,
             inputs: dataset.summary.inputs,
             target: dataset.summary.target,
+            skipped: dataset.summary.skipped,
         }
     }
 }
@@ -78,11 +81,13 @@ struct CreateQuery {
     /// Name of the data set, 1 to 200 bytes; may be a part of the form instead.
     #[param(min_length = 1)]
     name: Option<String>,
-    /// Detected from the bytes when left out. Several files are always `idx`.
+    /// Detected from the bytes when left out. Several files are `idx` or `images`.
     format: Option<DatasetFormat>,
-    /// Name of the target column of a csv or parquet file; the last one when left out. Refused for
-    /// other formats, which have no columns.
+    /// Name of the target column of a csv or parquet file, the last one when left out, or of the manifest in an
+    /// archive of images. Refused for other formats, which have no columns.
     target: Option<String>,
+    /// What happens where image files can't be decoded.
+    damaged: Option<Damaged>,
 }
 
 /// Upload a data set.
@@ -105,7 +110,13 @@ async fn create_dataset(
     request: Request,
 ) -> Result<Response, ApiError> {
     let in_use = KeyInUse::take(&app, request.headers(), "POST /v1/datasets")?;
-    let upload = receive(&app, request, query.name.clone()).await?;
+    let upload = receive(
+        &app,
+        request,
+        query.name.clone(),
+        app.settings.max_upload_bytes,
+    )
+    .await?;
     let key = match turn(in_use.as_ref(), &[&upload.contents()]).await? {
         Turn::Replay(response) => return Ok(response),
         Turn::Run(key) => key,
@@ -129,6 +140,7 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
         files: upload.input_files(),
         format: query.format,
         target: query.target,
+        damaged: query.damaged.unwrap_or_default(),
     };
     let answer = app.inspector.inspect(&order).await.map_err(upload_error)?;
     let Message::Dataset { summary } = answer else {
@@ -136,6 +148,13 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
     };
     if names_a_column {
         check_has_columns(summary.format)?;
+    }
+    if query.damaged.is_some() && summary.format != DatasetFormat::Images {
+        let detail = format!(
+            "the query parameter `damaged` is about image files, and the upload is {}; leave it out",
+            summary.format.as_str()
+        );
+        return Err(ApiError::fault("invalid_request", "/damaged", detail));
     }
     let files = upload.files.iter();
     Ok(NewDataset {
@@ -151,12 +170,12 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
 }
 
 fn check_format(format: DatasetFormat, file_count: usize) -> Result<(), ApiError> {
-    if file_count == 1 || format == DatasetFormat::Idx {
+    if file_count == 1 || matches!(format, DatasetFormat::Idx | DatasetFormat::Images) {
         return Ok(());
     }
     let detail = format!(
         "the query parameter `format` says {}, which is one file, and {file_count} files were \
-         uploaded; several files side by side are read as idx",
+         uploaded; several files side by side are read as idx or as images",
         format.as_str()
     );
     Err(ApiError::fault("invalid_request", "/format", detail))
@@ -164,7 +183,8 @@ fn check_format(format: DatasetFormat, file_count: usize) -> Result<(), ApiError
 
 fn check_has_columns(format: DatasetFormat) -> Result<(), ApiError> {
     match format {
-        DatasetFormat::Csv | DatasetFormat::Parquet => Ok(()),
+        // Of images a manifest has columns, if there is one.
+        DatasetFormat::Csv | DatasetFormat::Parquet | DatasetFormat::Images => Ok(()),
         DatasetFormat::Npz | DatasetFormat::Idx | DatasetFormat::Safetensors => {
             let detail = format!(
                 "the query parameter `target` names a column of a csv or parquet file, and the \

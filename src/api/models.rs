@@ -123,7 +123,7 @@ async fn create_model(
     request: Request,
 ) -> Result<Response, ApiError> {
     let in_use = KeyInUse::take(&app, request.headers(), "POST /v1/models")?;
-    let upload = receive(&app, request, query.name).await?;
+    let upload = receive(&app, request, query.name, app.settings.max_upload_bytes).await?;
     let key = match turn(in_use.as_ref(), &[&upload.contents()]).await? {
         Turn::Replay(response) => return Ok(response),
         Turn::Run(key) => key,
@@ -289,7 +289,7 @@ async fn get_model_layers(
     Ok(Json(Listed { data: layers }).into_response())
 }
 
-async fn find(app: &App, id: &str) -> Result<Model, ApiError> {
+pub(super) async fn find(app: &App, id: &str) -> Result<Model, ApiError> {
     let model = app.store.model(id).await?;
     model.ok_or_else(|| ApiError::not_found("model", id))
 }

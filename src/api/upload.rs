@@ -87,14 +87,14 @@ impl Upload {
     }
 }
 
-/// Receives the body of a request: one file as it is, or a form. `name` is from the query and
-/// wins over a part of the form.
+/// Receives the body of a request of at most `limit` bytes: one file as it is, or a form. `name` is from the query
+/// and wins over a part of the form.
 pub async fn receive(
     app: &App,
     request: Request,
     name: Option<String>,
+    limit: u64,
 ) -> Result<Upload, ApiError> {
-    let limit = app.settings.max_upload_bytes;
     let is_form = media_type(request.headers()) == "multipart/form-data";
     let overhead = if is_form { FORM_OVERHEAD_BYTES } else { 0 };
     if announced_length(&request).is_some_and(|length| length > limit.saturating_add(overhead)) {
@@ -102,6 +102,7 @@ pub async fn receive(
     }
     let mut receiver = Receiver {
         app,
+        limit,
         folder: app.store.staging_folder()?,
         received: 0,
         name,
@@ -131,6 +132,8 @@ fn announced_length(request: &Request) -> Option<u64> {
 
 struct Receiver<'a> {
     app: &'a App,
+    /// Bytes of all files together, at most.
+    limit: u64,
     folder: StagingFolder,
     /// Bytes of all files together.
     received: u64,
@@ -183,7 +186,7 @@ impl Receiver<'_> {
         chunks: impl Stream<Item = Result<Bytes, E>>,
         explain: impl Fn(&E) -> ApiError,
     ) -> Result<(), ApiError> {
-        let limit = self.app.settings.max_upload_bytes;
+        let limit = self.limit;
         let path = self.folder.path().join(format!("{}", self.files.len()));
         let file = tokio::fs::File::create(&path)
             .await

@@ -1,7 +1,12 @@
 //! A data set in memory, in the types in which it is stored.
 
+use std::ops::Range;
+
 use super::DataError;
-use crate::spec::dataset::{ArrayInfo, DatasetFormat, DatasetSummary, Splits, TargetInfo};
+use super::files::Files;
+use crate::spec::dataset::{
+    ArrayInfo, DatasetFormat, DatasetSummary, Media, SkippedFile, Splits, TargetInfo,
+};
 
 /// Highest number of classes that labels may mean; a larger one is a wrong column.
 pub(super) const MOST_CLASSES: i64 = 1_000_000;
@@ -12,6 +17,8 @@ pub enum Elements {
     U8(Vec<u8>),
     F32(Vec<f32>),
     I64(Vec<i64>),
+    /// Not decoded yet, one for each example.
+    Files(Files),
 }
 
 impl Elements {
@@ -20,6 +27,7 @@ impl Elements {
             Self::U8(values) => values.len(),
             Self::F32(values) => values.len(),
             Self::I64(values) => values.len(),
+            Self::Files(files) => files.len(),
         }
     }
 
@@ -29,6 +37,7 @@ impl Elements {
             Self::U8(_) => 1,
             Self::F32(_) => 4,
             Self::I64(_) => 8,
+            Self::Files(_) => 0,
         };
         self.len() as u64 * width
     }
@@ -42,6 +51,7 @@ impl Elements {
             Self::U8(values) => values[index].into(),
             Self::F32(values) => values[index],
             Self::I64(values) => values[index] as f32,
+            Self::Files(_) => unreachable!("files are decoded before their numbers are read"),
         }
     }
 
@@ -50,6 +60,7 @@ impl Elements {
             Self::U8(values) => values[index].into(),
             Self::F32(values) => values[index] as i64,
             Self::I64(values) => values[index],
+            Self::Files(_) => unreachable!("files are decoded before their numbers are read"),
         }
     }
 }
@@ -72,8 +83,36 @@ impl Array {
             .fold(1, |product: usize, &size| product.saturating_mul(size))
     }
 
+    /// Some of the examples.
+    pub(super) fn part(&self, examples: Range<usize>) -> Self {
+        let range = examples.start * self.stride()..examples.end * self.stride();
+        let elements = match &self.elements {
+            Elements::U8(values) => Elements::U8(values[range].to_vec()),
+            Elements::F32(values) => Elements::F32(values[range].to_vec()),
+            Elements::I64(values) => Elements::I64(values[range].to_vec()),
+            Elements::Files(files) => Elements::Files(files.part(examples)),
+        };
+        Self {
+            elements,
+            ..self.clone()
+        }
+    }
+
+    /// What the service tells about the array.
+    pub fn info(&self) -> ArrayInfo {
+        ArrayInfo {
+            name: self.name.clone(),
+            dtype: self.dtype.clone(),
+            shape: self.shape.iter().map(|&size| size as u64).collect(),
+            media: matches!(self.elements, Elements::Files(_)).then_some(Media::Image),
+        }
+    }
+
     /// Number of examples.
     pub fn count(&self) -> usize {
+        if let Elements::Files(files) = &self.elements {
+            return files.len();
+        }
         match self.stride() {
             0 => 0,
             stride => self.elements.len() / stride,
@@ -103,11 +142,29 @@ impl Split {
 pub struct Dataset {
     pub format: DatasetFormat,
     pub train: Split,
+    /// So many of the last examples of `train` are the files' own validation split.
+    pub validation: usize,
     /// The files' own test split, where they have one.
     pub test: Option<Split>,
+    /// Names of the labels, where the files have any.
+    pub classes: Option<Vec<String>>,
+    /// Files that were left out.
+    pub skipped: Vec<SkippedFile>,
 }
 
 impl Dataset {
+    /// A data set whose labels have no names.
+    pub(super) fn new(format: DatasetFormat, train: Split, test: Option<Split>) -> Self {
+        Self {
+            format,
+            train,
+            validation: 0,
+            test,
+            classes: None,
+            skipped: Vec::new(),
+        }
+    }
+
     /// Checks what no job could work with: unequal counts, empty splits, NaN, labels that are no
     /// labels.
     pub(super) fn check(&self) -> Result<(), DataError> {
@@ -117,7 +174,7 @@ impl Dataset {
             let Some(first) = split.inputs.first() else {
                 return Err(DataError::EmptySplit(name));
             };
-            if split.count() == 0 {
+            if split.count() == 0 || (name == "train" && split.count() == self.validation) {
                 return Err(DataError::EmptySplit(name));
             }
             for array in split.arrays() {
@@ -186,7 +243,6 @@ impl Dataset {
 
     /// What the service tells about the data set.
     pub fn summarize(&self) -> DatasetSummary {
-        let sizes = |array: &Array| array.shape.iter().map(|&size| size as u64).collect();
         let classes = |array: &Array| {
             let labels = |split: &Split| {
                 let target = split.target.as_ref()?;
@@ -196,31 +252,27 @@ impl Dataset {
             };
             let highest = labels(&self.train).max(self.test.as_ref().and_then(labels));
             let is_label = array.shape.is_empty() && !array.dtype.starts_with("float");
-            highest.filter(|_| is_label).map(|label| label as u64 + 1)
+            let named = self.classes.as_ref().map(|names| names.len() as u64);
+            let counted = highest.map(|label| label as u64 + 1);
+            named.or(counted).filter(|_| is_label)
         };
         DatasetSummary {
             format: self.format,
             splits: Splits {
-                train: self.train.count() as u64,
+                train: (self.train.count() - self.validation) as u64,
+                validation: self.validation as u64,
                 test: self.test.as_ref().map_or(0, Split::count) as u64,
             },
-            inputs: self
-                .train
-                .inputs
-                .iter()
-                .map(|array| ArrayInfo {
-                    name: array.name.clone(),
-                    dtype: array.dtype.clone(),
-                    shape: sizes(array),
-                })
-                .collect(),
+            inputs: self.train.inputs.iter().map(Array::info).collect(),
             target: self.train.target.as_ref().map(|array| TargetInfo {
                 name: array.name.clone(),
                 dtype: array.dtype.clone(),
-                shape: sizes(array),
+                shape: array.shape.iter().map(|&size| size as u64).collect(),
                 classes: classes(array),
+                class_names: self.classes.clone(),
                 range: self.target_range(),
             }),
+            skipped: self.skipped.clone(),
         }
     }
 }

@@ -39,7 +39,11 @@ impl Canvas {
         let zero = |channel| (-of(&input.mean, channel) / of(&input.std, channel)) as f32;
         let varied = input.mean.len().max(input.std.len());
         Some(Self {
-            geometry: Geometry::of(input.transposed, &array.dtype, &array.shape)?,
+            geometry: Geometry::of(
+                input.transposed,
+                &array.dtype,
+                &input.stored_shape(&array.shape),
+            )?,
             zero: (0..varied).map(zero).collect(),
         })
     }
@@ -319,6 +323,7 @@ mod tests {
             scale: 1.0,
             mean: vec![mean],
             std: vec![1.0],
+            image: None,
         }
     }
 

@@ -12,6 +12,7 @@ use super::{Array, DataError, Dataset, Elements, Split};
 use crate::spec::dataset::Splits;
 use crate::spec::fit::{InferredData, InferredInput, split_sizes};
 use crate::spec::job::{DataOptions, Task};
+use crate::spec::train::{Balanced, ClassWeights};
 
 /// The split between what trains, what selects and what judges follows from this alone, so that
 /// all jobs on a data set are judged on the same examples.
@@ -57,6 +58,8 @@ pub struct Batch {
     /// What was done to the examples of a training batch.
     pub view: Option<View>,
     pub mixed: Option<Mixed>,
+    /// By label: what the cross-entropy of an example counts, where not all count the same.
+    pub class_weights: Option<Arc<[f32]>>,
 }
 
 impl Batch {
@@ -88,6 +91,7 @@ impl Batch {
             made_by: self.made_by.clone(),
             view: self.view.clone(),
             mixed: None,
+            class_weights: self.class_weights.clone(),
         })
     }
 
@@ -107,7 +111,8 @@ impl Prepared {
     /// job trains on what another one is judged on.
     pub fn new(dataset: Dataset, about: InferredData, options: &DataOptions) -> Self {
         let stored = Splits {
-            train: dataset.train.count() as u64,
+            train: (dataset.train.count() - dataset.validation) as u64,
+            validation: dataset.validation as u64,
             test: dataset.test.as_ref().map_or(0, Split::count) as u64,
         };
         let unlimited = DataOptions {
@@ -115,7 +120,7 @@ impl Prepared {
             ..options.clone()
         };
         let whole = split_sizes(stored, &unlimited);
-        let mut order: Vec<u32> = (0..dataset.train.count() as u32).collect();
+        let mut order: Vec<u32> = (0..stored.train as u32).collect();
         order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(SPLIT_SEED));
         let mut rest = order.as_slice();
         let mut take = |count: u64, limited: u64| {
@@ -128,7 +133,12 @@ impl Prepared {
             Some(test) => (0..(about.splits.test as u32).min(test.count() as u32)).collect(),
             None => take(whole.test, about.splits.test),
         };
-        let validation = take(whole.validation, about.splits.validation);
+        let validation = match dataset.validation {
+            0 => take(whole.validation, about.splits.validation),
+            _ => (stored.train as u32..)
+                .take(about.splits.validation as usize)
+                .collect(),
+        };
         let train = take(whole.train, about.splits.train);
         Self {
             about,
@@ -238,6 +248,38 @@ impl Prepared {
         self.role(role).0.len()
     }
 
+    /// What examples of each label count in a loss: as given, or `n ÷ (k · nᵢ)` of the train split's n examples, nᵢ of
+    /// which have one of k labels, so that all labels count the same (King and Zeng, "Logistic Regression in Rare
+    /// Events Data", 2001).
+    pub fn class_weights(&self, asked: Option<&ClassWeights>) -> Option<Arc<[f32]>> {
+        match asked? {
+            ClassWeights::Each(weights) => {
+                Some(weights.iter().map(|&weight| weight as f32).collect())
+            }
+            ClassWeights::Named(Balanced::Balanced) => {
+                let target = self.dataset.train.target.as_ref()?;
+                let mut counts = vec![0u32; self.about.outputs? as usize];
+                for &index in &self.train {
+                    *counts.get_mut(self.label(target, index))? += 1;
+                }
+                let labels = counts.iter().filter(|&&count| count > 0).count();
+                let even = self.train.len() as f32 / labels as f32;
+                Some(
+                    counts
+                        .iter()
+                        .map(|&count| even / count.max(1) as f32)
+                        .collect(),
+                )
+            }
+        }
+    }
+
+    /// What the model calls the label of an example.
+    fn label(&self, target: &Array, index: u32) -> usize {
+        let stored = target.elements.get_i64(index as usize).max(0) as usize;
+        self.label_map.get(stored).copied().unwrap_or(stored)
+    }
+
     /// Batches of an epoch. A batch with a single example has no variance to normalise by, and a
     /// fixed batch size bears no other, so a last batch that is short is left out of training;
     /// each epoch leaves out others.
@@ -334,9 +376,8 @@ impl Prepared {
             return batch;
         };
         if self.about.task == Task::Classification {
-            let stored = |index: &u32| target.elements.get_i64(*index as usize).max(0) as usize;
-            let mapped = |label: usize| self.label_map.get(label).copied().unwrap_or(label);
-            batch.labels = indices.iter().map(stored).map(mapped).collect();
+            let label = |index: &u32| self.label(target, *index);
+            batch.labels = indices.iter().map(label).collect();
         } else {
             let stride = target.stride();
             batch.values = indices
@@ -351,13 +392,34 @@ impl Prepared {
     }
 }
 
+/// All of some examples as a model takes them.
+pub fn as_batch(inputs: &[InferredInput], arrays: &[Array], count: usize) -> Batch {
+    let indices: Vec<u32> = (0..).take(count).collect();
+    let array = |input: &InferredInput| arrays.iter().find(|array| array.name == input.array);
+    let found = inputs
+        .iter()
+        .filter_map(|input| Some(gather_input(input, array(input)?, &indices)));
+    Batch {
+        count,
+        inputs: found.collect(),
+        made_by: inputs.to_vec(),
+        indices,
+        ..Batch::default()
+    }
+}
+
 /// `(stored · scale − mean) ÷ std`, channels turned to the front where the model wants them there.
 fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f32> {
-    let stride = array.stride();
-    let channels = match input.shape.as_slice() {
-        [channels, _, ..] => *channels as usize,
-        _ => 1,
+    let (decoded, numbers);
+    let (elements, indices, stride) = match (&array.elements, &input.image) {
+        (Elements::Files(files), Some(how)) => {
+            decoded = Elements::U8(files.examples(how, indices));
+            numbers = (0..).take(indices.len()).collect::<Vec<u32>>();
+            (&decoded, numbers.as_slice(), how.bytes())
+        }
+        (elements, _) => (elements, indices, array.stride()),
     };
+    let channels = input.channels();
     let area = stride / channels.max(1);
     let affine: Vec<(f32, f32)> = (0..channels)
         .map(|channel| {
@@ -369,12 +431,20 @@ fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f3
     let mut out = Vec::with_capacity(indices.len() * stride);
     for &index in indices {
         let start = index as usize * stride;
+        if input.keeps_channels_last() {
+            let affine = affine.iter().cycle();
+            let places = (start..start + stride).zip(affine);
+            out.extend(
+                places.map(|(place, (factor, offset))| elements.get_f32(place) * factor + offset),
+            );
+            continue;
+        }
         for (channel, &(factor, offset)) in affine.iter().enumerate() {
             let place = |position: usize| match input.transposed {
                 true => start + position * channels + channel,
                 false => start + channel * area + position,
             };
-            match &array.elements {
+            match elements {
                 Elements::U8(values) => out.extend(
                     (0..area).map(|position| f32::from(values[place(position)]) * factor + offset),
                 ),
@@ -403,6 +473,7 @@ mod tests {
             scale: 0.5,
             mean: vec![0.0, 1.0],
             std: vec![1.0, 2.0],
+            image: None,
         };
         let array = Array {
             name: "x".to_owned(),
@@ -438,17 +509,16 @@ mod tests {
                 validation: count as u64 - count as u64 * 4 / 5,
                 test: 0,
             },
+            skipped: 0,
+            class_names: None,
             batch_size: 8,
         };
         let split = Split {
             inputs: vec![array("x", Elements::I64(vec![0; count]))],
             target: Some(array("y", Elements::I64(labels))),
         };
-        let dataset = Dataset {
-            format: crate::spec::dataset::DatasetFormat::Npz,
-            train: split.clone(),
-            test: Some(split),
-        };
+        let format = crate::spec::dataset::DatasetFormat::Npz;
+        let dataset = Dataset::new(format, split.clone(), Some(split));
         let options = DataOptions {
             validation_fraction: 0.2,
             ..DataOptions::default()

@@ -134,14 +134,11 @@ pub(super) fn from_files(arrays: Vec<Array>) -> Result<Dataset, DataError> {
         }
         (None, None) => None,
     };
-    Ok(Dataset {
-        format: DatasetFormat::Idx,
-        train: Split {
-            inputs: vec![train_x.ok_or_else(missing)?],
-            target: train_y,
-        },
-        test,
-    })
+    let train = Split {
+        inputs: vec![train_x.ok_or_else(missing)?],
+        target: train_y,
+    };
+    Ok(Dataset::new(DatasetFormat::Idx, train, test))
 }
 
 #[cfg(test)]

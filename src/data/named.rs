@@ -42,9 +42,5 @@ pub(super) fn from_arrays(format: DatasetFormat, arrays: Vec<Array>) -> Result<D
         )));
     }
     let has_test = !test.inputs.is_empty() || test.target.is_some();
-    Ok(Dataset {
-        format,
-        train,
-        test: has_test.then_some(test),
-    })
+    Ok(Dataset::new(format, train, has_test.then_some(test)))
 }

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use npyz::{DType, NpyFile, Order, TypeChar};
 
-use super::idx;
+use super::archive::{Archive, Entry};
+use super::folders::read_images;
+use super::image::{is_encoded, is_image};
 use super::named::from_arrays;
 use super::table::{read_csv, read_parquet};
-use super::{Array, DataError, Dataset, Elements};
+use super::{Array, DataError, Dataset, Elements, idx};
 use crate::spec::child::InputFile;
-use crate::spec::dataset::DatasetFormat;
+use crate::spec::dataset::{Damaged, DatasetFormat, DatasetSummary};
 
 /// Most bytes that one array may unpack to: 16 GiB.
 const MOST_BYTES: u64 = 16 << 30;
@@ -23,81 +25,92 @@ const MOST_GROWTH: u64 = 100;
 /// What any file may take, however small it is: 256 MiB.
 const ALWAYS_ALLOWED: u64 = 256 << 20;
 
-/// Most bytes that the arrays of a compressed file may take in memory.
-fn most_bytes(path: &Path) -> Result<u64, DataError> {
-    let size = std::fs::metadata(path)?.len();
+/// Most bytes that the arrays of compressed files may take in memory.
+fn most_bytes(files: &[InputFile]) -> Result<u64, DataError> {
+    let mut size = 0;
+    for file in files {
+        size += std::fs::metadata(&file.path)?.len();
+    }
     Ok((size.saturating_mul(MOST_GROWTH))
         .saturating_add(ALWAYS_ALLOWED)
         .min(MOST_BYTES))
 }
 
-/// Reads and checks a data set. `format` overrules what the bytes say; `target` names a table's
-/// column.
-pub fn read(
-    files: &[InputFile],
-    format: Option<DatasetFormat>,
-    target: Option<&str>,
-) -> Result<Dataset, DataError> {
-    let mut dataset = read_unchecked(files, format, target)?;
+/// How an upload is to be read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading<'a> {
+    /// Overrules what the bytes say.
+    pub format: Option<DatasetFormat>,
+    /// The column of a table or manifest that is the target.
+    pub target: Option<&'a str>,
+    pub damaged: Damaged,
+    /// What the upload's inspection found, which a job need not look for again.
+    pub known: Option<&'a DatasetSummary>,
+}
+
+/// Reads and checks a data set.
+pub fn read(files: &[InputFile], how: Reading) -> Result<Dataset, DataError> {
+    let mut dataset = read_unchecked(files, how)?;
     dataset.squeeze_labels();
     dataset.check()?;
     Ok(dataset)
 }
 
-fn read_unchecked(
-    files: &[InputFile],
-    format: Option<DatasetFormat>,
-    target: Option<&str>,
-) -> Result<Dataset, DataError> {
-    let [file] = files else {
-        let arrays = files
-            .iter()
-            .map(|file| idx_entry(&file.name, File::open(&file.path)?, most_bytes(&file.path)?))
-            .collect::<Result<Vec<_>, _>>()?;
-        return idx::from_files(arrays);
-    };
-    let path = &file.path;
+fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataError> {
+    let mut format = how.format;
     let mut head = [0; 512];
-    let length = BufReader::new(File::open(path)?)
-        .take(512)
-        .read(&mut head)?;
-    let head = &head[..length];
-    if head.is_empty() {
-        return Err(DataError::Unreadable("the file is empty".to_owned()));
+    if let [file] = files {
+        let length = BufReader::new(File::open(&file.path)?)
+            .take(512)
+            .read(&mut head)?;
+        format = format.or(told_by(&head[..length])?);
     }
-    let zip = head.starts_with(b"PK");
-    let found = match format {
-        Some(format) => format,
-        None if zip => {
-            let names = zip_names(path)?;
-            if names.iter().any(|name| name.ends_with(".npy")) {
-                DatasetFormat::Npz
-            } else {
-                refuse_media(&names)?;
-                DatasetFormat::Idx
+    match (format, files) {
+        (Some(DatasetFormat::Csv), [file]) => read_csv(&file.path, how.target),
+        (Some(DatasetFormat::Parquet), [file]) => read_parquet(&file.path, how.target),
+        (Some(found @ DatasetFormat::Safetensors), [file]) => {
+            from_arrays(found, safetensors_arrays(&file.path)?)
+        }
+        (format, files) => {
+            let archive = Archive::open(files)?;
+            let has =
+                |ends: &dyn Fn(&str) -> bool| archive.entries.iter().any(|entry| ends(&entry.name));
+            let found = format.unwrap_or_else(|| match () {
+                () if has(&|name| name.ends_with(".npy")) => DatasetFormat::Npz,
+                () if has(&is_image) => DatasetFormat::Images,
+                () => DatasetFormat::Idx,
+            });
+            match found {
+                DatasetFormat::Images if !has(&is_image) => Err(DataError::Unreadable(
+                    "the upload holds no image: png, jpg, jpeg, webp and bmp files are read"
+                        .to_owned(),
+                )),
+                DatasetFormat::Images => read_images(archive, how.target, how.damaged, how.known),
+                DatasetFormat::Npz => from_arrays(found, npz_arrays(&archive, most_bytes(files)?)?),
+                _ => {
+                    refuse_media(&archive)?;
+                    idx::from_files(idx_arrays(&archive, most_bytes(files)?)?)
+                }
             }
         }
-        None if head.starts_with(b"PAR1") => DatasetFormat::Parquet,
-        None if head.starts_with(&[0x1f, 0x8b]) || is_tar(head) || idx::is_idx(head) => {
-            DatasetFormat::Idx
-        }
-        None if head.len() > 8 && head[8] == b'{' => DatasetFormat::Safetensors,
-        None if is_text(head) => DatasetFormat::Csv,
-        None => {
-            return Err(DataError::Unreadable(
-                "the bytes are of no known format; npz, IDX files (side by side, in a zip or in \
-                 a tar), csv, parquet and safetensors are read"
-                    .to_owned(),
-            ));
-        }
-    };
-    match found {
-        DatasetFormat::Npz => from_arrays(found, npz_arrays(path)?),
-        DatasetFormat::Csv => read_csv(path, target),
-        DatasetFormat::Parquet => read_parquet(path, target),
-        DatasetFormat::Safetensors => from_arrays(found, safetensors_arrays(path)?),
-        DatasetFormat::Idx if zip => idx::from_files(idx_zip(path)?),
-        DatasetFormat::Idx => idx::from_files(idx_tar_or_file(&file.name, path, head)?),
+    }
+}
+
+/// The format of a file that is no archive, by its first bytes; `None` for an archive and for files of one.
+fn told_by(head: &[u8]) -> Result<Option<DatasetFormat>, DataError> {
+    let is_tar = head.get(257..262) == Some(b"ustar");
+    match head {
+        [] => Err(DataError::Unreadable("the file is empty".to_owned())),
+        [b'P', b'K', ..] | [0x1f, 0x8b, ..] => Ok(None),
+        _ if is_tar || idx::is_idx(head) || is_encoded(head) => Ok(None),
+        _ if head.starts_with(b"PAR1") => Ok(Some(DatasetFormat::Parquet)),
+        _ if head.get(8) == Some(&b'{') => Ok(Some(DatasetFormat::Safetensors)),
+        _ if is_text(head) => Ok(Some(DatasetFormat::Csv)),
+        _ => Err(DataError::Unreadable(
+            "the bytes are of no known format; npz, IDX files and images (side by side, in a zip or in a tar), csv, \
+             parquet and safetensors are read"
+                .to_owned(),
+        )),
     }
 }
 
@@ -109,63 +122,51 @@ fn is_text(head: &[u8]) -> bool {
     }
 }
 
-fn is_tar(head: &[u8]) -> bool {
-    head.get(257..262) == Some(b"ustar")
-}
-
-/// Images, sounds and texts as files come later; say so instead of failing on their bytes.
-fn refuse_media(names: &[String]) -> Result<(), DataError> {
+/// Sounds and texts as files come later; say so instead of failing on their bytes.
+fn refuse_media(archive: &Archive) -> Result<(), DataError> {
     let media = [
-        ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".wav", ".flac", ".mp3", ".ogg", ".txt",
+        ".gif", ".tif", ".tiff", ".wav", ".flac", ".mp3", ".ogg", ".txt",
     ];
-    let is_media = |name: &String| media.iter().any(|end| name.to_lowercase().ends_with(end));
-    match names.iter().find(|name| is_media(name)) {
+    let is_media = |entry: &&Entry| {
+        let name = entry.name.to_lowercase();
+        media.iter().any(|end| name.ends_with(end))
+    };
+    match archive.entries.iter().find(is_media) {
         None => Ok(()),
-        Some(name) => Err(DataError::NotSupported {
+        Some(entry) => Err(DataError::NotSupported {
             what: format!(
-                "an archive of image, sound or text files (`{name}`); pack the examples as an \
-                 .npz with `x` and `y`"
+                "an archive of sound or text files, or of other images than png, jpg, webp and bmp (`{}`); pack the \
+                 examples as an .npz with `x` and `y`",
+                entry.name
             ),
         }),
     }
 }
 
-fn zip_error(error: zip::result::ZipError) -> DataError {
-    DataError::Unreadable(format!("the zip archive: {error}"))
-}
-
-fn open_zip(path: &Path) -> Result<zip::ZipArchive<BufReader<File>>, DataError> {
-    zip::ZipArchive::new(BufReader::new(File::open(path)?)).map_err(zip_error)
-}
-
-fn zip_names(path: &Path) -> Result<Vec<String>, DataError> {
-    let archive = open_zip(path)?;
-    archive
-        .file_names()
-        .map(|name| Ok(name.map_err(zip_error)?.into_owned()))
-        .collect()
-}
-
-fn npz_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
-    let mut archive = open_zip(path)?;
-    let most = most_bytes(path)?;
+fn npz_arrays(archive: &Archive, most: u64) -> Result<Vec<Array>, DataError> {
     let mut arrays = Vec::new();
     let mut total = 0;
-    for index in 0..archive.len() {
-        let entry = archive.by_index(index).map_err(zip_error)?;
-        let name = entry.name().map_err(zip_error)?.into_owned();
-        let Some(array) = name.strip_suffix(".npy") else {
+    for entry in &archive.entries {
+        let Some(name) = entry.name.strip_suffix(".npy") else {
             continue;
         };
-        let array = npy_array(array, entry, most)?;
+        let array = npy_array(name, archive.reader(entry), most)?;
         total += array.elements.bytes();
         if total > most {
-            return Err(DataError::TooLarge { name, limit: most });
+            return Err(DataError::TooLarge {
+                name: name.to_owned(),
+                limit: most,
+            });
         }
         arrays.push(array);
     }
     arrays.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(arrays)
+}
+
+fn idx_arrays(archive: &Archive, most: u64) -> Result<Vec<Array>, DataError> {
+    let array = |entry: &Entry| idx_entry(&entry.name, archive.reader(entry), most);
+    archive.entries.iter().map(array).collect()
 }
 
 fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataError> {
@@ -331,72 +332,4 @@ fn idx_entry(name: &str, mut reader: impl Read, most: u64) -> Result<Array, Data
         return idx::read_array(name, flate2::read::MultiGzDecoder::new(whole), most);
     }
     idx::read_array(name, BufReader::new(whole), most)
-}
-
-fn wanted(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    !name.ends_with('/') && !file.starts_with('.') && !name.starts_with("__MACOSX")
-}
-
-fn idx_zip(path: &Path) -> Result<Vec<Array>, DataError> {
-    let most = most_bytes(path)?;
-    let mut archive = open_zip(path)?;
-    let mut arrays = Vec::new();
-    for index in 0..archive.len() {
-        let entry = archive.by_index(index).map_err(zip_error)?;
-        let name = entry.name().map_err(zip_error)?.into_owned();
-        if wanted(&name) {
-            arrays.push(idx_entry(&name, entry, most)?);
-        }
-    }
-    Ok(arrays)
-}
-
-fn idx_tar_or_file(name: &str, path: &Path, head: &[u8]) -> Result<Vec<Array>, DataError> {
-    let most = most_bytes(path)?;
-    if idx::is_idx(head) {
-        return Ok(vec![idx_entry(name, File::open(path)?, most)?]);
-    }
-    if is_tar(head) {
-        return idx_tar(File::open(path)?, most);
-    }
-    let mut inner = [0; 512];
-    let mut decoder = flate2::read::MultiGzDecoder::new(File::open(path)?);
-    let mut length = 0;
-    while length < inner.len() {
-        match decoder.read(&mut inner[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) => {
-                return Err(DataError::Unreadable(format!("the gzip file: {error}")));
-            }
-        }
-    }
-    if is_tar(&inner[..length]) {
-        return idx_tar(flate2::read::MultiGzDecoder::new(File::open(path)?), most);
-    }
-    Ok(vec![idx_entry(name, File::open(path)?, most)?])
-}
-
-fn idx_tar(reader: impl Read, most: u64) -> Result<Vec<Array>, DataError> {
-    let unreadable =
-        |error: std::io::Error| DataError::Unreadable(format!("the tar archive: {error}"));
-    let mut archive = tar::Archive::new(reader);
-    let mut arrays = Vec::new();
-    for entry in archive.entries().map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = entry
-            .path()
-            .map_err(unreadable)?
-            .to_string_lossy()
-            .into_owned();
-        refuse_media(std::slice::from_ref(&name))?;
-        if wanted(&name) {
-            arrays.push(idx_entry(&name, entry, most)?);
-        }
-    }
-    Ok(arrays)
 }

@@ -1,6 +1,6 @@
 //! Tables: CSV with a header, and Parquet.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Array, DataError, Dataset, Elements, Split};
@@ -138,16 +138,14 @@ fn finish(
         .iter()
         .zip(&target.texts)
         .any(|(number, text)| number.is_nan() && !text.eq_ignore_ascii_case("nan"));
+    let mut classes = None;
     let (dtype, elements) = if any_text {
-        let mut labels: BTreeMap<&str, i64> = BTreeMap::new();
-        for text in &target.texts {
-            labels.insert(text, 0);
-        }
-        for (label, index) in labels.values_mut().zip(0..) {
-            *label = index;
-        }
-        let values = target.texts.iter().map(|text| labels[text.as_str()]);
-        ("int64", Elements::I64(values.collect()))
+        let names: BTreeSet<&str> = target.texts.iter().map(String::as_str).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let label = |text: &String| names.binary_search(&text.as_str()).unwrap_or(0) as i64;
+        let labels = target.texts.iter().map(label).collect();
+        classes = Some(names.iter().map(|&name| name.to_owned()).collect());
+        ("int64", Elements::I64(labels))
     } else if target.numbers.iter().all(|&number| could_be_label(number)) {
         let values = target.numbers.iter().map(|&number| number as i64);
         ("int64", Elements::I64(values.collect()))
@@ -155,22 +153,22 @@ fn finish(
         let values = target.numbers.iter().map(|&number| number as f32);
         ("float64", Elements::F32(values.collect()))
     };
+    let train = Split {
+        inputs: vec![Array {
+            name: "x".to_owned(),
+            dtype: "float64".to_owned(),
+            shape: vec![columns.len()],
+            elements: Elements::F32(x),
+        }],
+        target: Some(Array {
+            name: target.name,
+            dtype: dtype.to_owned(),
+            shape: vec![],
+            elements,
+        }),
+    };
     Ok(Dataset {
-        format,
-        train: Split {
-            inputs: vec![Array {
-                name: "x".to_owned(),
-                dtype: "float64".to_owned(),
-                shape: vec![columns.len()],
-                elements: Elements::F32(x),
-            }],
-            target: Some(Array {
-                name: target.name,
-                dtype: dtype.to_owned(),
-                shape: vec![],
-                elements,
-            }),
-        },
-        test: None,
+        classes,
+        ..Dataset::new(format, train, None)
     })
 }

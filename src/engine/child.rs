@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::voice::Voice;
-use super::{inspect, job};
+use super::{inspect, job, predict};
+use crate::data::Reading;
 use crate::exec::work_on_this_thread;
 use crate::spec::Problem;
 use crate::spec::child::{Command, Message, Order};
@@ -88,8 +89,18 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
             files,
             format,
             target,
-        } => inspect::dataset(&files, format, target.as_deref()),
+            damaged,
+        } => {
+            let how = Reading {
+                format,
+                target: target.as_deref(),
+                damaged,
+                known: None,
+            };
+            inspect::dataset(&files, how)
+        }
         Order::Layers { model } => inspect::layers(&model),
+        Order::Predict(order) => predict::predict(*order),
         Order::Devices => Ok(Message::Devices {
             devices: crate::exec::list_devices(),
         }),

@@ -1,12 +1,12 @@
 //! A job's data set, read and matched with its model.
 
 use super::problem::no_data;
-use crate::data::{self, Prepared};
+use crate::data::{self, Prepared, Reading};
 use crate::distill::closing_operators;
 use crate::graph::{Graph, feeds_for_batch, infer};
 use crate::spec::Problem;
 use crate::spec::child::{DatasetInput, JobInputs};
-use crate::spec::fit::{InferredData, check_task, fit, fit_further};
+use crate::spec::fit::{InferredData, InferredInput, check_task, fit, fit_further};
 use crate::spec::job::{DataOptions, Params, Task};
 use crate::spec::problem::FieldError;
 
@@ -34,16 +34,26 @@ pub(super) fn prepare(
         .target
         .as_ref()
         .map(|target| target.name.as_str());
-    let dataset = data::read(&input.files, Some(input.summary.format), target_column)?;
+    let how = Reading {
+        format: Some(input.summary.format),
+        target: target_column,
+        known: Some(&input.summary),
+        ..Reading::default()
+    };
+    let dataset = data::read(&input.files, how)?;
     Ok(Prepared::new(dataset, about, &request.data))
 }
 
 /// Tells a graph what the data says about the inputs that the file leaves open.
 pub(super) fn pin(graph: &mut Graph, about: &InferredData) {
     for found in &about.inputs {
-        let shape = found.shape.iter().map(|&size| size as usize).collect();
-        graph.example_shapes.insert(found.input.clone(), shape);
+        pin_input(graph, found);
     }
+}
+
+pub(super) fn pin_input(graph: &mut Graph, input: &InferredInput) {
+    let shape = input.shape.iter().map(|&size| size as usize).collect();
+    graph.example_shapes.insert(input.input.clone(), shape);
 }
 
 /// The data of the job as a further model of a distillation, which the request names at `pointer`,

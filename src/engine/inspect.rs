@@ -5,13 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::child::Ended;
-use crate::data;
+use crate::data::{self, Reading};
 use crate::exec::{ExecError, Program, Reach};
 use crate::graph::{self, Graph, InferError, feeds_for_batch};
 use crate::onnx;
 use crate::spec::Problem;
 use crate::spec::child::{InputFile, Message};
-use crate::spec::dataset::DatasetFormat;
 use crate::spec::model::{ModelFormat, ModelSummary};
 
 /// Parses and checks an uploaded model.
@@ -189,12 +188,8 @@ fn safetensors_summary(path: &Path) -> Result<ModelSummary, Ended> {
 }
 
 /// Parses and checks an uploaded data set.
-pub(super) fn dataset(
-    files: &[InputFile],
-    format: Option<DatasetFormat>,
-    target: Option<&str>,
-) -> Result<Message, Ended> {
-    let dataset = data::read(files, format, target)?;
+pub(super) fn dataset(files: &[InputFile], how: Reading) -> Result<Message, Ended> {
+    let dataset = data::read(files, how)?;
     Ok(Message::Dataset {
         summary: dataset.summarize(),
     })

@@ -22,16 +22,27 @@ pub(super) fn measure(
 ) -> Result<Measurement, Problem> {
     let cost = cost_of_one(graph);
     let mut values = BTreeMap::new();
+    let mut quality = None;
     if let Some(data) = data.filter(|data| data.has_targets()) {
         let task = data.about.task;
         let names = match metrics {
             [] => MetricName::defaults(task),
             named => named.to_vec(),
         };
-        let measured =
-            Evaluator::new(graph, device, Loss::of_task(task)).measure_graph(data, Role::Test)?;
+        let measured = Evaluator::new(graph, device, Loss::of_task(task))
+            .wanting(&names)
+            .measure_graph(data, Role::Test)?;
+        quality = measured.quality();
         for name in names {
             let value = measured.metric(name, task);
+            if !value.is_finite() && measured.metric(MetricName::Loss, task).is_finite() {
+                let detail = format!(
+                    "`{}` has no value on the test split: it needs examples that are of a class and others that are \
+                     not, or targets that differ",
+                    name.as_str()
+                );
+                return Err(Problem::new(422, "metric_undefined", detail));
+            }
             if !value.is_finite() {
                 return Err(Problem::new(
                     422,
@@ -54,6 +65,7 @@ pub(super) fn measure(
         compressed_bytes: compressed(file)?,
         latency_ms: None,
         metrics: values,
+        quality,
     })
 }
 

@@ -7,6 +7,7 @@ mod chart;
 mod distill;
 mod layers;
 mod pruning;
+mod quality;
 mod search;
 mod sections;
 mod text;
@@ -40,6 +41,7 @@ pub fn render_html(
         layers::all(result),
         pruning::all(result),
         distill::all(result),
+        quality::all(result),
         search::all(result, trials),
         chart::section_of(curves),
         layers::blocked(result),

@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::dataset::{DatasetFormat, DatasetSummary};
-use super::job::JobRequest;
+use super::dataset::{Damaged, DatasetFormat, DatasetSummary};
+use super::job::{JobRequest, Preprocess};
 use super::model::{LayerInfo, ModelFormat, ModelSummary};
+use super::predict::Prediction;
 use super::problem::Problem;
 use super::result::{JobResult, Plan};
 
@@ -41,11 +42,15 @@ pub enum Order {
         files: Vec<InputFile>,
         /// As the uploader says; detected from the bytes when `None`.
         format: Option<DatasetFormat>,
-        /// Name of the target column of a table; the last one when `None`.
+        /// Name of the target column of a table, the last one when `None`; or of a manifest.
         target: Option<String>,
+        #[serde(default)]
+        damaged: Damaged,
     },
     /// Describe the layers of a model. Closes with [`Message::Layers`].
     Layers { model: PathBuf },
+    /// Ask a model about a few examples. Closes with [`Message::Prediction`].
+    Predict(Box<PredictOrder>),
     /// List the compute devices. Closes with [`Message::Devices`].
     Devices,
     /// Plan a pruning without training. Closes with [`Message::Plan`].
@@ -59,6 +64,20 @@ pub enum Order {
         /// Checkpoints go here; what an earlier attempt left is resumed from.
         checkpoint: PathBuf,
     },
+}
+
+/// A model, and examples to ask it about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PredictOrder {
+    pub model: PathBuf,
+    /// JSON or an image.
+    pub body: InputFile,
+    /// As the request says.
+    pub preprocess: Option<Preprocess>,
+    /// Of images where the request does not say it.
+    pub image_preprocess: Preprocess,
+    /// By label.
+    pub class_names: Option<Vec<String>>,
 }
 
 /// All that a job reads.
@@ -188,6 +207,9 @@ pub enum Message {
     },
     Layers {
         layers: Vec<LayerInfo>,
+    },
+    Prediction {
+        prediction: Box<Prediction>,
     },
     Devices {
         devices: Vec<DeviceInfo>,

@@ -13,6 +13,8 @@ pub enum DatasetFormat {
     Csv,
     Parquet,
     Safetensors,
+    /// PNG, JPEG, WebP or BMP files in a zip, in a tar, or uploaded side by side.
+    Images,
 }
 
 impl DatasetFormat {
@@ -24,6 +26,7 @@ impl DatasetFormat {
             Self::Csv => "csv",
             Self::Parquet => "parquet",
             Self::Safetensors => "safetensors",
+            Self::Images => "images",
         }
     }
 }
@@ -32,8 +35,15 @@ impl DatasetFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Splits {
     pub train: u64,
+    /// Left out where the files have no validation split of their own; a job then takes one out of the train split.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub validation: u64,
     /// 0 where the files have no test split of their own; a job then sets one aside.
     pub test: u64,
+}
+
+pub(super) fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One input array; the axis of examples is left out of `shape`.
@@ -42,7 +52,37 @@ pub struct ArrayInfo {
     pub name: String,
     /// `uint8`, `float32`, …, as NumPy names them.
     pub dtype: String,
+    /// Of images in files height, width and channels, 0 where they differ.
     pub shape: Vec<u64>,
+    /// What the examples are where each is a file; left out for numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<Media>,
+}
+
+/// What a file is an example of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Media {
+    Image,
+}
+
+/// What happens to an upload with files that can't be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Damaged {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// They are left out, and told of in `skipped`; at most 1,000.
+    Skip,
+}
+
+/// A file that is no part of the data set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SkippedFile {
+    pub name: String,
+    /// Why.
+    pub detail: String,
 }
 
 /// The labels or values to predict.
@@ -53,6 +93,9 @@ pub struct TargetInfo {
     pub shape: Vec<u64>,
     /// Largest label plus one, for integer labels without a shape.
     pub classes: Option<u64>,
+    /// Names of the classes, in the order of the labels, where the files have words for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_names: Option<Vec<String>>,
     /// Smallest and largest value of all splits.
     #[serde(default)]
     pub range: Option<[f64; 2]>,
@@ -65,4 +108,7 @@ pub struct DatasetSummary {
     pub splits: Splits,
     pub inputs: Vec<ArrayInfo>,
     pub target: Option<TargetInfo>,
+    /// Files of the upload that can't be decoded, left out as was asked for.
+    #[serde(default)]
+    pub skipped: Vec<SkippedFile>,
 }

@@ -19,10 +19,38 @@ pub enum MetricName {
     Accuracy,
     #[serde(rename = "top_5_accuracy")]
     Top5Accuracy,
-    /// F1 averaged over the classes that occur, each with the same weight.
+    #[serde(rename = "top_2_accuracy")]
+    Top2Accuracy,
+    #[serde(rename = "top_3_accuracy")]
+    Top3Accuracy,
+    #[serde(rename = "top_10_accuracy")]
+    Top10Accuracy,
+    /// Recall averaged over the classes that have examples.
+    BalancedAccuracy,
+    /// F1 averaged over the classes that occur, each with the same weight (macro).
     F1,
+    /// F1 averaged over the classes, each with the weight of its examples.
+    WeightedF1,
+    /// Averaged over the classes that occur.
+    Precision,
+    /// Averaged over the classes that occur.
+    Recall,
+    /// Area under the receiver operating characteristic; of more than two classes that of each against all
+    /// others, averaged.
+    RocAuc,
+    /// Area under the curve of precision over recall, averaged likewise.
+    AveragePrecision,
+    /// How far confidence is from accuracy, over 15 bins of confidence (Guo et al., 2017, equation 3).
+    ExpectedCalibrationError,
+    /// e to the mean cross-entropy.
+    Perplexity,
     MeanSquaredError,
+    RootMeanSquaredError,
     MeanAbsoluteError,
+    /// Share of the targets' variance that is met, averaged over the outputs.
+    R2,
+    /// Rank correlation of outputs and targets, averaged over the outputs.
+    Spearman,
 }
 
 impl MetricName {
@@ -31,21 +59,67 @@ impl MetricName {
             Self::Loss => "loss",
             Self::Accuracy => "accuracy",
             Self::Top5Accuracy => "top_5_accuracy",
+            Self::Top2Accuracy => "top_2_accuracy",
+            Self::Top3Accuracy => "top_3_accuracy",
+            Self::Top10Accuracy => "top_10_accuracy",
+            Self::BalancedAccuracy => "balanced_accuracy",
             Self::F1 => "f1",
+            Self::WeightedF1 => "weighted_f1",
+            Self::Precision => "precision",
+            Self::Recall => "recall",
+            Self::RocAuc => "roc_auc",
+            Self::AveragePrecision => "average_precision",
+            Self::ExpectedCalibrationError => "expected_calibration_error",
+            Self::Perplexity => "perplexity",
             Self::MeanSquaredError => "mean_squared_error",
+            Self::RootMeanSquaredError => "root_mean_squared_error",
             Self::MeanAbsoluteError => "mean_absolute_error",
+            Self::R2 => "r2",
+            Self::Spearman => "spearman",
         }
+    }
+
+    /// Whether more is better.
+    pub fn rises(self) -> bool {
+        !matches!(
+            self,
+            Self::Loss
+                | Self::Perplexity
+                | Self::ExpectedCalibrationError
+                | Self::MeanSquaredError
+                | Self::RootMeanSquaredError
+                | Self::MeanAbsoluteError
+        )
+    }
+
+    /// Whether it follows from the order of all examples' outputs, which must be kept for it.
+    pub fn needs_scores(self) -> bool {
+        matches!(self, Self::RocAuc | Self::AveragePrecision | Self::Spearman)
     }
 
     /// Whether the metric has a meaning for the task.
     pub fn applies_to(self, task: Task) -> bool {
         match self {
             Self::Loss => true,
-            Self::Accuracy | Self::F1 => {
-                matches!(task, Task::Classification | Task::Multilabel)
-            }
-            Self::Top5Accuracy => task == Task::Classification,
-            Self::MeanSquaredError | Self::MeanAbsoluteError => task == Task::Regression,
+            Self::Accuracy
+            | Self::F1
+            | Self::WeightedF1
+            | Self::Precision
+            | Self::Recall
+            | Self::RocAuc
+            | Self::AveragePrecision => matches!(task, Task::Classification | Task::Multilabel),
+            Self::Top2Accuracy
+            | Self::Top3Accuracy
+            | Self::Top5Accuracy
+            | Self::Top10Accuracy
+            | Self::BalancedAccuracy
+            | Self::ExpectedCalibrationError
+            | Self::Perplexity => task == Task::Classification,
+            Self::MeanSquaredError
+            | Self::RootMeanSquaredError
+            | Self::MeanAbsoluteError
+            | Self::R2
+            | Self::Spearman => task == Task::Regression,
         }
     }
 

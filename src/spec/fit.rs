@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::augment::Geometry;
-use super::dataset::{ArrayInfo, DatasetSummary, Splits, TargetInfo};
+use super::dataset::{ArrayInfo, DatasetSummary, Media, Splits, TargetInfo};
 use super::distill::{DistillLossName, DistillParams, LossTerm};
-use super::job::{DataOptions, Layout, Params, Task};
+use super::job::{DataOptions, Layout, Params, Preprocess, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
+use super::picture::{Extent, ImagePreparation};
 use super::problem::{FieldError, Problem};
-use super::train::TrainParams;
+use super::train::{ClassWeights, TrainParams};
 
 /// How one stored array becomes one input of the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -28,9 +29,34 @@ pub struct InferredInput {
     pub scale: f64,
     pub mean: Vec<f64>,
     pub std: Vec<f64>,
+    /// How image files are decoded before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImagePreparation>,
 }
 
 impl InferredInput {
+    /// Whether a model takes images from files with their channels last.
+    pub fn keeps_channels_last(&self) -> bool {
+        self.image.is_some() && self.shape.len() == 3 && !self.transposed
+    }
+
+    /// How many means and deviations an example can have.
+    pub fn channels(&self) -> usize {
+        match self.shape.as_slice() {
+            [.., channels] if self.keeps_channels_last() => *channels as usize,
+            [channels, _, ..] => *channels as usize,
+            _ => 1,
+        }
+    }
+
+    /// Shape of one example as it is stored, or decoded from a file, given that of the array.
+    pub fn stored_shape(&self, array: &[usize]) -> Vec<usize> {
+        match &self.image {
+            Some(image) => image.shape().to_vec(),
+            None => array.to_vec(),
+        }
+    }
+
     /// Whether another model's input, whatever its name, gets the same values.
     pub fn is_made_like(&self, other: &Self) -> bool {
         let Self {
@@ -41,9 +67,10 @@ impl InferredInput {
             scale,
             mean,
             std,
+            image,
         } = other;
         (&self.array, &self.transposed, &self.shape) == (array, transposed, shape)
-            && (&self.scale, &self.mean, &self.std) == (scale, mean, std)
+            && (&self.scale, &self.mean, &self.std, &self.image) == (scale, mean, std, image)
     }
 }
 
@@ -65,12 +92,18 @@ pub struct InferredData {
     /// Number of values of that output for one example.
     pub outputs: Option<u64>,
     pub splits: SplitSizes,
+    /// Files of the upload that are not among them, since they can't be decoded.
+    #[serde(default, skip_serializing_if = "super::dataset::is_zero")]
+    pub skipped: u64,
+    /// What the labels are called, where the data set has words for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_names: Option<Vec<String>>,
     /// Smaller than asked where the file has a fixed batch size.
     pub batch_size: u32,
 }
 
-/// Sizes of the splits: the test split is the data set's own, or set aside; validation always
-/// comes out of the train split; `limit` cuts each of them.
+/// Sizes of the splits: the test split is the data set's own, or set aside, and so is the validation split; `limit`
+/// cuts each of them.
 pub fn split_sizes(stored: Splits, options: &DataOptions) -> SplitSizes {
     let share = |count: u64, fraction: f64| (count as f64 * fraction).round() as u64;
     let all = stored.train;
@@ -80,10 +113,16 @@ pub fn split_sizes(stored: Splits, options: &DataOptions) -> SplitSizes {
         let test = share(all, options.test_fraction);
         (all - test, test)
     };
-    let validation = share(rest, options.validation_fraction);
+    let (train, validation) = match stored.validation {
+        0 => {
+            let validation = share(rest, options.validation_fraction);
+            (rest - validation, validation)
+        }
+        own => (rest, own),
+    };
     let limit = options.limit.unwrap_or(u64::MAX);
     SplitSizes {
-        train: (rest - validation).min(limit),
+        train: train.min(limit),
         validation: validation.min(limit),
         test: test.min(limit),
     }
@@ -100,20 +139,8 @@ pub fn fit(
     if model.inputs.is_empty() {
         return Err(misfit("/model", "the model has no inputs".to_owned()));
     }
-    let mut inputs = Vec::new();
-    for input in &model.inputs {
-        let array = match_array(input, model, dataset).ok_or_else(|| {
-            misfit(
-                "/dataset",
-                format!(
-                    "the model's input `{}` has no array of that name; the data set has {}",
-                    input.name,
-                    names(&dataset.inputs)
-                ),
-            )
-        })?;
-        inputs.push(fit_input(input, array, options).map_err(|detail| misfit("/dataset", detail))?);
-    }
+    let inputs =
+        fit_inputs(model, &dataset.inputs, options).map_err(|detail| misfit("/dataset", detail))?;
     // The first that holds floating-point numbers; exporters put class names before them.
     let output = model
         .outputs
@@ -207,8 +234,29 @@ pub fn fit(
         output: output.name.clone(),
         outputs,
         splits,
+        skipped: dataset.skipped.len() as u64,
+        class_names: target.and_then(|target| target.class_names.clone()),
         batch_size,
     })
+}
+
+/// How arrays feed each of a model's inputs, or why they don't.
+pub fn fit_inputs(
+    model: &ModelSummary,
+    arrays: &[ArrayInfo],
+    options: &DataOptions,
+) -> Result<Vec<InferredInput>, String> {
+    let fit = |input: &TensorInfo| {
+        let array = match_array(input, model, arrays).ok_or_else(|| {
+            format!(
+                "the model's input `{}` has no array of that name; the data set has {}",
+                input.name,
+                names(arrays)
+            )
+        })?;
+        fit_input(input, array, options)
+    };
+    model.inputs.iter().map(fit).collect()
 }
 
 fn misfit(pointer: &str, detail: String) -> Problem {
@@ -316,6 +364,21 @@ fn check_task_at(
         if train.label_smoothing > 0.0 && task != Task::Classification {
             return refuse(format!("{pointer}/label_smoothing"), "it".to_owned());
         }
+        if let Some(weights) = &train.class_weights {
+            let at = format!("{pointer}/class_weights");
+            if task != Task::Classification {
+                return refuse(at, "it".to_owned());
+            }
+            if let (ClassWeights::Each(weights), Some(outputs)) = (weights, about.outputs)
+                && weights.len() as u64 != outputs
+            {
+                let detail = format!(
+                    "has {} weights, the model has {outputs} classes",
+                    weights.len()
+                );
+                return Err(Problem::invalid(vec![FieldError::new(at, detail)]));
+            }
+        }
         if let Some(augment) = &train.augment {
             let geometry = |input: &InferredInput| {
                 let array = dataset
@@ -323,6 +386,7 @@ fn check_task_at(
                     .iter()
                     .find(|array| array.name == input.array)?;
                 let shape: Vec<usize> = array.shape.iter().map(|&size| size as usize).collect();
+                let shape = input.stored_shape(&shape);
                 Geometry::of(input.transposed, &array.dtype, &shape)
             };
             let geometries: Vec<_> = about.inputs.iter().map(geometry).collect();
@@ -529,10 +593,10 @@ fn names(arrays: &[ArrayInfo]) -> String {
 fn match_array<'a>(
     input: &TensorInfo,
     model: &ModelSummary,
-    dataset: &'a DatasetSummary,
+    arrays: &'a [ArrayInfo],
 ) -> Option<&'a ArrayInfo> {
-    let named = dataset.inputs.iter().find(|array| array.name == input.name);
-    match (named, model.inputs.len(), dataset.inputs.as_slice()) {
+    let named = arrays.iter().find(|array| array.name == input.name);
+    match (named, model.inputs.len(), arrays) {
         (Some(array), _, _) => Some(array),
         (None, 1, [only]) => Some(only),
         _ => None,
@@ -551,14 +615,85 @@ fn fit_input(
     array: &ArrayInfo,
     options: &DataOptions,
 ) -> Result<InferredInput, String> {
-    let wanted = input.shape.get(1..).unwrap_or_default();
+    let preprocess = &options.preprocess;
+    if input.dtype == "string" {
+        return Err(format!(
+            "the model's input `{}` takes strings, which are not supported",
+            input.name
+        ));
+    }
+    let Fit {
+        shape,
+        transposed,
+        image,
+    } = match array.media {
+        Some(Media::Image) => fit_image(input, array, preprocess)?,
+        None => fit_numbers(input, array, preprocess)?,
+    };
+    // Pixels become shares of one where the model takes fractions; what it takes whole stays.
+    let default_scale = if array.dtype == "uint8" && input.dtype.starts_with("float") {
+        1.0 / 255.0
+    } else {
+        1.0
+    };
+    let mut found = InferredInput {
+        input: input.name.clone(),
+        array: array.name.clone(),
+        transposed,
+        scale: preprocess.scale.unwrap_or(default_scale),
+        mean: vec![0.0],
+        std: vec![1.0],
+        shape,
+        image,
+    };
+    let channels = found.channels();
+    for (name, given, value) in [
+        ("mean", &preprocess.mean, &mut found.mean),
+        ("std", &preprocess.std, &mut found.std),
+    ] {
+        let Some(given) = given else { continue };
+        if given.len() != 1 && given.len() != channels {
+            return Err(format!(
+                "preprocess.{name} has {} values, the input `{}` has {channels} channels",
+                given.len(),
+                input.name
+            ));
+        }
+        value.clone_from(given);
+    }
+    Ok(found)
+}
+
+/// How the elements of an example are laid out for a model.
+struct Fit {
+    shape: Vec<u64>,
+    transposed: bool,
+    image: Option<ImagePreparation>,
+}
+
+/// What the model's file says about the shape of one example.
+fn example_shape(input: &TensorInfo) -> &[Dimension] {
+    input.shape.get(1..).unwrap_or_default()
+}
+
+fn fit_numbers(
+    input: &TensorInfo,
+    array: &ArrayInfo,
+    preprocess: &Preprocess,
+) -> Result<Fit, String> {
+    if preprocess.resize.is_some() || preprocess.crop.is_some() {
+        return Err(format!(
+            "preprocess.resize and preprocess.crop are for image files, the array `{}` holds numbers",
+            array.name
+        ));
+    }
+    let wanted = example_shape(input);
     let matches = |shape: &[u64]| {
         shape.len() == wanted.len()
             && shape.iter().zip(wanted).all(|(size, dimension)| {
                 dimension.fixed().is_none_or(|fixed| fixed == *size as i64)
             })
     };
-    let preprocess = &options.preprocess;
     let stored = array.shape.as_slice();
     let turned = || match stored {
         [height, width, channels] => Some(vec![*channels, *height, *width]),
@@ -612,39 +747,122 @@ fn fit_input(
             serde_json::to_string(wanted).unwrap_or_default()
         ));
     }
-    if input.dtype == "string" {
+    Ok(Fit {
+        shape,
+        transposed,
+        image: None,
+    })
+}
+
+/// Image files have the size and the colours that the model takes, or are given them.
+fn fit_image(
+    input: &TensorInfo,
+    array: &ArrayInfo,
+    preprocess: &Preprocess,
+) -> Result<Fit, String> {
+    let wanted = example_shape(input);
+    let fixed = |place: usize| match wanted[place].fixed() {
+        None => Ok(None),
+        Some(size) => match u32::try_from(size) {
+            Ok(size @ 1..) => Ok(Some(size)),
+            _ => Err(format!(
+                "the model's input `{}` has an axis of size {size}",
+                input.name
+            )),
+        },
+    };
+    let stored = |place: usize| {
+        let size = array.shape.get(place).copied().filter(|size| *size > 0);
+        size.and_then(|size| u32::try_from(size).ok())
+    };
+    let of_colours = |place: usize| matches!(wanted[place].fixed(), None | Some(1 | 3 | 4));
+    let last = preprocess.layout == Some(Layout::Nhwc);
+    // Where height, width and channels are among the model's axes.
+    let places = match wanted.len() {
+        3 if last || (!of_colours(0) && of_colours(2)) => [Some(0), Some(1), Some(2)],
+        3 => [Some(1), Some(2), Some(0)],
+        2 => [Some(0), Some(1), None],
+        1 => [None; 3],
+        rank => {
+            return Err(format!(
+                "the model's input `{}` has examples of {rank} axes; images are put into 3 (channels, height, width in \
+                 the order of preprocess.layout), 2 (grey) or 1 (a flat row of grey)",
+                input.name
+            ));
+        }
+    };
+    let channels = match places[2] {
+        None => 1,
+        Some(place) => fixed(place)?.or(stored(2)).unwrap_or(3),
+    };
+    if !matches!(channels, 1 | 3 | 4) {
         return Err(format!(
-            "the model's input `{}` takes strings, which are not supported",
+            "the model's input `{}` has {channels} channels; images have 1, 3 or 4 (say preprocess.layout if its \
+             channels are elsewhere)",
             input.name
         ));
     }
-    let channels = if shape.len() >= 2 {
-        shape[0] as usize
-    } else {
-        1
+    let asked = match (preprocess.crop, preprocess.resize) {
+        (Some(crop), _) => Some(crop.sides()),
+        (None, Some(Extent::Sides(sides))) => Some(sides),
+        (None, _) => None,
     };
-    let per_channel = |given: &Option<Vec<f64>>, default: f64, name: &str| match given {
-        None => Ok(vec![default]),
-        Some(values) if values.len() == 1 || values.len() == channels => Ok(values.clone()),
-        Some(values) => Err(format!(
-            "preprocess.{name} has {} values, the input `{}` has {channels} channels",
-            values.len(),
-            input.name
-        )),
+    let shorter = match preprocess.resize {
+        Some(Extent::Side(side)) => Some(side),
+        _ => None,
     };
-    // Pixels become shares of one where the model takes fractions; what it takes whole stays.
-    let default_scale = if array.dtype == "uint8" && input.dtype.starts_with("float") {
-        1.0 / 255.0
-    } else {
-        1.0
+    let mut crop = [0; 2];
+    for axis in 0..2 {
+        let taken = places[axis].map_or(Ok(None), fixed)?;
+        let given = asked.map(|asked| asked[axis]);
+        if let (Some(taken), Some(given)) = (taken, given)
+            && taken != given
+        {
+            let name = ["height", "width"][axis];
+            return Err(format!(
+                "preprocess gives images the {name} {given}, the model's input `{}` takes {taken}",
+                input.name
+            ));
+        }
+        let open = given.or(taken).or(shorter).or(stored(axis));
+        crop[axis] = open.ok_or_else(|| {
+            format!(
+                "images differ in size, and the model's input `{}` takes any: say with preprocess.resize or \
+                 preprocess.crop which they are to have",
+                input.name
+            )
+        })?;
+    }
+    if let [only] = wanted
+        && let Some(size) = only.fixed()
+        && i64::from(crop[0]) * i64::from(crop[1]) != size
+    {
+        return Err(format!(
+            "grey images of {} × {} are no row of {size} for the model's input `{}`; say with preprocess.resize which \
+             size they are to have",
+            crop[0], crop[1], input.name
+        ));
+    }
+    let is_stored = (0..2).all(|axis| stored(axis) == Some(crop[axis]));
+    let resize = match preprocess.resize {
+        None if is_stored || preprocess.crop.is_some() => None,
+        None => Some(Extent::Sides(crop)),
+        given => given,
     };
-    Ok(InferredInput {
-        input: input.name.clone(),
-        array: array.name.clone(),
-        transposed,
-        scale: preprocess.scale.unwrap_or(default_scale),
-        mean: per_channel(&preprocess.mean, 0.0, "mean")?,
-        std: per_channel(&preprocess.std, 1.0, "std")?,
+    let [height, width] = crop.map(u64::from);
+    let (shape, transposed) = match places {
+        [Some(0), Some(1), Some(_)] => (vec![height, width, channels.into()], false),
+        [Some(1), Some(2), _] => (vec![channels.into(), height, width], true),
+        [Some(_), ..] => (vec![height, width], false),
+        _ => (vec![height * width], false),
+    };
+    Ok(Fit {
         shape,
+        transposed,
+        image: Some(ImagePreparation {
+            channels,
+            resize,
+            crop,
+        }),
     })
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::distill::{DistillParams, TeacherChoice};
 use super::evaluate::EvaluateParams;
+use super::picture::Extent;
 use super::pipeline::PipelineParams;
 use super::problem::{Faults, FieldError, Problem, parse};
 use super::prune::PruneParams;
@@ -74,9 +75,17 @@ pub struct Preprocess {
     /// One for all channels or one for each; 1 when `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f64>>,
-    /// Of the stored examples; found by comparing shapes when `null`.
+    /// Of the stored examples; found by comparing shapes when `null`. Of image files: of the model's input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
+    /// Size of image files before they are cropped: `[height, width]`, or a number for the shorter side. What the
+    /// model takes when `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Extent>,
+    /// What is cut out of the middle of image files: `[height, width]`, or a number for both. What the model takes when
+    /// `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop: Option<Extent>,
 }
 
 /// How a data set is split, batched and prepared.
@@ -136,6 +145,13 @@ impl DataOptions {
                 "/preprocess/std",
                 "must be above 0",
             );
+        }
+        for (pointer, extent) in [
+            ("/preprocess/resize", self.preprocess.resize),
+            ("/preprocess/crop", self.preprocess.crop),
+        ] {
+            let sound = extent.is_none_or(Extent::is_sound);
+            faults.require(sound, pointer, "must be from 1 to 65536");
         }
         if let Some(scale) = self.preprocess.scale {
             faults.require(

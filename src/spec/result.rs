@@ -33,6 +33,28 @@ pub struct Measurement {
     pub latency_ms: Option<Latency>,
     /// By metric name, on the test split.
     pub metrics: BTreeMap<String, f64>,
+    /// Of a classification of at most 100 classes, on the test split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
+}
+
+/// What a classifier takes for what, and how sure it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Quality {
+    /// Examples by label (rows) and by the class that the model says (columns).
+    pub confusion: Vec<Vec<u64>>,
+    /// 15 bins of confidence of the same width, from 0 to 1.
+    pub calibration: Vec<CalibrationBin>,
+}
+
+/// Examples of which the model is about equally sure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CalibrationBin {
+    pub examples: u64,
+    /// Mean probability of the class that the model says; 0 without examples.
+    pub confidence: f64,
+    /// Share of right ones; 0 without examples.
+    pub accuracy: f64,
 }
 
 /// After beside before.

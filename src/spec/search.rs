@@ -19,7 +19,7 @@ use super::problem::{Faults, FieldError};
 use super::strategy::StrategyParams;
 use super::train::TrainParams;
 use crate::search::strategy::Strategy;
-pub use objective::{Goal, Objective, ObjectiveName};
+pub use objective::{Goal, Objective, ObjectiveName, TrialFigure};
 pub use recipe::Recipe;
 pub use space::{CellOperation, CellSpace, SearchSpace};
 /// How a trial is judged. No example of the test split has a part in it.
@@ -363,8 +363,8 @@ impl SearchParams {
             return self.objectives.clone();
         }
         let metric = match MetricName::Accuracy.applies_to(task) {
-            true => ObjectiveName::Accuracy,
-            false => ObjectiveName::Loss,
+            true => ObjectiveName::Metric(MetricName::Accuracy),
+            false => ObjectiveName::Metric(MetricName::Loss),
         };
         vec![Objective { metric, goal: None }]
     }

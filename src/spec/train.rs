@@ -135,6 +135,25 @@ pub struct EarlyStopping {
     pub patience: u32,
 }
 
+/// Weights that make all labels count the same, however many examples they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balanced {
+    Balanced,
+}
+
+/// What examples of each label count in the cross-entropy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "must be \"balanced\" or a list of a number for each label"
+)]
+pub enum ClassWeights {
+    Named(Balanced),
+    /// By label, above 0.
+    Each(Vec<f64>),
+}
+
 /// Parameters of a `train` job, and of `finetune` in other kinds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -146,6 +165,9 @@ pub struct TrainParams {
     pub loss: Option<LossName>,
     /// Share of each label spread over all classes, 0 to below 1.
     pub label_smoothing: f64,
+    /// What examples of each label count; all the same when `null`. Classification by cross-entropy only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
     pub weights: StartWeights,
     pub early_stopping: Option<EarlyStopping>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +182,7 @@ impl Default for TrainParams {
             schedule: LearningRateSchedule::default(),
             loss: None,
             label_smoothing: 0.0,
+            class_weights: None,
             weights: StartWeights::Keep,
             early_stopping: None,
             augment: None,
@@ -209,6 +232,13 @@ impl TrainParams {
                 !nesterov || optimizer.momentum.is_some_and(|momentum| momentum > 0.0),
                 "/optimizer/nesterov",
                 "needs a momentum above 0",
+            );
+        }
+        if let Some(ClassWeights::Each(weights)) = &self.class_weights {
+            faults.require(
+                weights.iter().all(|weight| *weight > 0.0 && *weight <= 1e6),
+                "/class_weights",
+                "must be above 0 and at most 1000000",
             );
         }
         faults.require(

@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::search::{Objective, ObjectiveName, ProxyName};
+use super::search::{Objective, ObjectiveName, ProxyName, TrialFigure};
 
 /// How a trial ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,12 +39,14 @@ impl TrialCost {
     /// The cost of that name.
     pub fn of(&self, name: ObjectiveName) -> Option<f64> {
         match name {
-            ObjectiveName::Macs => self.macs.map(|macs| macs as f64),
-            ObjectiveName::Parameters => Some(self.parameters as f64),
-            ObjectiveName::NonzeroParameters => Some(self.nonzero_parameters as f64),
-            ObjectiveName::SizeBytes => Some(self.size_bytes as f64),
-            ObjectiveName::LatencyMs => self.latency_ms,
-            _ => None,
+            ObjectiveName::Metric(_) | ObjectiveName::Other(TrialFigure::CrossEntropy) => None,
+            ObjectiveName::Other(TrialFigure::Macs) => self.macs.map(|macs| macs as f64),
+            ObjectiveName::Other(TrialFigure::Parameters) => Some(self.parameters as f64),
+            ObjectiveName::Other(TrialFigure::NonzeroParameters) => {
+                Some(self.nonzero_parameters as f64)
+            }
+            ObjectiveName::Other(TrialFigure::SizeBytes) => Some(self.size_bytes as f64),
+            ObjectiveName::Other(TrialFigure::LatencyMs) => self.latency_ms,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::exec::value::to_host;
 use crate::exec::{Device, ExecError, Mode, Parameters, Program, upload};
 use crate::graph::{Graph, feeds_for_batch};
 use crate::onnx::proto::data_type;
+use crate::spec::evaluate::MetricName;
 use crate::spec::result::Latency;
 
 /// Examples that run at once where the file leaves the batch open.
@@ -61,6 +62,7 @@ pub struct Evaluator<'a> {
     graph: &'a Graph,
     device: &'a Device,
     loss: Loss,
+    metrics: &'a [MetricName],
     programs: RefCell<Programs<'a>>,
 }
 
@@ -71,8 +73,14 @@ impl<'a> Evaluator<'a> {
             graph,
             device,
             loss,
+            metrics: &[],
             programs: RefCell::new(Programs::new(graph, loss.closing_operators())),
         }
+    }
+
+    /// Takes what these metrics need beside what all do.
+    pub fn wanting(self, metrics: &'a [MetricName]) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Logits of a batch on the host, row by row.
@@ -98,7 +106,7 @@ impl<'a> Evaluator<'a> {
         data: &Prepared,
         role: Role,
     ) -> Result<Measured, ExecError> {
-        let mut measured = Measured::default();
+        let mut measured = Measured::wanting(self.metrics);
         for batch in data.batches(role, evaluation_batch(self.graph)) {
             let outputs = self.logits(parameters, &batch)?;
             measured.add(data.about.task, self.loss.name, &outputs, &batch);

@@ -64,6 +64,9 @@ impl Loss {
                     raise(label, 1.0 - share);
                     raise(batch.labels[partner], share);
                 }
+                if let Some(weights) = &batch.class_weights {
+                    weigh(&mut elements, outputs, batch, weights);
+                }
                 elements
             }
             _ => batch.values.clone(),
@@ -109,5 +112,20 @@ impl Loss {
                 B::float_div_scalar(B::float_sum(square), elements.into())
             }
         }
+    }
+}
+
+/// Each class counts by its weight, and the mean of the batch is by the weights of its labels, as PyTorch's
+/// `cross_entropy(…, weight=…)` has it.
+fn weigh(targets: &mut [f32], outputs: usize, batch: &Batch, weights: &[f32]) {
+    let weight = |label: usize| weights.get(label).copied().unwrap_or(1.0);
+    let of_row = |row: usize| {
+        let (partner, share) = batch.partner(row);
+        (1.0 - share) * weight(batch.labels[row]) + share * weight(batch.labels[partner])
+    };
+    let sum: f32 = (0..batch.count).map(of_row).sum();
+    let factor = batch.count as f32 / sum;
+    for (place, target) in targets.iter_mut().enumerate() {
+        *target *= weight(place % outputs) * factor;
     }
 }

@@ -1,11 +1,20 @@
 //! Metrics, computed on the host in float64 from what the model puts out.
 
+mod ranking;
+
 use std::collections::BTreeMap;
 
 use crate::data::Batch;
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Task;
+use crate::spec::result::{CalibrationBin, Quality};
 use crate::spec::train::LossName;
+
+/// How many bins of confidence a calibration has (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+const BINS: usize = 15;
+
+/// With more classes than this a table of all pairs is of no use.
+const MOST_TABLED: usize = 100;
 
 /// Sums over examples from which every metric follows.
 #[derive(Debug, Clone, Default)]
@@ -14,20 +23,58 @@ pub struct Measured {
     elements: f64,
     loss: f64,
     correct: f64,
-    in_top_5: f64,
     squared: f64,
     absolute: f64,
+    /// How many outputs an example has.
+    width: usize,
+    /// Of labels by how many classes had a higher output; those of ten and more are one.
+    places: [f64; 11],
     /// By class: `[true positives, false positives, false negatives]`.
-    confusion: BTreeMap<usize, [f64; 3]>,
+    by_class: BTreeMap<usize, [f64; 3]>,
+    /// By label and predicted class.
+    pairs: BTreeMap<[usize; 2], u64>,
+    /// By confidence: examples, sum of confidences, right ones.
+    bins: [[f64; 3]; BINS],
+    /// By output.
+    spread: Vec<Spread>,
+    /// Scores with targets of every example, where metrics of their order are wanted.
+    kept: Option<Kept>,
+}
+
+/// Scores (probabilities, or values) and targets, `[examples, width]` each.
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    scores: Vec<f64>,
+    targets: Vec<f64>,
+}
+
+/// Running mean and sum of squared differences from it (Welford, 1962), and the sum of squared errors.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spread {
+    count: f64,
+    mean: f64,
+    squares: f64,
+    errors: f64,
 }
 
 impl Measured {
+    /// Measured for these metrics and those that need no more than sums.
+    pub fn wanting(names: &[MetricName]) -> Self {
+        let keeps = names.iter().any(|name| name.needs_scores());
+        Self {
+            kept: keeps.then(Kept::default),
+            ..Self::default()
+        }
+    }
+
     /// Adds a batch: `outputs` are logits (or values) `[count, width]`.
     pub fn add(&mut self, task: Task, loss: LossName, outputs: &[f32], batch: &Batch) {
         if batch.count == 0 {
             return;
         }
         let width = outputs.len() / batch.count;
+        self.width = width;
+        self.spread.resize(width, Spread::default());
         self.examples += batch.count as f64;
         self.elements += outputs.len() as f64;
         for (row, logits) in outputs.chunks(width.max(1)).enumerate() {
@@ -43,9 +90,11 @@ impl Measured {
 
     fn add_class(&mut self, logits: &[f32], label: usize) {
         let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|&x| f64::from(x - highest).exp()).sum();
+        let from_highest = |x: f32| f64::from(x) - f64::from(highest);
+        let raised = || logits.iter().map(|&x| from_highest(x).exp());
+        let sum: f64 = raised().sum();
         let own = logits[label];
-        self.loss += sum.ln() - f64::from(own - highest);
+        self.loss += sum.ln() - from_highest(own);
         // Ties go to the first class, as argmax has it. A NaN is never right.
         let predicted = (0..logits.len())
             .reduce(|best, next| {
@@ -58,29 +107,47 @@ impl Measured {
             .unwrap_or(0);
         let right = predicted == label && !own.is_nan();
         self.correct += f64::from(u8::from(right));
-        let above = logits.iter().filter(|&&x| x > own).count();
-        self.in_top_5 += f64::from(u8::from(above < 5 && !own.is_nan()));
+        if !own.is_nan() {
+            let above = logits.iter().filter(|&&x| x > own).count();
+            self.places[above.min(10)] += 1.0;
+        }
+        *self.pairs.entry([label, predicted]).or_default() += 1;
         if right {
-            self.confusion.entry(label).or_default()[0] += 1.0;
+            self.by_class.entry(label).or_default()[0] += 1.0;
         } else {
-            self.confusion.entry(predicted).or_default()[1] += 1.0;
-            self.confusion.entry(label).or_default()[2] += 1.0;
+            self.by_class.entry(predicted).or_default()[1] += 1.0;
+            self.by_class.entry(label).or_default()[2] += 1.0;
+        }
+        let confidence = 1.0 / sum;
+        if confidence.is_finite() {
+            let bin = ((confidence * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
+            let [examples, confidences, rights] = &mut self.bins[bin];
+            *examples += 1.0;
+            *confidences += confidence;
+            *rights += f64::from(u8::from(right));
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.scores.extend(raised().map(|raised| raised / sum));
+            let is = |class: usize| f64::from(u8::from(class == label));
+            kept.targets.extend((0..logits.len()).map(is));
         }
     }
 
     fn add_values(&mut self, task: Task, loss: LossName, outputs: &[f32], targets: &[f32]) {
         for (class, (&x, &t)) in outputs.iter().zip(targets).enumerate() {
             let (x, t) = (f64::from(x), f64::from(t));
-            self.squared += (x - t) * (x - t);
+            let error = (x - t) * (x - t);
+            self.squared += error;
             self.absolute += (x - t).abs();
+            self.spread[class].add(t, error);
             self.loss += match loss {
                 LossName::BinaryCrossEntropy => x.max(0.0) - x * t + (-x.abs()).exp().ln_1p(),
-                _ => (x - t) * (x - t),
+                _ => error,
             };
             if task == Task::Multilabel {
                 let (said, is) = (x > 0.0, t > 0.5);
                 self.correct += f64::from(u8::from(said == is));
-                let counts = self.confusion.entry(class).or_default();
+                let counts = self.by_class.entry(class).or_default();
                 match (said, is) {
                     (true, true) => counts[0] += 1.0,
                     (true, false) => counts[1] += 1.0,
@@ -88,10 +155,14 @@ impl Measured {
                     (false, false) => {}
                 }
             }
+            if let Some(kept) = &mut self.kept {
+                kept.scores.push(x);
+                kept.targets.push(t);
+            }
         }
     }
 
-    /// The metric of everything added so far.
+    /// The metric of everything added so far. NaN where the examples don't define it.
     pub fn metric(&self, name: MetricName, task: Task) -> f64 {
         let per_example = task == Task::Classification;
         let count = if per_example {
@@ -99,24 +170,153 @@ impl Measured {
         } else {
             self.elements
         };
+        let below = |places: usize| self.places[..places].iter().sum::<f64>() / count;
         match name {
             MetricName::Loss => self.loss / count,
+            MetricName::Perplexity => (self.loss / count).exp(),
             MetricName::Accuracy => self.correct / count,
-            MetricName::Top5Accuracy => self.in_top_5 / count,
+            MetricName::Top2Accuracy => below(2),
+            MetricName::Top3Accuracy => below(3),
+            MetricName::Top5Accuracy => below(5),
+            MetricName::Top10Accuracy => below(10),
             MetricName::MeanSquaredError => self.squared / self.elements,
+            MetricName::RootMeanSquaredError => (self.squared / self.elements).sqrt(),
             MetricName::MeanAbsoluteError => self.absolute / self.elements,
-            MetricName::F1 => {
-                let seen = || {
-                    self.confusion
-                        .values()
-                        .filter(|counts| counts.iter().any(|&c| c > 0.0))
-                };
-                let scores = seen()
-                    .map(|[right, wrong, missed]| 2.0 * right / (2.0 * right + wrong + missed));
-                scores.sum::<f64>() / seen().count().max(1) as f64
+            MetricName::R2 => mean(self.spread.iter().map(Spread::r2)),
+            MetricName::F1 => mean(self.classes(task).map(f1)),
+            MetricName::Precision => {
+                let of = |[right, wrong, _]: [f64; 3]| share(right, right + wrong);
+                mean(self.classes(task).map(of))
+            }
+            MetricName::Recall => mean(self.classes(task).map(recall)),
+            MetricName::BalancedAccuracy => {
+                let with_examples = |[right, _, missed]: &[f64; 3]| right + missed > 0.0;
+                mean(self.classes(task).filter(with_examples).map(recall))
+            }
+            MetricName::WeightedF1 => {
+                let support = |[right, _, missed]: [f64; 3]| right + missed;
+                let weighed = self
+                    .classes(task)
+                    .map(|counts| f1(counts) * support(counts));
+                share(weighed.sum(), self.classes(task).map(support).sum())
+            }
+            MetricName::ExpectedCalibrationError => {
+                let gap = |[_, confidences, rights]: &[f64; 3]| (confidences - rights).abs();
+                self.bins.iter().map(gap).sum::<f64>() / count
+            }
+            MetricName::RocAuc => self.ranked(task, ranking::roc_auc),
+            MetricName::AveragePrecision => self.ranked(task, ranking::average_precision),
+            MetricName::Spearman => {
+                let correlation = |class| ranking::spearman(&self.scored(class));
+                mean((0..self.width).map(correlation))
             }
         }
     }
+
+    /// Counts of the classes that occur; of several labels an example has, of all.
+    fn classes(&self, task: Task) -> impl Iterator<Item = [f64; 3]> {
+        let occurs = move |counts: &[f64; 3]| {
+            task != Task::Classification || counts.iter().any(|&count| count > 0.0)
+        };
+        self.by_class.values().copied().filter(occurs)
+    }
+
+    /// Scores and targets of one output.
+    fn scored(&self, class: usize) -> Vec<(f64, f64)> {
+        let Some(kept) = &self.kept else {
+            return Vec::new();
+        };
+        let of = |all: &Vec<f64>| {
+            all.iter()
+                .skip(class)
+                .step_by(self.width)
+                .copied()
+                .collect()
+        };
+        let (scores, targets): (Vec<f64>, Vec<f64>) = (of(&kept.scores), of(&kept.targets));
+        scores.into_iter().zip(targets).collect()
+    }
+
+    /// The mean of a class' figure, each against all others, over the classes that have one; of two classes that of
+    /// the second.
+    fn ranked(&self, task: Task, of: fn(&mut [(f64, bool)]) -> Option<f64>) -> f64 {
+        let classes = match (task, self.width) {
+            (Task::Classification, 2) => 1..2,
+            (_, width) => 0..width,
+        };
+        let figure = |class| {
+            let scored = self.scored(class).into_iter();
+            of(&mut scored
+                .map(|(score, target)| (score, target > 0.5))
+                .collect::<Vec<_>>())
+        };
+        mean(classes.filter_map(figure))
+    }
+
+    /// How often each class was taken for each, and how sure the model was when it was right. `None` where examples
+    /// have no single label, or there are too many classes to show.
+    pub fn quality(&self) -> Option<Quality> {
+        if self.pairs.is_empty() || self.width > MOST_TABLED {
+            return None;
+        }
+        let mut confusion = vec![vec![0; self.width]; self.width];
+        for (&[label, predicted], &count) in &self.pairs {
+            confusion[label][predicted] = count;
+        }
+        let bin = |[examples, confidences, rights]: &[f64; 3]| CalibrationBin {
+            examples: *examples as u64,
+            confidence: share(*confidences, *examples),
+            accuracy: share(*rights, *examples),
+        };
+        Some(Quality {
+            confusion,
+            calibration: self.bins.iter().map(bin).collect(),
+        })
+    }
+}
+
+impl Spread {
+    fn add(&mut self, target: f64, error: f64) {
+        self.count += 1.0;
+        let before = target - self.mean;
+        self.mean += before / self.count;
+        self.squares += before * (target - self.mean);
+        self.errors += error;
+    }
+
+    /// `1 − Σ (x − t)² ÷ Σ (t − mean t)²`; of constant targets 1 where all are met and 0 otherwise, as scikit-learn has it.
+    fn r2(&self) -> f64 {
+        match (self.squares > 0.0, self.errors > 0.0) {
+            (true, _) => 1.0 - self.errors / self.squares,
+            (false, false) => 1.0,
+            (false, true) => 0.0,
+        }
+    }
+}
+
+fn f1([right, wrong, missed]: [f64; 3]) -> f64 {
+    share(2.0 * right, 2.0 * right + wrong + missed)
+}
+
+fn recall([right, _, missed]: [f64; 3]) -> f64 {
+    share(right, right + missed)
+}
+
+/// 0 of nothing.
+fn share(part: f64, whole: f64) -> f64 {
+    match whole > 0.0 {
+        true => part / whole,
+        false => 0.0,
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for value in values {
+        sum += value;
+        count += 1.0;
+    }
+    sum / count
 }
 
 #[cfg(test)]

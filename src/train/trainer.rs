@@ -10,6 +10,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::{AutodiffBackend, Dispatch};
 use serde::{Deserialize, Serialize};
 
+use super::ahead::ahead;
 use super::evaluate::{Programs, feed};
 use super::optimizer::OptimizerState;
 use super::schedule;
@@ -22,6 +23,7 @@ use crate::exec::{
 };
 use crate::graph::Graph;
 use crate::prune::rigl;
+use crate::spec::augment::Augment;
 use crate::spec::evaluate::MetricName;
 use crate::spec::prune::Rigl;
 use crate::spec::train::TrainParams;
@@ -155,13 +157,19 @@ impl Trainer<'_> {
         let mut validation = self.programs();
         let plain = Loss::of_training(self.params, self.data.about.task, 0.0);
         let evaluator = Evaluator::new(self.graph, self.device, plain);
+        let class_weights = self.data.class_weights(self.params.class_weights.as_ref());
         while state.epoch < epochs {
             let order = self.data.train_order(self.seed, state.epoch);
-            while state.batch < batches {
+            let first = (state.batch, state.step);
+            let (data, augment, seed) = (self.data, self.params.augment.as_ref(), self.seed);
+            let make = |index: usize| {
+                let step = first.1 + (index - first.0) as u64;
+                let mut batch = data.train_batch(&order, index, view(augment, seed, step));
+                batch.class_weights.clone_from(&class_weights);
+                batch
+            };
+            ahead(first.0..batches, make, |batch| {
                 let started = Instant::now();
-                let batch = self
-                    .data
-                    .train_batch(&order, state.batch, self.view(state.step));
                 let (inputs, size) = feed(self.graph, self.device, &batch)?;
                 let program = programs.of(size)?;
                 let rate = self.params.optimizer.learning_rate
@@ -190,10 +198,11 @@ impl Trainer<'_> {
                     state.loss = (0.0, 0);
                 }
                 observer.trained(state.step, steps, state.epoch + 1, epochs);
-                if observer.drain_requested() {
-                    return Err(TrainError::Drained(Box::new(self.keep(&state, &live))));
+                match observer.drain_requested() {
+                    true => Err(TrainError::Drained(Box::new(self.keep(&state, &live)))),
+                    false => Ok(()),
                 }
-            }
+            })?;
             state.epoch += 1;
             state.batch = 0;
             observer.epoch_ended(state.epoch, &|| self.written(&live.parameters, &trainable));
@@ -341,13 +350,6 @@ impl Trainer<'_> {
             }
         }
         Ok(shown)
-    }
-
-    /// What is done to the examples of a step.
-    fn view(&self, step: u64) -> Option<View> {
-        let augment = self.params.augment.clone()?;
-        let seed = self.seed ^ (step + 1).wrapping_mul(0x9fb2_1c65_1e98_df25);
-        Some(View { augment, seed })
     }
 
     fn programs(&self) -> Programs<'_> {
@@ -512,4 +514,10 @@ fn moved(parameter: &Value, gradient: Value, mask: &Value, share: f64, device: &
     let weights = to_host(parameter.clone());
     let moved = rigl::moved(&weights, &to_host(gradient), &to_host(mask.clone()), share);
     from_host(&dims(mask), moved, device.plain())
+}
+
+/// How the examples of a step are seen.
+fn view(augment: Option<&Augment>, seed: u64, step: u64) -> Option<View> {
+    let seed = seed ^ (step + 1).wrapping_mul(0x9fb2_1c65_1e98_df25);
+    augment.cloned().map(|augment| View { augment, seed })
 }

@@ -221,7 +221,7 @@ def test_a_named_target_column_leaves_the_others_in_their_order(server):
 def test_labels_that_are_words_become_classes_and_fractions_become_values(server):
     dataset = server.upload_dataset(b"a,b,kind\n1,2,cat\n3,4,dog\n5,6,cat\n", "words")
     assert dataset["target"] == {"name": "kind", "dtype": "int64", "shape": [], "classes": 2,
-                                 "range": [0.0, 1.0]}
+                                 "class_names": ["cat", "dog"], "range": [0.0, 1.0]}
     dataset = server.upload_dataset(b"a,b,price\n1,2,1.5\n3,4,-2.25\n", "values")
     low, high = dataset["target"].pop("range")
     assert low < high

@@ -19,6 +19,7 @@ CALLS = {
     ("delete", "/v1/models/{id}"): {"204"},
     ("get", "/v1/models/{id}/content"): {"200", "206", "304"},
     ("get", "/v1/models/{id}/layers"): {"200"},
+    ("post", "/v1/models/{id}/predict"): {"200"},
     ("post", "/v1/datasets"): {"201"},
     ("get", "/v1/datasets"): {"200"},
     ("get", "/v1/datasets/{id}"): {"200"},

@@ -13,7 +13,7 @@ use crate::search::architecture::Architecture;
 use crate::search::space::{Domain, Point, Space};
 use crate::search::strategy::Judged;
 use crate::spec::hyperparameters::Hyperparameters;
-use crate::spec::search::{Objective, ObjectiveName, SearchParams};
+use crate::spec::search::{Objective, ObjectiveName, SearchParams, TrialFigure};
 use crate::spec::trial::{DimensionInfo, Trial, TrialCost};
 
 /// Architectures of a model beside hyperparameters, as one space: those of the model come first.
@@ -43,8 +43,9 @@ impl<'a> Candidates<'a> {
             dimensions.push(dimension);
         }
         // Steps may still make a candidate smaller, and latencies are measured.
-        let early =
-            |name: &ObjectiveName| params.steps.is_empty() && *name != ObjectiveName::LatencyMs;
+        let early = |name: &ObjectiveName| {
+            params.steps.is_empty() && *name != ObjectiveName::Other(TrialFigure::LatencyMs)
+        };
         let bounds = params.constraints.iter();
         let bounds = bounds.filter(|(name, _)| early(name));
         Ok(Self {
@@ -182,7 +183,9 @@ impl<'a> Candidates<'a> {
             return self.architecture.fits(&point.0[..self.shift()]);
         }
         self.graph(point).is_ok_and(|graph| {
-            let sizes = |(name, _): &(ObjectiveName, f64)| *name == ObjectiveName::SizeBytes;
+            let sizes = |(name, _): &(ObjectiveName, f64)| {
+                *name == ObjectiveName::Other(TrialFigure::SizeBytes)
+            };
             let cost = match self.bounds.iter().any(sizes) {
                 true => cost_of(&graph),
                 false => cost_without_file(&graph),

@@ -14,7 +14,7 @@ use crate::spec::Problem;
 use crate::spec::child::Level;
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Params;
-use crate::spec::search::{Evaluation, ObjectiveName, Recipe};
+use crate::spec::search::{Evaluation, ObjectiveName, Recipe, TrialFigure};
 use crate::spec::trial::{Fold, Trial, TrialCost, TrialStatus};
 use crate::train::{Evaluator, Loss, measure_latencies, recalibrate};
 
@@ -146,7 +146,7 @@ impl Job<'_> {
         }
         let metrics = self.metrics_on(&graph, Role::Validation, setup)?;
         let mut cost = cost_of(&graph);
-        let latency = ObjectiveName::LatencyMs;
+        let latency = ObjectiveName::Other(TrialFigure::LatencyMs);
         let wanted = setup.params.constraints.contains_key(&latency)
             || setup
                 .objectives
@@ -187,15 +187,17 @@ impl Job<'_> {
     ) -> Result<BTreeMap<String, f64>, Ended> {
         let data = self.data.as_ref().ok_or_else(no_data)?;
         let task = data.about.task;
+        let named = (setup.objectives.iter()).filter_map(|objective| objective.metric.metric());
+        let names: Vec<MetricName> = MetricName::defaults(task)
+            .into_iter()
+            .chain(named)
+            .collect();
         let measured = Evaluator::new(graph, &self.device, Loss::of_task(task))
+            .wanting(&names)
             .measure_graph(data, role)
             .map_err(Problem::from)?;
-        let named = setup
-            .objectives
-            .iter()
-            .filter_map(|objective| objective.metric.metric());
         let mut metrics = BTreeMap::new();
-        for name in MetricName::defaults(task).into_iter().chain(named) {
+        for name in names {
             let value = measured.metric(name, task);
             if !value.is_finite() {
                 let detail = format!("{} is {value} after the training", name.as_str());

@@ -1,26 +1,20 @@
 //! What trials are judged by.
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Task;
 
-/// What a trial can be judged by.
+/// What a trial can be judged by beside metrics.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum ObjectiveName {
-    Loss,
+pub enum TrialFigure {
     /// The loss of classification.
     CrossEntropy,
-    Accuracy,
-    #[serde(rename = "top_5_accuracy")]
-    Top5Accuracy,
-    F1,
-    MeanSquaredError,
-    MeanAbsoluteError,
     Macs,
     Parameters,
     NonzeroParameters,
@@ -30,40 +24,56 @@ pub enum ObjectiveName {
     LatencyMs,
 }
 
+/// What a trial can be judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ObjectiveName {
+    Metric(MetricName),
+    Other(TrialFigure),
+}
+
+impl<'de> Deserialize<'de> for ObjectiveName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let of = StrDeserializer::<serde::de::value::Error>::new;
+        let metric = MetricName::deserialize(of(&word)).map(Self::Metric);
+        let other = || TrialFigure::deserialize(of(&word)).map(Self::Other);
+        metric.or_else(|unknown| {
+            other().map_err(|error| {
+                serde::de::Error::custom(format!("{unknown}; or, as a cost: {error}"))
+            })
+        })
+    }
+}
+
 impl ObjectiveName {
     /// The word that JSON has.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::CrossEntropy => "cross_entropy",
-            Self::Macs => "macs",
-            Self::Parameters => "parameters",
-            Self::NonzeroParameters => "nonzero_parameters",
-            Self::SizeBytes => "size_bytes",
-            Self::LatencyMs => "latency_ms",
-            other => other.metric().map_or("", MetricName::as_str),
+            Self::Metric(metric) => metric.as_str(),
+            Self::Other(TrialFigure::CrossEntropy) => "cross_entropy",
+            Self::Other(TrialFigure::Macs) => "macs",
+            Self::Other(TrialFigure::Parameters) => "parameters",
+            Self::Other(TrialFigure::NonzeroParameters) => "nonzero_parameters",
+            Self::Other(TrialFigure::SizeBytes) => "size_bytes",
+            Self::Other(TrialFigure::LatencyMs) => "latency_ms",
         }
     }
 
     /// The metric that it is; `None` for costs.
     pub fn metric(self) -> Option<MetricName> {
-        Some(match self {
-            Self::Loss | Self::CrossEntropy => MetricName::Loss,
-            Self::Accuracy => MetricName::Accuracy,
-            Self::Top5Accuracy => MetricName::Top5Accuracy,
-            Self::F1 => MetricName::F1,
-            Self::MeanSquaredError => MetricName::MeanSquaredError,
-            Self::MeanAbsoluteError => MetricName::MeanAbsoluteError,
-            _ => return None,
-        })
+        match self {
+            Self::Metric(metric) => Some(metric),
+            Self::Other(TrialFigure::CrossEntropy) => Some(MetricName::Loss),
+            Self::Other(_) => None,
+        }
     }
 
     pub(super) fn applies_to(self, task: Task) -> bool {
-        match self.metric() {
-            None => true,
-            Some(metric) => {
-                metric.applies_to(task)
-                    && (self != Self::CrossEntropy || task == Task::Classification)
-            }
+        match self {
+            Self::Metric(metric) => metric.applies_to(task),
+            Self::Other(TrialFigure::CrossEntropy) => task == Task::Classification,
+            Self::Other(_) => true,
         }
     }
 }
@@ -88,10 +98,7 @@ pub struct Objective {
 
 impl Objective {
     pub fn goal(self) -> Goal {
-        let rises = matches!(
-            self.metric.metric(),
-            Some(MetricName::Accuracy | MetricName::Top5Accuracy | MetricName::F1)
-        );
+        let rises = self.metric.metric().is_some_and(MetricName::rises);
         self.goal.unwrap_or(match rises {
             true => Goal::Maximize,
             false => Goal::Minimize,

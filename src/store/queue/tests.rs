@@ -83,6 +83,7 @@ fn publication(new_model: Option<NewModel>) -> Publication {
                 compressed_bytes: 1,
                 latency_ms: None,
                 metrics: BTreeMap::new(),
+                quality: None,
             },
             after: None,
             change: None,

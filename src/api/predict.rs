@@ -1,0 +1,121 @@
+//! `/v1/models/{id}/predict`.
+
+use axum::Json;
+use axum::extract::{Path, Request};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::models;
+use super::problem::{ApiError, Problems};
+use super::request::{StrictQuery, media_type};
+use super::state::{App, Authorized};
+use super::upload::receive;
+use crate::spec::child::{Message, Order, PredictOrder};
+use crate::spec::job::Preprocess;
+use crate::spec::predict::Prediction;
+use crate::spec::problem::{FieldError, Problem, parse_slice};
+use crate::store::models::Model;
+use crate::worker::InspectionError;
+
+/// Most bytes of a request.
+const MOST_BYTES: u64 = 32 << 20;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(predict))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct PredictQuery {
+    /// A JSON object like `data.preprocess` of a job. When left out, images are prepared as in the job that made the
+    /// model, and numbers not at all.
+    preprocess: Option<String>,
+    /// The data set whose classes have names. That of the job that made the model when left out.
+    dataset: Option<String>,
+}
+
+/// Ask a model about a few examples.
+///
+/// For trying a model with curl, not for serving it: each request starts a process and loads the file. The body, of at
+/// most 32 MiB, is a png, jpg, webp or bmp file, or JSON: `{"inputs": {"NAME": [[…], …]}}` with a list of examples for
+/// each of the model's inputs.
+#[utoipa::path(
+    post, path = "/v1/models/{id}/predict", operation_id = "predict", tag = "models",
+    params(("id" = String, Path), PredictQuery),
+    request_body(content(
+        (Vec<u8> = "application/octet-stream"),
+        (Object = "application/json")
+    )),
+    responses((status = 200, description = "What it answers", body = Prediction), Problems)
+)]
+async fn predict(
+    Authorized(app): Authorized,
+    Path(id): Path<String>,
+    StrictQuery(query): StrictQuery<PredictQuery>,
+    request: Request,
+) -> Result<Json<Prediction>, ApiError> {
+    let model = models::find(&app, &id).await?;
+    if model.summary.opset.is_none() {
+        let detail = "the file holds weights without a graph, so there is nothing to run";
+        return Err(ApiError::new(422, "model_has_no_graph", detail));
+    }
+    if media_type(request.headers()) == "multipart/form-data" {
+        let detail =
+            "send the image or the JSON itself as the body (curl --data-binary @FILE), not a form";
+        return Err(ApiError::new(415, "unsupported_media_type", detail));
+    }
+    let known = known(&app, &model, query).await?;
+    let upload = receive(&app, request, Some("body".to_owned()), MOST_BYTES).await?;
+    let body = upload.input_files().into_iter().next();
+    let order = Order::Predict(Box::new(PredictOrder {
+        model: app.store.blobs().path(&model.digest),
+        body: body.ok_or_else(|| ApiError::Internal("a request without a body".to_owned()))?,
+        preprocess: known.asked,
+        image_preprocess: known.of_job,
+        class_names: known.class_names,
+    }));
+    let Message::Prediction { prediction } = app.inspector.inspect(&order).await? else {
+        return Err(InspectionError::WrongAnswer.into());
+    };
+    Ok(Json(*prediction))
+}
+
+/// How examples are prepared and what classes are called.
+struct Known {
+    asked: Option<Preprocess>,
+    of_job: Preprocess,
+    class_names: Option<Vec<String>>,
+}
+
+/// What the request says, and what the job that made the model had.
+async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, ApiError> {
+    let job = match &model.job_id {
+        Some(id) => app.store.job(id).await?,
+        None => None,
+    };
+    let parsed = |text: String| match parse_slice(text.as_bytes()) {
+        Ok(Ok(preprocess)) => Ok(preprocess),
+        Ok(Err(fault)) => Err(fault.under("/preprocess")),
+        Err(error) => Err(FieldError::new("/preprocess", error.to_string())),
+    };
+    let asked = query.preprocess.map(parsed).transpose();
+    let asked = asked.map_err(|fault| ApiError::from(Problem::invalid(vec![fault])))?;
+    let dataset = match &query.dataset {
+        Some(id) => {
+            let dataset = app.store.dataset(id).await?;
+            Some(dataset.ok_or_else(|| ApiError::not_found("dataset", id))?)
+        }
+        None => None,
+    };
+    let named = dataset.and_then(|dataset| dataset.summary.target?.class_names);
+    let of_job = job.as_ref().map(|job| job.request.data.preprocess.clone());
+    let data = job.and_then(|job| job.result?.environment.data);
+    Ok(Known {
+        asked,
+        of_job: of_job.unwrap_or_default(),
+        class_names: named.or(data.and_then(|data| data.class_names)),
+    })
+}

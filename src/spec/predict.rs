@@ -1,0 +1,41 @@
+//! A quick look at what a model answers.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Most examples of one request.
+pub const MOST_EXAMPLES: usize = 1024;
+
+/// What a model answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Prediction {
+    /// Every output of the model.
+    pub outputs: Vec<PredictedTensor>,
+    /// For each example the likeliest classes of the main output, the likeliest first, at most five. Left out where
+    /// that is not `[examples, classes]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<Vec<PredictedClass>>>,
+}
+
+/// A named output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PredictedTensor {
+    pub name: String,
+    /// As NumPy names it.
+    pub dtype: String,
+    pub shape: Vec<u64>,
+    /// Nested lists of that shape; `null` is not a number or infinite.
+    #[schema(value_type = Object)]
+    pub values: serde_json::Value,
+}
+
+/// A class and how likely it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PredictedClass {
+    pub label: u64,
+    /// Its name, where the data set that the model was made with has names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The softmax of the output, or the output where it is a distribution already.
+    pub probability: f64,
+}

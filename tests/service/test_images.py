@@ -1,0 +1,358 @@
+"""Data sets of image files, held against the same examples as numbers, against Pillow and torchvision."""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+import models
+from conftest import DIGITS_CNN, assert_problem
+
+NAMES = "zero one two three four five six seven eight nine".split()
+DIGITS_SCALE = {"preprocess": {"scale": 1 / 16}}
+
+
+def encoded(pixels, kind="png", **options):
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def digit_files(name=str, splits=("train", "test"), limit=None, kind="png"):
+    """Path and bytes of the digits as images, in folders named by class."""
+    arrays = models.digits()
+    return {f"digits/{split}/{name(y)}/{index}.{kind}": encoded(x, kind)
+            for split in splits
+            for index, (x, y) in enumerate(zip(arrays[f"x_{split}"][:limit], arrays[f"y_{split}"][:limit]))}
+
+
+@pytest.fixture(scope="module")
+def folders(server):
+    return server.upload_dataset(models.zip_of(digit_files()), "folders")
+
+
+def photograph(height=96, width=128, seed=0):
+    """Smooth colours and hard edges."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    random = np.random.default_rng(seed)
+    waves = [128 + 90 * np.sin(rows / random.uniform(3, 20) + columns / random.uniform(3, 20)) for _ in range(3)]
+    pixels = np.clip(np.stack(waves, -1) + random.normal(0, 8, (height, width, 3)), 0, 255).astype(np.uint8)
+    pixels[height // 4 : height // 3, width // 5 : width // 2] = [250, 20, 90]
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def mirror(server):
+    """A model that answers with the image that it sees, by its number of channels."""
+    def of(channels, height="height", width="width"):
+        content = models.identity(("batch", channels, height, width))
+        return server.upload_model(content, f"mirror-{channels}")
+    return of
+
+
+def seen(server, model, content, **preprocess):
+    """Levels of the pixels, channels last."""
+    answer = server.post(f"/v1/models/{model['id']}/predict", data=content,
+                         params={"preprocess": json.dumps({"scale": 1, **preprocess})})
+    assert answer.status_code == 200, answer.text
+    output = answer.json()["outputs"][0]
+    values = np.array(output["values"])
+    assert list(values.shape) == output["shape"]
+    return values[0].transpose(1, 2, 0)
+
+
+# What is read.
+
+
+def test_folders_by_class_are_the_same_examples(server, folders, digits, digits_model):
+    assert folders["format"] == "images"
+    assert folders["splits"] == {"train": 1437, "test": 360}
+    assert folders["inputs"] == [{"name": "image", "dtype": "uint8", "shape": [8, 8, 1], "media": "image"}]
+    target = folders["target"]
+    assert (target["name"], target["classes"], target["class_names"]) == ("class", 10, [str(n) for n in range(10)])
+    assert folders["skipped"] == []
+    found = [server.run("train", digits_model, dataset, {"epochs": 2, "augment": {"crop": {"padding": 1}}},
+                        data=DIGITS_SCALE)["result"] for dataset in (folders, digits)]
+    assert found[0]["before"]["metrics"] == found[1]["before"]["metrics"]
+    about = [result["environment"]["data"] for result in found]
+    assert about[0]["splits"] == about[1]["splits"]
+    # Files lie in the order of their classes, arrays in that of the examples, so the batches differ.
+    assert found[0]["after"]["metrics"]["accuracy"] == pytest.approx(found[1]["after"]["metrics"]["accuracy"], abs=0.01)
+    assert about[0]["inputs"][0]["image"] == {"channels": 1, "resize": None, "crop": [8, 8]}
+
+
+def test_every_container_and_kind_of_image(server, digits_model):
+    reference = None
+    for pack in (models.zip_of, models.tar_of, lambda files: models.tar_of(files, "w:gz")):
+        for kind in ("png", "bmp"):
+            dataset = server.upload_dataset(pack(digit_files(limit=200, kind=kind)), kind)
+            assert (dataset["format"], dataset["splits"]) == ("images", {"train": 200, "test": 200})
+            job = server.run("evaluate", digits_model, dataset, {"metrics": ["accuracy", "loss"]}, data=DIGITS_SCALE)
+            found = job["result"]["before"]["metrics"]
+            reference = reference or found
+            assert found == reference
+    files = list(digit_files(limit=40).items())
+    answer = server.post("/v1/datasets", params={"name": "side by side"}, files=[("file", file) for file in files])
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["format"], answer.json()["splits"]) == ("images", {"train": 40, "test": 40})
+
+
+def test_a_validation_folder_is_the_validation_split(server, digits_model):
+    files = {path.replace("/train/", "/val/") if int(path.split("/")[-1][:-4]) % 5 == 0 and "/train/" in path else path: data
+             for path, data in digit_files(NAMES.__getitem__).items()}
+    dataset = server.upload_dataset(models.zip_of(files), "with val")
+    assert dataset["splits"] == {"train": 1149, "validation": 288, "test": 360}
+    assert dataset["target"]["class_names"] == sorted(NAMES)
+    job = server.run("train", digits_model, dataset, {"epochs": 1, "weights": "reinitialize"}, data=DIGITS_SCALE)
+    assert job["result"]["environment"]["data"]["splits"] == {"train": 1149, "validation": 288, "test": 360}
+    points = server.get(f"/v1/jobs/{job['id']}/metrics").json()["data"]
+    assert any(curve["name"].startswith("validation/") for curve in points)
+
+
+def test_images_without_folders_have_no_labels(server):
+    dataset = server.upload_dataset(models.zip_of({f"{n}.png": encoded(np.full((4, 4), n, np.uint8)) for n in range(9)}), "bare")
+    assert (dataset["splits"], dataset["target"]) == ({"train": 9, "test": 0}, None)
+
+
+def test_a_manifest_labels_and_splits(server, digits_model):
+    arrays = models.digits()
+    rows, files = ["path,split,digit,size"], {}
+    for split in ("train", "test"):
+        for index, (x, y) in enumerate(zip(arrays[f"x_{split}"], arrays[f"y_{split}"])):
+            files[f"images/{split[0]}{index}.png"] = encoded(x)
+            rows.append(f"images/{split[0]}{index}.png,{split},{y},{x.sum() / 7:.3f}")
+    files["manifest.csv"] = "\n".join(rows).encode()
+    content = models.zip_of(files)
+    assert_problem(server.post_dataset(content, "unsaid"), 422, "invalid_dataset", says=["target", "digit", "size"])
+    dataset = server.upload_dataset(content, "by manifest", params={"target": "digit"})
+    assert dataset["splits"] == {"train": 1437, "test": 360}
+    assert (dataset["target"]["name"], dataset["target"]["classes"]) == ("digit", 10)
+    job = server.run("evaluate", digits_model, dataset, {"metrics": ["accuracy"]}, data=DIGITS_SCALE)
+    assert job["result"]["before"]["metrics"]["accuracy"] > 0.95
+    sizes = server.upload_dataset(content, "by size", params={"target": "size"})
+    assert (sizes["target"]["dtype"], sizes["target"]["classes"]) == ("float64", None)
+    missing = models.zip_of({**files, "manifest.csv": b"path,digit\nimages/nothere.png,1\n"})
+    assert_problem(server.post_dataset(missing, "missing"), 422, "invalid_dataset", says="nothere.png")
+
+
+def test_a_manifest_of_several_labels_is_multilabel(server):
+    lines = [{"file_name": f"{n}.png", "labels": [word for word, bit in (("big", n > 4), ("even", n % 2 == 0)) if bit]}
+             for n in range(8)]
+    files = {f"data/{n}.png": encoded(np.full((8, 8), n, np.uint8)) for n in range(8)}
+    files["data/metadata.jsonl"] = "\n".join(map(json.dumps, lines)).encode()
+    dataset = server.upload_dataset(models.zip_of(files), "several")
+    target = dataset["target"]
+    assert (target["name"], target["shape"], target["class_names"]) == ("labels", [2], ["big", "even"])
+
+
+# How images are prepared.
+
+
+@pytest.mark.parametrize("size", [(24, 32), (50, 31), (96, 128), (200, 300), (1, 1), (97, 13)])
+def test_resizing_is_pillows(server, mirror, size):
+    pixels = photograph()
+    expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
+    found = seen(server, mirror(3), encoded(pixels), resize=list(size))
+    assert found.shape == (*size, 3)
+    assert np.abs(found - expected).max() <= 1
+    grey = Image.fromarray(pixels).convert("L").resize(size[::-1], Image.Resampling.BILINEAR)
+    found = seen(server, mirror(1), encoded(pixels), resize=list(size))
+    assert np.abs(found[..., 0] - np.asarray(grey).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(("shape", "resize", "crop"), [((96, 128), 40, 32), ((131, 70), 33, [32, 20]), ((20, 21), None, 17), ((20, 21), None, [26, 30])])
+def test_cropping_is_torchvisions(server, mirror, shape, resize, crop):
+    pixels = photograph(*shape)
+    steps = ([v2.Resize(resize, interpolation=v2.InterpolationMode.BILINEAR)] if resize else []) + [v2.CenterCrop(crop)]
+    expected = np.asarray(v2.Compose(steps)(Image.fromarray(pixels))).astype(int)
+    asked = {"crop": crop, **({"resize": resize} if resize else {})}
+    assert np.abs(seen(server, mirror(3), encoded(pixels), **asked) - expected).max() <= 1
+
+
+def test_colours_are_pillows(server, mirror):
+    pixels = photograph(20, 30)
+    image = Image.fromarray(pixels)
+    opaque = Image.merge("RGBA", [*image.split(), Image.fromarray(pixels[..., 0])])
+    kinds = {"grey": (image.convert("L"), {}), "palette": (image.quantize(64), {}), "opacity": (opaque, {}),
+             "grey with opacity": (opaque.convert("LA"), {}), "bits": (image.convert("1"), {}),
+             "webp": (image, {"kind": "webp", "lossless": True}), "bmp": (image, {"kind": "bmp"})}
+    for name, (source, options) in kinds.items():
+        for channels, mode in ((1, "L"), (3, "RGB")):
+            expected = np.asarray(source.convert(mode)).astype(int).reshape(20, 30, channels)
+            found = seen(server, mirror(channels), encoded(source, **options))
+            assert np.abs(found - expected).max() <= (1 if channels == 1 else 0), (name, mode)
+    lossy = encoded(image, "jpeg", quality=90)
+    expected = np.asarray(Image.open(io.BytesIO(lossy))).astype(int)
+    # Decoders may interpolate colours differently.
+    difference = np.abs(seen(server, mirror(3), lossy) - expected)
+    assert difference.mean() <= 1 and difference.max() <= 12
+
+
+def test_means_and_deviations_by_channel_in_both_layouts(server, mirror):
+    pixels = photograph(12, 10)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    expected = (pixels / 255 - mean) / std
+    norm = {"scale": 1 / 255, "mean": mean, "std": std}
+    assert np.abs(seen(server, mirror(3), encoded(pixels), **norm) - expected).max() < 1e-5
+    last = server.upload_model(models.identity(("batch", "height", "width", 3)), "channels last")
+    answer = server.post(f"/v1/models/{last['id']}/predict", data=encoded(pixels),
+                         params={"preprocess": json.dumps({**norm, "layout": "nhwc"})})
+    assert np.abs(np.array(answer.json()["outputs"][0]["values"])[0] - expected).max() < 1e-5
+
+
+def test_images_of_many_sizes_are_given_the_models(server, digits_model):
+    arrays = models.digits()
+    files = {}
+    for index, (x, y) in enumerate(zip(arrays["x_train"], arrays["y_train"])):
+        side = 16 + index % 3 * 8
+        large = Image.fromarray((x * 15).astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+        files[f"{y}/{index}.png"] = encoded(large.convert("RGB"))
+    dataset = server.upload_dataset(models.zip_of(files), "many sizes")
+    assert dataset["inputs"][0]["shape"] == [0, 0, 3]
+    job = server.run("evaluate", digits_model, dataset, {"metrics": ["accuracy"]}, data={"preprocess": {"scale": 1 / 240}})
+    assert job["result"]["environment"]["data"]["inputs"][0]["image"] == {"channels": 1, "resize": [8, 8], "crop": [8, 8]}
+    assert job["result"]["before"]["metrics"]["accuracy"] > 0.95
+
+
+# What is refused, or left out.
+
+
+def bomb(side):
+    """A PNG that claims so many pixels on each side."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
+
+
+DAMAGED = {
+    "truncated": lambda: encoded(photograph())[:-300],
+    "empty": lambda: b"",
+    "text": lambda: b"no image at all",
+    "bomb": lambda: bomb(100_000),
+    "no pixels": lambda: bomb(0),
+    "flipped": lambda: encoded(photograph())[:200] + b"\xff\x00\xff" + encoded(photograph())[203:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_images_are_refused_or_left_out(server, digits_model, damage):
+    files = {**digit_files(limit=30), "digits/train/3/broken.png": DAMAGED[damage]()}
+    answer = server.post_dataset(models.zip_of(files), "damaged")
+    assert_problem(answer, 422, "invalid_dataset", says=["digits/train/3/broken.png", "damaged=skip"])
+    dataset = server.upload_dataset(models.zip_of(files), "damaged", params={"damaged": "skip"})
+    assert dataset["splits"] == {"train": 30, "test": 30}
+    assert [file["name"] for file in dataset["skipped"]] == ["digits/train/3/broken.png"]
+    assert dataset["skipped"][0]["detail"]
+    job = server.run("evaluate", digits_model, dataset, {"metrics": ["accuracy"]}, data=DIGITS_SCALE)
+    assert job["result"]["environment"]["data"]["skipped"] == 1
+    assert "Left out" in server.artifact(job, "report.html").decode()
+
+
+def test_zip_bombs_do_not_fill_the_memory(server):
+    giant = io.BytesIO()
+    with zipfile.ZipFile(giant, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in digit_files(limit=3).items():
+            archive.writestr(path, data)
+        with archive.open("digits/train/1/giant.png", "w", force_zip64=True) as entry:
+            for _ in range(300):
+                entry.write(bytes(1 << 20))
+    assert_problem(server.post_dataset(giant.getvalue(), "giant"), 422, "invalid_dataset", says="giant.png")
+    # Claims a terabyte.
+    claimed = bytearray(models.zip_of(digit_files(limit=3)))
+    place = claimed.rfind(b"PK\x01\x02")
+    claimed[place + 24 : place + 28] = struct.pack("<I", 0xFFFFFFFE)
+    assert_problem(server.post_dataset(bytes(claimed), "claimed"), 422, "invalid_dataset")
+    # Bytes that are not those that the checksum was made of.
+    stored = models.zip_of(digit_files(limit=3))
+    place = stored.find(b"IDAT")
+    flipped = stored[:place] + b"IDAX" + stored[place + 4 :]
+    assert_problem(server.post_dataset(flipped, "flipped"), 422, "invalid_dataset")
+    assert server.is_healthy()
+
+
+def test_what_does_not_fit_is_said(server, folders, digits, digits_model, mirror):
+    def refused(model, dataset, says, **preprocess):
+        answer = server.post("/v1/jobs", json={"kind": "evaluate", "model": model["id"], "dataset": dataset["id"],
+                                               "data": {"preprocess": preprocess}})
+        assert_problem(answer, 422)
+        assert says in answer.text, answer.text
+
+    refused(digits_model, digits, "image files", resize=8)
+    refused(digits_model, folders, "takes 8", crop=7)
+    refused(digits_model, folders, "preprocess.mean has 2 values", mean=[1, 2])
+    refused(digits_model, folders, "1 to 65536", resize=0)
+    two = server.upload_model(models.identity(("batch", 2, 8, 8)), "two channels")
+    refused(two, folders, "2 channels")
+    sizes = {f"a/{n}.png": encoded(np.zeros((n, n), np.uint8)) for n in (3, 4, 5, 6, 7, 8)}
+    varied = server.upload_dataset(models.zip_of(sizes), "varied")
+    refused(mirror(1), varied, "preprocess.resize")
+    assert_problem(server.post_dataset(models.npz(**models.digits()), "npz", params={"damaged": "skip"}), 422, pointer="/damaged")
+    assert_problem(server.post_dataset(models.zip_of(digit_files(limit=3)), "x", params={"target": "y"}), 422, "invalid_dataset")
+    assert_problem(server.post_dataset(models.zip_of({"a.gif": b"GIF89a"}), "gif"), 422, "not_supported", says="a.gif")
+    half = {**digit_files(limit=3), "digits/stray.png": encoded(np.zeros((8, 8), np.uint8))}
+    assert_problem(server.post_dataset(models.zip_of(half), "stray"), 422, "invalid_dataset", says="stray.png")
+
+
+# Asking a model.
+
+
+def predict(server, model, body, **query):
+    return server.post(f"/v1/models/{model['id']}/predict", params=query, **body)
+
+
+def test_a_model_is_asked_about_numbers(server, digits_model):
+    arrays = models.digits()
+    x = arrays["x_test"][:3, None].astype(np.float32) / 16
+    expected = models.outputs(DIGITS_CNN.read_bytes(), {"input": x})[0]
+    answer = predict(server, digits_model, {"json": {"inputs": {"input": x.tolist()}}})
+    assert answer.status_code == 200, answer.text
+    [output] = answer.json()["outputs"]
+    assert (output["name"], output["dtype"], output["shape"]) == ("logits", "float32", [3, 10])
+    assert np.abs(np.array(output["values"]) - expected).max() < 1e-4
+    softmax = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
+    for row, top in zip(softmax, answer.json()["top"]):
+        assert [one["label"] for one in top] == np.argsort(-row)[:5].tolist()
+        assert [one["probability"] for one in top] == pytest.approx(np.sort(row)[::-1][:5].tolist(), abs=1e-5)
+
+
+def test_a_compressed_model_is_asked_about_an_image(server, digits_model):
+    dataset = server.upload_dataset(models.zip_of(digit_files(NAMES.__getitem__)), "named")
+    job = server.run("prune", digits_model, dataset, {"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 2},
+                                                      "criterion": "taylor", "granularity": "channel"}, data=DIGITS_SCALE)
+    model = {"id": job["result"]["model"]}
+    arrays = models.digits()
+    session_input = arrays["x_test"][:40, None].astype(np.float32) / 16
+    expected = models.outputs(server.model_content(model), {"input": session_input})[0]
+    labels = sorted(NAMES)
+    for row in range(0, 40, 8):
+        # Prepared and named as the job did.
+        answer = predict(server, model, {"data": encoded(arrays["x_test"][row])})
+        assert answer.status_code == 200, answer.text
+        assert np.abs(np.array(answer.json()["outputs"][0]["values"])[0] - expected[row]).max() < 1e-4
+        best = answer.json()["top"][0][0]
+        assert best["class"] == labels[best["label"]] == labels[int(expected[row].argmax())]
+
+
+def test_questions_that_have_no_answer(server, digits_model):
+    ask = lambda **body: predict(server, digits_model, body)
+    assert_problem(ask(data=b"\x00\x01"), 422, says="png")
+    assert_problem(ask(data=encoded(photograph())[:-500]), 422, "invalid_request")
+    assert_problem(ask(json={"input": [[1]]}), 422)
+    assert_problem(ask(json={"inputs": {"input": [[1], [2, 3]]}}), 422, pointer="/inputs/input")
+    assert_problem(ask(json={"inputs": {"input": [[1, 2]]}}), 422, pointer="/inputs")
+    assert_problem(ask(json={"inputs": {"input": []}}), 422)
+    assert_problem(ask(json={"inputs": {"input": np.zeros((1025, 1, 8, 8)).tolist()}}), 422, says="1024")
+    assert_problem(predict(server, {"id": "nothing"}, {"data": b"x"}), 404)
+    assert_problem(predict(server, digits_model, {"data": b"{}"}, preprocess="{"), 422, pointer="/preprocess")
+    assert_problem(predict(server, digits_model, {"data": b"{}"}, colour="red"), 400)
+    assert_problem(predict(server, digits_model, {"files": {"file": b"x"}}), 415)
+    assert_problem(predict(server, digits_model, {"data": bytes((32 << 20) + 1)}), 413)

@@ -1,0 +1,173 @@
+"""Every metric against scikit-learn, SciPy or NumPy, on outputs that are the examples themselves."""
+
+import io
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from scipy.stats import spearmanr
+from sklearn import metrics as sk
+from sklearn.preprocessing import label_binarize
+
+import models
+from conftest import assert_problem
+
+
+def measured(server, outputs, targets, names, **more):
+    """The service's metrics of a model whose outputs are `outputs`."""
+    rows = {f"{kind}_{split}": values for split in ("train", "test") for kind, values in (("x", outputs), ("y", targets))}
+    dataset = server.upload_dataset(models.npz(**rows), "scores")
+    model = server.upload_model(models.identity(("batch", outputs.shape[1])), "scores")
+    job = server.run("evaluate", model, dataset, {"metrics": names}, data={"preprocess": {"scale": 1}}, **more)
+    return job["result"]["before"], job
+
+
+def agree(found, expected):
+    assert set(found["metrics"]) == set(expected)
+    for name, value in expected.items():
+        assert found["metrics"][name] == pytest.approx(value, abs=1e-9, rel=1e-9), name
+
+
+def scores(count, classes, seed=0):
+    """Logits that are often right, with ties, and labels of which some classes are rare."""
+    random = np.random.default_rng(seed)
+    labels = np.minimum(random.geometric(0.35, count) - 1, classes - 1)
+    logits = random.normal(0, 1.5, (count, classes)).round(1)
+    logits[np.arange(count), labels] += 1.5
+    return logits.astype(np.float32), labels
+
+
+def calibration_error(probabilities, labels):
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    bins = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)
+    return sum(abs((confidence[bins == b] - right[bins == b]).sum()) for b in range(15)) / len(labels)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12])
+def test_classification(server, classes):
+    logits, labels = scores(700, classes)
+    probabilities = softmax(logits.astype(np.float64), 1)
+    said = logits.argmax(1)
+    hot = label_binarize(labels, classes=range(classes))
+    one = (labels, probabilities[:, 1]) if classes == 2 else (hot, probabilities)
+    macro = {"average": "macro", "zero_division": 0}
+    expected = {
+        "loss": sk.log_loss(labels, probabilities), "perplexity": np.exp(sk.log_loss(labels, probabilities)),
+        "accuracy": sk.accuracy_score(labels, said), "balanced_accuracy": sk.balanced_accuracy_score(labels, said),
+        "f1": sk.f1_score(labels, said, **macro), "weighted_f1": sk.f1_score(labels, said, average="weighted"),
+        "precision": sk.precision_score(labels, said, **macro), "recall": sk.recall_score(labels, said, **macro),
+        "roc_auc": sk.roc_auc_score(*one), "average_precision": sk.average_precision_score(*one),
+        "expected_calibration_error": calibration_error(probabilities, labels),
+    }
+    found, job = measured(server, logits, labels, list(expected))
+    agree(found, expected)
+    assert found["quality"]["confusion"] == sk.confusion_matrix(labels, said, labels=range(classes)).tolist()
+    bins = found["quality"]["calibration"]
+    assert len(bins) == 15 and sum(b["examples"] for b in bins) == 700
+    report = server.artifact(job, "report.html").decode()
+    assert "Confusion matrix" in report and "Calibration" in report
+
+
+def test_the_label_among_the_first_few(server):
+    random = np.random.default_rng(1)
+    logits = random.permuted(np.tile(np.arange(14, dtype=np.float32), (500, 1)), axis=1)
+    labels = random.integers(0, 14, 500)
+    expected = {f"top_{k}_accuracy": sk.top_k_accuracy_score(labels, logits, k=k, labels=range(14)) for k in (2, 3, 5, 10)}
+    agree(measured(server, logits, labels, list(expected))[0], expected)
+
+
+def test_multilabel(server):
+    random = np.random.default_rng(2)
+    targets = (random.random((400, 5)) < [0.5, 0.3, 0.1, 0.6, 0.02]).astype(np.uint8)
+    logits = (random.normal(0, 1.5, (400, 5)) + targets * 1.5 - 0.5).round(1).astype(np.float32)
+    said = logits > 0
+    macro = {"average": "macro", "zero_division": 0}
+    expected = {
+        "accuracy": (said == targets).mean(), "f1": sk.f1_score(targets, said, **macro),
+        "weighted_f1": sk.f1_score(targets, said, average="weighted", zero_division=0),
+        "precision": sk.precision_score(targets, said, **macro), "recall": sk.recall_score(targets, said, **macro),
+        "roc_auc": sk.roc_auc_score(targets, logits), "average_precision": sk.average_precision_score(targets, logits),
+    }
+    found, _ = measured(server, logits, targets, list(expected), task="multilabel")
+    agree(found, expected)
+    assert "quality" not in found
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_regression(server, outputs):
+    random = np.random.default_rng(3)
+    targets = (random.normal(0, 1, (300, outputs)) * [1, 10, 0.1][:outputs] + [1000, 0, -5][:outputs]).astype(np.float32)
+    said = (targets + random.normal(0, 0.5, targets.shape)).round(1).astype(np.float32)
+    t, x = targets.astype(np.float64), said.astype(np.float64)
+    expected = {
+        "mean_absolute_error": sk.mean_absolute_error(t, x), "mean_squared_error": sk.mean_squared_error(t, x),
+        "root_mean_squared_error": np.sqrt(sk.mean_squared_error(t, x)), "r2": sk.r2_score(t, x),
+        "spearman": np.mean([spearmanr(t[:, k], x[:, k]).statistic for k in range(outputs)]),
+    }
+    agree(measured(server, said, targets, list(expected), task="regression")[0], expected)
+
+
+def asked(server, kind, model, dataset, params):
+    return server.post("/v1/jobs", json={"kind": kind, "model": model["id"], "dataset": dataset["id"], "params": params})
+
+
+def test_metrics_that_have_no_value_or_suit_no_task(server, digits_model, digits):
+    logits, _ = scores(50, 3)
+    ended = server.wait(server.submit("evaluate", server.upload_model(models.identity(("batch", 3)), "same"),
+                        server.upload_dataset(models.npz(x=logits, y=np.ones(50, int)), "one label"),
+                        {"metrics": ["roc_auc"]}, data={"preprocess": {"scale": 1}}))
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "metric_undefined")
+    assert "roc_auc" in ended["error"]["detail"]
+    for name in ("r2", "spearman"):
+        answer = asked(server, "evaluate", digits_model, digits, {"metrics": [name]})
+        assert_problem(answer, 422, pointer="/params/metrics/0")
+
+
+def test_a_search_is_judged_by_any_metric(server, digits_model, digits):
+    job = server.run("search", digits_model, digits, {
+        "space": {"hyperparameters": {"learning_rate": {"log_uniform": [1e-3, 1e-2]}}}, "trials": 2,
+        "strategy": {"name": "random"}, "trial": {"epochs": 1}, "final": {"epochs": 1}, "evaluation": {"method": "holdout"},
+        "objectives": [{"metric": "roc_auc"}, {"metric": "macs"}]}, data={"preprocess": {"scale": 1 / 16}})
+    trials = server.artifact(job, "trials.json")
+    assert b'"roc_auc"' in trials
+    unknown = asked(server, "search", digits_model, digits, {"space": {}, "objectives": [{"metric": "beauty"}]})
+    assert "beauty" in unknown.text and "roc_auc" in unknown.text and "latency_ms" in unknown.text
+
+
+def test_class_weights_are_pytorchs(server):
+    """One step of plain descent on a linear model, by given and by balanced weights."""
+    import torch
+
+    random = np.random.default_rng(5)
+    labels = random.choice(3, 64, p=[0.7, 0.2, 0.1])
+    x = (random.normal(0, 1, (64, 6)) + labels[:, None]).astype(np.float32)
+    dataset = server.upload_dataset(models.npz(x_train=x, y_train=labels, x_test=x, y_test=labels), "rare labels")
+    torch.manual_seed(0)
+    start = torch.nn.Linear(6, 3)
+    file = io.BytesIO()
+    torch.onnx.export(start, (torch.zeros(2, 6),), file, input_names=["input"], output_names=["output"],
+                      dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}}, dynamo=False)
+    model = server.upload_model(file.getvalue(), "linear")
+    balanced = 64 / (3 * np.bincount(labels, minlength=3))
+    for asked, weights, smoothing in (("balanced", balanced, 0), ([0.5, 2, 3], [0.5, 2, 3], 0.1), (None, [1, 1, 1], 0)):
+        layer = torch.nn.Linear(6, 3)
+        layer.load_state_dict(start.state_dict())
+        loss = torch.nn.functional.cross_entropy(layer(torch.from_numpy(x)), torch.from_numpy(labels),
+                                                 weight=torch.tensor(weights, dtype=torch.float32), label_smoothing=smoothing)
+        loss.backward()
+        with torch.no_grad():
+            expected = x @ (layer.weight - 0.5 * layer.weight.grad).numpy().T + (layer.bias - 0.5 * layer.bias.grad).numpy()
+        job = server.run("train", model, dataset, {
+            "epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 0.5}, "label_smoothing": smoothing,
+            "schedule": {"name": "constant", "warmup_fraction": 0}, **({"class_weights": asked} if asked else {})},
+            data={"batch_size": 64, "validation_fraction": 0, "preprocess": {"scale": 1}})
+        content = server.model_content(job["result"]["model"])
+        assert np.abs(models.outputs(content, {"input": x})[0] - expected).max() < 1e-5, asked
+    for wrong, says in (([1, 2], "3 classes"), ([0, 1, 1], "above 0"), ("even", "balanced")):
+        answer = asked_of(server, model, dataset, {"class_weights": wrong})
+        assert_problem(answer, 422, pointer="/params/class_weights")
+        assert says in answer.text
+
+
+def asked_of(server, model, dataset, params):
+    return asked(server, "train", model, dataset, params)
