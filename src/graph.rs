@@ -14,6 +14,7 @@ mod known;
 mod load;
 mod operator;
 pub(crate) mod params;
+mod preprocessing;
 pub(crate) mod reading;
 mod settle;
 mod shape_rules;
@@ -33,11 +34,12 @@ pub(crate) use operator::defined_weights;
 pub use operator::{Family, family};
 pub use params::limit_elements;
 pub(crate) use params::{Slicing, Window, normalize_axis};
+pub use preprocessing::EmbedError;
 pub(crate) use summary::cost_of_one;
 pub use summary::{layers, summarize};
 
 use crate::onnx::Tensor;
-use crate::onnx::proto::{ModelProto, NodeProto, ValueInfoProto};
+use crate::onnx::proto::{ModelProto, NodeProto, StringStringEntry, ValueInfoProto};
 
 /// Whether a node passes elements of its first input (of any, for Concat) on as they are.
 fn moves(family: Option<Family>, node: &NodeProto) -> bool {
@@ -143,6 +145,16 @@ impl Graph {
         prost::Message::encode_to_vec(&self.to_model())
     }
 
+    /// Writes a property of the model into its file, in the place of an older one.
+    pub fn set_property(&mut self, key: &str, value: String) {
+        let all = &mut self.frame.metadata_props;
+        all.retain(|entry| entry.key.as_deref() != Some(key));
+        all.push(StringStringEntry {
+            key: Some(key.to_owned()),
+            value: Some(value),
+        });
+    }
+
     /// Forgets the recorded shapes of values inside the graph, which an edit has made wrong.
     pub(crate) fn forget_recorded_shapes(&mut self) {
         self.frame.graph.get_or_insert_default().value_info.clear();
@@ -223,7 +235,7 @@ impl Graph {
                     Some(Family::Concat) if !moved => tensor.dims.len() > 1,
                     _ => true,
                 };
-                if tensor.floats().is_some() && large {
+                if tensor.floats().is_some() && large && !preprocessing::prepares(name) {
                     weights.insert(name.as_str());
                 }
             }

@@ -15,7 +15,7 @@ use super::upload::receive;
 use crate::spec::child::{Message, Order, PredictOrder};
 use crate::spec::job::Preprocess;
 use crate::spec::predict::Prediction;
-use crate::spec::problem::{FieldError, Problem, parse_slice};
+use crate::spec::problem::{Faults, FieldError, Problem, parse_slice};
 use crate::store::models::Model;
 use crate::worker::InspectionError;
 
@@ -97,12 +97,19 @@ async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, A
         None => None,
     };
     let parsed = |text: String| match parse_slice(text.as_bytes()) {
-        Ok(Ok(preprocess)) => Ok(preprocess),
+        Ok(Ok(preprocess)) => Ok::<Preprocess, FieldError>(preprocess),
         Ok(Err(fault)) => Err(fault.under("/preprocess")),
         Err(error) => Err(FieldError::new("/preprocess", error.to_string())),
     };
     let asked = query.preprocess.map(parsed).transpose();
     let asked = asked.map_err(|fault| ApiError::from(Problem::invalid(vec![fault])))?;
+    if let Some(preprocess) = &asked {
+        let mut faults = Faults::default();
+        faults.extend_under("/preprocess", preprocess.faults());
+        if !faults.found.is_empty() {
+            return Err(Problem::invalid(faults.found).into());
+        }
+    }
     let dataset = match &query.dataset {
         Some(id) => {
             let dataset = app.store.dataset(id).await?;
@@ -111,7 +118,17 @@ async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, A
         None => None,
     };
     let named = dataset.and_then(|dataset| dataset.summary.target?.class_names);
-    let of_job = job.as_ref().map(|job| job.request.data.preprocess.clone());
+    let prepares = model.summary.inputs.iter().any(|input| input.prepared);
+    let of_job = job.as_ref().map(|job| match prepares {
+        false => job.request.data.preprocess.clone(),
+        // The model does the rest itself.
+        true => Preprocess {
+            scale: None,
+            mean: None,
+            std: None,
+            ..job.request.data.preprocess.clone()
+        },
+    });
     let data = job.and_then(|job| job.result?.environment.data);
     Ok(Known {
         asked,

@@ -1,9 +1,10 @@
 //! The files of an upload, in an archive or side by side, each read by itself and from many threads.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder};
 
@@ -12,6 +13,9 @@ use crate::spec::child::InputFile;
 
 /// Most files that an upload may hold.
 const MOST_FILES: usize = 10_000_000;
+
+/// Longest path of a file, in bytes.
+const LONGEST_PATH: usize = 1024;
 
 /// Bytes that are read at once.
 const BUFFER: usize = 64 << 10;
@@ -35,10 +39,18 @@ pub(super) struct Entry {
     pub size: u64,
 }
 
+/// Where the bytes of entries are.
+#[derive(Debug)]
+enum Source {
+    Archive(File),
+    /// By entry; opened when they are read, since a process may hold only so many open.
+    Beside(Vec<PathBuf>),
+}
+
 /// An upload as a list of files.
 #[derive(Debug)]
 pub(super) struct Archive {
-    sources: Vec<File>,
+    source: Source,
     pub entries: Vec<Entry>,
 }
 
@@ -47,30 +59,47 @@ impl Archive {
     /// file that is no archive is a list of one. A gzipped tar is unpacked beside the upload, into a file without
     /// a name, since nothing in it could be read by itself.
     pub fn open(files: &[InputFile]) -> Result<Self, DataError> {
-        let [only] = files else {
-            return Self::side_by_side(files);
+        let mut archive = match files {
+            [only] => Self::unpack(only)?,
+            files => Self::side_by_side(files)?,
         };
-        let file = File::open(&only.path)?;
-        let head = head(&file)?;
-        let mut archive = if head.starts_with(b"PK") {
-            Self::zip(file)?
-        } else if is_tar(&head) {
-            Self::tar(file)?
-        } else if is_gzip(&head) && is_tar(&unpacked_head(&only.path)?) {
-            Self::tar(unpacked(&only.path)?)?
-        } else {
-            Self::side_by_side(files)?
-        };
-        archive.entries.retain(|entry| is_meant(&entry.name));
+        // Of two files with one path the later one counts, as when they are unpacked.
+        let mut last = HashMap::new();
+        for (place, entry) in archive.entries.iter().enumerate() {
+            if entry.name.len() > LONGEST_PATH {
+                let name: String = entry.name.chars().take(80).collect();
+                return Err(DataError::Unreadable(format!(
+                    "the path `{name}…` in the archive has more than {LONGEST_PATH} bytes"
+                )));
+            }
+            last.insert(entry.name.clone(), place);
+        }
+        let mut place = 0;
+        archive.entries.retain(|entry| {
+            place += 1;
+            is_meant(&entry.name) && last[&entry.name] == place - 1
+        });
         Ok(archive)
     }
 
+    fn unpack(only: &InputFile) -> Result<Self, DataError> {
+        let file = File::open(&only.path)?;
+        let head = head(&file)?;
+        if head.starts_with(b"PK") {
+            Self::zip(file)
+        } else if is_tar(&head) {
+            Self::tar(file)
+        } else if is_gzip(&head) && is_tar(&unpacked_head(&only.path)?) {
+            Self::tar(unpacked(&only.path)?)
+        } else {
+            Self::side_by_side(std::slice::from_ref(only))
+        }
+    }
+
     fn side_by_side(files: &[InputFile]) -> Result<Self, DataError> {
-        let (mut sources, mut entries) = (Vec::new(), Vec::new());
+        let mut entries = Vec::new();
         for (source, input) in files.iter().enumerate() {
-            let file = File::open(&input.path)?;
-            let size = file.metadata()?.len();
-            sources.push(file);
+            let size = std::fs::metadata(&input.path)?.len();
             entries.push(Entry {
                 name: input.name.clone(),
                 source,
@@ -81,7 +110,11 @@ impl Archive {
                 size,
             });
         }
-        Ok(Self { sources, entries })
+        let paths = files.iter().map(|input| input.path.clone()).collect();
+        Ok(Self {
+            source: Source::Beside(paths),
+            entries,
+        })
     }
 
     fn zip(file: File) -> Result<Self, DataError> {
@@ -124,7 +157,7 @@ impl Archive {
             });
         }
         Ok(Self {
-            sources: vec![file],
+            source: Source::Archive(file),
             entries,
         })
     }
@@ -155,21 +188,27 @@ impl Archive {
             });
         }
         Ok(Self {
-            sources: vec![file],
+            source: Source::Archive(file),
             entries,
         })
     }
 
     /// The bytes of a file as it was before it was packed.
-    pub fn reader(&self, entry: &Entry) -> Box<dyn Read + '_> {
+    pub fn reader(&self, entry: &Entry) -> Result<Box<dyn Read + '_>, DataError> {
+        let file = match &self.source {
+            Source::Archive(file) => file,
+            Source::Beside(paths) => {
+                return Ok(Box::new(BufReader::new(File::open(&paths[entry.source])?)));
+            }
+        };
         let stored = Stored {
-            file: &self.sources[entry.source],
+            file,
             place: entry.start,
             end: entry.start.saturating_add(entry.stored),
         };
         let stored = BufReader::with_capacity(BUFFER, stored);
         let Some(wanted) = entry.crc else {
-            return Box::new(stored);
+            return Ok(Box::new(stored));
         };
         fn checked<'a>(inner: impl Read + 'a, wanted: u32) -> Box<dyn Read + 'a> {
             let checked = Checked {
@@ -179,24 +218,22 @@ impl Archive {
             };
             Box::new(BufReader::with_capacity(BUFFER, checked))
         }
-        match entry.deflated {
+        Ok(match entry.deflated {
             true => checked(DeflateDecoder::new(stored), wanted),
             false => checked(stored, wanted),
-        }
+        })
     }
 
     /// A whole file, of at most `most` bytes.
     pub fn read(&self, entry: &Entry, most: u64) -> Result<Vec<u8>, DataError> {
-        let too_large = || DataError::TooLarge {
-            name: entry.name.clone(),
-            limit: most,
-        };
+        let too_large =
+            || DataError::Unreadable(format!("`{}` has more than {most} bytes", entry.name));
         if entry.size > most {
             return Err(too_large());
         }
         let mut bytes = Vec::new();
         let broken = |error| DataError::Unreadable(format!("`{}`: {error}", entry.name));
-        let reader = self.reader(entry).take(most + 1);
+        let reader = self.reader(entry)?.take(most + 1);
         { reader }.read_to_end(&mut bytes).map_err(broken)?;
         match bytes.len() as u64 > most {
             true => Err(too_large()),

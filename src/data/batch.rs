@@ -160,6 +160,13 @@ impl Prepared {
         }
     }
 
+    /// The same splits, fed in another way.
+    pub fn fed_as(&self, inputs: Vec<InferredInput>) -> Self {
+        let mut fed = self.clone();
+        fed.about.inputs = inputs;
+        fed
+    }
+
     /// The same examples in batches of another size.
     pub fn with_batch_size(mut self, size: u32) -> Self {
         self.about.batch_size = size;
@@ -258,18 +265,19 @@ impl Prepared {
             }
             ClassWeights::Named(Balanced::Balanced) => {
                 let target = self.dataset.train.target.as_ref()?;
-                let mut counts = vec![0u32; self.about.outputs? as usize];
+                let mut counts: Vec<u32> = Vec::new();
                 for &index in &self.train {
-                    *counts.get_mut(self.label(target, index))? += 1;
+                    let label = self.label(target, index);
+                    counts.resize(counts.len().max(label + 1), 0);
+                    counts[label] += 1;
                 }
                 let labels = counts.iter().filter(|&&count| count > 0).count();
                 let even = self.train.len() as f32 / labels as f32;
-                Some(
-                    counts
-                        .iter()
-                        .map(|&count| even / count.max(1) as f32)
-                        .collect(),
-                )
+                let weight = |&count: &u32| match count {
+                    0 => 1.0,
+                    count => even / count as f32,
+                };
+                Some(counts.iter().map(weight).collect())
             }
         }
     }
@@ -421,12 +429,10 @@ fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f3
     };
     let channels = input.channels();
     let area = stride / channels.max(1);
+    let lines = input.affine();
     let affine: Vec<(f32, f32)> = (0..channels)
-        .map(|channel| {
-            let of = |values: &[f64]| values[if values.len() == 1 { 0 } else { channel }];
-            let (mean, std) = (of(&input.mean), of(&input.std));
-            ((input.scale / std) as f32, (-mean / std) as f32)
-        })
+        .map(|channel| lines[channel.min(lines.len() - 1)])
+        .map(|(factor, offset)| (factor as f32, offset as f32))
         .collect();
     let mut out = Vec::with_capacity(indices.len() * stride);
     for &index in indices {
@@ -511,6 +517,7 @@ mod tests {
             },
             skipped: 0,
             class_names: None,
+            embedded: false,
             batch_size: 8,
         };
         let split = Split {

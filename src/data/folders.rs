@@ -1,18 +1,28 @@
 //! Data sets of files: folders that are named by class, or a manifest that names files and their labels.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::archive::{Archive, Entry};
 use super::files::{self, Files};
+use super::image::{is_image, is_other_image};
 use super::labels::{Label, target};
 use super::{Array, DataError, Dataset, Elements, Split};
 use crate::spec::dataset::{Damaged, DatasetFormat, DatasetSummary, SkippedFile};
 
 /// Most bytes of a manifest.
-const MOST_MANIFEST_BYTES: u64 = 1 << 30;
+const MOST_MANIFEST_BYTES: u64 = 256 << 20;
+
+/// The order of the examples follows from this alone.
+const ORDER_SEED: u64 = 0x1a6e;
+
+/// Most cells of a manifest, and most columns.
+const MOST_CELLS: usize = 20_000_000;
+const MOST_COLUMNS: usize = 1_000;
 
 /// With more files than this that can't be decoded it is no slip any more.
 const MOST_SKIPPED: usize = 1_000;
@@ -57,12 +67,9 @@ pub(super) fn read_images(
     let (shape, skipped) = match known {
         Some(known) => {
             let skipped = known.skipped.clone();
-            let gone: HashMap<&str, ()> = skipped
-                .iter()
-                .map(|file| (file.name.as_str(), ()))
-                .collect();
+            let gone: HashSet<&str> = skipped.iter().map(|file| file.name.as_str()).collect();
             examples.retain(|example| {
-                !gone.contains_key(archive.entries[example.entry as usize].name.as_str())
+                !gone.contains(archive.entries[example.entry as usize].name.as_str())
             });
             let input = known.inputs.first();
             (
@@ -72,12 +79,19 @@ pub(super) fn read_images(
         }
         None => inspect(&archive, &mut examples, damaged)?,
     };
+    // Mixed, always alike: a job with a limit takes the first ones, and archives go class by class.
+    examples.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(ORDER_SEED));
     examples.sort_by_key(|example| example.part);
     let labels: Vec<Label> = examples
         .iter()
         .filter_map(|example| example.label.clone())
         .collect();
     let target = match labels.len() {
+        0 if column.is_some() && known.is_none() => {
+            return Err(DataError::Unreadable(format!(
+                "no row of the manifest has a value in the column `{name}`"
+            )));
+        }
         0 => None,
         count if count == examples.len() => Some(target(&name, &labels)?),
         count => {
@@ -220,7 +234,7 @@ fn plain(name: &str) -> String {
 fn by_folder(archive: &Archive) -> Result<Vec<Example>, DataError> {
     let images = (0..)
         .zip(&archive.entries)
-        .filter(|(_, entry)| super::image::is_image(&entry.name));
+        .filter(|(_, entry)| is_image(&entry.name) || is_other_image(&entry.name));
     let paths: Vec<(u32, Vec<String>)> = images
         .map(|(index, entry)| {
             let name = plain(&entry.name);
@@ -248,6 +262,27 @@ fn by_folder(archive: &Archive) -> Result<Vec<Example>, DataError> {
         top += 1;
     }
     let with_splits = splits(top);
+    // `train/cat/1.png` beside `extra/cat/1.png`, but not `train/1.png` beside `plane/1.png`.
+    let is_split = |folders: &[String]| folders.len() > 1 && Part::of(&folders[0]).is_some();
+    let beside = |folders: &[String]| {
+        folders
+            .first()
+            .is_some_and(|first| Part::of(first).is_none())
+    };
+    let rests = || {
+        paths
+            .iter()
+            .map(|(_, folders)| &folders[top.min(folders.len())..])
+    };
+    if !with_splits
+        && rests().any(is_split)
+        && let Some(other) = rests().find(|folders| beside(folders))
+    {
+        return Err(DataError::Unreadable(format!(
+            "the folder `{}` stands beside those of the splits; pack `train`, `val` and `test` alone",
+            other[0]
+        )));
+    }
     Ok(paths
         .into_iter()
         .map(|(entry, folders)| {
@@ -352,6 +387,19 @@ struct Rows {
     rows: Vec<Vec<Option<Label>>>,
 }
 
+/// Refuses what would fill the memory.
+fn check_size(columns: &[String], rows: usize) -> Result<(), String> {
+    let long = columns.iter().any(|name| name.len() > 200);
+    match columns.len() > MOST_COLUMNS || long || columns.len().saturating_mul(rows) > MOST_CELLS {
+        true => Err(format!(
+            "has {} columns and {rows} rows; at most {MOST_COLUMNS} columns, with names of at most 200 bytes, and \
+             {MOST_CELLS} cells are read",
+            columns.len()
+        )),
+        false => Ok(()),
+    }
+}
+
 /// A column `labels` has several, between `;` or `|`.
 fn csv_rows(bytes: &[u8]) -> Result<Rows, String> {
     let mut reader = csv::ReaderBuilder::new()
@@ -364,6 +412,7 @@ fn csv_rows(bytes: &[u8]) -> Result<Rows, String> {
         .map(str::to_owned)
         .collect();
     let mut rows = Vec::new();
+    check_size(&columns, 1)?;
     for record in reader.records() {
         let record = record.map_err(|error| format!("can't be read: {error}"))?;
         let cell = |(cell, column): (&str, &String)| {
@@ -380,6 +429,7 @@ fn csv_rows(bytes: &[u8]) -> Result<Rows, String> {
             (!cell.is_empty()).then(|| Label::of(cell))
         };
         rows.push(record.iter().zip(&columns).map(cell).collect());
+        check_size(&columns, rows.len())?;
     }
     Ok(Rows { columns, rows })
 }
@@ -389,12 +439,15 @@ fn json_rows(bytes: &[u8]) -> Result<Rows, String> {
     fn label(value: &Value) -> Result<Option<Label>, String> {
         Ok(match value {
             Value::Null => None,
-            Value::Bool(value) => Some(Label::Whole((*value).into())),
+            Value::Bool(value) => Some(Label::Number(
+                f64::from(u8::from(*value)),
+                u8::from(*value).to_string(),
+            )),
             Value::String(text) => Some(Label::Text(text.clone())),
-            Value::Number(number) => Some(match number.as_i64() {
-                Some(whole) => Label::Whole(whole),
-                None => Label::Real(number.as_f64().unwrap_or(f64::NAN)),
-            }),
+            Value::Number(number) => {
+                let value = number.as_f64().unwrap_or(f64::NAN);
+                Some(Label::Number(value, number.to_string()))
+            }
             Value::Array(values) => {
                 let labels = values.iter().map(label).collect::<Result<Vec<_>, _>>()?;
                 Some(Label::Many(labels.into_iter().flatten().collect()))
@@ -421,6 +474,7 @@ fn json_rows(bytes: &[u8]) -> Result<Rows, String> {
             }
         }
         rows.push(row);
+        check_size(&columns, rows.len())?;
     }
     for row in &mut rows {
         row.resize(columns.len(), None);

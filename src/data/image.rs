@@ -12,22 +12,48 @@ use crate::spec::picture::ImagePreparation;
 const MOST_PIXELS: u64 = 100_000_000;
 
 /// Most bytes that decoding one image may take.
-const MOST_BYTES: u64 = 1 << 30;
+const MOST_BYTES: u64 = 512 << 20;
+
+/// How many times longer one side may be than the other.
+const LONGEST: u32 = 200;
 
 /// Ends of the names of image files.
 const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
+/// Ends of the names of image files that are not read.
+const OTHERS: [&str; 8] = ["gif", "tif", "tiff", "avif", "heic", "jp2", "ppm", "pgm"];
+
 /// Whether a file is an image by its name.
 pub(super) fn is_image(name: &str) -> bool {
+    ends_in(name, &ENDINGS)
+}
+
+/// Whether a file is an image of a kind that is not read.
+pub(super) fn is_other_image(name: &str) -> bool {
+    ends_in(name, &OTHERS)
+}
+
+fn ends_in(name: &str, endings: &[&str]) -> bool {
     let ending = name
         .rsplit_once('.')
         .map(|(_, ending)| ending.to_lowercase());
-    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+    ending.is_some_and(|ending| endings.contains(&ending.as_str()))
 }
 
 /// Whether a file is an image by its first bytes.
 pub(super) fn is_encoded(head: &[u8]) -> bool {
-    image::guess_format(head).is_ok()
+    // Two letters are no proof: a bitmap's second header has one of few sizes.
+    let is_bitmap = || {
+        let size = head
+            .get(14..18)
+            .map(|size| size.try_into().expect("four bytes"));
+        let size = size.map(u32::from_le_bytes);
+        head.starts_with(b"BM") && matches!(size, Some(12 | 40 | 52 | 56 | 64 | 108 | 124))
+    };
+    head.starts_with(b"\x89PNG\r\n\x1a\n")
+        || head.starts_with(&[0xff, 0xd8, 0xff])
+        || (head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP"))
+        || is_bitmap()
 }
 
 /// Decodes a file, or says why not.
@@ -36,10 +62,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
         return Err("the file is empty".to_owned());
     }
     let said = |error: image::ImageError| error.to_string();
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST_BYTES);
     let mut reader = ImageReader::new(Cursor::new(bytes));
-    reader.limits(Limits::no_limits());
+    reader.limits(limits);
     let reader = reader.with_guessed_format().map_err(|e| e.to_string())?;
-    let mut decoder = reader.into_decoder().map_err(said)?;
+    let decoder = reader.into_decoder().map_err(said)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
         return Err(format!(
@@ -49,9 +77,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     if width == 0 || height == 0 {
         return Err("it has no pixels".to_owned());
     }
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MOST_BYTES);
-    decoder.set_limits(limits).map_err(said)?;
+    if width.max(height) / width.min(height) > LONGEST {
+        return Err(format!(
+            "it has {width} × {height} pixels, too narrow to be resized"
+        ));
+    }
     DynamicImage::from_decoder(decoder).map_err(said)
 }
 

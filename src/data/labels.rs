@@ -2,14 +2,22 @@
 
 use std::collections::BTreeSet;
 
+use super::arrays::MOST_CLASSES;
 use super::{Array, DataError, Elements};
+
+/// Longest name of a class, and all of them together, in bytes: they go into every answer about the data set.
+const LONGEST_NAME: usize = 200;
+const MOST_NAMES: usize = 1 << 20;
+
+/// Most numbers of a target with several labels an example.
+const MOST_HOT: usize = 512 << 20;
 
 /// What one example is labelled with.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Label {
     Text(String),
-    Whole(i64),
-    Real(f64),
+    /// With the text that it was written as.
+    Number(f64, String),
     /// Several at once, or a vector.
     Many(Vec<Label>),
 }
@@ -18,18 +26,15 @@ impl Label {
     /// Text as a table has it: a number where it is one.
     pub fn of(text: &str) -> Self {
         let text = text.trim();
-        match (text.parse::<i64>(), text.parse::<f64>()) {
-            (Ok(whole), _) => Self::Whole(whole),
-            (_, Ok(real)) if real.is_finite() => Self::Real(real),
-            _ => Self::Text(text.to_owned()),
+        match text.parse::<f64>() {
+            Ok(number) => Self::Number(number, text.to_owned()),
+            Err(_) => Self::Text(text.to_owned()),
         }
     }
 
     fn as_text(&self) -> String {
         match self {
-            Self::Text(text) => text.clone(),
-            Self::Whole(whole) => whole.to_string(),
-            Self::Real(real) => real.to_string(),
+            Self::Text(text) | Self::Number(_, text) => text.clone(),
             Self::Many(many) => many
                 .iter()
                 .map(Self::as_text)
@@ -38,12 +43,24 @@ impl Label {
         }
     }
 
-    fn as_real(&self) -> Option<f64> {
+    fn number(&self) -> Option<f64> {
         match self {
-            Self::Whole(whole) => Some(*whole as f64),
-            Self::Real(real) => Some(*real),
+            Self::Number(number, _) => Some(*number),
             Self::Text(_) | Self::Many(_) => None,
         }
+    }
+}
+
+/// Names of classes, unless they are too long to be any.
+pub(super) fn class_names(column: &str, names: Vec<String>) -> Result<Vec<String>, DataError> {
+    let bytes: usize = names.iter().map(String::len).sum();
+    match names.iter().any(|name| name.len() > LONGEST_NAME) || bytes > MOST_NAMES {
+        true => Err(DataError::Unreadable(format!(
+            "`{column}` holds {} different words of {bytes} bytes together; names of classes have at most {LONGEST_NAME} \
+             bytes each and {MOST_NAMES} in all",
+            names.len()
+        ))),
+        false => Ok(names),
     }
 }
 
@@ -53,8 +70,8 @@ pub(super) struct Target {
     pub classes: Option<Vec<String>>,
 }
 
-/// One kind of target for all examples: words and whole numbers are classes, words in their order; other numbers are
-/// values to fit. Where examples have several labels at once, each is a 0 or 1 for every class (multilabel), and
+/// One kind of target for all examples: words and whole numbers from 0 on are classes, words in their order; other
+/// numbers are values to fit. Where examples have several labels at once, each is a 0 or 1 for every class (multilabel), and
 /// several numbers with fractions are a vector to fit.
 pub(super) fn target(name: &str, labels: &[Label]) -> Result<Target, DataError> {
     let several = labels.iter().any(|label| matches!(label, Label::Many(_)));
@@ -70,40 +87,47 @@ pub(super) fn target(name: &str, labels: &[Label]) -> Result<Target, DataError> 
         shape,
         elements,
     };
+    let wrong = |detail: String| Err(DataError::Unreadable(format!("`{name}` {detail}")));
+    if each().any(|label| matches!(label, Label::Many(_))) {
+        return wrong("holds lists in lists".to_owned());
+    }
     let words = each().any(|label| matches!(label, Label::Text(_)));
-    if !words && each().any(|label| matches!(label, Label::Real(_))) {
+    let numbers = || each().filter_map(Label::number);
+    if numbers().any(|number| !number.is_finite()) {
+        return wrong("holds numbers that are not finite".to_owned());
+    }
+    let written_whole =
+        |label: &Label| !matches!(label, Label::Number(_, text) if text.parse::<i64>().is_err());
+    let are_values = match several {
+        true => !each().all(written_whole),
+        false => !numbers().all(|n| n.fract() == 0.0 && (0.0..MOST_CLASSES as f64).contains(&n)),
+    };
+    if !words && are_values {
         let width = all.first().map_or(1, Vec::len);
         if let Some(row) = all.iter().position(|values| values.len() != width) {
-            return Err(DataError::Unreadable(format!(
-                "`{name}` has {} numbers in example {row} and {width} in the first",
-                all[row].len()
-            )));
+            let own = all[row].len();
+            return wrong(format!(
+                "has {own} numbers in example {row} and {width} in the first"
+            ));
         }
-        let values = each().filter_map(|label| Some(label.as_real()? as f32));
+        let values = numbers().map(|number| number as f32).collect();
         let shape = if several { vec![width] } else { Vec::new() };
         return Ok(Target {
-            array: array("float64", shape, Elements::F32(values.collect())),
+            array: array("float64", shape, Elements::F32(values)),
             classes: None,
         });
     }
     let (classes, places): (Option<Vec<String>>, Vec<Vec<i64>>) = if words {
         let names: BTreeSet<String> = each().map(Label::as_text).collect();
-        let names: Vec<String> = names.into_iter().collect();
+        let names = class_names(name, names.into_iter().collect())?;
         let place = |label: &Label| names.binary_search(&label.as_text()).unwrap_or(0) as i64;
         let places = all.iter().map(|row| row.iter().map(place).collect());
         let places = places.collect();
         (Some(names), places)
     } else {
-        let whole = |label: &Label| match label {
-            Label::Whole(whole) => *whole,
-            _ => -1,
-        };
-        (
-            None,
-            all.iter()
-                .map(|row| row.iter().map(whole).collect())
-                .collect(),
-        )
+        let whole = |label: &Label| label.number().map_or(-1, |number| number as i64);
+        let row = |row: &Vec<Label>| row.iter().map(whole).collect();
+        (None, all.iter().map(row).collect())
     };
     if !several {
         let values = Elements::I64(places.into_iter().flatten().collect());
@@ -113,18 +137,18 @@ pub(super) fn target(name: &str, labels: &[Label]) -> Result<Target, DataError> 
         });
     }
     let highest = places.iter().flatten().copied().max().unwrap_or(0);
-    let wrong = places.iter().flatten().position(|place| *place < 0);
-    if wrong.is_some() || highest >= 10_000 {
-        return Err(DataError::Unreadable(format!(
-            "`{name}` has several labels an example, which are words or integers from 0 to 9999; it has {}",
-            if wrong.is_some() {
-                "negative ones".to_owned()
-            } else {
-                highest.to_string()
-            }
-        )));
+    if places.iter().flatten().any(|place| *place < 0) || highest >= 10_000 {
+        return wrong(
+            "has several labels an example, which are words or integers from 0 to 9999; others are there".to_owned(),
+        );
     }
     let width = classes.as_ref().map_or(highest as usize + 1, Vec::len);
+    if width.saturating_mul(places.len()) > MOST_HOT {
+        return wrong(format!(
+            "has {width} labels for {} examples, more than fit",
+            places.len()
+        ));
+    }
     let mut hot = vec![0u8; width * places.len()];
     for (row, places) in places.iter().enumerate() {
         for &place in places {
@@ -149,10 +173,10 @@ mod tests {
     fn words_are_classes_in_their_order() {
         let found = target(
             "label",
-            &[text("dog"), text("cat"), Label::Whole(7), text("dog")],
+            &[text("dog"), text("cat"), Label::of("007"), text("dog")],
         )
         .unwrap();
-        assert_eq!(found.classes.unwrap(), ["7", "cat", "dog"]);
+        assert_eq!(found.classes.unwrap(), ["007", "cat", "dog"]);
         assert_eq!(found.array.elements, Elements::I64(vec![2, 1, 0, 2]));
         assert_eq!(found.array.shape, [0usize; 0]);
     }
@@ -161,6 +185,10 @@ mod tests {
     fn whole_numbers_are_labels_and_others_values() {
         let found = target("y", &[Label::of("3"), Label::of(" 1 ")]).unwrap();
         assert_eq!((found.array.dtype.as_str(), found.classes), ("int64", None));
+        let found = target("y", &[Label::of("3.0"), Label::of("1.0")]).unwrap();
+        assert_eq!(found.array.elements, Elements::I64(vec![3, 1]));
+        let found = target("y", &[Label::of("-3"), Label::of("1")]).unwrap();
+        assert_eq!(found.array.elements, Elements::F32(vec![-3.0, 1.0]));
         let found = target("y", &[Label::of("3"), Label::of("1.5")]).unwrap();
         assert_eq!(found.array.elements, Elements::F32(vec![3.0, 1.5]));
     }
@@ -174,10 +202,20 @@ mod tests {
             found.array.elements,
             Elements::U8(vec![1, 1, 0, 0, 0, 0, 0, 0, 1])
         );
-        let vector = |values: &[f64]| Label::Many(values.iter().map(|v| Label::Real(*v)).collect());
+        let vector = |values: &[f64]| {
+            Label::Many(
+                values
+                    .iter()
+                    .map(|v| Label::Number(*v, format!("{v:?}")))
+                    .collect(),
+            )
+        };
         let found = target("y", &[vector(&[0.5, 2.0]), vector(&[1.5, 0.0])]).unwrap();
         assert_eq!(found.array.shape, [2]);
         assert!(target("y", &[vector(&[0.5, 2.0]), vector(&[1.5])]).is_err());
-        assert!(target("y", &[Label::Many(vec![Label::Whole(-1)])]).is_err());
+        assert!(target("y", &[Label::Many(vec![Label::of("-1")])]).is_err());
+        assert!(target("y", &[Label::Many(vec![Label::of("0.5"), vector(&[1.0])])]).is_err());
+        assert!(target("y", &[Label::of("nan"), Label::of("1")]).is_err());
+        assert!(target("y", &[text(&"long".repeat(100))]).is_err());
     }
 }

@@ -51,7 +51,9 @@ pub struct Reading<'a> {
 /// Reads and checks a data set.
 pub fn read(files: &[InputFile], how: Reading) -> Result<Dataset, DataError> {
     let mut dataset = read_unchecked(files, how)?;
-    dataset.squeeze_labels();
+    if dataset.format != DatasetFormat::Images {
+        dataset.squeeze_labels();
+    }
     dataset.check()?;
     Ok(dataset)
 }
@@ -150,7 +152,7 @@ fn npz_arrays(archive: &Archive, most: u64) -> Result<Vec<Array>, DataError> {
         let Some(name) = entry.name.strip_suffix(".npy") else {
             continue;
         };
-        let array = npy_array(name, archive.reader(entry), most)?;
+        let array = npy_array(name, archive.reader(entry)?, most)?;
         total += array.elements.bytes();
         if total > most {
             return Err(DataError::TooLarge {
@@ -165,7 +167,7 @@ fn npz_arrays(archive: &Archive, most: u64) -> Result<Vec<Array>, DataError> {
 }
 
 fn idx_arrays(archive: &Archive, most: u64) -> Result<Vec<Array>, DataError> {
-    let array = |entry: &Entry| idx_entry(&entry.name, archive.reader(entry), most);
+    let array = |entry: &Entry| idx_entry(&entry.name, archive.reader(entry)?, most);
     archive.entries.iter().map(array).collect()
 }
 

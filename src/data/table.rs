@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::labels::class_names;
 use super::{Array, DataError, Dataset, Elements, Split};
 use crate::spec::dataset::DatasetFormat;
 
@@ -144,7 +145,8 @@ fn finish(
         let names: Vec<&str> = names.into_iter().collect();
         let label = |text: &String| names.binary_search(&text.as_str()).unwrap_or(0) as i64;
         let labels = target.texts.iter().map(label).collect();
-        classes = Some(names.iter().map(|&name| name.to_owned()).collect());
+        let owned = names.iter().map(|&name| name.to_owned()).collect();
+        classes = Some(class_names(&target.name, owned)?);
         ("int64", Elements::I64(labels))
     } else if target.numbers.iter().all(|&number| could_be_label(number)) {
         let values = target.numbers.iter().map(|&number| number as i64);

@@ -217,11 +217,7 @@ impl Distillation<'_, '_> {
             DistillLossName::LogitsMse => losses::mean_squared_error(student, teacher),
             DistillLossName::Cosine => losses::cosine(student, teacher),
             DistillLossName::Decoupled => {
-                let plain = Loss {
-                    label_smoothing: 0.0,
-                    ..self.loss
-                };
-                let labels = plain.targets(seen.batch, width, device);
+                let labels = Loss::labels(seen.batch, width, device);
                 let factors = (
                     spec.alpha.unwrap_or(1.0) as f32,
                     spec.beta.unwrap_or(8.0) as f32,

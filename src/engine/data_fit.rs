@@ -41,7 +41,12 @@ pub(super) fn prepare(
         ..Reading::default()
     };
     let dataset = data::read(&input.files, how)?;
-    Ok(Prepared::new(dataset, about, &request.data))
+    let prepared = Prepared::new(dataset, about, &request.data);
+    if request.data.embed_preprocessing {
+        // What can't be done is said before anything is trained.
+        embed(&mut graph.clone(), &prepared)?;
+    }
+    Ok(prepared)
 }
 
 /// Tells a graph what the data says about the inputs that the file leaves open.
@@ -54,6 +59,35 @@ pub(super) fn pin(graph: &mut Graph, about: &InferredData) {
 pub(super) fn pin_input(graph: &mut Graph, input: &InferredInput) {
     let shape = input.shape.iter().map(|&size| size as usize).collect();
     graph.example_shapes.insert(input.input.clone(), shape);
+}
+
+/// Puts the scaling and normalising of the data into the graph; the data as it is fed then.
+pub(super) fn embed(graph: &mut Graph, data: &Prepared) -> Result<Prepared, Problem> {
+    let mut inputs = data.about.inputs.clone();
+    for input in &mut inputs {
+        let lines = input.affine();
+        if lines.iter().all(|line| *line == (1.0, 0.0)) {
+            continue;
+        }
+        let mut dims = match lines.len() {
+            1 => Vec::new(),
+            count => vec![count],
+        };
+        if lines.len() > 1 && !input.keeps_channels_last() {
+            dims.resize(input.shape.len(), 1);
+        }
+        let of =
+            |part: fn(&(f64, f64)) -> f64| lines.iter().map(|line| part(line) as f32).collect();
+        let both = [of(|line| line.0), of(|line| line.1)];
+        graph
+            .prepare_input(&input.input, &dims, both)
+            .map_err(|error| {
+                let error = FieldError::new("/data/embed_preprocessing", error.to_string());
+                Problem::invalid(vec![error]).with_code("not_supported")
+            })?;
+        (input.scale, input.mean, input.std) = (1.0, vec![0.0], vec![1.0]);
+    }
+    Ok(data.fed_as(inputs))
 }
 
 /// The data of the job as a further model of a distillation, which the request names at `pointer`,

@@ -5,7 +5,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::child::Ended;
-use super::data_fit::{pin, prepare};
+use super::data_fit::{embed, pin, prepare};
 use super::inspect::summarize;
 use super::journal::{Journal, load_graph};
 use super::measure::{change, measure};
@@ -22,6 +22,7 @@ use crate::spec::child::{
     JobInputs, MODEL_ARTIFACT, Message, Progress, StagedFile, StagedModel, TRIALS_ARTIFACT,
 };
 use crate::spec::evaluate::MetricName;
+use crate::spec::fit::InferredData;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::result::{
     DistillOutcome, Environment, JobResult, Measurement, Plan, PruneOutcome, StepResult, Training,
@@ -209,6 +210,10 @@ pub(super) fn run(
         None => None,
         Some(dataset) => Some(prepare(&mut graph, dataset, &inputs, &params)?),
     };
+    if let Some(data) = &data {
+        // From the start, so that its bytes count wherever the file's size does.
+        graph.set_property(EXPECTS, expectations(&data.about));
+    }
     let batches = data.as_ref().map_or(0, Prepared::train_batches);
     let journal = Journal::open(checkpoint);
     if journal.is_resumed() {
@@ -264,6 +269,26 @@ pub(super) fn run(
         single => (graph, outcomes) = job.step("step", graph, single)?,
     }
     let makes_model = params.kind() != JobKind::Evaluate;
+    let embeds = makes_model && inputs.request.data.embed_preprocessing;
+    let finished = |graph: &mut Graph, data: &Prepared| -> Result<Prepared, Problem> {
+        let fed = match embeds {
+            true => embed(graph, data)?,
+            false => data.clone(),
+        };
+        graph.set_property(EXPECTS, expectations(&fed.about));
+        Ok(fed)
+    };
+    let mut data = None;
+    if let Some(trained) = &job.data {
+        for (_, _, graph) in outcomes
+            .search
+            .iter_mut()
+            .flat_map(|search| &mut search.front)
+        {
+            finished(graph, trained)?;
+        }
+        data = Some(finished(&mut graph, trained)?);
+    }
     let file = match makes_model {
         true => graph.to_bytes(),
         false => original_file,
@@ -277,9 +302,9 @@ pub(super) fn run(
     }
     let first = (&original, job.first_data.as_ref());
     if makes_model {
-        let mut measured = measure(&graph, &file, &job.device, job.data.as_ref(), &[])?;
+        let mut measured = measure(&graph, &file, &job.device, data.as_ref(), &[])?;
         let mut latencies =
-            measure_latencies(&[first, (&graph, job.data.as_ref())], &job.device)?.into_iter();
+            measure_latencies(&[first, (&graph, data.as_ref())], &job.device)?.into_iter();
         before.latency_ms = latencies.next();
         measured.latency_ms = latencies.next();
         after = Some(measured);
@@ -340,6 +365,17 @@ pub(super) fn run(
         artifacts,
         models,
     })
+}
+
+/// The property of a model's file that says what it expects.
+const EXPECTS: &str = "sinter.expects";
+
+/// How examples become the model's inputs, and what its answers mean, as JSON.
+fn expectations(about: &InferredData) -> String {
+    serde_json::json!({
+        "task": about.task, "inputs": about.inputs, "output": about.output, "class_names": about.class_names,
+    })
+    .to_string()
 }
 
 /// The files that a search has beside the others.

@@ -37,8 +37,8 @@ pub(super) fn measure(
             let value = measured.metric(name, task);
             if !value.is_finite() && measured.metric(MetricName::Loss, task).is_finite() {
                 let detail = format!(
-                    "`{}` has no value on the test split: it needs examples that are of a class and others that are \
-                     not, or targets that differ",
+                    "`{}` has no finite value on the test split: it needs examples that are of a class and others that \
+                     are not, targets that differ, or a smaller loss",
                     name.as_str()
                 );
                 return Err(Problem::new(422, "metric_undefined", detail));

@@ -126,6 +126,9 @@ fn answer(
 
 /// The likeliest classes of one example.
 fn likeliest(row: &[f64], names: Option<&Vec<String>>) -> Vec<PredictedClass> {
+    if row.iter().any(|value| !value.is_finite()) {
+        return Vec::new();
+    }
     let sum: f64 = row.iter().sum();
     let is_distribution = row.iter().all(|value| *value >= 0.0) && (sum - 1.0).abs() < 1e-3;
     let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);

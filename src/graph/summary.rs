@@ -36,15 +36,18 @@ pub fn summarize(graph: &Graph) -> ModelSummary {
     for node in &graph.nodes {
         *operators.entry(node.operator().to_owned()).or_insert(0) += 1;
     }
-    let info = |values: &[ValueInfoProto]| values.iter().map(tensor_info).collect();
+    let prepared = |value: &ValueInfoProto| TensorInfo {
+        prepared: graph.is_prepared(value.label()),
+        ..tensor_info(value)
+    };
     ModelSummary {
         opset: Some(graph.opset),
         producer: graph.producer(),
         parameters: total.parameters,
         nonzero_parameters: total.nonzero_parameters,
         macs: total.macs,
-        inputs: info(&graph.inputs),
-        outputs: info(&graph.outputs),
+        inputs: graph.inputs.iter().map(prepared).collect(),
+        outputs: graph.outputs.iter().map(tensor_info).collect(),
         operators,
         trainable: graph.unsupported.is_empty() && !graph.trainable().is_empty(),
         not_trainable_because: None,
@@ -67,6 +70,7 @@ fn tensor_info(value: &ValueInfoProto) -> TensorInfo {
         name: value.label().to_owned(),
         dtype: dtype_name(kind),
         shape,
+        prepared: false,
     }
 }
 

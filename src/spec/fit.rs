@@ -11,7 +11,7 @@ use super::dataset::{ArrayInfo, DatasetSummary, Media, Splits, TargetInfo};
 use super::distill::{DistillLossName, DistillParams, LossTerm};
 use super::job::{DataOptions, Layout, Params, Preprocess, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
-use super::picture::{Extent, ImagePreparation};
+use super::picture::{Extent, ImagePreparation, MOST_PIXELS};
 use super::problem::{FieldError, Problem};
 use super::train::{ClassWeights, TrainParams};
 
@@ -35,6 +35,16 @@ pub struct InferredInput {
 }
 
 impl InferredInput {
+    /// What each channel, or all, is multiplied by, and what is added then.
+    pub fn affine(&self) -> Vec<(f64, f64)> {
+        let of = |values: &[f64], channel: usize| values[channel.min(values.len() - 1)];
+        let line = |channel: usize| {
+            let (mean, std) = (of(&self.mean, channel), of(&self.std, channel));
+            (self.scale / std, -mean / std)
+        };
+        (0..self.mean.len().max(self.std.len())).map(line).collect()
+    }
+
     /// Whether a model takes images from files with their channels last.
     pub fn keeps_channels_last(&self) -> bool {
         self.image.is_some() && self.shape.len() == 3 && !self.transposed
@@ -98,6 +108,9 @@ pub struct InferredData {
     /// What the labels are called, where the data set has words for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
+    /// Whether the result's model has scale, mean and std in its graph.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub embedded: bool,
     /// Smaller than asked where the file has a fixed batch size.
     pub batch_size: u32,
 }
@@ -236,6 +249,7 @@ pub fn fit(
         splits,
         skipped: dataset.skipped.len() as u64,
         class_names: target.and_then(|target| target.class_names.clone()),
+        embedded: options.embed_preprocessing,
         batch_size,
     })
 }
@@ -378,6 +392,16 @@ fn check_task_at(
                 );
                 return Err(Problem::invalid(vec![FieldError::new(at, detail)]));
             }
+            let classes = dataset.target.as_ref().and_then(|target| target.classes);
+            if let (ClassWeights::Each(weights), Some(classes)) = (weights, classes)
+                && (weights.len() as u64) < classes
+            {
+                let detail = format!(
+                    "has {} weights, the data set has {classes} classes",
+                    weights.len()
+                );
+                return Err(Problem::invalid(vec![FieldError::new(at, detail)]));
+            }
         }
         if let Some(augment) = &train.augment {
             let geometry = |input: &InferredInput| {
@@ -482,6 +506,11 @@ fn check_losses(
     about: &InferredData,
     pointer: &str,
 ) -> Result<(), Problem> {
+    let by_labels = |term: &LossTerm| term.name == DistillLossName::CrossEntropy;
+    if finetune.class_weights.is_some() && !losses.is_empty() && !losses.iter().any(by_labels) {
+        let detail = "class_weights weigh the loss `cross_entropy`, which is not among these; add it, or leave them out";
+        return Err(Problem::invalid(vec![FieldError::new(pointer, detail)]));
+    }
     let augment = finetune.augment.as_ref();
     let mixes = augment.is_some_and(|augment| augment.mixup.is_some() || augment.cutmix.is_some());
     for (index, term) in losses.iter().enumerate() {
@@ -630,12 +659,10 @@ fn fit_input(
         Some(Media::Image) => fit_image(input, array, preprocess)?,
         None => fit_numbers(input, array, preprocess)?,
     };
-    // Pixels become shares of one where the model takes fractions; what it takes whole stays.
-    let default_scale = if array.dtype == "uint8" && input.dtype.starts_with("float") {
-        1.0 / 255.0
-    } else {
-        1.0
-    };
+    // Pixels become shares of one where the model takes fractions; what it takes whole, or scales itself, stays.
+    let takes_shares =
+        array.dtype == "uint8" && input.dtype.starts_with("float") && !input.prepared;
+    let default_scale = if takes_shares { 1.0 / 255.0 } else { 1.0 };
     let mut found = InferredInput {
         input: input.name.clone(),
         array: array.name.clone(),
@@ -832,6 +859,12 @@ fn fit_image(
                 input.name
             )
         })?;
+    }
+    if u64::from(crop[0]) * u64::from(crop[1]) > MOST_PIXELS {
+        return Err(format!(
+            "the model's input `{}` takes images of {} × {}; at most {MOST_PIXELS} pixels are prepared",
+            input.name, crop[0], crop[1]
+        ));
     }
     if let [only] = wanted
         && let Some(size) = only.fixed()

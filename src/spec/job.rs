@@ -101,6 +101,10 @@ pub struct DataOptions {
     /// all when `null`.
     pub limit: Option<u64>,
     pub preprocess: Preprocess,
+    /// Whether the result's model does the scaling and normalising (scale, mean, std) itself, so that it takes pixels
+    /// or other numbers as they are stored.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub embed_preprocessing: bool,
 }
 
 impl Default for DataOptions {
@@ -111,6 +115,7 @@ impl Default for DataOptions {
             test_fraction: 0.1,
             limit: None,
             preprocess: Preprocess::default(),
+            embed_preprocessing: false,
         }
     }
 }
@@ -139,26 +144,39 @@ impl DataOptions {
             "leaves nothing to train on together with test_fraction",
         );
         faults.require(self.limit != Some(0), "/limit", "must be at least 1");
-        if let Some(std) = &self.preprocess.std {
+        faults.extend_under("/preprocess", self.preprocess.faults());
+        faults
+    }
+}
+
+impl Preprocess {
+    /// Every fault, with pointers relative to this object.
+    pub fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        for (pointer, values) in [("/mean", &self.mean), ("/std", &self.std)] {
+            let values = values.iter().flatten();
+            let sound = values
+                .clone()
+                .all(|value| value.is_finite() && value.abs() < 1e30);
+            faults.require(sound, pointer, "must be numbers below 1e30");
+        }
+        if let Some(std) = &self.std {
             faults.require(
                 std.iter().all(|value| *value > 0.0),
-                "/preprocess/std",
+                "/std",
                 "must be above 0",
             );
         }
-        for (pointer, extent) in [
-            ("/preprocess/resize", self.preprocess.resize),
-            ("/preprocess/crop", self.preprocess.crop),
-        ] {
+        for (pointer, extent) in [("/resize", self.resize), ("/crop", self.crop)] {
             let sound = extent.is_none_or(Extent::is_sound);
-            faults.require(sound, pointer, "must be from 1 to 65536");
-        }
-        if let Some(scale) = self.preprocess.scale {
             faults.require(
-                scale.is_finite() && scale != 0.0,
-                "/preprocess/scale",
-                "must not be 0",
+                sound,
+                pointer,
+                "must be above 0, and at most 16777216 pixels in all",
             );
+        }
+        if let Some(scale) = self.scale {
+            faults.require(scale.is_finite() && scale != 0.0, "/scale", "must not be 0");
         }
         faults
     }
@@ -472,6 +490,12 @@ impl JobRequest {
             !planned || self.dataset.is_some(),
             "/dataset",
             "this job trains, measures or ranks by examples, so it needs a data set",
+        );
+        faults.require(
+            !self.data.embed_preprocessing
+                || (self.kind != JobKind::Evaluate && self.dataset.is_some()),
+            "/data/embed_preprocessing",
+            "needs a data set, and a job that makes a model",
         );
         faults.require(
             self.name.as_ref().is_none_or(|name| name.len() <= 200),

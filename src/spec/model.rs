@@ -48,6 +48,10 @@ pub struct TensorInfo {
     /// `float32`, `int64`, …, as NumPy names them.
     pub dtype: String,
     pub shape: Vec<Dimension>,
+    /// Whether the model scales and normalises this input itself, since a job was asked to `embed_preprocessing`.
+    /// Left out where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prepared: bool,
 }
 
 /// What the graph of a model holds and costs.

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// Most pixels of an example.
+pub const MOST_PIXELS: u64 = 1 << 24;
+
 /// A size in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -15,11 +18,8 @@ pub enum Extent {
 
 impl Extent {
     pub(super) fn is_sound(self) -> bool {
-        let sound = |side| (1..=65_536).contains(&side);
-        match self {
-            Self::Side(side) => sound(side),
-            Self::Sides(sides) => sides.into_iter().all(sound),
-        }
+        let [height, width] = self.sides().map(u64::from);
+        height > 0 && width > 0 && height * width <= MOST_PIXELS
     }
 
     /// Height and width of a crop.

@@ -11,8 +11,8 @@ pub const MOST_EXAMPLES: usize = 1024;
 pub struct Prediction {
     /// Every output of the model.
     pub outputs: Vec<PredictedTensor>,
-    /// For each example the likeliest classes of the main output, the likeliest first, at most five. Left out where
-    /// that is not `[examples, classes]`.
+    /// For each example the likeliest classes of the main output, the likeliest first, at most five; none of an
+    /// example with an output that is infinite or no number. Left out where that is not `[examples, classes]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<Vec<Vec<PredictedClass>>>,
 }

@@ -49,9 +49,27 @@ impl Loss {
         }
     }
 
-    /// The targets as the loss takes them, `[batch, outputs]`.
+    /// The targets as the loss takes them, `[batch, outputs]`, by the weights of the batch's classes.
     pub fn targets(self, batch: &Batch, outputs: usize, device: &DispatchDevice) -> Value {
-        let elements = match self.name {
+        let mut elements = self.unweighed(batch, outputs);
+        if let (LossName::CrossEntropy, Some(weights)) = (self.name, &batch.class_weights) {
+            weigh(&mut elements, outputs, batch, weights);
+        }
+        from_host(&[batch.count, outputs], elements, device)
+    }
+
+    /// Each example's label as a distribution `[batch, outputs]`, all examples alike.
+    pub fn labels(batch: &Batch, outputs: usize, device: &DispatchDevice) -> Value {
+        let plain = Self::of_task(Task::Classification);
+        from_host(
+            &[batch.count, outputs],
+            plain.unweighed(batch, outputs),
+            device,
+        )
+    }
+
+    fn unweighed(self, batch: &Batch, outputs: usize) -> Vec<f32> {
+        match self.name {
             LossName::CrossEntropy => {
                 let spread = self.label_smoothing as f32 / outputs as f32;
                 let peak = 1.0 - self.label_smoothing as f32 + spread;
@@ -64,14 +82,10 @@ impl Loss {
                     raise(label, 1.0 - share);
                     raise(batch.labels[partner], share);
                 }
-                if let Some(weights) = &batch.class_weights {
-                    weigh(&mut elements, outputs, batch, weights);
-                }
                 elements
             }
             _ => batch.values.clone(),
-        };
-        from_host(&[batch.count, outputs], elements, device)
+        }
     }
 
     /// The mean loss of a batch by the output `[batch, …]` that a graph gave for it.

@@ -168,8 +168,9 @@ impl Trainer<'_> {
                 batch.class_weights.clone_from(&class_weights);
                 batch
             };
+            // With the waiting for a batch that is not ready.
+            let mut since = Instant::now();
             ahead(first.0..batches, make, |batch| {
-                let started = Instant::now();
                 let (inputs, size) = feed(self.graph, self.device, &batch)?;
                 let program = programs.of(size)?;
                 let rate = self.params.optimizer.learning_rate
@@ -188,7 +189,8 @@ impl Trainer<'_> {
                 state.step += 1;
                 state.updates = live.optimizer.updates;
                 state.examples += batch.count as u64;
-                state.seconds += started.elapsed().as_secs_f64();
+                state.seconds += since.elapsed().as_secs_f64();
+                since = Instant::now();
                 state.loss.0 += f64::from(loss);
                 state.loss.1 += 1;
                 let shown = self.steps_before + state.step;

@@ -500,10 +500,10 @@ def test_structured_complex_object_and_text_arrays_are_refused(untouched):
         assert problem["code"] in ("invalid_dataset", "not_supported")
 
 
-def test_images_as_files_are_refused_as_not_supported(untouched):
-    files = {"cat/1.png": b"\x89PNG\r\n\x1a\n", "dog/1.png": b"\x89PNG\r\n\x1a\n"}
+def test_sounds_as_files_are_refused_as_not_supported(untouched):
+    files = {"cat/1.wav": b"RIFF\0\0\0\0WAVE", "dog/1.wav": b"RIFF\0\0\0\0WAVE"}
     for content in (models.zip_of(files), models.tar_of(files), models.tar_of(files, "w:gz")):
-        refused_dataset(untouched, content, "not_supported", says=["cat/1.png", "npz"])
+        refused_dataset(untouched, content, "not_supported", says=["cat/1.wav", "npz"])
 
 
 # Data sets that do not fit.

@@ -3,12 +3,15 @@
 import io
 import json
 import struct
+import tarfile
 import zipfile
 import zlib
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -222,6 +225,53 @@ def test_images_of_many_sizes_are_given_the_models(server, digits_model):
     assert job["result"]["before"]["metrics"]["accuracy"] > 0.95
 
 
+def test_preprocessing_can_become_a_part_of_the_model(server, digits_model):
+    arrays = models.digits()
+    dataset = server.upload_dataset(models.zip_of(digit_files(NAMES.__getitem__)), "to embed")
+    prepare = {"scale": 1 / 8, "mean": [0.5], "std": [2.0]}
+    job = server.run("prune", digits_model, dataset, {"target": {"macs_ratio": 0.6}, "finetune": {"epochs": 2}},
+                     data={"preprocess": prepare, "embed_preprocessing": True})
+    result = job["result"]
+    assert result["environment"]["data"]["embedded"] is True
+    content = server.model_content(result["model"])
+    x = arrays["x_test"][:, None].astype(np.float32)
+    said = models.outputs(content, {"input": x})[0].argmax(1)
+    labels = np.array([sorted(NAMES).index(NAMES[y]) for y in arrays["y_test"]])
+    assert (said == labels).mean() == pytest.approx(result["after"]["metrics"]["accuracy"], abs=1e-9)
+    assert result["after"]["metrics"]["accuracy"] > 0.8
+    # Its numbers are no weights, it says what it expects, and pixels go into it as they are.
+    summary = server.get(f"/v1/models/{result['model']}").json()["summary"]
+    assert summary["parameters"] == result["after"]["parameters"]
+    assert summary["inputs"][0]["prepared"] is True
+    properties = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
+    expects = json.loads(properties["sinter.expects"])
+    assert (expects["inputs"][0]["scale"], expects["inputs"][0]["mean"]) == (1, [0])
+    assert expects["class_names"] == sorted(NAMES)
+    model = {"id": result["model"]}
+    answer = server.post(f"/v1/models/{result['model']}/predict", data=encoded(arrays["x_test"][5]))
+    assert answer.json()["top"][0][0]["label"] == said[5]
+    again = server.run("train", model, dataset, {"epochs": 1})
+    assert again["result"]["environment"]["data"]["inputs"][0]["scale"] == 1
+    assert again["result"]["before"]["metrics"] == result["after"]["metrics"]
+    trained = onnx.load_from_string(server.model_content(again["result"]["model"]))
+    kept = {t.name: numpy_helper.to_array(t) for t in trained.graph.initializer if "sinter_preprocessing" in t.name}
+    assert sorted(float(value) for value in kept.values()) == [-0.25, 0.0625]
+    by_channel = {"scale": 1 / 255, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+    colours = {f"{kind}/{n}.png": encoded(photograph(8, 8, n)) for kind in ("train/a", "train/b", "test/a") for n in range(20)}
+    colourful = server.upload_dataset(models.zip_of(colours), "colours")
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 2))
+    file = io.BytesIO()
+    torch.onnx.export(layers, (torch.zeros(2, 3, 8, 8),), file, input_names=["input"], output_names=["output"],
+                      dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}}, dynamo=False)
+    network = server.upload_model(file.getvalue(), "colours")
+    found = [server.run("train", network, colourful, {"epochs": 2}, data={"preprocess": by_channel, "embed_preprocessing": embed})
+             for embed in (False, True)]
+    assert found[0]["result"]["after"]["metrics"]["loss"] == pytest.approx(found[1]["result"]["after"]["metrics"]["loss"], rel=1e-4)
+    answer = server.post("/v1/jobs", json={"kind": "evaluate", "model": network["id"], "dataset": colourful["id"],
+                                           "data": {"embed_preprocessing": True}})
+    assert_problem(answer, 422, pointer="/data/embed_preprocessing")
+
+
 # What is refused, or left out.
 
 
@@ -289,7 +339,8 @@ def test_what_does_not_fit_is_said(server, folders, digits, digits_model, mirror
     refused(digits_model, digits, "image files", resize=8)
     refused(digits_model, folders, "takes 8", crop=7)
     refused(digits_model, folders, "preprocess.mean has 2 values", mean=[1, 2])
-    refused(digits_model, folders, "1 to 65536", resize=0)
+    refused(digits_model, folders, "16777216", resize=0)
+    refused(digits_model, folders, "16777216", crop=[60_000, 60_000])
     two = server.upload_model(models.identity(("batch", 2, 8, 8)), "two channels")
     refused(two, folders, "2 channels")
     sizes = {f"a/{n}.png": encoded(np.zeros((n, n), np.uint8)) for n in (3, 4, 5, 6, 7, 8)}
@@ -300,6 +351,65 @@ def test_what_does_not_fit_is_said(server, folders, digits, digits_model, mirror
     assert_problem(server.post_dataset(models.zip_of({"a.gif": b"GIF89a"}), "gif"), 422, "not_supported", says="a.gif")
     half = {**digit_files(limit=3), "digits/stray.png": encoded(np.zeros((8, 8), np.uint8))}
     assert_problem(server.post_dataset(models.zip_of(half), "stray"), 422, "invalid_dataset", says="stray.png")
+
+
+def test_formats_are_not_mistaken(server):
+    """Two letters, or a number, at a file's start are no image."""
+    for header in ("BMI,age,outcome", "P1,P2,label", "P6,b,c"):
+        dataset = server.upload_dataset(f"{header}\n1,2,0\n3,4,1\n".encode(), "a table")
+        assert dataset["format"] == "csv"
+
+
+def test_layouts_that_are_no_layout_are_refused(server):
+    picture = encoded(np.zeros((4, 4), np.uint8))
+
+    def refused(files, *says, **params):
+        assert_problem(server.post_dataset(models.zip_of(files), "layout", params=params), 422, "invalid_dataset", says=says)
+
+    both = {f"{split}/{kind}/1.png": picture for split in ("train", "test", "extra") for kind in "ab"}
+    refused(both, "extra")
+    vehicles = server.upload_dataset(models.zip_of({f"{kind}/{n}.png": picture for kind in ("train", "plane") for n in range(3)}), "vehicles")
+    assert vehicles["target"]["class_names"] == ["plane", "train"]
+    refused({"a/1.png": picture, "b/1.gif": b"GIF89a"}, "b/1.gif")
+    refused({"a/1.png": encoded(np.zeros((3, 900), np.uint8))}, "narrow")
+    manifest = lambda *lines: {"1.png": picture, "2.png": picture, "m.jsonl": "\n".join(lines).encode()}
+    refused(manifest('{"path": "1.png", "label": [0.5, [1]]}'), "lists in lists")
+    refused(manifest('{"path": "1.png", "label": "' + "a" * 300 + '"}'), "200")
+    refused(manifest('{"path": "1.png", "a": null, "b": 1}', '{"path": "2.png", "a": null, "b": 2}'), "a", target="a")
+    refused({**manifest(), "m.jsonl": b"", "m.csv": b"path,label\n1.png,nan\n2.png,3\n"}, "columns")
+    several = server.upload_dataset(models.zip_of(manifest('{"path": "1.png", "labels": ["defect"]}', '{"path": "2.png", "labels": []}')), "one label")
+    assert (several["target"]["shape"], several["target"]["class_names"]) == ([1], ["defect"])
+
+
+def test_the_later_of_two_files_with_one_path_counts(server, digits_model):
+    file = io.BytesIO()
+    whole = digit_files(limit=30)
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for path, data in [("digits/train/3/0.png", b"broken"), ("digits/test/3/0.png", b"broken"), *whole.items(), ("digits/train/1/x.png", b"")]:
+            entry = tarfile.TarInfo(path)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    dataset = server.upload_dataset(file.getvalue(), "twice", params={"damaged": "skip"})
+    paths = set(whole) | {"digits/test/3/0.png"}
+    broken = 1 + ("digits/test/3/0.png" not in whole) + ("digits/train/3/0.png" not in whole)
+    assert len(dataset["skipped"]) == broken
+    assert sum(dataset["splits"].values()) == len(whole)
+    job = server.run("evaluate", digits_model, dataset, {"metrics": ["accuracy"]}, data=DIGITS_SCALE)
+    assert job["result"]["environment"]["data"]["skipped"] == broken
+    assert paths
+
+
+def test_a_limit_takes_examples_of_all_classes(server, folders, digits_model):
+    job = server.run("evaluate", digits_model, folders, {"metrics": ["accuracy", "roc_auc"]}, data={**DIGITS_SCALE, "limit": 60})
+    rows = job["result"]["before"]["quality"]["confusion"]
+    assert sum(map(sum, rows)) == 60 and sum(sum(row) > 0 for row in rows) >= 9
+
+
+def test_hundreds_of_files_side_by_side(server):
+    files = [("file", (f"train/{y}/{n}.png", encoded(np.full((2, 2), y, np.uint8)))) for n in range(700) for y in (0, 1)]
+    answer = server.post("/v1/datasets", params={"name": "many"}, files=files)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["splits"] == {"train": 1400, "test": 0}
 
 
 # Asking a model.
@@ -353,6 +463,10 @@ def test_questions_that_have_no_answer(server, digits_model):
     assert_problem(ask(json={"inputs": {"input": np.zeros((1025, 1, 8, 8)).tolist()}}), 422, says="1024")
     assert_problem(predict(server, {"id": "nothing"}, {"data": b"x"}), 404)
     assert_problem(predict(server, digits_model, {"data": b"{}"}, preprocess="{"), 422, pointer="/preprocess")
+    assert_problem(predict(server, digits_model, {"data": b"{}"}, preprocess='{"std": [0]}'), 422, pointer="/preprocess/std")
+    assert_problem(predict(server, digits_model, {"data": b"{}"}, preprocess='{"crop": 4294967295}'), 422, pointer="/preprocess/crop")
+    endless = np.full((1, 1, 8, 8), 1e39).tolist()
+    assert ask(json={"inputs": {"input": endless}}).json()["top"] == [[]]
     assert_problem(predict(server, digits_model, {"data": b"{}"}, colour="red"), 400)
     assert_problem(predict(server, digits_model, {"files": {"file": b"x"}}), 415)
     assert_problem(predict(server, digits_model, {"data": bytes((32 << 20) + 1)}), 413)
