@@ -7,6 +7,8 @@ use crate::spec::result::{CalibrationBin, JobResult, Quality};
 const SIDE: f64 = 320.0;
 /// Room for labels on the left and below.
 const EDGE: f64 = 56.0;
+/// Room for what stands out above and on the right.
+const MARGIN: f64 = 8.0;
 /// Numbers are written into the squares of at most so many classes.
 const MOST_NUMBERED: usize = 12;
 /// Longer names of classes are cut.
@@ -152,8 +154,9 @@ fn calibration(curves: &[(&str, &str, &[CalibrationBin])]) -> String {
 }
 
 fn figure(title: &str, caption: &str, svg: &str) -> String {
+    let whole = SIDE + MARGIN;
     format!(
         "<figure>\n<figcaption><strong>{title}</strong> <span class=\"quiet\">{caption}</span></figcaption>\n\
-         <svg class=\"chart\" role=\"img\" viewBox=\"0 0 {SIDE} {SIDE}\"><title>{title}</title>\n{svg}</svg>\n</figure>\n"
+         <svg class=\"chart\" role=\"img\" viewBox=\"0 -{MARGIN} {whole} {whole}\"><title>{title}</title>\n{svg}</svg>\n</figure>\n"
     )
 }
