@@ -41,7 +41,7 @@ tuning() {
 
 trained=$(run trained "$(job train trained "$fresh" "$(tuning 10 0.002), \"weights\": \"reinitialize\"}")")
 pruned=$(run pruned "$(job prune pruned "$trained" \
-  "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 8 0.002)},
+  "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 12 0.003)},
     \"distill\": [{\"name\": \"soft_targets\", \"temperature\": 2, \"weight\": 0.9}, {\"name\": \"cross_entropy\", \"weight\": 0.1}]}")")
 run student "$(job distill student "$trained" \
   "{\"student\": {\"width\": 0.45, \"weights\": \"reinitialize\"}, \"control\": true,
