@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torchvision.models import mobilenet_v2
 
-from pruning import Sinter, exported
+from distillation import fresh
+from pruning import Sinter
 
 
 def photograph(random, width, height):
@@ -49,7 +50,11 @@ def main():
     x, y = np.stack(pixels), np.array(labels)
     torch.manual_seed(0)
     with Sinter(given.binary) as sinter:
-        model = sinter.upload("models", exported(mobilenet_v2(num_classes=4), (3, 224, 224)))
+        network = mobilenet_v2(num_classes=4)
+        for parameter in network.parameters():
+            # Equal ones would be stored once.
+            parameter.data += 1e-4 * torch.rand_like(parameter)
+        model = sinter.upload("models", fresh(network, (3, 224, 224)))
         arrays = io.BytesIO()
         np.savez(arrays, x_train=x[: given.count], y_train=y[: given.count], x_test=x[given.count :], y_test=y[given.count :])
         sets = {"image files": sinter.upload("datasets", archive.getvalue()), "an array": sinter.upload("datasets", arrays.getvalue())}
