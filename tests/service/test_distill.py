@@ -588,7 +588,7 @@ def test_an_interrupted_distillation_ends_with_the_same_bytes(tmp_path):
     def body(setting):
         return {"student": {"width": 0.5}, "control": True, "losses": [
             {**SOFT[0], "temperature": "learned"}, SOFT[1], {"name": "feature", "weight": 0.1}],
-            "finetune": {"epochs": 8, "augment": {"crop": {"padding": 1}}}}
+            "finetune": {"epochs": 40, "augment": {"crop": {"padding": 1}}}}
 
     with Server(tmp_path / "whole") as server:
         setting = Setting(server)
@@ -598,8 +598,9 @@ def test_an_interrupted_distillation_ends_with_the_same_bytes(tmp_path):
         setting = Setting(server)
         job = server.submit("distill", setting.teacher, setting.dataset, body(setting), data=DATA)
         for phase in ("control", "distill"):
-            server.wait_for(job, lambda seen, phase=phase: (seen["progress"] or {}).get("phase") == phase
-                            and seen["progress"].get("step", 0) > 5 or seen["status"] in END_STATES)
+            seen = server.wait_for(job, lambda seen, phase=phase: (seen["progress"] or {}).get("phase") == phase
+                                   and seen["progress"].get("step", 0) > 5 or seen["status"] in END_STATES)
+            assert seen["status"] not in END_STATES, f"it ended before it was seen in the phase {phase}"
             server.restart()
         job = server.wait(job)
         assert job["status"] == "succeeded", job["error"]
