@@ -2,22 +2,34 @@
 
 mod archive;
 mod arrays;
+mod audio;
 mod augment;
 mod batch;
 mod files;
 mod folders;
 mod idx;
 mod image;
+mod kept;
 mod labels;
 mod named;
+mod parts;
 mod read;
+mod rows;
+mod skipped;
+mod spectrum;
 mod table;
+mod texts;
+mod tokenizer;
 
 pub use arrays::{Array, Dataset, Elements, Split};
 pub use augment::{Mixed, View};
-pub use batch::{Batch, Prepared, Role, as_batch};
-pub use files::image_of;
+pub use batch::{Batch, IGNORED, Prepared, Role, as_batch};
+pub use files::media_of;
 pub use read::{Reading, read};
+pub use texts::{Texts, tokenizer_of};
+pub use tokenizer::{MOST_TOKENIZER_BYTES, TOKENIZER_FILE, Text, Tokenizer};
+
+use skipped::Skipped;
 
 /// Why files are no usable data set.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +38,7 @@ pub enum DataError {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Unreadable(String),
-    #[error("`{name}` can't be used: {detail} ({count} such files; {hint})")]
+    #[error("`{name}` can't be used: {detail} ({count} such examples; {hint})")]
     Damaged {
         name: String,
         detail: String,

@@ -1,6 +1,7 @@
 //! Distillation: what a student learns from its teachers.
 
 pub mod losses;
+pub mod neighbours;
 mod objective;
 mod pairs;
 mod teacher;

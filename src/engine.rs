@@ -15,6 +15,7 @@ mod problem;
 mod prune_step;
 pub mod report;
 mod search_step;
+mod tokenizer;
 mod train_step;
 mod voice;
 

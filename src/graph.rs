@@ -145,6 +145,13 @@ impl Graph {
         prost::Message::encode_to_vec(&self.to_model())
     }
 
+    /// A property of the model in its file.
+    pub fn property(&self, key: &str) -> Option<&str> {
+        let all = &self.frame.metadata_props;
+        let found = all.iter().find(|entry| entry.key.as_deref() == Some(key));
+        found?.value.as_deref()
+    }
+
     /// Writes a property of the model into its file, in the place of an older one.
     pub fn set_property(&mut self, key: &str, value: String) {
         let all = &mut self.frame.metadata_props;

@@ -4,6 +4,7 @@
 //! process is ordered to do and says while it does it, and what comes out. No I/O, no tensors,
 //! no SQL, no HTTP.
 
+pub mod audio;
 pub mod augment;
 pub mod child;
 pub mod dataset;
@@ -21,6 +22,7 @@ pub mod prune;
 pub mod result;
 pub mod search;
 pub mod strategy;
+pub mod tokens;
 pub mod train;
 pub mod trial;
 

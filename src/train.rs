@@ -15,9 +15,10 @@ mod trainer;
 
 pub use calibrator::Calibrator;
 pub use evaluate::{Evaluator, measure_latencies};
-pub(crate) use evaluate::{Programs, batch_of, feed};
+pub(crate) use evaluate::{Programs, batch_of, evaluation_batch, feed};
 pub use loss::Loss;
 pub use metrics::Measured;
+pub(crate) use metrics::spearman;
 pub use objective::{Objective, Seen};
 pub use recalibrate::recalibrate;
 pub use reinitialize::reinitialize;

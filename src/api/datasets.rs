@@ -51,7 +51,7 @@ pub struct DatasetView {
     pub splits: Splits,
     pub inputs: Vec<ArrayInfo>,
     pub target: Option<TargetInfo>,
-    /// Files of the upload that are no part of it, since they can't be decoded.
+    /// Examples of the upload that are no part of it, since they can't be used.
     pub skipped: Vec<SkippedFile>,
 }
 
@@ -81,12 +81,15 @@ struct CreateQuery {
     /// Name of the data set, 1 to 200 bytes; may be a part of the form instead.
     #[param(min_length = 1)]
     name: Option<String>,
-    /// Detected from the bytes when left out. Several files are `idx` or `images`.
+    /// Detected from the bytes and names when left out. Arrays (`npz`, `safetensors`) are one file.
     format: Option<DatasetFormat>,
-    /// Name of the target column of a csv or parquet file, the last one when left out, or of the manifest in an
-    /// archive of images. Refused for other formats, which have no columns.
+    /// Name of the target column of a table (csv, jsonl, parquet), the last one when left out, or of the manifest in an
+    /// archive of files. Refused for other formats, which have no columns.
     target: Option<String>,
-    /// What happens where image files can't be decoded.
+    /// Name of the column that holds texts, or of two with a comma between, for texts that belong together. When left out
+    /// one that is called `text`, `sentence`, `tokens` or the like.
+    text: Option<String>,
+    /// What happens to files that can't be decoded, and to texts that are empty or have more than 262,144 bytes.
     damaged: Option<Damaged>,
 }
 
@@ -135,11 +138,12 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
     if let Some(format) = query.format {
         check_format(format, upload.files.len())?;
     }
-    let names_a_column = query.target.is_some();
+    let (names_a_column, names_a_text) = (query.target.is_some(), query.text.is_some());
     let order = Order::InspectDataset {
         files: upload.input_files(),
         format: query.format,
         target: query.target,
+        text: query.text,
         damaged: query.damaged.unwrap_or_default(),
     };
     let answer = app.inspector.inspect(&order).await.map_err(upload_error)?;
@@ -149,9 +153,17 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
     if names_a_column {
         check_has_columns(summary.format)?;
     }
-    if query.damaged.is_some() && summary.format != DatasetFormat::Images {
+    if names_a_text && !summary.format.is_table() {
         let detail = format!(
-            "the query parameter `damaged` is about image files, and the upload is {}; leave it out",
+            "the query parameter `text` names a column of a csv, jsonl or parquet file, and the upload is {}; leave it out",
+            summary.format.as_str()
+        );
+        return Err(ApiError::fault("invalid_request", "/text", detail));
+    }
+    let of_media = summary.inputs.iter().any(|input| input.media.is_some());
+    if query.damaged.is_some() && !of_media {
+        let detail = format!(
+            "the query parameter `damaged` is about files and texts, and the upload is {} of numbers; leave it out",
             summary.format.as_str()
         );
         return Err(ApiError::fault("invalid_request", "/damaged", detail));
@@ -170,12 +182,12 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
 }
 
 fn check_format(format: DatasetFormat, file_count: usize) -> Result<(), ApiError> {
-    if file_count == 1 || matches!(format, DatasetFormat::Idx | DatasetFormat::Images) {
+    if file_count == 1 || format.takes_several() {
         return Ok(());
     }
     let detail = format!(
         "the query parameter `format` says {}, which is one file, and {file_count} files were \
-         uploaded; several files side by side are read as idx or as images",
+         uploaded; several files side by side are read as idx, as images, as audio, as texts or as tables",
         format.as_str()
     );
     Err(ApiError::fault("invalid_request", "/format", detail))
@@ -183,11 +195,12 @@ fn check_format(format: DatasetFormat, file_count: usize) -> Result<(), ApiError
 
 fn check_has_columns(format: DatasetFormat) -> Result<(), ApiError> {
     match format {
-        // Of images a manifest has columns, if there is one.
-        DatasetFormat::Csv | DatasetFormat::Parquet | DatasetFormat::Images => Ok(()),
-        DatasetFormat::Npz | DatasetFormat::Idx | DatasetFormat::Safetensors => {
+        // Of images and texts a manifest has columns, if there is one.
+        DatasetFormat::Images | DatasetFormat::Texts | DatasetFormat::Audio => Ok(()),
+        table if table.is_table() => Ok(()),
+        _ => {
             let detail = format!(
-                "the query parameter `target` names a column of a csv or parquet file, and the \
+                "the query parameter `target` names a column of a csv, jsonl or parquet file, and the \
                  upload is {}, which has no columns; leave it out",
                 format.as_str()
             );

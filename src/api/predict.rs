@@ -12,10 +12,12 @@ use super::problem::{ApiError, Problems};
 use super::request::{StrictQuery, media_type};
 use super::state::{App, Authorized};
 use super::upload::receive;
-use crate::spec::child::{Message, Order, PredictOrder};
+use crate::spec::child::{InputFile, Message, Order, PredictOrder};
+use crate::spec::dataset::Media;
 use crate::spec::job::Preprocess;
 use crate::spec::predict::Prediction;
 use crate::spec::problem::{Faults, FieldError, Problem, parse_slice};
+use crate::store::jobs::Job;
 use crate::store::models::Model;
 use crate::worker::InspectionError;
 
@@ -30,18 +32,19 @@ pub fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct PredictQuery {
-    /// A JSON object like `data.preprocess` of a job. When left out, images are prepared as in the job that made the
-    /// model, and numbers not at all.
+    /// A JSON object like `data.preprocess` of a job. When left out, images, audio and texts are prepared as in the job that made
+    /// the model, and numbers not at all.
     preprocess: Option<String>,
-    /// The data set whose classes have names. That of the job that made the model when left out.
+    /// The data set whose classes have names, and whose tokenizer reads texts where the model came with none. That of the
+    /// job that made the model when left out.
     dataset: Option<String>,
 }
 
 /// Ask a model about a few examples.
 ///
 /// For trying a model with curl, not for serving it: each request starts a process and loads the file. The body, of at
-/// most 32 MiB, is a png, jpg, webp or bmp file, or JSON: `{"inputs": {"NAME": [[…], …]}}` with a list of examples for
-/// each of the model's inputs.
+/// most 32 MiB, is a png, jpg, webp, bmp, wav, flac, ogg or mp3 file, a text, or JSON: `{"inputs": {"NAME": [[…], …]}}` with a list of examples for
+/// each of the model's inputs, or `{"texts": ["…", …]}`, where a pair of texts is a list of two.
 #[utoipa::path(
     post, path = "/v1/models/{id}/predict", operation_id = "predict", tag = "models",
     params(("id" = String, Path), PredictQuery),
@@ -64,7 +67,7 @@ async fn predict(
     }
     if media_type(request.headers()) == "multipart/form-data" {
         let detail =
-            "send the image or the JSON itself as the body (curl --data-binary @FILE), not a form";
+            "send the file or the JSON itself as the body (curl --data-binary @FILE), not a form";
         return Err(ApiError::new(415, "unsupported_media_type", detail));
     }
     let known = known(&app, &model, query).await?;
@@ -74,7 +77,8 @@ async fn predict(
         model: app.store.blobs().path(&model.digest),
         body: body.ok_or_else(|| ApiError::Internal("a request without a body".to_owned()))?,
         preprocess: known.asked,
-        image_preprocess: known.of_job,
+        media_preprocess: known.of_job,
+        dataset: known.dataset,
         class_names: known.class_names,
     }));
     let Message::Prediction { prediction } = app.inspector.inspect(&order).await? else {
@@ -87,6 +91,8 @@ async fn predict(
 struct Known {
     asked: Option<Preprocess>,
     of_job: Preprocess,
+    /// Files of the data set, if it holds texts.
+    dataset: Vec<InputFile>,
     class_names: Option<Vec<String>>,
 }
 
@@ -117,6 +123,22 @@ async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, A
         }
         None => None,
     };
+    // That of the job may be gone, which matters only where its tokenizer is needed.
+    let of_job = match (&dataset, &job) {
+        (None, Some(Job { request, .. })) => match &request.dataset {
+            Some(id) => app.store.dataset(&id.to_string()).await?,
+            None => None,
+        },
+        _ => None,
+    };
+    let with_texts = dataset.as_ref().or(of_job.as_ref()).filter(|dataset| {
+        let mut inputs = dataset.summary.inputs.iter();
+        inputs.any(|input| input.media == Some(Media::Text))
+    });
+    let files = match with_texts {
+        Some(dataset) => app.store.dataset_input(dataset).files,
+        None => Vec::new(),
+    };
     let named = dataset.and_then(|dataset| dataset.summary.target?.class_names);
     let prepares = model.summary.inputs.iter().any(|input| input.prepared);
     let of_job = job.as_ref().map(|job| match prepares {
@@ -130,9 +152,14 @@ async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, A
         },
     });
     let data = job.and_then(|job| job.result?.environment.data);
+    let inputs = data.iter().flat_map(|data| &data.inputs);
+    let length = inputs.filter_map(|input| input.tokens.as_ref()).next();
+    let mut of_job = of_job.unwrap_or_default();
+    of_job.max_length = length.map(|tokens| tokens.length).or(of_job.max_length);
     Ok(Known {
         asked,
-        of_job: of_job.unwrap_or_default(),
+        of_job,
+        dataset: files,
         class_names: named.or(data.and_then(|data| data.class_names)),
     })
 }

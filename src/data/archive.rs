@@ -257,7 +257,7 @@ fn is_meant(name: &str) -> bool {
     !name.starts_with("__MACOSX") && !name.split('/').any(hidden)
 }
 
-fn is_tar(head: &[u8]) -> bool {
+pub(super) fn is_tar(head: &[u8]) -> bool {
     head.get(257..262) == Some(b"ustar")
 }
 

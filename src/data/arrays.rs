@@ -4,12 +4,16 @@ use std::ops::Range;
 
 use super::DataError;
 use super::files::Files;
+use super::texts::Texts;
 use crate::spec::dataset::{
     ArrayInfo, DatasetFormat, DatasetSummary, Media, SkippedFile, Splits, TargetInfo,
 };
 
 /// Highest number of classes that labels may mean; a larger one is a wrong column.
 pub(super) const MOST_CLASSES: i64 = 1_000_000;
+
+/// A word's or a token's label that is none, as PyTorch has it.
+pub(super) const NO_LABEL: i64 = -100;
 
 /// The numbers of an array, example after example.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +23,13 @@ pub enum Elements {
     I64(Vec<i64>),
     /// Not decoded yet, one for each example.
     Files(Files),
+    /// Not made tokens yet, likewise.
+    Texts(Texts),
+    /// As many numbers for an example as it needs; `ends` has, by example, where they end.
+    Ragged {
+        values: Vec<i64>,
+        ends: Vec<usize>,
+    },
 }
 
 impl Elements {
@@ -28,6 +39,8 @@ impl Elements {
             Self::F32(values) => values.len(),
             Self::I64(values) => values.len(),
             Self::Files(files) => files.len(),
+            Self::Texts(texts) => texts.len(),
+            Self::Ragged { values, .. } => values.len(),
         }
     }
 
@@ -36,8 +49,8 @@ impl Elements {
         let width = match self {
             Self::U8(_) => 1,
             Self::F32(_) => 4,
-            Self::I64(_) => 8,
-            Self::Files(_) => 0,
+            Self::I64(_) | Self::Ragged { .. } => 8,
+            Self::Files(_) | Self::Texts(_) => 0,
         };
         self.len() as u64 * width
     }
@@ -50,8 +63,10 @@ impl Elements {
         match self {
             Self::U8(values) => values[index].into(),
             Self::F32(values) => values[index],
-            Self::I64(values) => values[index] as f32,
-            Self::Files(_) => unreachable!("files are decoded before their numbers are read"),
+            Self::I64(values) | Self::Ragged { values, .. } => values[index] as f32,
+            Self::Files(_) | Self::Texts(_) => {
+                unreachable!("files and texts are made numbers before these are read")
+            }
         }
     }
 
@@ -59,9 +74,20 @@ impl Elements {
         match self {
             Self::U8(values) => values[index].into(),
             Self::F32(values) => values[index] as i64,
-            Self::I64(values) => values[index],
-            Self::Files(_) => unreachable!("files are decoded before their numbers are read"),
+            Self::I64(values) | Self::Ragged { values, .. } => values[index],
+            Self::Files(_) | Self::Texts(_) => {
+                unreachable!("files and texts are made numbers before these are read")
+            }
         }
+    }
+
+    /// The numbers of one example where each has as many as it needs.
+    pub fn ragged(&self, example: usize) -> Option<&[i64]> {
+        let Self::Ragged { values, ends } = self else {
+            return None;
+        };
+        let start = if example == 0 { 0 } else { ends[example - 1] };
+        Some(&values[start..ends[example]])
     }
 }
 
@@ -87,6 +113,15 @@ impl Array {
     pub(super) fn part(&self, examples: Range<usize>) -> Self {
         let range = examples.start * self.stride()..examples.end * self.stride();
         let elements = match &self.elements {
+            Elements::Texts(texts) => Elements::Texts(texts.part(examples)),
+            Elements::Ragged { values, ends } => {
+                let end_of = |example: usize| if example == 0 { 0 } else { ends[example - 1] };
+                let start = end_of(examples.start);
+                Elements::Ragged {
+                    values: values[start..end_of(examples.end)].to_vec(),
+                    ends: ends[examples].iter().map(|end| end - start).collect(),
+                }
+            }
             Elements::U8(values) => Elements::U8(values[range].to_vec()),
             Elements::F32(values) => Elements::F32(values[range].to_vec()),
             Elements::I64(values) => Elements::I64(values[range].to_vec()),
@@ -104,18 +139,31 @@ impl Array {
             name: self.name.clone(),
             dtype: self.dtype.clone(),
             shape: self.shape.iter().map(|&size| size as u64).collect(),
-            media: matches!(self.elements, Elements::Files(_)).then_some(Media::Image),
+            media: match &self.elements {
+                Elements::Files(files) if files.audio().is_some() => Some(Media::Audio),
+                Elements::Files(_) => Some(Media::Image),
+                Elements::Texts(_) => Some(Media::Text),
+                _ => None,
+            },
+            tokens: match &self.elements {
+                Elements::Texts(texts) => texts.tokens().cloned(),
+                _ => None,
+            },
+            audio: match &self.elements {
+                Elements::Files(files) => files.audio().cloned(),
+                _ => None,
+            },
         }
     }
 
     /// Number of examples.
     pub fn count(&self) -> usize {
-        if let Elements::Files(files) = &self.elements {
-            return files.len();
-        }
-        match self.stride() {
-            0 => 0,
-            stride => self.elements.len() / stride,
+        match (&self.elements, self.stride()) {
+            (Elements::Files(files), _) => files.len(),
+            (Elements::Texts(texts), _) => texts.len(),
+            (Elements::Ragged { ends, .. }, _) => ends.len(),
+            (_, 0) => 0,
+            (elements, stride) => elements.len() / stride,
         }
     }
 }
@@ -251,9 +299,11 @@ impl Dataset {
                     .max()
             };
             let highest = labels(&self.train).max(self.test.as_ref().and_then(labels));
-            let is_label = array.shape.is_empty() && !array.dtype.starts_with("float");
+            let of_words = matches!(array.elements, Elements::Ragged { .. });
+            let is_label =
+                (array.shape.is_empty() || of_words) && !array.dtype.starts_with("float");
             let named = self.classes.as_ref().map(|names| names.len() as u64);
-            let counted = highest.map(|label| label as u64 + 1);
+            let counted = highest.map(|label| (label + 1).max(0) as u64);
             named.or(counted).filter(|_| is_label)
         };
         DatasetSummary {

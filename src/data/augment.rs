@@ -8,6 +8,7 @@ use rand_distr::{Beta, Distribution, StandardNormal};
 use super::{Array, Batch};
 use crate::spec::augment::{Augment, Flip, Geometry, Mix, Stretches};
 use crate::spec::fit::InferredInput;
+use crate::spec::tokens::TokenPart;
 
 /// What happens to the examples of one batch; the same for every model that sees them.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,8 @@ struct Canvas {
     geometry: Geometry,
     /// By channel, or one for all.
     zero: Vec<f32>,
+    /// Of tokens: the one that is padding. None where the numbers are about tokens, as a mask is.
+    padding: Option<f32>,
 }
 
 impl Canvas {
@@ -45,6 +48,10 @@ impl Canvas {
                 &input.stored_shape(&array.shape),
             )?,
             zero: (0..varied).map(zero).collect(),
+            padding: match &input.tokens {
+                None => Some(0.0),
+                Some(tokens) => (tokens.part == TokenPart::Ids).then_some(tokens.pad_token as f32),
+            },
         })
     }
 
@@ -188,10 +195,12 @@ impl Draw {
                 }
             }
         }
-        if let (Some(dropout), true) = (augment.token_dropout, geometry.tokens) {
+        if let (Some(dropout), true, Some(padding)) =
+            (augment.token_dropout, geometry.tokens, canvas.padding)
+        {
             let mut random = ChaCha8Rng::seed_from_u64(self.tokens);
             for token in example.iter_mut() {
-                if random.random_bool(dropout.probability) && *token != 0.0 {
+                if random.random_bool(dropout.probability) && *token != padding {
                     *token = dropout.token as f32;
                 }
             }
@@ -208,7 +217,7 @@ impl Draw {
 }
 
 /// Changes the examples of a batch; `inputs` are in the order of the batch's.
-pub fn apply(view: &View, inputs: &[(&InferredInput, &Array)], batch: &mut Batch) {
+pub fn apply(view: &View, inputs: &[(&InferredInput, Option<&Array>)], batch: &mut Batch) {
     let augment = &view.augment;
     let mut random = ChaCha8Rng::seed_from_u64(view.seed);
     let draws: Vec<Draw> = (0..batch.count)
@@ -216,7 +225,7 @@ pub fn apply(view: &View, inputs: &[(&InferredInput, &Array)], batch: &mut Batch
         .collect();
     let canvases: Vec<Option<Canvas>> = inputs
         .iter()
-        .map(|(input, array)| Canvas::of(input, array))
+        .map(|(input, array)| Canvas::of(input, (*array)?))
         .collect();
     for (canvas, elements) in canvases.iter().zip(&mut batch.inputs) {
         let Some(canvas) = canvas else { continue };
@@ -227,8 +236,10 @@ pub fn apply(view: &View, inputs: &[(&InferredInput, &Array)], batch: &mut Batch
     }
     mix(augment, &canvases, &mut random, batch);
     if let Some(noise) = augment.noise {
-        for (canvas, elements) in canvases.iter().zip(&mut batch.inputs) {
-            if canvas.as_ref().is_some_and(|canvas| canvas.geometry.tokens) {
+        let fed = canvases.iter().zip(inputs).zip(&mut batch.inputs);
+        for ((canvas, (_, array)), elements) in fed {
+            let of_tokens = canvas.as_ref().is_some_and(|canvas| canvas.geometry.tokens);
+            if of_tokens || array.is_none() {
                 continue;
             }
             let size = (elements.len() / batch.count.max(1)).max(1);
@@ -324,6 +335,9 @@ mod tests {
             mean: vec![mean],
             std: vec![1.0],
             image: None,
+            tokens: None,
+            audio: None,
+            zeros: false,
         }
     }
 
@@ -361,7 +375,7 @@ mod tests {
             let mut batch = ramp(1, 12);
             apply(
                 &view(augment.clone(), seed),
-                &[(&input, &array)],
+                &[(&input, Some(&array))],
                 &mut batch,
             );
             let all = &batch.inputs[0];
@@ -403,7 +417,7 @@ mod tests {
                 let mut batch = ramp(1, size);
                 apply(
                     &view(augment.clone(), seed),
-                    &[(&plain, &array)],
+                    &[(&plain, Some(&array))],
                     &mut batch,
                 );
                 batch.inputs[0][..4] == row
@@ -436,8 +450,8 @@ mod tests {
                 first.inputs[0][example * 90 + rest % 3 * 30 + rest / 3] = *value;
             }
             let view = view(augment.clone(), seed);
-            apply(&view, &[(&input(0.25), &array)], &mut last);
-            apply(&view, &[(&turned, &array)], &mut first);
+            apply(&view, &[(&input(0.25), Some(&array))], &mut last);
+            apply(&view, &[(&turned, Some(&array))], &mut first);
             assert_eq!(last.mixed, first.mixed);
             for (place, value) in last.inputs[0].iter().enumerate() {
                 let (example, rest) = (place / 90, place % 90);
@@ -462,7 +476,7 @@ mod tests {
             let mut batch = ramp(1, 48);
             apply(
                 &view(augment.clone(), seed),
-                &[(&input, &array)],
+                &[(&input, Some(&array))],
                 &mut batch,
             );
             let all = &batch.inputs[0];
@@ -493,7 +507,7 @@ mod tests {
         for tokens in batch.inputs[0].chunks_mut(10) {
             tokens.copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.0, 0.0]);
         }
-        apply(&view(augment, 3), &[(&input, &array)], &mut batch);
+        apply(&view(augment, 3), &[(&input, Some(&array))], &mut batch);
         let dropped = batch.inputs[0]
             .iter()
             .filter(|&&token| token == 99.0)
@@ -517,7 +531,7 @@ mod tests {
             let mut batch = ramp(6, 64);
             apply(
                 &view(augment.clone(), seed),
-                &[(&input, &array)],
+                &[(&input, Some(&array))],
                 &mut batch,
             );
             let mixed = batch.mixed.as_ref().expect("mixed");

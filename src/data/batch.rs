@@ -7,12 +7,17 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
+use super::arrays::NO_LABEL;
 use super::augment::{self, Mixed, View};
-use super::{Array, DataError, Dataset, Elements, Split};
+use super::{Array, DataError, Dataset, Elements, Split, Tokenizer};
 use crate::spec::dataset::Splits;
 use crate::spec::fit::{InferredData, InferredInput, split_sizes};
 use crate::spec::job::{DataOptions, Task};
+use crate::spec::tokens::{TokenPart, TokenPreparation};
 use crate::spec::train::{Balanced, ClassWeights};
+
+/// The label of a token that has none: padding, what is added to a text, a part of a word but its first.
+pub const IGNORED: usize = usize::MAX;
 
 /// The split between what trains, what selects and what judges follows from this alone, so that
 /// all jobs on a data set are judged on the same examples.
@@ -45,7 +50,7 @@ pub struct Batch {
     pub count: usize,
     /// In the order of the model's inputs: elements of shape `[count, …]`.
     pub inputs: Vec<Vec<f32>>,
-    /// Labels, for classification.
+    /// Labels, for classification; of tokens `[count, tokens]`, some of them [`IGNORED`].
     pub labels: Vec<usize>,
     /// Values `[count, outputs]`, for the other tasks.
     pub values: Vec<f32>,
@@ -71,6 +76,11 @@ impl Batch {
         }
     }
 
+    /// How many labels an example has: 0 without, 1, or one for each token.
+    pub fn tokens(&self) -> usize {
+        self.labels.len() / self.count.max(1)
+    }
+
     /// At most `count` examples from `start` on.
     pub fn part(&self, start: usize, count: usize) -> Cow<'_, Self> {
         if start == 0 && count >= self.count {
@@ -84,7 +94,7 @@ impl Batch {
         Cow::Owned(Self {
             count: end - start,
             inputs: self.inputs.iter().map(of).collect(),
-            labels: self.labels.get(start..end).unwrap_or_default().to_vec(),
+            labels: self.labels[start * self.tokens()..end * self.tokens()].to_vec(),
             values: of(&self.values),
             indices: self.indices.get(start..end).unwrap_or_default().to_vec(),
             in_test: self.in_test,
@@ -100,7 +110,7 @@ impl Batch {
         for all in self.inputs.iter_mut().chain([&mut self.values]) {
             all.truncate(all.len() / self.count.max(1) * count);
         }
-        self.labels.truncate(count);
+        self.labels.truncate(count * self.tokens());
         self.indices.truncate(count);
         self.count = count;
     }
@@ -232,7 +242,63 @@ impl Prepared {
 
     /// Whether the examples have labels, or values to fit.
     pub fn has_targets(&self) -> bool {
-        self.dataset.train.target.is_some() && self.about.task != Task::Embedding
+        match self.about.task {
+            Task::Embedding => false,
+            // The texts themselves are what is to be said.
+            Task::LanguageModeling => true,
+            _ => self.dataset.train.target.is_some(),
+        }
+    }
+
+    /// Lets the texts be read by the tokenizer that a model came with.
+    pub fn read_by(&self, tokenizer: Arc<Tokenizer>) {
+        for array in self.splits().flat_map(|split| &split.inputs) {
+            if let Elements::Texts(texts) = &array.elements {
+                texts.read_by(Arc::clone(&tokenizer));
+            }
+        }
+    }
+
+    fn splits(&self) -> impl Iterator<Item = &Split> {
+        [Some(&self.dataset.train), self.dataset.test.as_ref()]
+            .into_iter()
+            .flatten()
+    }
+
+    /// How many of the stored texts have more tokens than the model gets. Makes tokens of them all.
+    pub fn count_cut(&self) -> u64 {
+        let Some((input, how)) = self.ids() else {
+            return 0;
+        };
+        let arrays = self.splits().flat_map(|split| &split.inputs);
+        let counts = arrays
+            .filter(|array| array.name == input.array)
+            .map(|array| match &array.elements {
+                Elements::Texts(texts) => texts.count_cut(how) as u64,
+                _ => 0,
+            });
+        counts.sum()
+    }
+
+    /// How many numbers the model puts out for an example.
+    pub fn outputs(&self) -> usize {
+        let tokens = self.ids_place().filter(|_| self.about.task.is_of_tokens());
+        let tokens = tokens.map_or(1, |place| self.about.inputs[place].shape.iter().product());
+        (self.about.outputs.unwrap_or(1).saturating_mul(tokens)) as usize
+    }
+
+    /// The input that takes the tokens of texts.
+    fn ids(&self) -> Option<(&InferredInput, &TokenPreparation)> {
+        let input = self.about.inputs.iter().find(|input| input.takes_ids())?;
+        Some((input, input.tokens.as_ref()?))
+    }
+
+    /// How many examples all splits have.
+    pub fn examples(&self) -> usize {
+        [Role::Train, Role::Validation, Role::Test]
+            .map(|role| self.count(role))
+            .iter()
+            .sum()
     }
 
     /// How many examples the stored train split has; [`Batch::indices`] are below.
@@ -334,14 +400,12 @@ impl Prepared {
         Cow::Owned(self.seen(split, &batch.indices, batch.view.clone()))
     }
 
-    /// What the model takes, with the stored arrays.
-    fn arrays(&self) -> Vec<(&InferredInput, &Array)> {
+    /// What the model takes, with the stored arrays; a recurrent state has none.
+    fn arrays(&self) -> Vec<(&InferredInput, Option<&Array>)> {
         let all = &self.dataset.train.inputs;
         let array = |input: &InferredInput| all.iter().find(|array| array.name == input.array);
         let inputs = self.about.inputs.iter();
-        inputs
-            .filter_map(|input| Some((input, array(input)?)))
-            .collect()
+        inputs.map(|input| (input, array(input))).collect()
     }
 
     /// All examples of a split in batches of `size`, in a fixed order, the last one shorter.
@@ -364,13 +428,7 @@ impl Prepared {
             .about
             .inputs
             .iter()
-            .filter_map(|input| {
-                let array = split
-                    .inputs
-                    .iter()
-                    .find(|array| array.name == input.array)?;
-                Some(gather_input(input, array, indices))
-            })
+            .filter_map(|input| gather_of(input, &split.inputs, indices))
             .collect();
         let mut batch = Batch {
             count: indices.len(),
@@ -380,6 +438,12 @@ impl Prepared {
             in_test: (self.dataset.test.as_ref()).is_some_and(|test| std::ptr::eq(test, split)),
             ..Batch::default()
         };
+        if self.about.task.is_of_tokens() {
+            if self.has_targets() {
+                batch.labels = self.token_labels(split, indices, &batch.inputs);
+            }
+            return batch;
+        }
         let Some(target) = split.target.as_ref().filter(|_| self.has_targets()) else {
             return batch;
         };
@@ -400,13 +464,130 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// A label for each token of some examples; `inputs` are the same ones as the model gets them.
+    fn token_labels(&self, split: &Split, indices: &[u32], inputs: &[Vec<f32>]) -> Vec<usize> {
+        let texts = || {
+            let (input, how) = self.ids()?;
+            let array = split
+                .inputs
+                .iter()
+                .find(|array| array.name == input.array)?;
+            match &array.elements {
+                Elements::Texts(texts) => Some((texts, how)),
+                _ => None,
+            }
+        };
+        let label = |label: i64| match label {
+            NO_LABEL => IGNORED,
+            label => self
+                .label_map
+                .get(label as usize)
+                .copied()
+                .unwrap_or(label as usize),
+        };
+        if self.about.task == Task::LanguageModeling {
+            let Some(place) = self.ids_place() else {
+                return Vec::new();
+            };
+            let mask = match texts() {
+                Some((texts, how)) => {
+                    let how = TokenPreparation {
+                        part: TokenPart::Mask,
+                        ..how.clone()
+                    };
+                    Some(Cow::Owned(texts.examples(&how, indices)))
+                }
+                None => (self.mask_place()).map(|place| Cow::Borrowed(&inputs[place])),
+            };
+            let tokens = inputs[place].len() / indices.len().max(1);
+            let is_token = |at: usize| mask.as_ref().is_none_or(|mask| mask[at] != 0.0);
+            // What each token is followed by.
+            return (0..inputs[place].len())
+                .map(
+                    |at| match (at + 1) % tokens.max(1) != 0 && is_token(at) && is_token(at + 1) {
+                        true => inputs[place][at + 1] as usize,
+                        false => IGNORED,
+                    },
+                )
+                .collect();
+        }
+        let Some(target) = &split.target else {
+            return Vec::new();
+        };
+        match texts() {
+            Some((texts, how)) if matches!(target.elements, Elements::Ragged { .. }) => {
+                let words = texts.words(how, indices);
+                let places = words.into_iter().enumerate();
+                let length = how.length as usize;
+                places
+                    .map(|(place, word)| {
+                        let labels = target.elements.ragged(indices[place / length] as usize);
+                        let label = labels
+                            .zip(word)
+                            .and_then(|(labels, word)| labels.get(word as usize).copied());
+                        label.unwrap_or(NO_LABEL)
+                    })
+                    .map(label)
+                    .collect()
+            }
+            _ => {
+                let stride = target.stride();
+                let places = indices.iter().flat_map(|&index| {
+                    let start = index as usize * stride;
+                    start..start + stride
+                });
+                places
+                    .map(|place| label(target.elements.get_i64(place)))
+                    .collect()
+            }
+        }
+    }
+
+    /// Among the model's inputs, the one that takes tokens: of texts, or integers in one axis.
+    pub fn ids_place(&self) -> Option<usize> {
+        let inputs = &self.about.inputs;
+        let arrays = &self.dataset.train.inputs;
+        let of_integers = |input: &InferredInput| {
+            let array = arrays.iter().find(|array| array.name == input.array);
+            let is_row = array
+                .is_some_and(|array| !array.dtype.starts_with("float") && array.shape.len() == 1);
+            let is_only = inputs.len() == 1;
+            is_row && TokenPart::of_input(&input.input, is_only) == Some(TokenPart::Ids)
+        };
+        let of_texts = inputs.iter().position(InferredInput::takes_ids);
+        of_texts.or_else(|| inputs.iter().position(of_integers))
+    }
+
+    /// Among the model's inputs, the one that says which tokens are no padding.
+    pub fn mask_place(&self) -> Option<usize> {
+        let is_mask = |input: &InferredInput| match &input.tokens {
+            Some(tokens) => tokens.part == TokenPart::Mask,
+            None => TokenPart::of_input(&input.input, false) == Some(TokenPart::Mask),
+        };
+        self.about.inputs.iter().position(is_mask)
+    }
+
+    /// The highest label of the tokens of a data set, where these are stored as numbers.
+    pub fn highest_token(&self) -> Option<i64> {
+        let place = self.ids_place()?;
+        let name = &self.about.inputs[place].array;
+        let arrays = self.splits().flat_map(|split| &split.inputs);
+        let own = arrays.filter(|array| array.name == *name);
+        let numbers = own.flat_map(|array| match &array.elements {
+            Elements::I64(values) => values.as_slice(),
+            _ => &[],
+        });
+        numbers.max().copied()
+    }
+}
+
 /// All of some examples as a model takes them.
 pub fn as_batch(inputs: &[InferredInput], arrays: &[Array], count: usize) -> Batch {
     let indices: Vec<u32> = (0..).take(count).collect();
-    let array = |input: &InferredInput| arrays.iter().find(|array| array.name == input.array);
     let found = inputs
         .iter()
-        .filter_map(|input| Some(gather_input(input, array(input)?, &indices)));
+        .filter_map(|input| gather_of(input, arrays, &indices));
     Batch {
         count,
         inputs: found.collect(),
@@ -416,14 +597,33 @@ pub fn as_batch(inputs: &[InferredInput], arrays: &[Array], count: usize) -> Bat
     }
 }
 
+/// What an input gets of its array; of a recurrent state one zero an example, for all of them.
+fn gather_of(input: &InferredInput, arrays: &[Array], indices: &[u32]) -> Option<Vec<f32>> {
+    if input.zeros {
+        return Some(vec![0.0; indices.len()]);
+    }
+    let array = arrays.iter().find(|array| array.name == input.array)?;
+    Some(gather_input(input, array, indices))
+}
+
 /// `(stored · scale − mean) ÷ std`, channels turned to the front where the model wants them there.
 fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f32> {
+    if let (Elements::Texts(texts), Some(how)) = (&array.elements, &input.tokens) {
+        return texts.examples(how, indices);
+    }
     let (decoded, numbers);
     let (elements, indices, stride) = match (&array.elements, &input.image) {
         (Elements::Files(files), Some(how)) => {
-            decoded = Elements::U8(files.examples(how, indices));
+            decoded = Elements::U8(files.pictures(how, indices));
             numbers = (0..).take(indices.len()).collect::<Vec<u32>>();
             (&decoded, numbers.as_slice(), how.bytes())
+        }
+        (Elements::Files(files), None) => {
+            let how = input.audio.as_ref();
+            let how = how.expect("files are images, or audio that is prepared in some way");
+            decoded = Elements::F32(files.recordings(how, indices));
+            numbers = (0..).take(indices.len()).collect::<Vec<u32>>();
+            (&decoded, numbers.as_slice(), how.numbers())
         }
         (elements, _) => (elements, indices, array.stride()),
     };
@@ -480,6 +680,9 @@ mod tests {
             mean: vec![0.0, 1.0],
             std: vec![1.0, 2.0],
             image: None,
+            tokens: None,
+            audio: None,
+            zeros: false,
         };
         let array = Array {
             name: "x".to_owned(),
@@ -516,6 +719,7 @@ mod tests {
                 test: 0,
             },
             skipped: 0,
+            cut: 0,
             class_names: None,
             embedded: false,
             batch_size: 8,

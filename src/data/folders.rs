@@ -8,46 +8,26 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::archive::{Archive, Entry};
+use super::audio::{is_audio, is_other_audio};
 use super::files::{self, Files};
 use super::image::{is_image, is_other_image};
 use super::labels::{Label, target};
-use super::{Array, DataError, Dataset, Elements, Split};
-use crate::spec::dataset::{Damaged, DatasetFormat, DatasetSummary, SkippedFile};
-
-/// Most bytes of a manifest.
-const MOST_MANIFEST_BYTES: u64 = 256 << 20;
+use super::parts::Part;
+use super::rows::{Cell, each_row, table_format};
+use super::texts::{MOST_TEXT_BYTES, Texts, read_by};
+use super::tokenizer::Text;
+use super::{DataError, Dataset, Reading, Skipped, Split};
+use crate::spec::dataset::{DatasetFormat, Media};
 
 /// The order of the examples follows from this alone.
 const ORDER_SEED: u64 = 0x1a6e;
 
-/// Most cells of a manifest, and most columns.
+/// Most cells of a manifest.
 const MOST_CELLS: usize = 20_000_000;
-const MOST_COLUMNS: usize = 1_000;
-
-/// With more files than this that can't be decoded it is no slip any more.
-const MOST_SKIPPED: usize = 1_000;
 
 /// Columns of a manifest that name files, and those that label them where nothing else is said.
 const PATHS: [&str; 5] = ["path", "file_name", "filename", "file", "image"];
 const LABELS: [&str; 5] = ["label", "labels", "class", "target", "y"];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    Train,
-    Validation,
-    Test,
-}
-
-impl Part {
-    fn of(word: &str) -> Option<Self> {
-        match word.to_lowercase().as_str() {
-            "train" | "training" => Some(Self::Train),
-            "val" | "valid" | "validation" | "dev" => Some(Self::Validation),
-            "test" | "testing" => Some(Self::Test),
-            _ => None,
-        }
-    }
-}
 
 /// A file that is an example.
 struct Example {
@@ -56,38 +36,83 @@ struct Example {
     label: Option<Label>,
 }
 
-/// Reads a data set of images. What an upload's inspection `known` found is not looked for again.
-pub(super) fn read_images(
+/// Whether a file is an example by its name.
+pub(super) fn is_example(media: Media, name: &str) -> bool {
+    match media {
+        Media::Image => is_image(name),
+        Media::Text => name.to_lowercase().ends_with(".txt"),
+        Media::Audio => is_audio(name),
+    }
+}
+
+/// Whether a file would be an example if its kind were read.
+fn is_other(media: Media, name: &str) -> bool {
+    match media {
+        Media::Image => is_other_image(name),
+        Media::Text => false,
+        Media::Audio => is_other_audio(name),
+    }
+}
+
+/// Reads a data set of files. What an upload's inspection found is not looked for again where that costs much.
+pub(super) fn read_files(
     archive: Archive,
-    column: Option<&str>,
-    damaged: Damaged,
-    known: Option<&DatasetSummary>,
+    media: Media,
+    how: &Reading,
+    most: u64,
 ) -> Result<Dataset, DataError> {
-    let (name, mut examples) = examples(&archive, column, known.is_none())?;
-    let (shape, skipped) = match known {
-        Some(known) => {
-            let skipped = known.skipped.clone();
-            let gone: HashSet<&str> = skipped.iter().map(|file| file.name.as_str()).collect();
-            examples.retain(|example| {
-                !gone.contains(archive.entries[example.entry as usize].name.as_str())
-            });
-            let input = known.inputs.first();
-            (
-                input.map_or_else(Vec::new, |input| input.shape.clone()),
-                skipped,
-            )
+    let (name, mut examples) = examples(&archive, media, how)?;
+    let mut skipped = Skipped::new(how);
+    let mut shape = Vec::new();
+    let mut texts = Vec::new();
+    let mut audio = None;
+    match (media, how.known) {
+        (Media::Image | Media::Audio, Some(known)) => {
+            for file in &known.skipped {
+                skipped.add(file.name.clone(), file.detail.clone());
+            }
+            let gone: HashSet<&str> = known
+                .skipped
+                .iter()
+                .map(|file| file.name.as_str())
+                .collect();
+            let name = |example: &Example| archive.entries[example.entry as usize].name.as_str();
+            examples.retain(|example| !gone.contains(name(example)));
+            if let Some(input) = known.inputs.first() {
+                shape.clone_from(&input.shape);
+                audio.clone_from(&input.audio);
+            }
         }
-        None => inspect(&archive, &mut examples, damaged)?,
-    };
+        (Media::Audio, None) => {
+            let found = usable(&archive, &mut examples, &mut skipped, files::inspect_audio);
+            audio = Some(files::about_all(&found));
+        }
+        (Media::Image, None) => {
+            let shapes = usable(&archive, &mut examples, &mut skipped, files::inspect);
+            shape = common_shape(&shapes);
+        }
+        (Media::Text, _) => {
+            let claimed = |example: &Example| archive.entries[example.entry as usize].size;
+            if examples.iter().map(claimed).sum::<u64>() > most {
+                return Err(DataError::TooLarge {
+                    name: "the texts".to_owned(),
+                    limit: most,
+                });
+            }
+            texts = usable(&archive, &mut examples, &mut skipped, text_of);
+        }
+    }
+    let skipped = skipped.finish()?;
     // Mixed, always alike: a job with a limit takes the first ones, and archives go class by class.
-    examples.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(ORDER_SEED));
-    examples.sort_by_key(|example| example.part);
-    let labels: Vec<Label> = examples
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(ORDER_SEED));
+    order.sort_by_key(|&place| examples[place].part);
+    let labels: Vec<Label> = order
         .iter()
-        .filter_map(|example| example.label.clone())
+        .filter_map(|&place| examples[place].label.clone())
         .collect();
     let target = match labels.len() {
-        0 if column.is_some() && known.is_none() => {
+        0 if how.target.is_some() && how.known.is_none() => {
             return Err(DataError::Unreadable(format!(
                 "no row of the manifest has a value in the column `{name}`"
             )));
@@ -98,7 +123,7 @@ pub(super) fn read_images(
             let without = examples.iter().find(|example| example.label.is_none());
             let entry = without.map(|example| &archive.entries[example.entry as usize].name);
             return Err(DataError::Unreadable(format!(
-                "{count} of {} images have a label; `{}` has none: put it into a folder named by its class",
+                "{count} of {} files have a label; `{}` has none: put it into a folder named by its class",
                 examples.len(),
                 entry.map_or("", String::as_str)
             )));
@@ -112,21 +137,29 @@ pub(super) fn read_images(
     };
     let (validation, in_test) = (count(Part::Validation), count(Part::Test));
     let trained = examples.len() - in_test;
-    let archive = Arc::new(archive);
-    let split = |range: std::ops::Range<usize>| {
-        let entries = examples[range.clone()].iter().map(|example| example.entry);
-        Split {
-            inputs: vec![Array {
-                name: "image".to_owned(),
-                dtype: "uint8".to_owned(),
-                shape: shape.iter().map(|&size| size as usize).collect(),
-                elements: Elements::Files(Files::new(Arc::clone(&archive), entries.collect())),
-            }],
-            target: target.as_ref().map(|target| target.array.part(range)),
+    let (format, input) = match media {
+        Media::Image | Media::Audio => {
+            let entries = order.iter().map(|&place| examples[place].entry).collect();
+            let files = Files::new(Arc::new(archive), entries);
+            match audio {
+                Some(about) => (DatasetFormat::Audio, files.sounds(about)),
+                None => (DatasetFormat::Images, files.images(&shape)),
+            }
+        }
+        Media::Text => {
+            let known = how.known.and_then(|known| known.inputs.first());
+            let all: Vec<Text> = order.iter().map(|&place| texts[place].clone()).collect();
+            let (tokenizers, tokens) = read_by(&archive, &all, known)?;
+            let texts = Texts::new(all, tokenizers, tokens);
+            (DatasetFormat::Texts, texts.input("text"))
         }
     };
+    let split = |range: std::ops::Range<usize>| Split {
+        inputs: vec![input.part(range.clone())],
+        target: target.as_ref().map(|target| target.array.part(range)),
+    };
     Ok(Dataset {
-        format: DatasetFormat::Images,
+        format,
         train: split(0..trained),
         validation,
         test: (in_test > 0).then(|| split(trained..examples.len())),
@@ -135,72 +168,78 @@ pub(super) fn read_images(
     })
 }
 
-/// Height, width and channels that all images share, 0 where they differ. Those that can't be decoded are refused, or
-/// taken out and told of.
-fn inspect(
+/// What `look` finds in the file of each example. Those that can't be used are taken out and told of.
+fn usable<T: Send>(
     archive: &Archive,
     examples: &mut Vec<Example>,
-    damaged: Damaged,
-) -> Result<(Vec<u64>, Vec<SkippedFile>), DataError> {
-    let look =
-        |example: &Example| files::inspect(archive, &archive.entries[example.entry as usize]);
-    let found: Vec<Result<[u64; 3], String>> = examples.par_iter().map(look).collect();
-    let mut skipped = Vec::new();
-    let mut shape: Option<[u64; 3]> = None;
-    let all = &found;
-    for (example, found) in examples.iter().zip(all) {
-        let name = &archive.entries[example.entry as usize].name;
-        match found {
-            Ok(own) => {
-                let shape = shape.get_or_insert(*own);
-                for (size, own) in shape.iter_mut().zip(own) {
-                    *size = if size == own { *size } else { 0 };
-                }
-            }
-            Err(detail) if damaged == Damaged::Skip && skipped.len() < MOST_SKIPPED => {
-                skipped.push(SkippedFile {
-                    name: name.clone(),
-                    detail: detail.clone(),
-                });
-            }
-            Err(detail) => {
-                return Err(DataError::Damaged {
-                    name: name.clone(),
-                    detail: detail.clone(),
-                    count: all.iter().filter(|found| found.is_err()).count(),
-                    hint: match damaged {
-                        Damaged::Refuse => "upload with damaged=skip to leave such files out",
-                        Damaged::Skip => "more than 1000 are not left out",
-                    },
-                });
-            }
-        }
-    }
+    skipped: &mut Skipped,
+    look: fn(&Archive, &Entry) -> Result<T, String>,
+) -> Vec<T> {
+    let entry = |example: &Example| &archive.entries[example.entry as usize];
+    let found: Vec<Result<T, String>> = examples
+        .par_iter()
+        .map(|example| look(archive, entry(example)))
+        .collect();
+    let mut all = Vec::with_capacity(found.len());
     let mut found = found.into_iter();
-    examples.retain(|_| found.next().is_some_and(|found| found.is_ok()));
-    Ok((shape.map_or_else(Vec::new, Vec::from), skipped))
+    examples.retain(|example| match found.next() {
+        Some(Ok(found)) => {
+            all.push(found);
+            true
+        }
+        Some(Err(detail)) => {
+            skipped.add(entry(example).name.clone(), detail);
+            false
+        }
+        None => false,
+    });
+    all
 }
 
-/// The archive's images and the name of what labels them.
+/// Height, width and channels that all images share, 0 where they differ.
+fn common_shape(shapes: &[[u64; 3]]) -> Vec<u64> {
+    let Some(first) = shapes.first() else {
+        return Vec::new();
+    };
+    let axis = |axis: usize| match shapes.iter().all(|shape| shape[axis] == first[axis]) {
+        true => first[axis],
+        false => 0,
+    };
+    (0..3).map(axis).collect()
+}
+
+/// The text of a file, or why it can't be used.
+fn text_of(archive: &Archive, entry: &Entry) -> Result<Text, String> {
+    let bytes = archive
+        .read(entry, MOST_TEXT_BYTES as u64)
+        .map_err(|error| match error {
+            DataError::Unreadable(detail) => detail,
+            other => other.to_string(),
+        })?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is no UTF-8".to_owned())?;
+    let text = Text::Plain(text.trim_start_matches('\u{feff}').to_owned());
+    match text.is_empty() {
+        true => Err("it has no text".to_owned()),
+        false => Ok(text),
+    }
+}
+
+/// The archive's examples and the name of what labels them.
 fn examples(
     archive: &Archive,
-    column: Option<&str>,
-    is_new: bool,
+    media: Media,
+    how: &Reading,
 ) -> Result<(String, Vec<Example>), DataError> {
-    let is_manifest = |entry: &&Entry| {
-        let name = entry.name.to_lowercase();
-        [".csv", ".jsonl", ".ndjson"]
-            .iter()
-            .any(|ending| name.ends_with(ending))
-    };
+    let column = how.target;
+    let is_manifest = |entry: &&Entry| table_format(&entry.name).is_some();
     let manifests: Vec<&Entry> = archive.entries.iter().filter(is_manifest).collect();
     if manifests.is_empty() {
         return match column {
-            Some(column) if is_new => Err(DataError::Unreadable(format!(
+            Some(column) if how.known.is_none() => Err(DataError::Unreadable(format!(
                 "the query parameter `target` names the column `{column}` of a manifest, and the archive has no .csv or \
                  .jsonl file; leave it out"
             ))),
-            _ => Ok(("class".to_owned(), by_folder(archive)?)),
+            _ => Ok(("class".to_owned(), by_folder(archive, media)?)),
         };
     }
     let places: HashMap<String, u32> = (0..)
@@ -230,12 +269,12 @@ fn plain(name: &str) -> String {
 }
 
 /// `class/image.png` with `train/`, `val/` and `test/` above, if there; folders above those, which all files share, do
-/// not count. Images beside the folders' top have no label.
-fn by_folder(archive: &Archive) -> Result<Vec<Example>, DataError> {
-    let images = (0..)
+/// not count. Files beside the folders' top have no label.
+fn by_folder(archive: &Archive, media: Media) -> Result<Vec<Example>, DataError> {
+    let files = (0..)
         .zip(&archive.entries)
-        .filter(|(_, entry)| is_image(&entry.name) || is_other_image(&entry.name));
-    let paths: Vec<(u32, Vec<String>)> = images
+        .filter(|(_, entry)| is_example(media, &entry.name) || is_other(media, &entry.name));
+    let paths: Vec<(u32, Vec<String>)> = files
         .map(|(index, entry)| {
             let name = plain(&entry.name);
             let mut folders: Vec<String> = name.split('/').map(str::to_owned).collect();
@@ -312,11 +351,7 @@ fn by_manifest(
 ) -> Result<String, DataError> {
     let name = &manifest.name;
     let wrong = |detail: String| DataError::Unreadable(format!("the manifest `{name}` {detail}"));
-    let bytes = archive.read(manifest, MOST_MANIFEST_BYTES)?;
-    let rows = match name.to_lowercase().ends_with(".csv") {
-        true => csv_rows(&bytes).map_err(wrong)?,
-        false => json_rows(&bytes).map_err(wrong)?,
-    };
+    let rows = Rows::read(archive, manifest)?;
     let folder = plain(name)
         .rsplit_once('/')
         .map_or(String::new(), |(folder, _)| format!("{folder}/"));
@@ -350,7 +385,7 @@ fn by_manifest(
     };
     for (index, row) in rows.rows.into_iter().enumerate() {
         let number = index + 1;
-        let Some(Label::Text(file)) = &row[path] else {
+        let (Some(Label::Text(file)) | Some(Label::Number(_, file))) = &row[path] else {
             return Err(wrong(format!("names no file in row {number}")));
         };
         let file = plain(file);
@@ -387,97 +422,32 @@ struct Rows {
     rows: Vec<Vec<Option<Label>>>,
 }
 
-/// Refuses what would fill the memory.
-fn check_size(columns: &[String], rows: usize) -> Result<(), String> {
-    let long = columns.iter().any(|name| name.len() > 200);
-    match columns.len() > MOST_COLUMNS || long || columns.len().saturating_mul(rows) > MOST_CELLS {
-        true => Err(format!(
-            "has {} columns and {rows} rows; at most {MOST_COLUMNS} columns, with names of at most 200 bytes, and \
-             {MOST_CELLS} cells are read",
-            columns.len()
-        )),
-        false => Ok(()),
-    }
-}
-
-/// A column `labels` has several, between `;` or `|`.
-fn csv_rows(bytes: &[u8]) -> Result<Rows, String> {
-    let mut reader = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .from_reader(bytes);
-    let columns: Vec<String> = reader
-        .headers()
-        .map_err(|e| e.to_string())?
-        .iter()
-        .map(str::to_owned)
-        .collect();
-    let mut rows = Vec::new();
-    check_size(&columns, 1)?;
-    for record in reader.records() {
-        let record = record.map_err(|error| format!("can't be read: {error}"))?;
-        let cell = |(cell, column): (&str, &String)| {
-            if PATHS.contains(&column.as_str()) || column == "split" {
-                return (!cell.is_empty()).then(|| Label::Text(cell.to_owned()));
-            }
-            if column == "labels" {
-                let words = cell
-                    .split([';', '|'])
-                    .map(str::trim)
-                    .filter(|word| !word.is_empty());
-                return Some(Label::Many(words.map(Label::of).collect()));
-            }
-            (!cell.is_empty()).then(|| Label::of(cell))
-        };
-        rows.push(record.iter().zip(&columns).map(cell).collect());
-        check_size(&columns, rows.len())?;
-    }
-    Ok(Rows { columns, rows })
-}
-
-fn json_rows(bytes: &[u8]) -> Result<Rows, String> {
-    use serde_json::Value;
-    fn label(value: &Value) -> Result<Option<Label>, String> {
-        Ok(match value {
-            Value::Null => None,
-            Value::Bool(value) => Some(Label::Number(
-                f64::from(u8::from(*value)),
-                u8::from(*value).to_string(),
-            )),
-            Value::String(text) => Some(Label::Text(text.clone())),
-            Value::Number(number) => {
-                let value = number.as_f64().unwrap_or(f64::NAN);
-                Some(Label::Number(value, number.to_string()))
-            }
-            Value::Array(values) => {
-                let labels = values.iter().map(label).collect::<Result<Vec<_>, _>>()?;
-                Some(Label::Many(labels.into_iter().flatten().collect()))
-            }
-            Value::Object(_) => return Err("holds an object".to_owned()),
-        })
-    }
-    let mut columns: Vec<String> = Vec::new();
-    let mut rows = Vec::new();
-    let lines = bytes.split(|&byte| byte == b'\n').enumerate();
-    for (number, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
-        let at = |detail: String| format!("line {} {detail}", number + 1);
-        let object: serde_json::Map<String, Value> = serde_json::from_slice(line)
-            .map_err(|error| at(format!("is no JSON object: {error}")))?;
-        let mut row = vec![None; columns.len()];
-        for (name, value) in &object {
-            let value = label(value).map_err(|detail| at(format!("{detail} in `{name}`")))?;
-            match columns.iter().position(|column| column == name) {
-                Some(place) => row[place] = value,
-                None => {
-                    columns.push(name.clone());
-                    row.push(value);
+impl Rows {
+    /// A column `labels` of a CSV file has several in a cell, between `;` or `|`.
+    fn read(archive: &Archive, manifest: &Entry) -> Result<Self, DataError> {
+        let format = table_format(&manifest.name).unwrap_or(DatasetFormat::Csv);
+        let (mut columns, mut rows) = (Vec::new(), Vec::new());
+        each_row(archive, manifest, format, &mut |_, names, cells| {
+            columns = names.to_vec();
+            let cell = |(cell, name): (Cell, &String)| match cell {
+                Cell::Missing if name == "labels" && format == DatasetFormat::Csv => {
+                    Some(Label::Many(Vec::new()))
                 }
+                Cell::Text(text) if name == "labels" => Some(Label::several(text)),
+                cell => cell.label(),
+            };
+            rows.push(cells.into_iter().zip(names).map(cell).collect::<Vec<_>>());
+            match names.len().saturating_mul(rows.len()) > MOST_CELLS {
+                true => Err(DataError::Unreadable(format!(
+                    "the manifest `{}` has more than {MOST_CELLS} cells",
+                    manifest.name
+                ))),
+                false => Ok(()),
             }
+        })?;
+        for row in &mut rows {
+            row.resize(columns.len(), None);
         }
-        rows.push(row);
-        check_size(&columns, rows.len())?;
+        Ok(Self { columns, rows })
     }
-    for row in &mut rows {
-        row.resize(columns.len(), None);
-    }
-    Ok(Rows { columns, rows })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::arrays::MOST_CLASSES;
+use super::arrays::{MOST_CLASSES, NO_LABEL};
 use super::{Array, DataError, Elements};
 
 /// Longest name of a class, and all of them together, in bytes: they go into every answer about the data set.
@@ -32,7 +32,50 @@ impl Label {
         }
     }
 
-    fn as_text(&self) -> String {
+    /// Several in a table's cell, between `;` or `|`.
+    pub fn several(text: &str) -> Self {
+        let words = text.split([';', '|']).map(str::trim);
+        Self::Many(
+            words
+                .filter(|word| !word.is_empty())
+                .map(Self::of)
+                .collect(),
+        )
+    }
+
+    /// A JSON value; nothing for `null`.
+    pub fn of_json(value: &serde_json::Value) -> Result<Option<Self>, String> {
+        use serde_json::Value;
+        Ok(Some(match value {
+            Value::Null => return Ok(None),
+            Value::Bool(value) => {
+                Self::Number(f64::from(u8::from(*value)), u8::from(*value).to_string())
+            }
+            Value::String(text) => Self::Text(text.clone()),
+            Value::Number(number) => {
+                Self::Number(number.as_f64().unwrap_or(f64::NAN), number.to_string())
+            }
+            Value::Array(values) => {
+                let labels = values
+                    .iter()
+                    .map(Self::of_json)
+                    .collect::<Result<Vec<_>, _>>()?;
+                Self::Many(labels.into_iter().flatten().collect())
+            }
+            Value::Object(_) => return Err("holds an object".to_owned()),
+        }))
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Text(text) | Self::Number(_, text) => text.len(),
+                Self::Many(many) => many.iter().map(Self::bytes).sum(),
+            }
+    }
+
+    pub fn as_text(&self) -> String {
         match self {
             Self::Text(text) | Self::Number(_, text) => text.clone(),
             Self::Many(many) => many
@@ -93,8 +136,13 @@ pub(super) fn target(name: &str, labels: &[Label]) -> Result<Target, DataError> 
     }
     let words = each().any(|label| matches!(label, Label::Text(_)));
     let numbers = || each().filter_map(Label::number);
-    if numbers().any(|number| !number.is_finite()) {
-        return wrong("holds numbers that are not finite".to_owned());
+    let is_wrong = |label: &Label| label.number().is_some_and(|number| !number.is_finite());
+    if let Some(example) = all.iter().position(|labels| labels.iter().any(is_wrong)) {
+        return Err(DataError::NotFinite {
+            array: name.to_owned(),
+            value: f32::NAN,
+            example,
+        });
     }
     let written_whole =
         |label: &Label| !matches!(label, Label::Number(_, text) if text.parse::<i64>().is_err());
@@ -157,6 +205,54 @@ pub(super) fn target(name: &str, labels: &[Label]) -> Result<Target, DataError> 
     }
     Ok(Target {
         array: array("uint8", vec![width], Elements::U8(hot)),
+        classes,
+    })
+}
+
+/// One label for each word of each example: words are classes in their order, whole numbers from 0 on are labels, and −100
+/// is none, as PyTorch has it.
+pub(super) fn word_labels(name: &str, labels: &[Label]) -> Result<Target, DataError> {
+    let wrong = |example: usize, detail: &str| {
+        DataError::Unreadable(format!("`{name}` {detail} in example {example}"))
+    };
+    let lists: Vec<&[Label]> = (labels.iter().enumerate())
+        .map(|(example, label)| match label {
+            Label::Many(labels) => Ok(labels.as_slice()),
+            _ => Err(wrong(example, "has no list of labels, one for each word,")),
+        })
+        .collect::<Result<_, _>>()?;
+    let each = || lists.iter().flat_map(|labels| labels.iter());
+    let classes = match each().any(|label| !matches!(label, Label::Number(..))) {
+        true => {
+            let names: BTreeSet<String> = each().map(Label::as_text).collect();
+            Some(class_names(name, names.into_iter().collect())?)
+        }
+        false => None,
+    };
+    let (mut values, mut ends) = (Vec::new(), Vec::new());
+    for (example, labels) in lists.iter().enumerate() {
+        for label in *labels {
+            let value = match (&classes, label.number()) {
+                (Some(names), _) => names.binary_search(&label.as_text()).unwrap_or(0) as i64,
+                (None, Some(number)) if number == NO_LABEL as f64 => NO_LABEL,
+                (None, Some(number))
+                    if number.fract() == 0.0 && (0.0..MOST_CLASSES as f64).contains(&number) =>
+                {
+                    number as i64
+                }
+                _ => return Err(wrong(example, "holds what is no integer from 0 on")),
+            };
+            values.push(value);
+        }
+        ends.push(values.len());
+    }
+    Ok(Target {
+        array: Array {
+            name: name.to_owned(),
+            dtype: "int64".to_owned(),
+            shape: vec![0],
+            elements: Elements::Ragged { values, ends },
+        },
         classes,
     })
 }

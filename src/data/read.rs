@@ -6,14 +6,16 @@ use std::path::Path;
 
 use npyz::{DType, NpyFile, Order, TypeChar};
 
-use super::archive::{Archive, Entry};
-use super::folders::read_images;
-use super::image::{is_encoded, is_image};
+use super::archive::{Archive, Entry, is_tar};
+use super::audio::is_recorded;
+use super::folders::{is_example, read_files};
+use super::image::is_encoded;
 use super::named::from_arrays;
-use super::table::{read_csv, read_parquet};
+use super::rows::table_format;
+use super::table::read_tables;
 use super::{Array, DataError, Dataset, Elements, idx};
 use crate::spec::child::InputFile;
-use crate::spec::dataset::{Damaged, DatasetFormat, DatasetSummary};
+use crate::spec::dataset::{Damaged, DatasetFormat, DatasetSummary, Media};
 
 /// Most bytes that one array may unpack to: 16 GiB.
 const MOST_BYTES: u64 = 16 << 30;
@@ -43,6 +45,8 @@ pub struct Reading<'a> {
     pub format: Option<DatasetFormat>,
     /// The column of a table or manifest that is the target.
     pub target: Option<&'a str>,
+    /// The column of a table that holds texts, or two of them with a comma between.
+    pub text: Option<&'a str>,
     pub damaged: Damaged,
     /// What the upload's inspection found, which a job need not look for again.
     pub known: Option<&'a DatasetSummary>,
@@ -51,7 +55,11 @@ pub struct Reading<'a> {
 /// Reads and checks a data set.
 pub fn read(files: &[InputFile], how: Reading) -> Result<Dataset, DataError> {
     let mut dataset = read_unchecked(files, how)?;
-    if dataset.format != DatasetFormat::Images {
+    let of_files = matches!(
+        dataset.format,
+        DatasetFormat::Images | DatasetFormat::Texts | DatasetFormat::Audio
+    );
+    if !of_files {
         dataset.squeeze_labels();
     }
     dataset.check()?;
@@ -67,50 +75,66 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
             .read(&mut head)?;
         format = format.or(told_by(&head[..length])?);
     }
-    match (format, files) {
-        (Some(DatasetFormat::Csv), [file]) => read_csv(&file.path, how.target),
-        (Some(DatasetFormat::Parquet), [file]) => read_parquet(&file.path, how.target),
-        (Some(found @ DatasetFormat::Safetensors), [file]) => {
-            from_arrays(found, safetensors_arrays(&file.path)?)
+    if let (Some(found @ DatasetFormat::Safetensors), [file]) = (format, files) {
+        return from_arrays(found, safetensors_arrays(&file.path)?);
+    }
+    let archive = Archive::open(files)?;
+    let most = most_bytes(files)?;
+    let has = |is: &dyn Fn(&str) -> bool| archive.entries.iter().any(|entry| is(&entry.name));
+    let found = format.unwrap_or_else(|| match () {
+        () if has(&|name| name.ends_with(".npy")) => DatasetFormat::Npz,
+        () if has(&|name| is_example(Media::Image, name)) => DatasetFormat::Images,
+        () if has(&|name| is_example(Media::Audio, name)) => DatasetFormat::Audio,
+        () if has(&|name| is_example(Media::Text, name)) => DatasetFormat::Texts,
+        () => match archive
+            .entries
+            .iter()
+            .find_map(|entry| table_format(&entry.name))
+        {
+            Some(table) => table,
+            None => DatasetFormat::Idx,
+        },
+    });
+    let missing = |what: &str| Err(DataError::Unreadable(format!("the upload holds {what}")));
+    match found {
+        DatasetFormat::Images if !has(&|name| is_example(Media::Image, name)) => {
+            missing("no image: png, jpg, jpeg, webp and bmp files are read")
         }
-        (format, files) => {
-            let archive = Archive::open(files)?;
-            let has =
-                |ends: &dyn Fn(&str) -> bool| archive.entries.iter().any(|entry| ends(&entry.name));
-            let found = format.unwrap_or_else(|| match () {
-                () if has(&|name| name.ends_with(".npy")) => DatasetFormat::Npz,
-                () if has(&is_image) => DatasetFormat::Images,
-                () => DatasetFormat::Idx,
-            });
-            match found {
-                DatasetFormat::Images if !has(&is_image) => Err(DataError::Unreadable(
-                    "the upload holds no image: png, jpg, jpeg, webp and bmp files are read"
-                        .to_owned(),
-                )),
-                DatasetFormat::Images => read_images(archive, how.target, how.damaged, how.known),
-                DatasetFormat::Npz => from_arrays(found, npz_arrays(&archive, most_bytes(files)?)?),
-                _ => {
-                    refuse_media(&archive)?;
-                    idx::from_files(idx_arrays(&archive, most_bytes(files)?)?)
-                }
-            }
+        DatasetFormat::Texts if !has(&|name| is_example(Media::Text, name)) => {
+            missing("no text: txt files are read")
+        }
+        DatasetFormat::Audio if !has(&|name| is_example(Media::Audio, name)) => {
+            missing("no audio: wav, flac, ogg and mp3 files are read")
+        }
+        DatasetFormat::Images => read_files(archive, Media::Image, &how, most),
+        DatasetFormat::Audio => read_files(archive, Media::Audio, &how, most),
+        DatasetFormat::Texts => read_files(archive, Media::Text, &how, most),
+        table if table.is_table() => read_tables(&archive, Some(table), &how, most),
+        DatasetFormat::Npz => from_arrays(found, npz_arrays(&archive, most)?),
+        _ => {
+            refuse_media(&archive)?;
+            idx::from_files(idx_arrays(&archive, most)?)
         }
     }
 }
 
 /// The format of a file that is no archive, by its first bytes; `None` for an archive and for files of one.
 fn told_by(head: &[u8]) -> Result<Option<DatasetFormat>, DataError> {
-    let is_tar = head.get(257..262) == Some(b"ustar");
     match head {
         [] => Err(DataError::Unreadable("the file is empty".to_owned())),
         [b'P', b'K', ..] | [0x1f, 0x8b, ..] => Ok(None),
-        _ if is_tar || idx::is_idx(head) || is_encoded(head) => Ok(None),
+        _ if is_tar(head) || idx::is_idx(head) => Ok(None),
+        _ if is_encoded(head) || is_recorded(head) => Ok(None),
         _ if head.starts_with(b"PAR1") => Ok(Some(DatasetFormat::Parquet)),
-        _ if head.get(8) == Some(&b'{') => Ok(Some(DatasetFormat::Safetensors)),
+        // A length of 8 bytes before the header; texts have no zeros.
+        _ if head.get(7..9) == Some(b"\0{") => Ok(Some(DatasetFormat::Safetensors)),
+        _ if is_text(head) && head.trim_ascii_start().starts_with(b"{") => {
+            Ok(Some(DatasetFormat::Jsonl))
+        }
         _ if is_text(head) => Ok(Some(DatasetFormat::Csv)),
         _ => Err(DataError::Unreadable(
-            "the bytes are of no known format; npz, IDX files and images (side by side, in a zip or in a tar), csv, \
-             parquet and safetensors are read"
+            "the bytes are of no known format; npz, IDX files, images, audio and texts (side by side, in a zip or in a tar), csv, \
+             jsonl, parquet and safetensors are read"
                 .to_owned(),
         )),
     }
@@ -124,11 +148,9 @@ fn is_text(head: &[u8]) -> bool {
     }
 }
 
-/// Sounds and texts as files come later; say so instead of failing on their bytes.
+/// Media that are not read are told of, instead of failing on their bytes.
 fn refuse_media(archive: &Archive) -> Result<(), DataError> {
-    let media = [
-        ".gif", ".tif", ".tiff", ".wav", ".flac", ".mp3", ".ogg", ".txt",
-    ];
+    let media = [".gif", ".tif", ".tiff", ".opus", ".m4a", ".aac", ".wma"];
     let is_media = |entry: &&Entry| {
         let name = entry.name.to_lowercase();
         media.iter().any(|end| name.ends_with(end))
@@ -137,8 +159,8 @@ fn refuse_media(archive: &Archive) -> Result<(), DataError> {
         None => Ok(()),
         Some(entry) => Err(DataError::NotSupported {
             what: format!(
-                "an archive of sound or text files, or of other images than png, jpg, webp and bmp (`{}`); pack the \
-                 examples as an .npz with `x` and `y`",
+                "an archive of other images than png, jpg, webp and bmp, or of other audio than wav, flac, ogg and mp3 \
+                 (`{}`); convert them, or pack the examples as an .npz with `x` and `y`",
                 entry.name
             ),
         }),

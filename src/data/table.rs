@@ -1,176 +1,419 @@
-//! Tables: CSV with a header, and Parquet.
+//! Tables: rows of numbers, or texts with what labels them.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use super::archive::{Archive, Entry};
+use super::labels::{Label, target, word_labels};
+use super::parts::Part;
+use super::read::Reading;
+use super::rows::{Cell, each_row, table_format};
+use super::texts::{MOST_TEXT_BYTES, Texts, read_by};
+use super::tokenizer::Text;
+use super::{Array, DataError, Dataset, Elements, Skipped, Split};
+use crate::spec::dataset::{DatasetFormat, Media};
 
-use super::labels::class_names;
-use super::{Array, DataError, Dataset, Elements, Split};
-use crate::spec::dataset::DatasetFormat;
+/// Columns that hold texts where nothing else is said.
+const TEXTS: [&str; 9] = [
+    "text", "sentence", "content", "document", "review", "comment", "message", "tokens", "words",
+];
 
-/// A column while it is read: numbers, or the first text that is none.
+/// Columns that label texts where nothing else is said, and those that don't.
+const LABELS: [&str; 11] = [
+    "label", "labels", "class", "target", "y", "category", "language", "tags", "ner_tags",
+    "pos_tags", "score",
+];
+const NUMBERING: [&str; 6] = ["id", "idx", "index", "guid", "uid", "uuid"];
+
+/// Memory of a text or a label beside its letters.
+const OVERHEAD: u64 = 32;
+
+/// What the columns of a table are.
+struct Columns {
+    names: Vec<String>,
+    /// One, or two that belong together; none in a table of numbers.
+    texts: Vec<usize>,
+    /// Inputs of a table of numbers, in their order.
+    numbers: Vec<usize>,
+    target: Option<usize>,
+    split: Option<usize>,
+}
+
+/// The examples of one split.
 #[derive(Default)]
-struct Column {
-    name: String,
-    numbers: Vec<f64>,
-    texts: Vec<String>,
+struct Rows {
+    count: usize,
+    numbers: Vec<f32>,
+    texts: Vec<Text>,
+    labels: Vec<Label>,
 }
 
-pub(super) fn read_csv(path: &Path, target: Option<&str>) -> Result<Dataset, DataError> {
-    let unreadable = |error: csv::Error| DataError::Unreadable(format!("the CSV file: {error}"));
-    let mut reader = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .from_path(path)
-        .map_err(unreadable)?;
-    let header = reader.headers().map_err(unreadable)?.clone();
-    let mut columns: Vec<Column> = header
+/// Reads a data set of tables: one, or one for each split by their names.
+pub(super) fn read_tables(
+    archive: &Archive,
+    format: Option<DatasetFormat>,
+    how: &Reading,
+    most: u64,
+) -> Result<Dataset, DataError> {
+    let only = archive.entries.len() == 1;
+    // Of a single file the bytes tell, or the request.
+    let said = format.filter(|_| only);
+    let of = |entry: &Entry| said.or(table_format(&entry.name));
+    let tables: Vec<(&Entry, DatasetFormat)> = archive
+        .entries
         .iter()
-        .map(|name| Column {
-            name: name.to_owned(),
-            ..Column::default()
-        })
+        .filter_map(|entry| Some((entry, of(entry)?)))
         .collect();
-    let target = target_index(&columns, target)?;
-    for (row, record) in reader.records().enumerate() {
-        let record = record.map_err(unreadable)?;
-        for (index, cell) in record.iter().enumerate() {
-            // The header is line 1.
-            push(&mut columns[index], cell, index == target, row + 2)?;
-        }
-    }
-    finish(DatasetFormat::Csv, columns, target)
-}
-
-fn push(column: &mut Column, cell: &str, is_target: bool, line: usize) -> Result<(), DataError> {
-    match cell.parse::<f64>() {
-        Ok(number) => column.numbers.push(number),
-        Err(_) if is_target && !cell.is_empty() => column.numbers.push(f64::NAN),
-        Err(_) => {
+    let Some(&(_, format)) = tables.first() else {
+        return Err(DataError::Unreadable(
+            "the upload holds no table: csv, jsonl and parquet files are read".to_owned(),
+        ));
+    };
+    let mut parts: [Rows; 3] = std::array::from_fn(|_| Rows::default());
+    let mut known: Option<Columns> = None;
+    let mut skipped = Skipped::new(how);
+    let mut held = 0;
+    for (entry, own) in tables {
+        if own != format {
             return Err(DataError::Unreadable(format!(
-                "line {line}, column `{}`: `{cell}` is no number; encode texts as numbers and \
-                 fill in what is missing",
-                column.name
+                "the upload holds tables of several formats, `{}` is another one; upload one data set at a time",
+                entry.name
             )));
         }
-    }
-    if is_target {
-        column.texts.push(cell.to_owned());
-    }
-    Ok(())
-}
-
-pub(super) fn read_parquet(path: &Path, target: Option<&str>) -> Result<Dataset, DataError> {
-    use parquet::file::reader::{FileReader, SerializedFileReader};
-    use parquet::record::Field;
-    let unreadable = |error: parquet::errors::ParquetError| {
-        DataError::Unreadable(format!("the Parquet file: {error}"))
-    };
-    let file = std::fs::File::open(path)?;
-    let reader = SerializedFileReader::new(file).map_err(unreadable)?;
-    let schema = reader.metadata().file_metadata().schema().clone();
-    let mut columns: Vec<Column> = schema
-        .get_fields()
-        .iter()
-        .map(|field| Column {
-            name: field.name().to_owned(),
-            ..Column::default()
-        })
-        .collect();
-    let target = target_index(&columns, target)?;
-    for (row, record) in reader.get_row_iter(None).map_err(unreadable)?.enumerate() {
-        let record = record.map_err(unreadable)?;
-        for (index, (name, field)) in record.get_column_iter().enumerate() {
-            let cell = match field {
-                Field::Bool(value) => u8::from(*value).to_string(),
-                Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => {
-                    return Err(DataError::NotSupported {
-                        what: format!("the nested Parquet column `{name}`"),
-                    });
-                }
-                Field::Str(text) => text.clone(),
-                Field::Null => String::new(),
-                Field::Float(value) => f64::from(*value).to_string(),
-                other => other.to_string(),
+        let part = Part::of_table(&entry.name).unwrap_or(Part::Train);
+        let mut seen: Option<Columns> = None;
+        each_row(archive, entry, format, &mut |line, names, cells| {
+            let columns = match &mut seen {
+                Some(columns) => columns,
+                none => none.insert(Columns::of(names, &cells, format, how)?),
             };
-            push(&mut columns[index], &cell, index == target, row + 1)?;
+            held += columns.take(&entry.name, line, cells, part, &mut parts, &mut skipped)?;
+            match held > most {
+                true => Err(DataError::TooLarge {
+                    name: entry.name.clone(),
+                    limit: most,
+                }),
+                false => Ok(()),
+            }
+        })?;
+        let Some(columns) = seen else {
+            return Err(DataError::Unreadable(format!(
+                "the table `{}` has no rows",
+                entry.name
+            )));
+        };
+        match &known {
+            Some(known) => known.check_same(&columns, &entry.name)?,
+            None => known = Some(columns),
         }
     }
-    finish(DatasetFormat::Parquet, columns, target)
+    let skipped = skipped.finish()?;
+    let columns = known.expect("there is a table");
+    let [train, validation, test] = parts;
+    let dataset = columns.dataset(archive, format, [train, validation, test], how)?;
+    Ok(Dataset { skipped, ..dataset })
 }
 
-fn target_index(columns: &[Column], target: Option<&str>) -> Result<usize, DataError> {
-    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    if columns.len() < 2 {
-        return Err(DataError::Unreadable(format!(
-            "the table has the columns {names:?}; it needs inputs and a target, with a header"
-        )));
-    }
-    match target {
-        None => Ok(columns.len() - 1),
-        Some(wanted) => names
-            .iter()
-            .position(|name| *name == wanted)
-            .ok_or_else(|| {
+impl Columns {
+    /// By the names, the first row, and what the request says.
+    fn of(
+        names: &[String],
+        first: &[Cell],
+        format: DatasetFormat,
+        how: &Reading,
+    ) -> Result<Self, DataError> {
+        let wrong = |detail: String| {
+            DataError::Unreadable(format!("the table has the columns {names:?}; {detail}"))
+        };
+        let place = |wanted: &str| names.iter().position(|name| name == wanted);
+        let named = |wanted: &str, what: &str| {
+            place(wanted).ok_or_else(|| {
                 DataError::Unreadable(format!(
-                    "there is no column `{wanted}` for the target; the columns are {names:?}"
+                    "there is no column `{wanted}` for the {what}; the columns are {names:?}"
                 ))
+            })
+        };
+        let target = how.target.map(|name| named(name, "target")).transpose()?;
+        let texts: Vec<usize> = match how.text {
+            Some(text) => {
+                let columns = text.split(',').map(|name| named(name.trim(), "text"));
+                columns.collect::<Result<_, _>>()?
+            }
+            None => {
+                let known = TEXTS.iter().find_map(|name| {
+                    place(name).filter(|&at| Some(at) != target && first[at].is_text())
+                });
+                known.into_iter().collect()
+            }
+        };
+        if texts.len() > 2 {
+            return Err(wrong(
+                "the query parameter `text` names one column, or two that belong together"
+                    .to_owned(),
+            ));
+        }
+        if let (Some(at), true) = (target, target.is_some_and(|at| texts.contains(&at))) {
+            return Err(wrong(format!(
+                "`{}` can't be both text and target",
+                names[at]
+            )));
+        }
+        let is_split = |at: &usize| match &first[*at] {
+            Cell::Text(word) => Part::of(word).is_some(),
+            Cell::Typed(Label::Text(word)) => Part::of(word).is_some(),
+            _ => false,
+        };
+        let split = place("split").filter(|at| Some(*at) != target && is_split(at));
+        let others: Vec<usize> = (0..names.len())
+            .filter(|at| !texts.contains(at) && Some(*at) != split && Some(*at) != target)
+            .collect();
+        let labelling = || {
+            LABELS
+                .iter()
+                .find_map(|name| place(name).filter(|at| others.contains(at)))
+        };
+        let target = match (target, texts.is_empty()) {
+            (Some(target), _) => Some(target),
+            (None, false) => {
+                let is_other =
+                    |at: &&usize| !NUMBERING.contains(&names[**at].to_lowercase().as_str());
+                let left: Vec<usize> = others.iter().filter(is_other).copied().collect();
+                match (labelling(), left.as_slice()) {
+                    (Some(target), _) | (None, &[target]) => Some(target),
+                    (None, []) => None,
+                    (None, _) => {
+                        return Err(wrong(
+                            "say with the query parameter `target` which of them labels the texts"
+                                .to_owned(),
+                        ));
+                    }
+                }
+            }
+            (None, true) if names.len() < 2 => {
+                return Err(wrong(
+                    "it needs inputs and a target, with a header".to_owned(),
+                ));
+            }
+            (None, true) => match format {
+                // The keys of an object have no order.
+                DatasetFormat::Jsonl => Some(labelling().ok_or_else(|| {
+                    wrong(
+                        "say with the query parameter `target` which of them is the label"
+                            .to_owned(),
+                    )
+                })?),
+                _ => others.last().copied(),
+            },
+        };
+        let is_input = |at: &usize| texts.is_empty() && Some(*at) != target;
+        let numbers: Vec<usize> = others.into_iter().filter(is_input).collect();
+        if texts.is_empty() && numbers.is_empty() {
+            return Err(wrong(
+                "it needs inputs and a target, with a header".to_owned(),
+            ));
+        }
+        Ok(Self {
+            names: names.to_vec(),
+            texts,
+            numbers,
+            target,
+            split,
+        })
+    }
+
+    fn named(&self, places: &[usize]) -> Vec<&str> {
+        places.iter().map(|&at| self.names[at].as_str()).collect()
+    }
+
+    /// The tables of a data set have the same columns, as far as they are used.
+    fn check_same(&self, other: &Self, name: &str) -> Result<(), DataError> {
+        let used = |columns: &Self| {
+            let of = |places: &[usize]| columns.named(places).join(", ");
+            let target: Vec<usize> = columns.target.into_iter().collect();
+            [of(&columns.texts), of(&columns.numbers), of(&target)]
+        };
+        match used(self) == used(other) {
+            true => Ok(()),
+            false => Err(DataError::Unreadable(format!(
+                "the table `{name}` has the columns {:?}, another one {:?}; the tables of a data set have the same",
+                other.names, self.names
+            ))),
+        }
+    }
+
+    /// Takes a row up; the bytes that it takes in memory.
+    fn take(
+        &self,
+        table: &str,
+        line: usize,
+        mut cells: Vec<Cell>,
+        part: Part,
+        parts: &mut [Rows; 3],
+        skipped: &mut Skipped,
+    ) -> Result<u64, DataError> {
+        let place = || format!("{table}:{line}");
+        let wrong = |detail: String| DataError::Unreadable(format!("line {line}{detail}"));
+        if cells.len() > self.names.len() && self.texts.is_empty() {
+            return Err(wrong(
+                " has a column that the lines before it lack".to_owned(),
+            ));
+        }
+        cells.resize(cells.len().max(self.names.len()), Cell::Missing);
+        let part = match self.split.map(|at| &cells[at]) {
+            None => part,
+            Some(cell) => {
+                let word = match cell {
+                    Cell::Text(word) => word,
+                    Cell::Typed(Label::Text(word)) => word.as_str(),
+                    _ => "",
+                };
+                Part::of(word).ok_or_else(|| {
+                    wrong(format!(
+                        " has the split `{word}`; it is `train`, `val` or `test`"
+                    ))
+                })?
+            }
+        };
+        let text = match self.text(&mut cells) {
+            Ok(text) => text,
+            Err(detail) => {
+                skipped.add(place(), detail);
+                return Ok(0);
+            }
+        };
+        let rows = &mut parts[part as usize];
+        for &at in &self.numbers {
+            let number = cells[at].number().map_err(|cell| {
+                wrong(format!(
+                    ", column `{}`: `{cell}` is no number; encode texts as numbers and fill in what is missing, or name \
+                     the column that holds texts with the query parameter `text`",
+                    self.names[at]
+                ))
+            })?;
+            rows.numbers.push(number as f32);
+        }
+        let mut bytes = 4 * self.numbers.len() as u64;
+        if let Some(at) = self.target {
+            let cell = std::mem::replace(&mut cells[at], Cell::Missing);
+            let label = self.label(cell, at).ok_or_else(|| {
+                wrong(format!(
+                    ", column `{}`: `` is no label; fill in what is missing",
+                    self.names[at]
+                ))
+            })?;
+            if let (Some(Text::Words(words)), Label::Many(labels)) = (&text, &label)
+                && words.len() != labels.len()
+            {
+                return Err(wrong(format!(
+                    " has {} words and {} labels for them",
+                    words.len(),
+                    labels.len()
+                )));
+            }
+            bytes += label.bytes() as u64;
+            rows.labels.push(label);
+        }
+        if let Some(text) = text {
+            bytes += text.len() as u64 + OVERHEAD;
+            rows.texts.push(text);
+        }
+        rows.count += 1;
+        Ok(bytes)
+    }
+
+    /// The text of a row, if its table holds texts; or why it can't be used.
+    fn text(&self, cells: &mut [Cell]) -> Result<Option<Text>, String> {
+        if self.texts.is_empty() {
+            return Ok(None);
+        }
+        let mut of = |at: usize| match std::mem::replace(&mut cells[at], Cell::Missing) {
+            Cell::Missing => Text::Plain(String::new()),
+            Cell::Text(text) => Text::Plain(text.to_owned()),
+            Cell::Number(number) => Text::Plain(number.to_string()),
+            Cell::Typed(Label::Many(words)) => {
+                Text::Words(words.iter().map(Label::as_text).collect())
+            }
+            Cell::Typed(label) => Text::Plain(label.as_text()),
+        };
+        let text = match self.texts[..] {
+            [first, second] => match (of(first), of(second)) {
+                (Text::Plain(first), Text::Plain(second)) => Text::Pair(first, second),
+                _ => return Err("it holds lists of words in a pair of texts".to_owned()),
+            },
+            _ => of(self.texts[0]),
+        };
+        match text.len() {
+            _ if text.is_empty() => Err("it has no text".to_owned()),
+            bytes if bytes > MOST_TEXT_BYTES => Err(format!(
+                "its text has {bytes} bytes; at most {MOST_TEXT_BYTES} are read"
+            )),
+            _ => Ok(Some(text)),
+        }
+    }
+
+    /// A column `labels` beside texts has several in a cell, between `;` or `|`.
+    fn label(&self, cell: Cell, at: usize) -> Option<Label> {
+        match cell {
+            Cell::Text(text) if !self.texts.is_empty() && self.names[at] == "labels" => {
+                Some(Label::several(text))
+            }
+            cell => cell.label(),
+        }
+    }
+
+    fn dataset(
+        self,
+        archive: &Archive,
+        format: DatasetFormat,
+        parts: [Rows; 3],
+        how: &Reading,
+    ) -> Result<Dataset, DataError> {
+        let counts = parts.each_ref().map(|rows| rows.count);
+        let trained = counts[0] + counts[1];
+        let all = Rows::joined(parts);
+        let is_words = matches!(all.texts.first(), Some(Text::Words(_)));
+        let target = match self.target {
+            None => None,
+            Some(at) => Some(match is_words {
+                true => word_labels(&self.names[at], &all.labels)?,
+                false => target(&self.names[at], &all.labels)?,
             }),
+        };
+        let input = match self.texts.is_empty() {
+            true => Array {
+                name: "x".to_owned(),
+                dtype: "float64".to_owned(),
+                shape: vec![self.numbers.len()],
+                elements: Elements::F32(all.numbers),
+            },
+            false => {
+                let name = self.named(&self.texts).join(",");
+                let known = how.known.and_then(|known| known.inputs.first());
+                let known = known.filter(|input| input.media == Some(Media::Text));
+                let (tokenizers, tokens) = read_by(archive, &all.texts, known)?;
+                Texts::new(all.texts, tokenizers, tokens).input(&name)
+            }
+        };
+        let split = |range: std::ops::Range<usize>| Split {
+            inputs: vec![input.part(range.clone())],
+            target: target.as_ref().map(|target| target.array.part(range)),
+        };
+        let test = (counts[2] > 0).then(|| split(trained..trained + counts[2]));
+        Ok(Dataset {
+            validation: counts[1],
+            classes: target.as_ref().and_then(|target| target.classes.clone()),
+            ..Dataset::new(format, split(0..trained), test)
+        })
     }
 }
 
-/// Whole numbers from 0 on; others, prices or temperatures, are values to regress on.
-fn could_be_label(number: f64) -> bool {
-    number.fract() == 0.0 && (0.0..super::arrays::MOST_CLASSES as f64).contains(&number)
-}
-
-/// Columns side by side become the input `x`; a target of texts becomes labels in their order.
-fn finish(
-    format: DatasetFormat,
-    mut columns: Vec<Column>,
-    target: usize,
-) -> Result<Dataset, DataError> {
-    let target = columns.remove(target);
-    let rows = target.numbers.len();
-    let mut x = Vec::with_capacity(rows * columns.len());
-    for row in 0..rows {
-        x.extend(columns.iter().map(|column| column.numbers[row] as f32));
+impl Rows {
+    /// The splits, one behind the other.
+    fn joined(parts: [Self; 3]) -> Self {
+        let mut all = Self::default();
+        for rows in parts {
+            all.count += rows.count;
+            all.numbers.extend(rows.numbers);
+            all.texts.extend(rows.texts);
+            all.labels.extend(rows.labels);
+        }
+        all
     }
-    let any_text = target
-        .numbers
-        .iter()
-        .zip(&target.texts)
-        .any(|(number, text)| number.is_nan() && !text.eq_ignore_ascii_case("nan"));
-    let mut classes = None;
-    let (dtype, elements) = if any_text {
-        let names: BTreeSet<&str> = target.texts.iter().map(String::as_str).collect();
-        let names: Vec<&str> = names.into_iter().collect();
-        let label = |text: &String| names.binary_search(&text.as_str()).unwrap_or(0) as i64;
-        let labels = target.texts.iter().map(label).collect();
-        let owned = names.iter().map(|&name| name.to_owned()).collect();
-        classes = Some(class_names(&target.name, owned)?);
-        ("int64", Elements::I64(labels))
-    } else if target.numbers.iter().all(|&number| could_be_label(number)) {
-        let values = target.numbers.iter().map(|&number| number as i64);
-        ("int64", Elements::I64(values.collect()))
-    } else {
-        let values = target.numbers.iter().map(|&number| number as f32);
-        ("float64", Elements::F32(values.collect()))
-    };
-    let train = Split {
-        inputs: vec![Array {
-            name: "x".to_owned(),
-            dtype: "float64".to_owned(),
-            shape: vec![columns.len()],
-            elements: Elements::F32(x),
-        }],
-        target: Some(Array {
-            name: target.name,
-            dtype: dtype.to_owned(),
-            shape: vec![],
-            elements,
-        }),
-    };
-    Ok(Dataset {
-        classes,
-        ..Dataset::new(format, train, None)
-    })
 }

@@ -187,7 +187,7 @@ impl Distillation<'_, '_> {
     fn rows(&self, value: Value, batch: &Batch, device: &Device) -> Value {
         let shape = dims(&value);
         let width = shape.last().copied().unwrap_or(1);
-        if shape.len() < 3 || !matches!(self.task, Task::Classification) {
+        if shape.len() < 3 || !self.task.has_labels() {
             let rows = shape[0];
             return reshape(value, &[rows, shape[1..].iter().product()]);
         }
@@ -228,6 +228,10 @@ impl Distillation<'_, '_> {
                 let target = self.loss.targets(seen.batch, width, device);
                 let margin = spec.margin.unwrap_or(0.0) as f32;
                 losses::bounded_regression(student, teacher, target, margin)
+            }
+            DistillLossName::CrossEntropy if seen.batch.tokens() > 1 => {
+                let own = seen.output.clone();
+                self.loss.of_output(own, seen.batch, device)
             }
             DistillLossName::CrossEntropy => {
                 let targets = self.loss.targets(seen.batch, width, device);

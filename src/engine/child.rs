@@ -89,11 +89,13 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
             files,
             format,
             target,
+            text,
             damaged,
         } => {
             let how = Reading {
                 format,
                 target: target.as_deref(),
+                text: text.as_deref(),
                 damaged,
                 known: None,
             };

@@ -1,13 +1,20 @@
 //! A job's data set, read and matched with its model.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::problem::no_data;
-use crate::data::{self, Prepared, Reading};
+use super::tokenizer;
+use crate::data::{self, Prepared, Reading, Tokenizer};
 use crate::distill::closing_operators;
 use crate::graph::{Graph, feeds_for_batch, infer};
+use crate::onnx::proto::ValueInfoProto;
 use crate::spec::Problem;
 use crate::spec::child::{DatasetInput, JobInputs};
+use crate::spec::dataset::Media;
 use crate::spec::fit::{InferredData, InferredInput, check_task, fit, fit_further};
 use crate::spec::job::{DataOptions, Params, Task};
+use crate::spec::model::ModelSummary;
 use crate::spec::problem::FieldError;
 
 /// Reads the data set and settles how it feeds the model; pins what the file leaves open.
@@ -18,7 +25,7 @@ pub(super) fn prepare(
     params: &Params,
 ) -> Result<Prepared, Problem> {
     let request = &inputs.request;
-    let summary = crate::graph::summarize(graph);
+    let (summary, tokenizer) = summarize(graph)?;
     let about = fit(
         &summary,
         &input.summary,
@@ -34,19 +41,59 @@ pub(super) fn prepare(
         .target
         .as_ref()
         .map(|target| target.name.as_str());
+    let texts = input
+        .summary
+        .inputs
+        .first()
+        .filter(|array| array.media == Some(Media::Text) && input.summary.format.is_table());
     let how = Reading {
         format: Some(input.summary.format),
         target: target_column,
+        text: texts.map(|array| array.name.as_str()),
         known: Some(&input.summary),
         ..Reading::default()
     };
     let dataset = data::read(&input.files, how)?;
-    let prepared = Prepared::new(dataset, about, &request.data);
+    let mut prepared = Prepared::new(dataset, about, &request.data);
+    read_texts(&mut prepared, tokenizer)?;
     if request.data.embed_preprocessing {
         // What can't be done is said before anything is trained.
         embed(&mut graph.clone(), &prepared)?;
     }
     Ok(prepared)
+}
+
+/// What a graph holds, with the tokenizer that it brings along.
+fn summarize(graph: &Graph) -> Result<(ModelSummary, Option<Arc<Tokenizer>>), Problem> {
+    let mut summary = crate::graph::summarize(graph);
+    let tokenizer = tokenizer::of_model(graph)?;
+    summary.tokenizer = tokenizer.as_ref().map(|tokenizer| tokenizer.info().clone());
+    Ok((summary, tokenizer))
+}
+
+/// Lets texts be read by the model's own tokenizer, and counts those that are cut.
+fn read_texts(data: &mut Prepared, tokenizer: Option<Arc<Tokenizer>>) -> Result<(), Problem> {
+    if let Some(tokenizer) = tokenizer {
+        data.read_by(tokenizer);
+    }
+    data.about.cut = data.count_cut();
+    let highest = data
+        .highest_token()
+        .filter(|_| data.about.task == Task::LanguageModeling);
+    if let (Some(highest), Some(outputs)) = (highest, data.about.outputs)
+        && highest >= outputs as i64
+    {
+        let detail = format!(
+            "tokens go up to {highest}, the model's output `{}` has {outputs} for the next one",
+            data.about.output
+        );
+        return Err(misfit("/dataset", detail));
+    }
+    Ok(())
+}
+
+fn misfit(pointer: &str, detail: String) -> Problem {
+    Problem::invalid(vec![FieldError::new(pointer, detail)]).with_code("data_misfit")
 }
 
 /// Tells a graph what the data says about the inputs that the file leaves open.
@@ -57,6 +104,9 @@ pub(super) fn pin(graph: &mut Graph, about: &InferredData) {
 }
 
 pub(super) fn pin_input(graph: &mut Graph, input: &InferredInput) {
+    if input.zeros {
+        return;
+    }
     let shape = input.shape.iter().map(|&size| size as usize).collect();
     graph.example_shapes.insert(input.input.clone(), shape);
 }
@@ -103,12 +153,57 @@ pub(super) fn prepare_further(
     let Some(input) = &inputs.dataset else {
         return Err(no_data("distillation"));
     };
-    let summary = crate::graph::summarize(graph);
+    let (summary, tokenizer) = summarize(graph)?;
     let dataset = &input.summary;
     let about = fit_further(&summary, dataset, options, &first.about, params, pointer)?;
     pin(graph, &about);
     check_classes(graph, input, about.task, pointer)?;
-    Ok(first.for_model(about, Vec::new()))
+    let mut prepared = first.for_model(about, Vec::new());
+    read_texts(&mut prepared, tokenizer)?;
+    Ok(prepared)
+}
+
+/// One row of the output for each token, as wide as the target needs.
+fn check_tokens(
+    first: &ValueInfoProto,
+    feeds: &HashMap<String, Vec<usize>>,
+    output: &str,
+    dims: &[usize],
+    input: &DatasetInput,
+    model: &str,
+) -> Result<(), Problem> {
+    let fed = feeds.get(first.label()).map_or(&[][..], Vec::as_slice);
+    let [_, tokens] = fed else {
+        return Err(misfit(
+            "/dataset",
+            format!(
+                "the model's input `{}` of shape {fed:?} takes no rows of tokens",
+                first.label()
+            ),
+        ));
+    };
+    let classes = match dims {
+        [_, rows, classes] if rows == tokens => *classes,
+        _ => {
+            return Err(misfit(
+                model,
+                format!(
+                    "the output `{output}` has shape {dims:?} for {tokens} tokens an example; it must be \
+                     [batch, tokens, classes]"
+                ),
+            ));
+        }
+    };
+    let target = input.summary.target.as_ref();
+    match target.and_then(|target| target.classes) {
+        Some(needed) if needed as usize > classes => Err(misfit(
+            "/dataset",
+            format!(
+                "the target needs {needed} outputs for a token, the model's `{output}` has {classes}"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The form of the output is known for certain only now, when the shapes can be inferred: one row
@@ -122,9 +217,7 @@ fn check_classes(
     let Some(output) = graph.output_before(closing_operators(task)) else {
         return Ok(());
     };
-    let misfit = |pointer: &str, detail: String| {
-        Err(Problem::invalid(vec![FieldError::new(pointer, detail)]).with_code("data_misfit"))
-    };
+    let misfit = |pointer: &str, detail: String| Err(misfit(pointer, detail));
     let feeds = feeds_for_batch(graph, 2)?;
     let fed = graph
         .inputs
@@ -144,6 +237,9 @@ fn check_classes(
                 fed.unwrap_or(0)
             ),
         );
+    }
+    if task.is_of_tokens() {
+        return check_tokens(&graph.inputs[0], &feeds, output, &dims, input, model);
     }
     let width: usize = dims[1..].iter().product();
     let target = input.summary.target.as_ref();

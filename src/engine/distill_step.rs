@@ -9,7 +9,7 @@ use super::journal::load_graph;
 use super::problem;
 use super::train_step::Purpose;
 use crate::data::{Prepared, Role};
-use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators};
+use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators, neighbours};
 use crate::exec::value::{dims, to_host};
 use crate::graph::Graph;
 use crate::spec::Problem;
@@ -26,10 +26,10 @@ use crate::spec::result::{
     DistillControl, DistillOutcome, DistillPair, DistillTerm, TeacherSource,
 };
 use crate::spec::train::{StartWeights, TrainParams};
-use crate::train::{Evaluator, Loss, Measured};
+use crate::train::{Evaluator, Loss, Measured, evaluation_batch};
 
-/// Examples that are compared at once.
-const BATCH: usize = 256;
+/// Most bytes of answers of teachers that are kept; more of them are asked for again each time.
+const MOST_KEPT_BYTES: usize = 16 << 30;
 
 /// Metrics by name.
 type Metrics = BTreeMap<String, f64>;
@@ -303,7 +303,8 @@ impl Job<'_> {
             lesson.average,
             lesson.class_map,
         );
-        if lesson.finetune.augment.is_some() || !tensors.is_empty() {
+        let bytes = (data.outputs() * 4).saturating_mul(data.examples());
+        if lesson.finetune.augment.is_some() || !tensors.is_empty() || bytes > MOST_KEPT_BYTES {
             let graph = self.teach(lesson, student, &live)?;
             let found = then(self, &graph, &live)?;
             return Ok((graph, TeacherSource::Live, found));
@@ -331,7 +332,7 @@ impl Job<'_> {
             loss: Loss::of_training(finetune, task, finetune.label_smoothing),
             examples: data.count(Role::Train),
             seed: self.seed,
-            mask: mask(&data),
+            mask: data.mask_place(),
         };
         let purpose = Purpose {
             objective: Some(&objective),
@@ -369,7 +370,9 @@ impl Job<'_> {
         let mut measured = Measured::default();
         let (mut rows, mut same, mut cosine) = (0usize, 0usize, 0.0);
         let (mut squares, mut elements) = (0.0, 0usize);
-        for batch in data.batches(Role::Test, BATCH) {
+        let (mut theirs_embedded, mut own_embedded) = (Vec::new(), Vec::new());
+        let mask = data.mask_place();
+        for batch in data.batches(Role::Test, evaluation_batch(graph, &data)) {
             let (theirs, own) = (
                 teachers.answer(&batch)?.output,
                 student.answer(&batch)?.output,
@@ -378,19 +381,32 @@ impl Job<'_> {
             let comparable = dims(&theirs) == shape;
             // Each token of a sequence has a distribution of its own.
             let width: usize = match (task, shape.len()) {
-                (Task::Classification, 3..) => shape[shape.len() - 1],
+                (task, 3..) if task.has_labels() => shape[shape.len() - 1],
                 _ => shape[1..].iter().product(),
             };
             let width = width.max(1);
             let (theirs, own) = (to_host(theirs), to_host(own));
+            if task == Task::Embedding && own_embedded.len() < neighbours::MOST {
+                let rows = |all: &[f32]| -> Vec<Vec<f32>> {
+                    let width = (all.len() / batch.count.max(1)).max(1);
+                    all.chunks(width).map(<[f32]>::to_vec).collect()
+                };
+                theirs_embedded.extend(rows(&theirs));
+                own_embedded.extend(rows(&own));
+            }
             if data.has_targets() && comparable {
                 measured.add(task, Loss::of_task(task).name, &theirs, &batch);
             }
             if !comparable {
                 continue;
             }
-            rows += own.len() / width;
-            for (theirs, own) in theirs.chunks(width).zip(own.chunks(width)) {
+            let mask = mask.map(|place| &batch.inputs[place]);
+            let mask = mask.filter(|mask| mask.len() == own.len() / width);
+            let is_meant = |row: &usize| mask.is_none_or(|mask| mask[*row] != 0.0);
+            for row in (0..own.len() / width).filter(is_meant) {
+                let range = row * width..(row + 1) * width;
+                let (theirs, own) = (&theirs[range.clone()], &own[range]);
+                rows += 1;
                 same += usize::from(highest(theirs) == highest(own));
                 let of = |a: &[f32], b: &[f32]| -> f64 {
                     a.iter()
@@ -409,9 +425,15 @@ impl Job<'_> {
         if elements > 0 {
             agreement.insert("mean_squared_error".to_owned(), squares / elements as f64);
             agreement.insert("cosine".to_owned(), cosine / rows as f64);
-            if task == Task::Classification {
+            if task.has_labels() {
                 agreement.insert("top_1".to_owned(), same as f64 / rows as f64);
             }
+        }
+        own_embedded.truncate(neighbours::MOST);
+        if let Some(found) = neighbours::likeness(&theirs_embedded, &own_embedded) {
+            agreement.insert("spearman".to_owned(), found.spearman);
+            agreement.insert("recall_at_1".to_owned(), found.recall_at_1);
+            agreement.insert("recall_at_10".to_owned(), found.recall_at_10);
         }
         agreement.retain(|_, value| value.is_finite());
         let metrics = match data.has_targets() && elements > 0 {
@@ -476,14 +498,6 @@ fn highest(row: &[f32]) -> usize {
     places
         .reduce(|best, next| if row[next] > row[best] { next } else { best })
         .unwrap_or(0)
-}
-
-/// Among the model's inputs, the one that says which tokens are no padding.
-fn mask(data: &Prepared) -> Option<usize> {
-    let inputs = &data.about.inputs;
-    inputs
-        .iter()
-        .position(|input| input.input.to_lowercase().contains("mask"))
 }
 
 fn settled(tuition: &Tuition) -> Vec<DistillTerm> {

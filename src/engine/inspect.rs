@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::child::Ended;
+use super::tokenizer;
 use crate::data::{self, Reading};
 use crate::exec::{ExecError, Program, Reach};
 use crate::graph::{self, Graph, InferError, feeds_for_batch};
@@ -15,8 +16,10 @@ use crate::spec::model::{ModelFormat, ModelSummary};
 
 /// Parses and checks an uploaded model.
 pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ended> {
-    let main = main_file(files)?;
-    if is_safetensors(&main.path)? {
+    let (tokenizers, files): (Vec<&InputFile>, Vec<&InputFile>) =
+        files.iter().partition(|file| tokenizer::is_tokenizer(file));
+    let main = main_file(&files)?;
+    if is_safetensors(&main.path)? && tokenizers.is_empty() {
         return Ok(Message::Model {
             format: ModelFormat::Safetensors,
             summary: safetensors_summary(&main.path)?,
@@ -29,7 +32,7 @@ pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ende
         .map(|file| (file.name.clone(), file.path.clone()))
         .collect();
     let used = onnx::embed_external_data(&mut model, &beside)?;
-    let unused = |file: &&InputFile| file.name != main.name && !used.contains(&file.name);
+    let unused = |file: &&&InputFile| file.name != main.name && !used.contains(&file.name);
     if let Some(file) = files.iter().find(unused) {
         return Err(Ended::Failed(Problem::new(
             422,
@@ -40,8 +43,11 @@ pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ende
             ),
         )));
     }
+    for tokenizer in &tokenizers {
+        tokenizer::put_in(&mut model, tokenizer)?;
+    }
     let mut file = None;
-    if !used.is_empty() {
+    if !used.is_empty() || !tokenizers.is_empty() {
         let path = staging.join("model.onnx");
         std::fs::write(&path, prost::Message::encode_to_vec(&model))?;
         file = Some(path);
@@ -49,18 +55,20 @@ pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ende
     let graph = Graph::load(model)?;
     Ok(Message::Model {
         format: ModelFormat::Onnx,
-        summary: summarize(&graph),
+        summary: summarize(&graph)?,
         file,
     })
 }
 
 /// The summary, with what only compiling tells.
-pub(super) fn summarize(graph: &Graph) -> ModelSummary {
+pub(super) fn summarize(graph: &Graph) -> Result<ModelSummary, Problem> {
     let mut summary = graph::summarize(graph);
+    let tokenizer = tokenizer::of_model(graph)?;
+    summary.tokenizer = tokenizer.map(|tokenizer| tokenizer.info().clone());
     let because = not_trainable(graph, &mut summary.unsupported_operators);
     summary.trainable = because.is_none();
     summary.not_trainable_because = because;
-    summary
+    Ok(summary)
 }
 
 /// Why the graph can't be trained; what can't even run is added to `unsupported`.
@@ -124,14 +132,14 @@ fn not_trainable(graph: &Graph, unsupported: &mut Vec<String>) -> Option<String>
 }
 
 /// The model among the files: the only one, or the only one that ends in `.onnx`.
-fn main_file(files: &[InputFile]) -> Result<&InputFile, Ended> {
+fn main_file<'a>(files: &[&'a InputFile]) -> Result<&'a InputFile, Ended> {
     let refuse = |text: &str| Ended::Failed(Problem::new(422, "invalid_model", text));
     if let [only] = files {
         return Ok(only);
     }
     let mut named = files.iter().filter(|file| file.name.ends_with(".onnx"));
     match (named.next(), named.next()) {
-        (Some(main), None) => Ok(main),
+        (Some(main), None) => Ok(*main),
         (None, _) => Err(refuse("none of the files ends in .onnx")),
         _ => Err(refuse(
             "more than one of the files ends in .onnx; upload one model at a time",
@@ -184,6 +192,7 @@ fn safetensors_summary(path: &Path) -> Result<ModelSummary, Ended> {
         trainable: false,
         not_trainable_because: Some("the file holds weights without a graph".to_owned()),
         unsupported_operators: Vec::new(),
+        tokenizer: None,
     })
 }
 

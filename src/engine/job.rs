@@ -349,17 +349,19 @@ pub(super) fn run(
         models.push(StagedModel {
             id: Uuid::now_v7(),
             artifact: MODEL_ARTIFACT.to_owned(),
-            summary: summarize(&graph),
+            summary: summarize(&graph)?,
         });
     }
     if let (Some(outcome), Some(trials)) = (&result.search, trials) {
         artifacts.extend(write_search(outcome, trials, &front, staging)?);
     }
-    models.extend(front.into_iter().map(|(id, artifact, graph)| StagedModel {
-        id,
-        artifact,
-        summary: summarize(&graph),
-    }));
+    for (id, artifact, graph) in front {
+        models.push(StagedModel {
+            id,
+            artifact,
+            summary: summarize(&graph)?,
+        });
+    }
     Ok(Message::Done {
         result: Box::new(result),
         artifacts,

@@ -1,13 +1,15 @@
 //! A model's answer to a few examples that somebody sends along.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::child::Ended;
 use super::data_fit::pin_input;
-use crate::data::{Array, Elements, as_batch};
+use super::tokenizer;
+use crate::data::{self, Array, Elements, Text, Texts, Tokenizer, as_batch};
 use crate::exec::{Device, Mode, Program, upload};
 use crate::graph::{Graph, feeds_for_batch, summarize};
 use crate::onnx;
@@ -28,11 +30,17 @@ const TOP: usize = 5;
 /// Runs the model on what the order's file holds.
 pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
     let mut graph = Graph::load(onnx::read_model(&order.model)?)?;
-    let summary = summarize(&graph);
-    let arrays = examples(&order.body)?;
+    let mut summary = summarize(&graph);
+    let tokenizer = || match tokenizer::of_model(&graph)? {
+        Some(own) => Ok(Some(own)),
+        None => data::tokenizer_of(&order.dataset).map_err(Problem::from),
+    };
+    let arrays = examples(&order.body, tokenizer)?;
     let about: Vec<ArrayInfo> = arrays.iter().map(Array::info).collect();
-    let is_image = about.iter().any(|array| array.media.is_some());
-    let known = is_image.then_some(order.image_preprocess);
+    let tokens = about.iter().find_map(|array| array.tokens.as_ref());
+    summary.tokenizer = tokens.map(|tokens| tokens.tokenizer.clone());
+    let is_media = about.iter().any(|array| array.media.is_some());
+    let known = is_media.then_some(order.media_preprocess);
     let options = DataOptions {
         preprocess: order.preprocess.or(known).unwrap_or_default(),
         ..DataOptions::default()
@@ -160,36 +168,79 @@ fn nested(dims: &[usize], values: &mut impl Iterator<Item = f64>, is_float: bool
     }
 }
 
-/// An image file, or JSON.
-fn examples(body: &InputFile) -> Result<Vec<Array>, Problem> {
-    let json = json_examples(body)?;
-    if let Some(arrays) = json {
-        return Ok(arrays);
+/// JSON, an image file, or a text, which the tokenizer makes tokens.
+fn examples(
+    body: &InputFile,
+    tokenizer: impl FnOnce() -> Result<Option<Arc<Tokenizer>>, Problem>,
+) -> Result<Vec<Array>, Problem> {
+    let unreadable = |error: std::io::Error| Problem::new(500, "storage_failed", error.to_string());
+    let bytes = std::fs::read(&body.path).map_err(unreadable)?;
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        let body: Body =
+            serde_json::from_slice(&bytes).map_err(|error| refused("", error.to_string()))?;
+        return match (body.inputs, body.texts) {
+            (Some(inputs), None) => arrays(inputs),
+            (None, Some(texts)) => {
+                let texts = texts.into_iter().map(SentText::text);
+                Ok(vec![read(texts.collect(), tokenizer()?)?])
+            }
+            _ => Err(refused("", "must have either `inputs` or `texts`")),
+        };
     }
-    let image = crate::data::image_of(body).map_err(|detail| {
+    if let Ok(text) = std::str::from_utf8(&bytes) {
+        let text = Text::Plain(text.trim_start_matches('\u{feff}').to_owned());
+        return Ok(vec![read(vec![text], tokenizer()?)?]);
+    }
+    let image = data::media_of(body).map_err(|detail| {
         let detail = format!(
-            "the body is no JSON object, and no image that can be read: {detail}; send {{\"inputs\": {{\"NAME\": [[…], …]}}}} or \
-             a png, jpg, webp or bmp file"
+            "the body is no JSON object, no text, and no image or audio that can be read: {detail}; send \
+             {{\"inputs\": {{\"NAME\": [[…], …]}}}}, {{\"texts\": [\"…\", …]}}, a text in UTF-8, or a png, jpg, webp, bmp, wav, flac, ogg or mp3 file"
         );
         Problem::new(422, "invalid_request", detail)
     })?;
     Ok(vec![image])
 }
 
-/// `{"inputs": {"name": [[…], …], …}}`; `None` for a file that is no JSON object.
-fn json_examples(body: &InputFile) -> Result<Option<Vec<Array>>, Problem> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Body {
-        inputs: BTreeMap<String, Value>,
+/// `{"inputs": {"name": [[…], …], …}}` or `{"texts": ["…", …]}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    inputs: Option<BTreeMap<String, Value>>,
+    texts: Option<Vec<SentText>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "must be a text, or a list of two")]
+enum SentText {
+    Plain(String),
+    Pair([String; 2]),
+}
+
+impl SentText {
+    fn text(self) -> Text {
+        match self {
+            Self::Plain(text) => Text::Plain(text),
+            Self::Pair([first, second]) => Text::Pair(first, second),
+        }
     }
-    let unreadable = |error: std::io::Error| Problem::new(500, "storage_failed", error.to_string());
-    let bytes = std::fs::read(&body.path).map_err(unreadable)?;
-    if !bytes.trim_ascii_start().starts_with(b"{") {
-        return Ok(None);
+}
+
+/// Texts as an input.
+fn read(texts: Vec<Text>, tokenizer: Option<Arc<Tokenizer>>) -> Result<Array, Problem> {
+    let tokenizer = tokenizer.ok_or_else(|| {
+        refused(
+            "/texts",
+            "neither the model nor the data set of the job that made it has a tokenizer; upload the model together with \
+             its tokenizer.json, or name a data set that has one with `dataset`",
+        )
+    })?;
+    if let Some(place) = texts.iter().position(Text::is_empty) {
+        return Err(refused(&format!("/texts/{place}"), "has no text"));
     }
-    let body: Body =
-        serde_json::from_slice(&bytes).map_err(|error| refused("", error.to_string()))?;
+    Ok(Texts::of(texts, tokenizer)?.input("text"))
+}
+
+fn arrays(inputs: BTreeMap<String, Value>) -> Result<Vec<Array>, Problem> {
     let array = |(name, value): (String, Value)| {
         let (mut dims, mut numbers) = (Vec::new(), Vec::new());
         flatten(&value, 0, &mut dims, &mut numbers)
@@ -207,11 +258,7 @@ fn json_examples(body: &InputFile) -> Result<Option<Vec<Array>>, Problem> {
             elements: Elements::F32(numbers),
         })
     };
-    body.inputs
-        .into_iter()
-        .map(array)
-        .collect::<Result<_, _>>()
-        .map(Some)
+    inputs.into_iter().map(array).collect()
 }
 
 /// The numbers of nested lists, which must all have the same length at the same depth.

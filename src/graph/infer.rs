@@ -36,12 +36,18 @@ pub enum InferError {
 }
 
 /// Input shapes for a batch of `batch`: the first axis is the batch where the file leaves it
-/// open, a size that the file fixes stays, and other open sizes are those of the data's examples.
+/// open, and so is any that has the same name (a recurrent state may be `[layers, batch, units]`); a size that the file
+/// fixes stays, and other open sizes are those of the data's examples.
 pub fn feeds_for_batch(
     graph: &Graph,
     batch: usize,
 ) -> Result<HashMap<String, Vec<usize>>, InferError> {
     let mut feeds = HashMap::new();
+    let first = graph
+        .inputs
+        .first()
+        .and_then(|input| input.tensor()?.1?.first());
+    let named = first.and_then(|dim| dim.dim_param.as_deref().filter(|name| !name.is_empty()));
     for input in &graph.inputs {
         let name = input.label().to_owned();
         let Some((_, Some(dims))) = input.tensor() else {
@@ -52,7 +58,11 @@ pub fn feeds_for_batch(
         for (axis, dim) in dims.iter().enumerate() {
             shape.push(match dim.dim_value.and_then(|v| usize::try_from(v).ok()) {
                 Some(size) if size > 0 => size,
-                _ if axis == 0 => batch,
+                _ if axis == 0
+                    || named.is_some_and(|name| dim.dim_param.as_deref() == Some(name)) =>
+                {
+                    batch
+                }
                 _ => match example.and_then(|example| example.get(axis - 1)) {
                     Some(&size) => size,
                     None => return Err(InferError::OpenAxis { input: name, axis }),

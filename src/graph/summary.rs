@@ -52,6 +52,7 @@ pub fn summarize(graph: &Graph) -> ModelSummary {
         trainable: graph.unsupported.is_empty() && !graph.trainable().is_empty(),
         not_trainable_because: None,
         unsupported_operators: graph.unsupported.iter().cloned().collect(),
+        tokenizer: None,
     }
 }
 

@@ -69,7 +69,7 @@ fn one() -> u32 {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenDropout {
-    /// Of each token, above 0 to below 1. Tokens 0, which are padding, stay.
+    /// Of each token, above 0 to below 1. Padding stays: the tokenizer's, or tokens 0 of arrays.
     pub probability: f64,
     /// What a dropped token becomes: the vocabulary's mask or unknown.
     pub token: u32,

@@ -44,6 +44,9 @@ pub enum Order {
         format: Option<DatasetFormat>,
         /// Name of the target column of a table, the last one when `None`; or of a manifest.
         target: Option<String>,
+        /// Name of a table's column of texts, or two with a comma between; by their usual names when `None`.
+        #[serde(default)]
+        text: Option<String>,
         #[serde(default)]
         damaged: Damaged,
     },
@@ -70,12 +73,14 @@ pub enum Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PredictOrder {
     pub model: PathBuf,
-    /// JSON or an image.
+    /// JSON, an image, audio or a text.
     pub body: InputFile,
     /// As the request says.
     pub preprocess: Option<Preprocess>,
-    /// Of images where the request does not say it.
-    pub image_preprocess: Preprocess,
+    /// Of images, audio and texts where the request does not say it.
+    pub media_preprocess: Preprocess,
+    /// A data set that may have a tokenizer, where the model brings none along.
+    pub dataset: Vec<InputFile>,
     /// By label.
     pub class_names: Option<Vec<String>>,
 }

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::audio::AudioInfo;
+use super::tokens::TokensInfo;
+
 /// The file format of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -11,10 +14,16 @@ pub enum DatasetFormat {
     /// MNIST's own files, each plain or gzipped: in a zip, in a tar, or uploaded side by side.
     Idx,
     Csv,
+    /// A JSON object a line.
+    Jsonl,
     Parquet,
     Safetensors,
     /// PNG, JPEG, WebP or BMP files in a zip, in a tar, or uploaded side by side.
     Images,
+    /// Text files, likewise.
+    Texts,
+    /// WAV, FLAC, Ogg Vorbis or MP3 files, likewise.
+    Audio,
 }
 
 impl DatasetFormat {
@@ -24,10 +33,23 @@ impl DatasetFormat {
             Self::Npz => "npz",
             Self::Idx => "idx",
             Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
             Self::Parquet => "parquet",
             Self::Safetensors => "safetensors",
             Self::Images => "images",
+            Self::Texts => "texts",
+            Self::Audio => "audio",
         }
+    }
+
+    /// Whether the examples are rows of a table.
+    pub fn is_table(self) -> bool {
+        matches!(self, Self::Csv | Self::Jsonl | Self::Parquet)
+    }
+
+    /// Whether several files side by side, or those of an archive, can be one data set.
+    pub fn takes_several(self) -> bool {
+        self.is_table() || matches!(self, Self::Idx | Self::Images | Self::Texts | Self::Audio)
     }
 }
 
@@ -50,23 +72,32 @@ pub(super) fn is_zero(count: &u64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ArrayInfo {
     pub name: String,
-    /// `uint8`, `float32`, …, as NumPy names them.
+    /// `uint8`, `float32`, …, as NumPy names them; `string` for texts.
     pub dtype: String,
-    /// Of images in files height, width and channels, 0 where they differ.
+    /// Of images in files height, width and channels, 0 where they differ; of audio files `[0]`.
     pub shape: Vec<u64>,
-    /// What the examples are where each is a file; left out for numbers.
+    /// What the examples are; left out for numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
+    /// What texts are in the tokens of the tokenizer that came with them; left out where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokensInfo>,
+    /// What audio files are like; left out for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio: Option<AudioInfo>,
 }
 
-/// What a file is an example of.
+/// What examples are that are no numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Media {
     Image,
+    Text,
+    Audio,
 }
 
-/// What happens to an upload with files that can't be decoded.
+/// What happens to an upload with examples that can't be used: files that can't be decoded, texts that are empty or too
+/// long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Damaged {
@@ -77,9 +108,10 @@ pub enum Damaged {
     Skip,
 }
 
-/// A file that is no part of the data set.
+/// A file, or a row of one, that is no part of the data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SkippedFile {
+    /// Of a row the file's name, a colon and the line, or the number of the row.
     pub name: String,
     /// Why.
     pub detail: String,
@@ -90,8 +122,9 @@ pub struct SkippedFile {
 pub struct TargetInfo {
     pub name: String,
     pub dtype: String,
+    /// `[0]` for labels of the words of texts.
     pub shape: Vec<u64>,
-    /// Largest label plus one, for integer labels without a shape.
+    /// Largest label plus one, for integer labels without a shape, and for those of words.
     pub classes: Option<u64>,
     /// Names of the classes, in the order of the labels, where the files have words for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +141,7 @@ pub struct DatasetSummary {
     pub splits: Splits,
     pub inputs: Vec<ArrayInfo>,
     pub target: Option<TargetInfo>,
-    /// Files of the upload that can't be decoded, left out as was asked for.
+    /// Examples of the upload that can't be used, left out as was asked for.
     #[serde(default)]
     pub skipped: Vec<SkippedFile>,
 }

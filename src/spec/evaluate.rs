@@ -14,7 +14,7 @@ use super::problem::Faults;
 pub enum MetricName {
     /// Mean loss of the task.
     Loss,
-    /// Share of examples whose largest output is the label's; for multilabel, share of labels
+    /// Share of examples, or of tokens, whose largest output is the label's; for multilabel, share of labels
     /// on the right side of 0.5.
     Accuracy,
     #[serde(rename = "top_5_accuracy")]
@@ -107,14 +107,21 @@ impl MetricName {
             | Self::Precision
             | Self::Recall
             | Self::RocAuc
-            | Self::AveragePrecision => matches!(task, Task::Classification | Task::Multilabel),
+            | Self::AveragePrecision => {
+                matches!(
+                    task,
+                    Task::Classification | Task::TokenClassification | Task::Multilabel
+                ) || (self == Self::Accuracy && task == Task::LanguageModeling)
+            }
             Self::Top2Accuracy
             | Self::Top3Accuracy
             | Self::Top5Accuracy
             | Self::Top10Accuracy
-            | Self::BalancedAccuracy
             | Self::ExpectedCalibrationError
-            | Self::Perplexity => task == Task::Classification,
+            | Self::Perplexity => task.has_labels(),
+            Self::BalancedAccuracy => {
+                matches!(task, Task::Classification | Task::TokenClassification)
+            }
             Self::MeanSquaredError
             | Self::RootMeanSquaredError
             | Self::MeanAbsoluteError
@@ -127,6 +134,7 @@ impl MetricName {
     pub fn defaults(task: Task) -> Vec<Self> {
         match task {
             Task::Regression => vec![Self::Loss, Self::MeanAbsoluteError],
+            Task::LanguageModeling => vec![Self::Loss, Self::Perplexity, Self::Accuracy],
             _ => vec![Self::Loss, Self::Accuracy],
         }
     }

@@ -6,83 +6,17 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod inputs;
+
+pub use inputs::{InferredInput, fit_inputs};
+
 use super::augment::Geometry;
-use super::dataset::{ArrayInfo, DatasetSummary, Media, Splits, TargetInfo};
+use super::dataset::{DatasetSummary, Media, Splits, TargetInfo};
 use super::distill::{DistillLossName, DistillParams, LossTerm};
-use super::job::{DataOptions, Layout, Params, Preprocess, Task};
+use super::job::{DataOptions, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
-use super::picture::{Extent, ImagePreparation, MOST_PIXELS};
 use super::problem::{FieldError, Problem};
 use super::train::{ClassWeights, TrainParams};
-
-/// How one stored array becomes one input of the model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct InferredInput {
-    /// Name of the model's input.
-    pub input: String,
-    /// Name of the data set's array.
-    pub array: String,
-    /// Whether channels-last examples are turned to channels-first.
-    pub transposed: bool,
-    /// Shape of one example as the model gets it.
-    pub shape: Vec<u64>,
-    pub scale: f64,
-    pub mean: Vec<f64>,
-    pub std: Vec<f64>,
-    /// How image files are decoded before that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<ImagePreparation>,
-}
-
-impl InferredInput {
-    /// What each channel, or all, is multiplied by, and what is added then.
-    pub fn affine(&self) -> Vec<(f64, f64)> {
-        let of = |values: &[f64], channel: usize| values[channel.min(values.len() - 1)];
-        let line = |channel: usize| {
-            let (mean, std) = (of(&self.mean, channel), of(&self.std, channel));
-            (self.scale / std, -mean / std)
-        };
-        (0..self.mean.len().max(self.std.len())).map(line).collect()
-    }
-
-    /// Whether a model takes images from files with their channels last.
-    pub fn keeps_channels_last(&self) -> bool {
-        self.image.is_some() && self.shape.len() == 3 && !self.transposed
-    }
-
-    /// How many means and deviations an example can have.
-    pub fn channels(&self) -> usize {
-        match self.shape.as_slice() {
-            [.., channels] if self.keeps_channels_last() => *channels as usize,
-            [channels, _, ..] => *channels as usize,
-            _ => 1,
-        }
-    }
-
-    /// Shape of one example as it is stored, or decoded from a file, given that of the array.
-    pub fn stored_shape(&self, array: &[usize]) -> Vec<usize> {
-        match &self.image {
-            Some(image) => image.shape().to_vec(),
-            None => array.to_vec(),
-        }
-    }
-
-    /// Whether another model's input, whatever its name, gets the same values.
-    pub fn is_made_like(&self, other: &Self) -> bool {
-        let Self {
-            input: _,
-            array,
-            transposed,
-            shape,
-            scale,
-            mean,
-            std,
-            image,
-        } = other;
-        (&self.array, &self.transposed, &self.shape) == (array, transposed, shape)
-            && (&self.scale, &self.mean, &self.std, &self.image) == (scale, mean, std, image)
-    }
-}
 
 /// How many examples each split of a job has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -99,12 +33,15 @@ pub struct InferredData {
     pub inputs: Vec<InferredInput>,
     /// Name of the model's output that is compared with the target.
     pub output: String,
-    /// Number of values of that output for one example.
+    /// Number of values of that output for one example, or for one of its tokens.
     pub outputs: Option<u64>,
     pub splits: SplitSizes,
-    /// Files of the upload that are not among them, since they can't be decoded.
+    /// Examples of the upload that are not among them, since they can't be used.
     #[serde(default, skip_serializing_if = "super::dataset::is_zero")]
     pub skipped: u64,
+    /// Texts that have more tokens than the model gets.
+    #[serde(default, skip_serializing_if = "super::dataset::is_zero")]
+    pub cut: u64,
     /// What the labels are called, where the data set has words for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
@@ -163,8 +100,13 @@ pub fn fit(
         .ok_or_else(|| misfit("/model", "the model has no outputs".to_owned()))?;
     let outputs = count_outputs(output);
     let trains = params.trains();
+    let has_texts = (dataset.inputs.iter()).any(|array| array.media == Some(Media::Text));
+    // Texts without labels are what a language model says.
+    let says_texts = dataset.target.is_none() && has_texts && params.needs_labels();
+    let task = task.or(says_texts.then_some(Task::LanguageModeling));
+    let without_target = matches!(task, Some(Task::Embedding | Task::LanguageModeling));
     let target = match (&dataset.target, params.needs_labels()) {
-        (None, true) => {
+        (None, true) if task != Some(Task::LanguageModeling) => {
             return Err(misfit(
                 "/dataset",
                 "the data set has no target (labels), which training and metrics need; only a \
@@ -172,7 +114,7 @@ pub fn fit(
                     .to_owned(),
             ));
         }
-        (target, _) => target.as_ref().filter(|_| task != Some(Task::Embedding)),
+        (target, _) => target.as_ref().filter(|_| !without_target),
     };
     let task = task.unwrap_or(match target {
         None => params.presumed_task(),
@@ -180,13 +122,22 @@ pub fn fit(
             let integer = !target.dtype.starts_with("float");
             match (target.shape.as_slice(), integer) {
                 ([], true) if outputs != Some(1) => Task::Classification,
+                ([0], true) => Task::TokenClassification,
                 ([_], true) => Task::Multilabel,
                 _ => Task::Regression,
             }
         }
     });
+    let outputs = match task.is_of_tokens() {
+        true => output.shape.last().and_then(Dimension::fixed),
+        false => outputs.map(|outputs| outputs as i64),
+    };
+    let outputs = outputs.and_then(|outputs| u64::try_from(outputs).ok());
     if let Some(target) = target {
         fit_target(target, task, outputs, &output.name)?;
+    }
+    if task.is_of_tokens() {
+        fit_tokens(model, dataset, task, output, outputs)?;
     }
     let splits = split_sizes(dataset.splits, options);
     if splits.test == 0 {
@@ -248,29 +199,11 @@ pub fn fit(
         outputs,
         splits,
         skipped: dataset.skipped.len() as u64,
+        cut: 0,
         class_names: target.and_then(|target| target.class_names.clone()),
         embedded: options.embed_preprocessing,
         batch_size,
     })
-}
-
-/// How arrays feed each of a model's inputs, or why they don't.
-pub fn fit_inputs(
-    model: &ModelSummary,
-    arrays: &[ArrayInfo],
-    options: &DataOptions,
-) -> Result<Vec<InferredInput>, String> {
-    let fit = |input: &TensorInfo| {
-        let array = match_array(input, model, arrays).ok_or_else(|| {
-            format!(
-                "the model's input `{}` has no array of that name; the data set has {}",
-                input.name,
-                names(arrays)
-            )
-        })?;
-        fit_input(input, array, options)
-    };
-    model.inputs.iter().map(fit).collect()
 }
 
 fn misfit(pointer: &str, detail: String) -> Problem {
@@ -324,6 +257,31 @@ fn fit_target(
                 ));
             }
         }
+        Task::TokenClassification => {
+            let is_whole = !target.dtype.starts_with("float") && target.shape.len() == 1;
+            let highest = target.range.map(|[_, highest]| highest as u64 + 1);
+            let Some(classes) = target.classes.or(highest).filter(|_| is_whole) else {
+                return Err(misfit(
+                    "/task",
+                    format!(
+                        "token_classification needs a list of labels for each example, one for each word or token; `{}` \
+                         is {} of shape {:?}",
+                        target.name, target.dtype, target.shape
+                    ),
+                ));
+            };
+            if let Some(outputs) = outputs
+                && classes > outputs
+            {
+                return Err(misfit(
+                    "/dataset",
+                    format!(
+                        "labels go up to {}, but the model's output `{output}` has {outputs} classes for a token",
+                        classes - 1
+                    ),
+                ));
+            }
+        }
         Task::LanguageModeling | Task::Embedding => {
             return Err(Problem::not_supported("/task", "this task"));
         }
@@ -343,10 +301,42 @@ fn fit_target(
     Ok(())
 }
 
-fn elements(shape: &[u64]) -> Option<u64> {
-    shape
+/// Whether the output `output` can say something about each token.
+fn fit_tokens(
+    model: &ModelSummary,
+    dataset: &DatasetSummary,
+    task: Task,
+    output: &TensorInfo,
+    outputs: Option<u64>,
+) -> Result<(), Problem> {
+    if !output.shape.is_empty() && output.shape.len() != 3 {
+        let task = serde_json::to_value(task).unwrap_or_default();
+        return Err(misfit(
+            "/task",
+            format!(
+                "the task {task} compares outputs of [batch, tokens, classes]; the model's `{}` has {} axes",
+                output.name,
+                output.shape.len()
+            ),
+        ));
+    }
+    let tokens = dataset
+        .inputs
         .iter()
-        .try_fold(1u64, |product, &size| product.checked_mul(size))
+        .find_map(|array| array.tokens.as_ref());
+    let tokenizer = (model.tokenizer.as_ref()).or(tokens.map(|tokens| &tokens.tokenizer));
+    if let (Task::LanguageModeling, Some(tokenizer), Some(outputs)) = (task, tokenizer, outputs)
+        && tokenizer.vocabulary > outputs
+    {
+        return Err(misfit(
+            "/dataset",
+            format!(
+                "the tokenizer has {} tokens, the model's output `{}` has {outputs} for the next one",
+                tokenizer.vocabulary, output.name
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// Losses and metrics must suit the task, which only the data tells.
@@ -375,7 +365,7 @@ fn check_task_at(
             let name = serde_json::to_value(name).unwrap_or_default();
             return refuse(format!("{pointer}/loss"), format!("the loss {name}"));
         }
-        if train.label_smoothing > 0.0 && task != Task::Classification {
+        if train.label_smoothing > 0.0 && !task.has_labels() {
             return refuse(format!("{pointer}/label_smoothing"), "it".to_owned());
         }
         if let Some(weights) = &train.class_weights {
@@ -413,7 +403,8 @@ fn check_task_at(
                 let shape = input.stored_shape(&shape);
                 Geometry::of(input.transposed, &array.dtype, &shape)
             };
-            let geometries: Vec<_> = about.inputs.iter().map(geometry).collect();
+            let fed = about.inputs.iter().filter(|input| !input.zeros);
+            let geometries: Vec<_> = fed.map(geometry).collect();
             let fault = augment.check(&geometries);
             fault.map_err(|fault| {
                 Problem::invalid(vec![fault.under(&format!("{pointer}/augment"))])
@@ -516,7 +507,9 @@ fn check_losses(
     for (index, term) in losses.iter().enumerate() {
         let name = term.name.as_str();
         let suits = match term.name {
-            loss if loss.is_softmax() => about.task == Task::Classification,
+            // Its parts are of the label of an example.
+            DistillLossName::Decoupled => about.task == Task::Classification,
+            loss if loss.is_softmax() => about.task.has_labels(),
             DistillLossName::BoundedRegression => about.task == Task::Regression,
             DistillLossName::CrossEntropy => about.task != Task::Embedding,
             _ => true,
@@ -614,288 +607,9 @@ pub fn check_outputs(
     }
 }
 
-fn names(arrays: &[ArrayInfo]) -> String {
-    let quoted: Vec<_> = arrays.iter().map(|a| format!("`{}`", a.name)).collect();
-    quoted.join(", ")
-}
-
-fn match_array<'a>(
-    input: &TensorInfo,
-    model: &ModelSummary,
-    arrays: &'a [ArrayInfo],
-) -> Option<&'a ArrayInfo> {
-    let named = arrays.iter().find(|array| array.name == input.name);
-    match (named, model.inputs.len(), arrays) {
-        (Some(array), _, _) => Some(array),
-        (None, 1, [only]) => Some(only),
-        _ => None,
-    }
-}
-
 fn count_outputs(output: &TensorInfo) -> Option<u64> {
     let rest = output.shape.get(1..)?;
     rest.iter().try_fold(1u64, |product, dimension| {
         product.checked_mul(u64::try_from(dimension.fixed()?).ok()?)
-    })
-}
-
-fn fit_input(
-    input: &TensorInfo,
-    array: &ArrayInfo,
-    options: &DataOptions,
-) -> Result<InferredInput, String> {
-    let preprocess = &options.preprocess;
-    if input.dtype == "string" {
-        return Err(format!(
-            "the model's input `{}` takes strings, which are not supported",
-            input.name
-        ));
-    }
-    let Fit {
-        shape,
-        transposed,
-        image,
-    } = match array.media {
-        Some(Media::Image) => fit_image(input, array, preprocess)?,
-        None => fit_numbers(input, array, preprocess)?,
-    };
-    // Pixels become shares of one where the model takes fractions; what it takes whole, or scales itself, stays.
-    let takes_shares =
-        array.dtype == "uint8" && input.dtype.starts_with("float") && !input.prepared;
-    let default_scale = if takes_shares { 1.0 / 255.0 } else { 1.0 };
-    let mut found = InferredInput {
-        input: input.name.clone(),
-        array: array.name.clone(),
-        transposed,
-        scale: preprocess.scale.unwrap_or(default_scale),
-        mean: vec![0.0],
-        std: vec![1.0],
-        shape,
-        image,
-    };
-    let channels = found.channels();
-    for (name, given, value) in [
-        ("mean", &preprocess.mean, &mut found.mean),
-        ("std", &preprocess.std, &mut found.std),
-    ] {
-        let Some(given) = given else { continue };
-        if given.len() != 1 && given.len() != channels {
-            return Err(format!(
-                "preprocess.{name} has {} values, the input `{}` has {channels} channels",
-                given.len(),
-                input.name
-            ));
-        }
-        value.clone_from(given);
-    }
-    Ok(found)
-}
-
-/// How the elements of an example are laid out for a model.
-struct Fit {
-    shape: Vec<u64>,
-    transposed: bool,
-    image: Option<ImagePreparation>,
-}
-
-/// What the model's file says about the shape of one example.
-fn example_shape(input: &TensorInfo) -> &[Dimension] {
-    input.shape.get(1..).unwrap_or_default()
-}
-
-fn fit_numbers(
-    input: &TensorInfo,
-    array: &ArrayInfo,
-    preprocess: &Preprocess,
-) -> Result<Fit, String> {
-    if preprocess.resize.is_some() || preprocess.crop.is_some() {
-        return Err(format!(
-            "preprocess.resize and preprocess.crop are for image files, the array `{}` holds numbers",
-            array.name
-        ));
-    }
-    let wanted = example_shape(input);
-    let matches = |shape: &[u64]| {
-        shape.len() == wanted.len()
-            && shape.iter().zip(wanted).all(|(size, dimension)| {
-                dimension.fixed().is_none_or(|fixed| fixed == *size as i64)
-            })
-    };
-    let stored = array.shape.as_slice();
-    let turned = || match stored {
-        [height, width, channels] => Some(vec![*channels, *height, *width]),
-        [length, channels] => Some(vec![*channels, *length]),
-        _ => None,
-    };
-    let with_channel = || {
-        let mut shape = vec![1];
-        shape.extend_from_slice(stored);
-        shape
-    };
-    let fixed: Option<Vec<u64>> = wanted
-        .iter()
-        .map(|d| d.fixed().and_then(|size| u64::try_from(size).ok()))
-        .collect();
-    if preprocess.layout == Some(Layout::Nhwc) && turned().is_none() {
-        return Err(format!(
-            "the layout nhwc needs examples of 2 or 3 axes, the array `{}` has {stored:?}",
-            array.name
-        ));
-    }
-    let (shape, transposed) = if preprocess.layout == Some(Layout::Nhwc) {
-        (turned().expect("just seen"), true)
-    } else if matches(stored) {
-        (stored.to_vec(), false)
-    } else if matches(&with_channel()) {
-        (with_channel(), false)
-    } else if preprocess.layout.is_none() && turned().is_some_and(|shape| matches(&shape)) {
-        (turned().expect("just seen"), true)
-    } else if let Some(fixed) = fixed
-        && elements(&fixed).is_some()
-        && elements(&fixed) == elements(stored)
-        && (stored.len() == 1 || fixed.len() == 1)
-    {
-        // A flat row of a table for an image, or an image for a multilayer perceptron.
-        (fixed, false)
-    } else {
-        return Err(format!(
-            "the model's input `{}` wants examples of shape {}, the array `{}` has {stored:?}",
-            input.name,
-            serde_json::to_string(wanted).unwrap_or_default(),
-            array.name
-        ));
-    };
-    if !matches(&shape) {
-        return Err(format!(
-            "with the layout asked for, `{}` has examples of shape {shape:?}, the model's input \
-             `{}` wants {}",
-            array.name,
-            input.name,
-            serde_json::to_string(wanted).unwrap_or_default()
-        ));
-    }
-    Ok(Fit {
-        shape,
-        transposed,
-        image: None,
-    })
-}
-
-/// Image files have the size and the colours that the model takes, or are given them.
-fn fit_image(
-    input: &TensorInfo,
-    array: &ArrayInfo,
-    preprocess: &Preprocess,
-) -> Result<Fit, String> {
-    let wanted = example_shape(input);
-    let fixed = |place: usize| match wanted[place].fixed() {
-        None => Ok(None),
-        Some(size) => match u32::try_from(size) {
-            Ok(size @ 1..) => Ok(Some(size)),
-            _ => Err(format!(
-                "the model's input `{}` has an axis of size {size}",
-                input.name
-            )),
-        },
-    };
-    let stored = |place: usize| {
-        let size = array.shape.get(place).copied().filter(|size| *size > 0);
-        size.and_then(|size| u32::try_from(size).ok())
-    };
-    let of_colours = |place: usize| matches!(wanted[place].fixed(), None | Some(1 | 3 | 4));
-    let last = preprocess.layout == Some(Layout::Nhwc);
-    // Where height, width and channels are among the model's axes.
-    let places = match wanted.len() {
-        3 if last || (!of_colours(0) && of_colours(2)) => [Some(0), Some(1), Some(2)],
-        3 => [Some(1), Some(2), Some(0)],
-        2 => [Some(0), Some(1), None],
-        1 => [None; 3],
-        rank => {
-            return Err(format!(
-                "the model's input `{}` has examples of {rank} axes; images are put into 3 (channels, height, width in \
-                 the order of preprocess.layout), 2 (grey) or 1 (a flat row of grey)",
-                input.name
-            ));
-        }
-    };
-    let channels = match places[2] {
-        None => 1,
-        Some(place) => fixed(place)?.or(stored(2)).unwrap_or(3),
-    };
-    if !matches!(channels, 1 | 3 | 4) {
-        return Err(format!(
-            "the model's input `{}` has {channels} channels; images have 1, 3 or 4 (say preprocess.layout if its \
-             channels are elsewhere)",
-            input.name
-        ));
-    }
-    let asked = match (preprocess.crop, preprocess.resize) {
-        (Some(crop), _) => Some(crop.sides()),
-        (None, Some(Extent::Sides(sides))) => Some(sides),
-        (None, _) => None,
-    };
-    let shorter = match preprocess.resize {
-        Some(Extent::Side(side)) => Some(side),
-        _ => None,
-    };
-    let mut crop = [0; 2];
-    for axis in 0..2 {
-        let taken = places[axis].map_or(Ok(None), fixed)?;
-        let given = asked.map(|asked| asked[axis]);
-        if let (Some(taken), Some(given)) = (taken, given)
-            && taken != given
-        {
-            let name = ["height", "width"][axis];
-            return Err(format!(
-                "preprocess gives images the {name} {given}, the model's input `{}` takes {taken}",
-                input.name
-            ));
-        }
-        let open = given.or(taken).or(shorter).or(stored(axis));
-        crop[axis] = open.ok_or_else(|| {
-            format!(
-                "images differ in size, and the model's input `{}` takes any: say with preprocess.resize or \
-                 preprocess.crop which they are to have",
-                input.name
-            )
-        })?;
-    }
-    if u64::from(crop[0]) * u64::from(crop[1]) > MOST_PIXELS {
-        return Err(format!(
-            "the model's input `{}` takes images of {} × {}; at most {MOST_PIXELS} pixels are prepared",
-            input.name, crop[0], crop[1]
-        ));
-    }
-    if let [only] = wanted
-        && let Some(size) = only.fixed()
-        && i64::from(crop[0]) * i64::from(crop[1]) != size
-    {
-        return Err(format!(
-            "grey images of {} × {} are no row of {size} for the model's input `{}`; say with preprocess.resize which \
-             size they are to have",
-            crop[0], crop[1], input.name
-        ));
-    }
-    let is_stored = (0..2).all(|axis| stored(axis) == Some(crop[axis]));
-    let resize = match preprocess.resize {
-        None if is_stored || preprocess.crop.is_some() => None,
-        None => Some(Extent::Sides(crop)),
-        given => given,
-    };
-    let [height, width] = crop.map(u64::from);
-    let (shape, transposed) = match places {
-        [Some(0), Some(1), Some(_)] => (vec![height, width, channels.into()], false),
-        [Some(1), Some(2), _] => (vec![channels.into(), height, width], true),
-        [Some(_), ..] => (vec![height, width], false),
-        _ => (vec![height * width], false),
-    };
-    Ok(Fit {
-        shape,
-        transposed,
-        image: Some(ImagePreparation {
-            channels,
-            resize,
-            crop,
-        }),
     })
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::audio::AudioOptions;
 use super::distill::{DistillParams, TeacherChoice};
 use super::evaluate::EvaluateParams;
 use super::picture::Extent;
@@ -13,6 +14,7 @@ use super::pipeline::PipelineParams;
 use super::problem::{Faults, FieldError, Problem, parse};
 use super::prune::PruneParams;
 use super::search::SearchParams;
+use super::tokens::MOST_LENGTH;
 use super::train::{StartWeights, TrainParams};
 
 /// What a job does.
@@ -50,8 +52,23 @@ pub enum Task {
     /// A 0/1 target for each output.
     Multilabel,
     Regression,
+    /// One label out of many for each token.
+    TokenClassification,
+    /// The next token, at each token.
     LanguageModeling,
     Embedding,
+}
+
+impl Task {
+    /// Whether the target is one label out of many: for each example, or for each of its tokens.
+    pub fn has_labels(self) -> bool {
+        self == Self::Classification || self.is_of_tokens()
+    }
+
+    /// Whether each token has a target of its own; the output is `[batch, tokens, classes]`.
+    pub fn is_of_tokens(self) -> bool {
+        matches!(self, Self::TokenClassification | Self::LanguageModeling)
+    }
 }
 
 /// The order of an image's axes in the data set.
@@ -86,6 +103,13 @@ pub struct Preprocess {
     /// `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crop: Option<Extent>,
+    /// How many tokens of a text a model gets that takes any number: longer ones are cut, shorter ones filled up. When
+    /// `null` as many as the longest text has, at most as many as the tokenizer's file says, or 512.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<u32>,
+    /// How audio files are cut, resampled and made features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio: Option<AudioOptions>,
 }
 
 /// How a data set is split, batched and prepared.
@@ -175,6 +199,15 @@ impl Preprocess {
                 "must be above 0, and at most 16777216 pixels in all",
             );
         }
+        if let Some(audio) = &self.audio {
+            faults.extend_under("/audio", audio.faults());
+        }
+        faults.require(
+            self.max_length
+                .is_none_or(|length| (1..=MOST_LENGTH).contains(&length)),
+            "/max_length",
+            "must be from 1 to 65536",
+        );
         if let Some(scale) = self.scale {
             faults.require(scale.is_finite() && scale != 0.0, "/scale", "must not be 0");
         }
@@ -546,11 +579,6 @@ impl JobRequest {
             self.webhook.is_none(),
             "/webhook",
             "`webhook` (poll, or follow the events, instead)",
-        );
-        faults.require_support(
-            self.task != Some(Task::LanguageModeling),
-            "/task",
-            "the task `language_modeling`",
         );
         faults.require_support(
             self.task != Some(Task::Embedding) || !params.needs_labels(),

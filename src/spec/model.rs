@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::tokens::TokenizerInfo;
+
 /// The file format of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +80,9 @@ pub struct ModelSummary {
     pub not_trainable_because: Option<String>,
     /// Operators that this version can't run.
     pub unsupported_operators: Vec<String>,
+    /// The tokenizer that the model was uploaded with, or that of the model it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TokenizerInfo>,
 }
 
 /// One node that holds parameters or costs MACs.

@@ -269,7 +269,9 @@ pub struct DistillOutcome {
     /// By metric name, on the test split, of all teachers as one; empty without labels.
     pub teacher: BTreeMap<String, f64>,
     /// How near the student is to its teachers on the test split: `top_1`, the share of examples with
-    /// the same class; `mean_squared_error` and `cosine` of the outputs.
+    /// the same class; `mean_squared_error` and `cosine` of the outputs. Of embeddings, whatever their widths, over at most
+    /// 1,000 examples: `spearman`, the rank correlation of the cosines of all pairs, and `recall_at_1` and `recall_at_10`,
+    /// the share of each example's nearest neighbours that are the same.
     pub agreement: BTreeMap<String, f64>,
     #[serde(default)]
     pub control: Option<DistillControl>,

@@ -110,8 +110,10 @@ impl LossName {
     pub fn fits(self, task: Task) -> bool {
         matches!(
             (self, task),
-            (Self::CrossEntropy, Task::Classification)
-                | (Self::BinaryCrossEntropy, Task::Multilabel)
+            (
+                Self::CrossEntropy,
+                Task::Classification | Task::TokenClassification | Task::LanguageModeling
+            ) | (Self::BinaryCrossEntropy, Task::Multilabel)
                 | (Self::MeanSquaredError, Task::Regression | Task::Multilabel)
         )
     }

@@ -18,6 +18,9 @@ use crate::spec::result::Latency;
 /// Examples that run at once where the file leaves the batch open.
 const EVALUATION_BATCH: usize = 256;
 
+/// Most numbers that are put out for them.
+const MOST_OUTPUTS: usize = 32 << 20;
+
 /// The programs of one graph from its inputs to where a loss looks, each compiled when its batch
 /// size first comes.
 pub(crate) struct Programs<'a> {
@@ -107,7 +110,7 @@ impl<'a> Evaluator<'a> {
         role: Role,
     ) -> Result<Measured, ExecError> {
         let mut measured = Measured::wanting(self.metrics);
-        for batch in data.batches(role, evaluation_batch(self.graph)) {
+        for batch in data.batches(role, evaluation_batch(self.graph, data)) {
             let outputs = self.logits(parameters, &batch)?;
             measured.add(data.about.task, self.loss.name, &outputs, &batch);
         }
@@ -122,8 +125,9 @@ impl<'a> Evaluator<'a> {
 }
 
 /// The batch size that the file fixes, or the one that suits.
-fn evaluation_batch(graph: &Graph) -> usize {
-    batch_of(graph, EVALUATION_BATCH)
+pub(crate) fn evaluation_batch(graph: &Graph, data: &Prepared) -> usize {
+    let fitting = MOST_OUTPUTS / data.outputs().max(1);
+    batch_of(graph, fitting.clamp(1, EVALUATION_BATCH))
 }
 
 /// The batch size that the file fixes, or `wanted`.
@@ -159,12 +163,13 @@ pub(crate) fn feed(
     batch: &Batch,
 ) -> Result<(Vec<Operand>, usize), ExecError> {
     let feeds = feeds_for_batch(graph, batch.count)?;
-    let mut size = batch.count;
+    let mut size = None;
     let mut values = Vec::with_capacity(batch.inputs.len());
     for (input, elements) in graph.inputs.iter().zip(&batch.inputs) {
         let dims = &feeds[input.label()];
         let needed: usize = dims.iter().product();
-        size = dims.first().copied().unwrap_or(1);
+        // Of a recurrent state another axis is the batch.
+        size = size.or(dims.first().copied());
         let elements = match elements.len() == needed {
             true => elements.clone(),
             false => elements.iter().copied().cycle().take(needed).collect(),
@@ -172,7 +177,7 @@ pub(crate) fn feed(
         let kind = input.tensor().map_or(data_type::FLOAT, |(kind, _)| kind);
         values.push(operand::feed(kind, dims, elements, device.plain()));
     }
-    Ok((values, size))
+    Ok((values, size.unwrap_or(batch.count)))
 }
 
 /// Times one run of each graph, in turns, so that what slows the machine slows them alike: at

@@ -3,8 +3,8 @@
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::{Dispatch, DispatchDevice};
 
-use crate::data::Batch;
-use crate::exec::value::{Value, dims, from_host, reshape};
+use crate::data::{Batch, IGNORED};
+use crate::exec::value::{Value, dims, from_host, indices, reshape};
 use crate::spec::job::Task;
 use crate::spec::train::{LossName, TrainParams};
 
@@ -91,9 +91,45 @@ impl Loss {
     /// The mean loss of a batch by the output `[batch, …]` that a graph gave for it.
     pub fn of_output(self, output: Value, batch: &Batch, device: &DispatchDevice) -> Value {
         let shape = dims(&output);
+        if batch.tokens() > 1 {
+            return self.of_tokens(output, batch, device);
+        }
         let width = shape.iter().product::<usize>() / shape[0].max(1);
         let targets = self.targets(batch, width, device);
         self.value(reshape(output, &[shape[0], width]), targets)
+    }
+
+    /// The mean cross-entropy of the tokens of a batch that have labels, by the output `[batch, tokens, classes]`.
+    fn of_tokens(self, output: Value, batch: &Batch, device: &DispatchDevice) -> Value {
+        let width = dims(&output).last().copied().unwrap_or(1);
+        let labelled = batch.labels.iter().enumerate();
+        let (places, labels): (Vec<usize>, Vec<usize>) =
+            labelled.filter(|(_, label)| **label != IGNORED).unzip();
+        let rows = reshape(output, &[batch.labels.len(), width]);
+        if places.is_empty() {
+            // Nothing is said about anything.
+            return B::float_mul_scalar(B::float_sum(rows), 0.0.into());
+        }
+        let rows = match places.len() == batch.labels.len() {
+            true => rows,
+            false => B::float_select(rows, 0, indices(&places, device)),
+        };
+        let logarithms = B::log_softmax(rows, 1);
+        let flat = reshape(logarithms.clone(), &[places.len() * width]);
+        let own = labels
+            .iter()
+            .enumerate()
+            .map(|(row, label)| row * width + label);
+        let own = B::float_select(flat, 0, indices(&own.collect::<Vec<_>>(), device));
+        let count = places.len() as f64;
+        let smoothing = self.label_smoothing;
+        let sharp = B::float_mul_scalar(B::float_sum(own), ((smoothing - 1.0) / count).into());
+        if smoothing == 0.0 {
+            return sharp;
+        }
+        let even = B::float_sum(logarithms);
+        let even = B::float_mul_scalar(even, (-smoothing / (count * width as f64)).into());
+        B::float_add(sharp, even)
     }
 
     /// The mean loss of a batch: `outputs` is `[batch, …]`, `targets` as [`Loss::targets`] makes

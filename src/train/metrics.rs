@@ -2,9 +2,11 @@
 
 mod ranking;
 
+pub(crate) use ranking::spearman;
+
 use std::collections::BTreeMap;
 
-use crate::data::Batch;
+use crate::data::{Batch, IGNORED};
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Task;
 use crate::spec::result::{CalibrationBin, Quality};
@@ -67,24 +69,31 @@ impl Measured {
         }
     }
 
-    /// Adds a batch: `outputs` are logits (or values) `[count, width]`.
+    /// Adds a batch: `outputs` are logits (or values) `[count, width]`, of tokens `[count, tokens, width]`.
     pub fn add(&mut self, task: Task, loss: LossName, outputs: &[f32], batch: &Batch) {
         if batch.count == 0 {
             return;
         }
-        let width = outputs.len() / batch.count;
+        let rows = match task.has_labels() {
+            true => batch.labels.len(),
+            false => batch.count,
+        };
+        let width = outputs.len() / rows.max(1);
         self.width = width;
-        self.spread.resize(width, Spread::default());
-        self.examples += batch.count as f64;
         self.elements += outputs.len() as f64;
-        for (row, logits) in outputs.chunks(width.max(1)).enumerate() {
-            match task {
-                Task::Classification => self.add_class(logits, batch.labels[row]),
-                _ => {
-                    let targets = &batch.values[row * width..(row + 1) * width];
-                    self.add_values(task, loss, logits, targets);
-                }
+        if task.has_labels() {
+            let labelled = batch.labels.iter().zip(outputs.chunks(width.max(1)));
+            for (&label, logits) in labelled.filter(|(label, _)| **label != IGNORED) {
+                self.examples += 1.0;
+                self.add_class(logits, label);
             }
+            return;
+        }
+        self.examples += batch.count as f64;
+        self.spread.resize(width, Spread::default());
+        for (row, logits) in outputs.chunks(width.max(1)).enumerate() {
+            let targets = &batch.values[row * width..(row + 1) * width];
+            self.add_values(task, loss, logits, targets);
         }
     }
 
@@ -164,7 +173,7 @@ impl Measured {
 
     /// The metric of everything added so far. NaN where the examples don't define it.
     pub fn metric(&self, name: MetricName, task: Task) -> f64 {
-        let per_example = task == Task::Classification;
+        let per_example = task.has_labels();
         let count = if per_example {
             self.examples
         } else {
@@ -215,9 +224,8 @@ impl Measured {
 
     /// Counts of the classes that occur; of several labels an example has, of all.
     fn classes(&self, task: Task) -> impl Iterator<Item = [f64; 3]> {
-        let occurs = move |counts: &[f64; 3]| {
-            task != Task::Classification || counts.iter().any(|&count| count > 0.0)
-        };
+        let occurs =
+            move |counts: &[f64; 3]| !task.has_labels() || counts.iter().any(|&count| count > 0.0);
         self.by_class.values().copied().filter(occurs)
     }
 
@@ -241,7 +249,7 @@ impl Measured {
     /// the second.
     fn ranked(&self, task: Task, of: fn(&mut [(f64, bool)]) -> Option<f64>) -> f64 {
         let classes = match (task, self.width) {
-            (Task::Classification, 2) => 1..2,
+            (task, 2) if task.has_labels() => 1..2,
             (_, width) => 0..width,
         };
         let figure = |class| {

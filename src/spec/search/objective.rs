@@ -72,7 +72,7 @@ impl ObjectiveName {
     pub(super) fn applies_to(self, task: Task) -> bool {
         match self {
             Self::Metric(metric) => metric.applies_to(task),
-            Self::Other(TrialFigure::CrossEntropy) => task == Task::Classification,
+            Self::Other(TrialFigure::CrossEntropy) => task.has_labels(),
             Self::Other(_) => true,
         }
     }

@@ -46,6 +46,7 @@ async fn new_model(store: &Store, id: Uuid, job_id: Option<String>) -> (StagingF
             trainable: true,
             not_trainable_because: None,
             unsupported_operators: Vec::new(),
+            tokenizer: None,
         },
     };
     (staging, new)

@@ -40,7 +40,7 @@ pub(super) fn average_precision(scored: &mut [(f64, bool)]) -> Option<f64> {
 }
 
 /// Spearman's rank correlation: Pearson's of the ranks, ties having their mean. NaN where either is constant.
-pub(super) fn spearman(pairs: &[(f64, f64)]) -> f64 {
+pub(crate) fn spearman(pairs: &[(f64, f64)]) -> f64 {
     let first = ranks(pairs.iter().map(|pair| pair.0));
     let second = ranks(pairs.iter().map(|pair| pair.1));
     let mean = (pairs.len() as f64 + 1.0) / 2.0;

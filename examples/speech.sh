@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# From folders of spoken words to small networks, with curl alone: one on log-mel bands, one on samples, and a recurrent one.
+# Each is trained, pruned to half of its multiply-accumulates while what it was teaches it, and
+# teaches a student of a quarter of them; then the first is asked about a file.
+#
+#   cargo run --release -- serve          # in another terminal
+#   examples/speech.sh
+#
+# SOUNDS    a folder train/WORD/*.wav, test/WORD/*.wav     spoken by espeak-ng (apt-get install espeak-ng)
+# MODELS    which of mel, wave and gru                     all three
+# OUT       where results go                               ./speech-out
+# BASE, SINTER_KEY                                         see client.sh
+set -euo pipefail
+shopt -s inherit_errexit
+
+here=$(cd "$(dirname "$0")" && pwd)
+source "$here/client.sh"
+OUT=${OUT:-./speech-out}
+MODELS=${MODELS:-mel wave gru}
+mkdir -p "$OUT"
+
+if [ -z "${SOUNDS:-}" ]; then
+  SOUNDS=$OUT/sounds
+  python3 "$here/words.py" "$SOUNDS" >&2
+fi
+tar --create --file "$OUT/sounds.tar" --directory "$SOUNDS" .
+
+echo "uploading $(du -h "$OUT/sounds.tar" | cut -f1) of sounds" >&2
+dataset=$(call -X POST "$BASE/v1/datasets?name=words" -H 'Content-Type: application/x-tar' \
+  --data-binary "@$OUT/sounds.tar" | field id)
+
+# A second of each word: bands of 25 ms every 12.5 ms at 16 kHz, or samples at 8 kHz.
+mel='{"audio": {"sample_rate": 16000, "n_fft": 400, "hop_length": 200, "n_mels": 40}, "mean": [-20], "std": [20]}'
+wave='{"audio": {"sample_rate": 8000}}'
+
+# job KIND NAME MODEL PARAMS PREPROCESS: the body of a job.
+job() {
+  printf '{"kind": "%s", "name": "%s", "model": "%s", "dataset": "%s", "params": %s, "data": {"batch_size": 32, "preprocess": %s}}' \
+    "$1" "$2" "$3" "$dataset" "$4" "$5"
+}
+
+# tuning EPOCHS RATE
+tuning() {
+  printf '{"epochs": %s, "optimizer": {"name": "adamw", "learning_rate": %s, "weight_decay": 0.01}' "$1" "$2"
+}
+
+for name in $MODELS; do
+  case $name in
+    wave) preprocess=$wave ;;
+    *) preprocess=$mel ;;
+  esac
+  fresh=$(upload_model "speech_$name" "$here/models/speech_$name.onnx")
+  trained=$(run "$name-trained" "$(job train "$name trained" "$fresh" "$(tuning 16 0.003), \"weights\": \"reinitialize\"}" "$preprocess")")
+  pruned=$(run "$name-pruned" "$(job prune "$name pruned" "$trained" \
+    "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 12 0.002)},
+      \"distill\": [{\"name\": \"soft_targets\", \"temperature\": 2, \"weight\": 0.9}, {\"name\": \"cross_entropy\", \"weight\": 0.1}]}" "$preprocess")")
+  [ "$name" != mel ] || asked=$pruned
+  run "$name-student" "$(job distill "$name student" "$trained" \
+    "{\"student\": {\"width\": 0.45, \"weights\": \"reinitialize\"}, \"control\": true,
+      \"losses\": [{\"name\": \"soft_targets\", \"temperature\": 2, \"weight\": 0.9}, {\"name\": \"cross_entropy\", \"weight\": 0.1}],
+      \"finetune\": $(tuning 16 0.004)}}" "$preprocess")" >/dev/null
+done
+
+file=$(find "$SOUNDS/test/seven" -name '*.wav' | sort | sed -n 1p)
+if [ -n "${asked:-}" ]; then
+  echo "what is $file?" >&2
+  call -X POST "$BASE/v1/models/$asked/predict" -H 'Content-Type: audio/wav' --data-binary "@$file" -o "$OUT/prediction.json"
+fi
+
+python3 - "$OUT" $MODELS <<'PYTHON'
+import json
+import pathlib
+import sys
+
+out, models = pathlib.Path(sys.argv[1]), sys.argv[2:]
+print("| model | MACs | parameters | accuracy | batch of 1, ms |\n| --- | ---: | ---: | ---: | ---: |")
+for model in models:
+    for step in ("trained", "pruned", "student"):
+        result = json.loads((out / f"{model}-{step}" / "job.json").read_text())["result"]
+        after = result["after"]
+        print(f"| {model}, {step} | {after['macs']:,} | {after['parameters']:,} | {after['metrics']['accuracy']:.2%} "
+              f"| {after['latency_ms']['p50']:.3f} |")
+    control = result["distill"]["control"]["metrics"]["accuracy"]
+    print(f"| {model}, the student without a teacher | | | {control:.2%} | |")
+if (out / "prediction.json").exists():
+    best = json.loads((out / "prediction.json").read_text())["top"][0][0]
+    print(f"\nIt is `{best['class']}`, says the pruned model ({best['probability']:.0%} sure).")
+PYTHON
+echo "files are in $OUT" >&2
