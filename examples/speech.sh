@@ -44,21 +44,22 @@ tuning() {
   printf '{"epochs": %s, "optimizer": {"name": "adamw", "learning_rate": %s, "weight_decay": 0.01}' "$1" "$2"
 }
 
+losses='[{"name": "soft_targets", "temperature": 4, "weight": 0.5}, {"name": "cross_entropy", "weight": 0.5}]'
+
 for name in $MODELS; do
   case $name in
-    wave) preprocess=$wave ;;
-    *) preprocess=$mel ;;
+    mel) preprocess=$mel width=0.45 epochs=16 ;;
+    gru) preprocess=$mel width=0.45 epochs=30 ;;
+    *) preprocess=$wave width=0.33 epochs=30 ;;
   esac
   fresh=$(upload_model "speech_$name" "$here/models/speech_$name.onnx")
-  trained=$(run "$name-trained" "$(job train "$name trained" "$fresh" "$(tuning 16 0.003), \"weights\": \"reinitialize\"}" "$preprocess")")
+  trained=$(run "$name-trained" "$(job train "$name trained" "$fresh" "$(tuning $epochs 0.003), \"weights\": \"reinitialize\"}" "$preprocess")")
   pruned=$(run "$name-pruned" "$(job prune "$name pruned" "$trained" \
-    "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 12 0.002)},
-      \"distill\": [{\"name\": \"soft_targets\", \"temperature\": 2, \"weight\": 0.9}, {\"name\": \"cross_entropy\", \"weight\": 0.1}]}" "$preprocess")")
+    "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 16 0.002)}, \"distill\": $losses}" "$preprocess")")
   [ "$name" != mel ] || asked=$pruned
   run "$name-student" "$(job distill "$name student" "$trained" \
-    "{\"student\": {\"width\": 0.45, \"weights\": \"reinitialize\"}, \"control\": true,
-      \"losses\": [{\"name\": \"soft_targets\", \"temperature\": 2, \"weight\": 0.9}, {\"name\": \"cross_entropy\", \"weight\": 0.1}],
-      \"finetune\": $(tuning 16 0.004)}}" "$preprocess")" >/dev/null
+    "{\"student\": {\"width\": $width, \"weights\": \"reinitialize\"}, \"control\": true,
+      \"losses\": $losses, \"finetune\": $(tuning 40 0.004)}}" "$preprocess")" >/dev/null
 done
 
 file=$(find "$SOUNDS/test/seven" -name '*.wav' | sort | sed -n 1p)

@@ -5,6 +5,7 @@ mod arrays;
 mod audio;
 mod augment;
 mod batch;
+mod embedded;
 mod files;
 mod folders;
 mod idx;

@@ -39,6 +39,21 @@ pub(super) struct Entry {
     pub size: u64,
 }
 
+impl Entry {
+    /// So many plain bytes of a larger file.
+    pub fn within(name: String, start: u64, size: u64) -> Self {
+        Self {
+            name,
+            source: 0,
+            start,
+            stored: size,
+            deflated: false,
+            crc: None,
+            size,
+        }
+    }
+}
+
 /// Where the bytes of entries are.
 #[derive(Debug)]
 enum Source {
@@ -80,6 +95,19 @@ impl Archive {
             is_meant(&entry.name) && last[&entry.name] == place - 1
         });
         Ok(archive)
+    }
+
+    /// One without files.
+    pub fn empty() -> Self {
+        Self {
+            source: Source::Beside(Vec::new()),
+            entries: Vec::new(),
+        }
+    }
+
+    /// Says where the entries that were made by [`Entry::within`] are.
+    pub fn hold(&mut self, file: File) {
+        self.source = Source::Archive(file);
     }
 
     fn unpack(only: &InputFile) -> Result<Self, DataError> {

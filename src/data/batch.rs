@@ -479,7 +479,7 @@ impl Prepared {
             }
         };
         let label = |label: i64| match label {
-            NO_LABEL => IGNORED,
+            ..0 => IGNORED,
             label => self
                 .label_map
                 .get(label as usize)
@@ -574,11 +574,12 @@ impl Prepared {
         let name = &self.about.inputs[place].array;
         let arrays = self.splits().flat_map(|split| &split.inputs);
         let own = arrays.filter(|array| array.name == *name);
-        let numbers = own.flat_map(|array| match &array.elements {
-            Elements::I64(values) => values.as_slice(),
-            _ => &[],
+        let numbers = own.filter_map(|array| match &array.elements {
+            Elements::I64(values) => values.iter().max().copied(),
+            Elements::U8(values) => values.iter().max().map(|&value| value.into()),
+            _ => None,
         });
-        numbers.max().copied()
+        numbers.max()
     }
 }
 

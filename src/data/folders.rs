@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::archive::{Archive, Entry};
 use super::audio::{is_audio, is_other_audio};
+use super::embedded::{Embedded, Unpacked};
 use super::files::{self, Files};
 use super::image::{is_image, is_other_image};
 use super::labels::{Label, target};
@@ -61,7 +62,38 @@ pub(super) fn read_files(
     how: &Reading,
     most: u64,
 ) -> Result<Dataset, DataError> {
-    let (name, mut examples) = examples(&archive, media, how)?;
+    let (name, examples) = examples(&archive, media, how)?;
+    read_examples(archive, media, name, examples, how, most)
+}
+
+/// Reads a data set of Parquet files that hold images or audio.
+pub(super) fn read_embedded(
+    unpacked: Unpacked,
+    how: &Reading,
+    most: u64,
+) -> Result<Dataset, DataError> {
+    let examples = unpacked
+        .examples
+        .into_iter()
+        .map(|Embedded { entry, part, label }| Example { entry, part, label });
+    read_examples(
+        unpacked.archive,
+        unpacked.media,
+        unpacked.label,
+        examples.collect(),
+        how,
+        most,
+    )
+}
+
+fn read_examples(
+    archive: Archive,
+    media: Media,
+    name: String,
+    mut examples: Vec<Example>,
+    how: &Reading,
+    most: u64,
+) -> Result<Dataset, DataError> {
     let mut skipped = Skipped::new(how);
     let mut shape = Vec::new();
     let mut texts = Vec::new();

@@ -8,7 +8,8 @@ use npyz::{DType, NpyFile, Order, TypeChar};
 
 use super::archive::{Archive, Entry, is_tar};
 use super::audio::is_recorded;
-use super::folders::{is_example, read_files};
+use super::embedded::{Unpacked, holds_files, unpack};
+use super::folders::{is_example, read_embedded, read_files};
 use super::image::is_encoded;
 use super::named::from_arrays;
 use super::rows::table_format;
@@ -55,11 +56,7 @@ pub struct Reading<'a> {
 /// Reads and checks a data set.
 pub fn read(files: &[InputFile], how: Reading) -> Result<Dataset, DataError> {
     let mut dataset = read_unchecked(files, how)?;
-    let of_files = matches!(
-        dataset.format,
-        DatasetFormat::Images | DatasetFormat::Texts | DatasetFormat::Audio
-    );
-    if !of_files {
+    if !dataset.format.is_media() {
         dataset.squeeze_labels();
     }
     dataset.check()?;
@@ -95,6 +92,16 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
             None => DatasetFormat::Idx,
         },
     });
+    let media = [Media::Image, Media::Audio, Media::Text];
+    let has_files = media
+        .iter()
+        .any(|&media| has(&|name| is_example(media, name)));
+    if found == DatasetFormat::Parquet || (found.is_media() && !has_files) {
+        let folder = files[0].path.parent().unwrap_or(Path::new("."));
+        if let Some(unpacked) = embedded(&archive, folder, &how, most)? {
+            return read_embedded(unpacked, &how, most);
+        }
+    }
     let missing = |what: &str| Err(DataError::Unreadable(format!("the upload holds {what}")));
     match found {
         DatasetFormat::Images if !has(&|name| is_example(Media::Image, name)) => {
@@ -115,6 +122,26 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
             refuse_media(&archive)?;
             idx::from_files(idx_arrays(&archive, most)?)
         }
+    }
+}
+
+/// The files that Parquet files hold, if they do.
+fn embedded(
+    archive: &Archive,
+    folder: &Path,
+    how: &Reading,
+    most: u64,
+) -> Result<Option<Unpacked>, DataError> {
+    let is_table = |entry: &&Entry| table_format(&entry.name) == Some(DatasetFormat::Parquet);
+    let first = archive
+        .entries
+        .iter()
+        .find(is_table)
+        .or(archive.entries.first());
+    let Some(first) = first else { return Ok(None) };
+    match holds_files(archive, first)? {
+        true => unpack(archive, folder, how, most).map(Some),
+        false => Ok(None),
     }
 }
 

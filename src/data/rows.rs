@@ -1,10 +1,13 @@
 //! Rows of tables and manifests, whatever file they stand in.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read};
+
+use parquet::record::Field;
 
 use super::DataError;
 use super::archive::{Archive, Entry};
+use super::embedded::copied;
 use super::labels::Label;
 use crate::spec::dataset::DatasetFormat;
 
@@ -81,12 +84,7 @@ pub(super) fn each_row(
     let wrong =
         |detail: String| DataError::Unreadable(format!("the table `{}`: {detail}", entry.name));
     match format {
-        DatasetFormat::Parquet => {
-            let mut file = tempfile::tempfile()?;
-            std::io::copy(&mut archive.reader(entry)?, &mut file)?;
-            file.seek(SeekFrom::Start(0))?;
-            parquet_rows(file, &wrong, then)
-        }
+        DatasetFormat::Parquet => parquet_rows(copied(archive, entry)?, &wrong, then),
         DatasetFormat::Jsonl => json_rows(archive.reader(entry)?, &wrong, then),
         _ => csv_rows(archive.reader(entry)?, &wrong, then),
     }
@@ -168,37 +166,6 @@ fn json_rows(reader: impl Read, wrong: Wrong, then: Then) -> Result<(), DataErro
 
 fn parquet_rows(file: File, wrong: Wrong, then: Then) -> Result<(), DataError> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
-    use parquet::record::Field;
-    fn typed(name: &str, field: &Field) -> Result<Cell<'static>, DataError> {
-        let whole = |value: i64| Cell::Typed(Label::Number(value as f64, value.to_string()));
-        Ok(match field {
-            Field::Null => Cell::Missing,
-            Field::Bool(value) => Cell::Number(f64::from(u8::from(*value))),
-            Field::Byte(value) => Cell::Number(f64::from(*value)),
-            Field::Short(value) => Cell::Number(f64::from(*value)),
-            Field::Int(value) => Cell::Number(f64::from(*value)),
-            Field::UByte(value) => Cell::Number(f64::from(*value)),
-            Field::UShort(value) => Cell::Number(f64::from(*value)),
-            Field::UInt(value) => Cell::Number(f64::from(*value)),
-            Field::Float(value) => Cell::Number(f64::from(*value)),
-            Field::Double(value) => Cell::Number(*value),
-            Field::Long(value) => whole(*value),
-            Field::Str(text) => Cell::Typed(Label::Text(text.clone())),
-            Field::ListInternal(list) => {
-                let elements = list.elements().iter();
-                let labels = elements.map(|element| Ok(typed(name, element)?.label()));
-                let labels: Result<Vec<Option<Label>>, DataError> = labels.collect();
-                Cell::Typed(Label::Many(labels?.into_iter().flatten().collect()))
-            }
-            Field::Group(_) | Field::MapInternal(_) | Field::Bytes(_) => {
-                return Err(DataError::NotSupported {
-                    what: format!("the nested Parquet column `{name}`"),
-                });
-            }
-            // Decimals, dates: numbers where they are written as such.
-            other => Cell::Typed(Label::of(&other.to_string())),
-        })
-    }
     let unreadable = |error: parquet::errors::ParquetError| wrong(error.to_string());
     let reader = SerializedFileReader::new(file).map_err(unreadable)?;
     let schema = reader.metadata().file_metadata().schema().clone();
@@ -213,4 +180,36 @@ fn parquet_rows(file: File, wrong: Wrong, then: Then) -> Result<(), DataError> {
         then(row + 1, &columns, cells.collect::<Result<_, _>>()?)?;
     }
     Ok(())
+}
+
+/// What a Parquet column has in a row.
+pub(super) fn typed(name: &str, field: &Field) -> Result<Cell<'static>, DataError> {
+    let whole = |value: i64| Cell::Typed(Label::Number(value as f64, value.to_string()));
+    Ok(match field {
+        Field::Null => Cell::Missing,
+        Field::Bool(value) => Cell::Number(f64::from(u8::from(*value))),
+        Field::Byte(value) => Cell::Number(f64::from(*value)),
+        Field::Short(value) => Cell::Number(f64::from(*value)),
+        Field::Int(value) => Cell::Number(f64::from(*value)),
+        Field::UByte(value) => Cell::Number(f64::from(*value)),
+        Field::UShort(value) => Cell::Number(f64::from(*value)),
+        Field::UInt(value) => Cell::Number(f64::from(*value)),
+        Field::Float(value) => Cell::Number(f64::from(*value)),
+        Field::Double(value) => Cell::Number(*value),
+        Field::Long(value) => whole(*value),
+        Field::Str(text) => Cell::Typed(Label::Text(text.clone())),
+        Field::ListInternal(list) => {
+            let elements = list.elements().iter();
+            let labels = elements.map(|element| Ok(typed(name, element)?.label()));
+            let labels: Result<Vec<Option<Label>>, DataError> = labels.collect();
+            Cell::Typed(Label::Many(labels?.into_iter().flatten().collect()))
+        }
+        Field::Group(_) | Field::MapInternal(_) | Field::Bytes(_) => {
+            return Err(DataError::NotSupported {
+                what: format!("the nested Parquet column `{name}`"),
+            });
+        }
+        // Decimals, dates: numbers where they are written as such.
+        other => Cell::Typed(Label::of(&other.to_string())),
+    })
 }

@@ -101,6 +101,9 @@ impl Job<'_> {
             &format!("{pointer}/losses"),
         )?;
         let teachers = self.teachers(&pointer, first, first_data, params)?;
+        for teacher in &teachers {
+            check_tokens(&teacher.data, &student_data, &pointer)?;
+        }
         let finetune = self.lessons(params);
         let control = match params.control {
             false => None,
@@ -469,6 +472,26 @@ pub(super) fn settle(
         let error = FieldError::new(at, format!("{whose} {error}"));
         Problem::invalid(vec![error]).with_code("tensor_not_found")
     })
+}
+
+/// Tokens are compared one by one: teacher and student must be given the same ones.
+fn check_tokens(teacher: &Prepared, student: &Prepared, pointer: &str) -> Result<(), Problem> {
+    let ids = |data: &Prepared| {
+        let input = data.about.inputs.get(data.ids_place()?)?;
+        let tokenizer = input.tokens.as_ref().map(|tokens| tokens.tokenizer.clone());
+        Some((input.shape.clone(), tokenizer))
+    };
+    let (theirs, own) = (ids(teacher), ids(student));
+    if !student.about.task.is_of_tokens() || theirs == own {
+        return Ok(());
+    }
+    let detail = format!(
+        "the teacher is given {} tokens and the student {}, or those of another tokenizer; tokens are compared one by one",
+        theirs.map_or(0, |(shape, _)| shape.iter().product::<u64>()),
+        own.map_or(0, |(shape, _)| shape.iter().product::<u64>()),
+    );
+    let error = FieldError::new(format!("{pointer}/student"), detail);
+    Err(Problem::invalid(vec![error]).with_code("outputs_differ"))
 }
 
 fn no_data() -> Problem {

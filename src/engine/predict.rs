@@ -187,7 +187,8 @@ fn examples(
             _ => Err(refused("", "must have either `inputs` or `texts`")),
         };
     }
-    if let Ok(text) = std::str::from_utf8(&bytes) {
+    // Texts have no zeros.
+    if let (Ok(text), false) = (std::str::from_utf8(&bytes), bytes.contains(&0)) {
         let text = Text::Plain(text.trim_start_matches('\u{feff}').to_owned());
         return Ok(vec![read(vec![text], tokenizer()?)?]);
     }
@@ -230,8 +231,8 @@ fn read(texts: Vec<Text>, tokenizer: Option<Arc<Tokenizer>>) -> Result<Array, Pr
     let tokenizer = tokenizer.ok_or_else(|| {
         refused(
             "/texts",
-            "neither the model nor the data set of the job that made it has a tokenizer; upload the model together with \
-             its tokenizer.json, or name a data set that has one with `dataset`",
+            "neither the model nor the data set of the job that made it has a tokenizer to read texts by; upload the model \
+             together with its tokenizer.json, or name a data set that has one with `dataset` (numbers are sent as JSON)",
         )
     })?;
     if let Some(place) = texts.iter().position(Text::is_empty) {

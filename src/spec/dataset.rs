@@ -47,9 +47,14 @@ impl DatasetFormat {
         matches!(self, Self::Csv | Self::Jsonl | Self::Parquet)
     }
 
+    /// Whether the examples are files.
+    pub fn is_media(self) -> bool {
+        matches!(self, Self::Images | Self::Texts | Self::Audio)
+    }
+
     /// Whether several files side by side, or those of an archive, can be one data set.
     pub fn takes_several(self) -> bool {
-        self.is_table() || matches!(self, Self::Idx | Self::Images | Self::Texts | Self::Audio)
+        self.is_table() || self.is_media() || self == Self::Idx
     }
 }
 

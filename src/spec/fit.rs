@@ -102,7 +102,8 @@ pub fn fit(
     let trains = params.trains();
     let has_texts = (dataset.inputs.iter()).any(|array| array.media == Some(Media::Text));
     // Texts without labels are what a language model says.
-    let says_texts = dataset.target.is_none() && has_texts && params.needs_labels();
+    let has_rows = output.shape.is_empty() || output.shape.len() == 3;
+    let says_texts = dataset.target.is_none() && has_texts && has_rows && params.needs_labels();
     let task = task.or(says_texts.then_some(Task::LanguageModeling));
     let without_target = matches!(task, Some(Task::Embedding | Task::LanguageModeling));
     let target = match (&dataset.target, params.needs_labels()) {

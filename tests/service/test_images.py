@@ -75,6 +75,50 @@ def seen(server, model, content, **preprocess):
 # What is read.
 
 
+def hub_parquet(files, names=None, column="image", **more):
+    """As the `datasets` library writes a column of files: groups of bytes and path, names of labels in the metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({column: pa.array([{"bytes": content, "path": None} for content, _ in files], kind),
+                      "label": pa.array([label for _, label in files]), **more})
+    if names:
+        features = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def test_parquet_files_of_the_hugging_face_hub_are_image_files(server, digits_model):
+    arrays = models.digits()
+    rows = {split: [(encoded(x), int(y)) for x, y in zip(arrays[f"x_{split}"], arrays[f"y_{split}"])] for split in ("train", "test")}
+    tables = {f"data/{split}-00000-of-00001.parquet": hub_parquet(own, NAMES) for split, own in rows.items()}
+    found = server.upload_dataset(models.zip_of(tables), "hub")
+    assert found["format"] == "images" and found["splits"] == {"train": 1437, "test": 360}
+    assert found["target"]["class_names"] == sorted(NAMES) and found["inputs"][0]["shape"] == [8, 8, 1]
+    plain = server.upload_dataset(hub_parquet(rows["test"]), "one file")
+    assert plain["target"]["classes"] == 10 and plain["splits"]["train"] == 360
+    mean = lambda dataset, **data: server.run("evaluate", digits_model, dataset, data={**DIGITS_SCALE, **data})["result"]["before"]["metrics"]
+    whole = server.upload_dataset(models.zip_of({"train.parquet": hub_parquet(rows["train"][:50]), "test.parquet": hub_parquet(rows["test"])}))
+    wanted = server.upload_dataset(models.npz(x_train=arrays["x_train"][:50], y_train=arrays["y_train"][:50],
+                                              x_test=arrays["x_test"], y_test=arrays["y_test"]))
+    assert mean(whole)["accuracy"] == mean(wanted)["accuracy"] and mean(whole)["loss"] == pytest.approx(mean(wanted)["loss"], rel=1e-5)
+    # A sound in the same layout, a broken one, a label without a name.
+    broken = [*rows["test"][:20], (b"no image", 3)]
+    problem = assert_problem(server.post_dataset(hub_parquet(broken)), 422, "invalid_dataset", says=":21")
+    assert "damaged=skip" in problem["detail"]
+    skipped = server.upload_dataset(hub_parquet(broken), params={"damaged": "skip"})
+    assert skipped["splits"]["train"] == 20 and len(skipped["skipped"]) == 1
+    assert server.run("evaluate", digits_model, skipped, data=DIGITS_SCALE)["result"]["environment"]["data"]["skipped"] == 1
+    assert_problem(server.post_dataset(hub_parquet(rows["test"][:20], NAMES[:4])), 422, says="has no name")
+    more = {"other": list(range(20))}
+    named = server.upload_dataset(hub_parquet(rows["test"][:20], **more), params={"target": "other"})
+    assert named["target"]["name"] == "other"
+    assert_problem(server.post_dataset(hub_parquet(rows["test"][:20], **more), params={"target": "nothing"}), 422, says="`nothing`")
+
+
 def test_folders_by_class_are_the_same_examples(server, folders, digits, digits_model):
     assert folders["format"] == "images"
     assert folders["splits"] == {"train": 1437, "test": 360}

@@ -33,22 +33,76 @@ def check(trained, pruned, student):
     assert accuracy(student["after"]) > accuracy(student["distill"]["control"])
 
 
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Snippets of the manual pages that `tests/run` unpacked, or of those that are installed."""
+    folder = tmp_path_factory.mktemp("texts")
+    man = os.environ.get("SINTER_MANPAGES", "/usr/share/man")
+    subprocess.run([sys.executable, EXAMPLES / "manpages.py", folder, "--man", man], check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spoken_words(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("words")
+    subprocess.run([sys.executable, EXAMPLES / "words.py", folder], check=True, timeout=300)
+    return folder
+
+
+def results_of(folder, *names):
+    return [json.loads((folder / name / "job.json").read_text())["result"] for name in names]
+
+
+def in_a_notebook(name, server, folder, **more):
+    """Runs a notebook's code; what came out of its jobs and what was answered about its example."""
+    cells = json.loads((EXAMPLES / name).read_text())["cells"]
+    source = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    source += "\n\nimport json; print(json.dumps([trained, pruned, student, by_runtime, by_service]))"
+    done = subprocess.run([sys.executable, "-c", source], env=environment(server, **more), cwd=folder,
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_texts_with_curl(walk_server, tmp_path, texts):
+    done = subprocess.run(["bash", EXAMPLES / "text.sh"], env=environment(walk_server, OUT=str(tmp_path), TEXTS=str(texts)),
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert "in `it`, says the pruned model" in done.stdout
+    check(*results_of(tmp_path, "trained", "pruned", "student"))
+
+
+def test_texts_in_a_notebook(walk_server, tmp_path, texts):
+    trained, pruned, student, by_runtime, by_service = in_a_notebook("text.ipynb", walk_server, tmp_path, TEXTS=str(texts))
+    check(trained, pruned, student)
+    assert by_runtime == by_service["class"] == "de"
+
+
+def test_speech_with_curl(walk_server, tmp_path, spoken_words):
+    done = subprocess.run(["bash", EXAMPLES / "speech.sh"], capture_output=True, text=True, timeout=900,
+                          env=environment(walk_server, OUT=str(tmp_path), SOUNDS=str(spoken_words)))
+    assert done.returncode == 0, done.stderr
+    assert "`seven`, says the pruned model" in done.stdout
+    for model in ("mel", "wave", "gru"):
+        check(*results_of(tmp_path, *(f"{model}-{step}" for step in ("trained", "pruned", "student"))))
+
+
+def test_speech_in_a_notebook(walk_server, tmp_path, spoken_words):
+    trained, pruned, student, by_runtime, by_service = in_a_notebook("speech.ipynb", walk_server, tmp_path, SOUNDS=str(spoken_words))
+    check(trained, pruned, student)
+    assert by_runtime == by_service["class"] == "seven"
+
+
 def test_images_with_curl(walk_server, tmp_path):
     done = subprocess.run(["bash", EXAMPLES / "images.sh"], env=environment(walk_server, OUT=str(tmp_path)),
                           capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "says the pruned model" in done.stdout and "| student |" in done.stdout
-    check(*(json.loads((tmp_path / name / "job.json").read_text())["result"] for name in ("trained", "pruned", "student")))
+    check(*results_of(tmp_path, "trained", "pruned", "student"))
     assert (tmp_path / "pruned" / "report.html").stat().st_size > 10_000
 
 
 def test_images_in_a_notebook(walk_server, tmp_path):
-    cells = json.loads((EXAMPLES / "images.ipynb").read_text())["cells"]
-    source = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    source += "\n\nimport json; print(json.dumps([trained, pruned, student, by_runtime, by_service]))"
-    done = subprocess.run([sys.executable, "-c", source], env=environment(walk_server), cwd=tmp_path,
-                          capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    trained, pruned, student, by_runtime, by_service = json.loads(done.stdout.splitlines()[-1])
+    trained, pruned, student, by_runtime, by_service = in_a_notebook("images.ipynb", walk_server, tmp_path)
     check(trained, pruned, student)
     assert by_runtime == by_service["class"] == "bag"

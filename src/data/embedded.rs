@@ -1,0 +1,233 @@
+//! Parquet files that hold images or audio themselves, as data sets on the Hugging Face hub do: a column of groups
+//! `{bytes, path}`, others beside it, and what labels are called in the metadata.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row};
+use parquet::schema::types::Type;
+
+use super::archive::{Archive, Entry};
+use super::audio::is_recorded;
+use super::image::is_encoded;
+use super::labels::Label;
+use super::parts::Part;
+use super::rows::typed;
+use super::{DataError, Reading};
+use crate::spec::dataset::{DatasetFormat, Media};
+
+/// Columns that label examples where nothing else is said.
+const LABELS: [&str; 5] = ["label", "labels", "class", "target", "y"];
+
+/// An example: which of the files, which split, what it is labelled with.
+pub(super) struct Embedded {
+    pub entry: u32,
+    pub part: Part,
+    pub label: Option<Label>,
+}
+
+/// The files that stand in Parquet files, unpacked onto the disk, beside the upload.
+pub(super) struct Unpacked {
+    pub archive: Archive,
+    pub media: Media,
+    pub examples: Vec<Embedded>,
+    /// The column that labels them.
+    pub label: String,
+}
+
+/// Whether a Parquet file holds files in one of its columns.
+pub(super) fn holds_files(tables: &Archive, table: &Entry) -> Result<bool, DataError> {
+    // What is wrong with the file is told by who reads it.
+    let Ok(reader) = SerializedFileReader::new(copied(tables, table)?) else {
+        return Ok(false);
+    };
+    Ok(column_of_files(reader.metadata().file_metadata().schema()).is_some())
+}
+
+/// A table as a file of its own.
+pub(super) fn copied(tables: &Archive, table: &Entry) -> Result<File, DataError> {
+    let mut file = tempfile::tempfile()?;
+    std::io::copy(&mut tables.reader(table)?, &mut file)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+/// The column of groups with bytes.
+fn column_of_files(schema: &Type) -> Option<usize> {
+    let holds = |field: &Type| {
+        field.is_group()
+            && field
+                .get_fields()
+                .iter()
+                .any(|child| child.name() == "bytes")
+    };
+    schema.get_fields().iter().position(|field| holds(field))
+}
+
+/// Takes the files out of the tables of an upload.
+pub(super) fn unpack(
+    tables: &Archive,
+    folder: &Path,
+    how: &Reading,
+    most: u64,
+) -> Result<Unpacked, DataError> {
+    let mut file = tempfile::tempfile_in(folder)?;
+    let mut end = 0;
+    let mut unpacked = Unpacked {
+        archive: Archive::empty(),
+        media: Media::Image,
+        examples: Vec::new(),
+        label: String::new(),
+    };
+    let mut columns: HashSet<String> = HashSet::new();
+    for table in &tables.entries {
+        let is_table = super::rows::table_format(&table.name) == Some(DatasetFormat::Parquet);
+        if !is_table && tables.entries.len() > 1 {
+            continue;
+        }
+        let part = Part::of_table(&table.name).unwrap_or(Part::Train);
+        let label = each_file(tables, table, how, &mut |bytes, name, label| {
+            if unpacked.examples.is_empty() {
+                unpacked.media = match (is_encoded(&bytes), is_recorded(&bytes)) {
+                    (false, true) => Media::Audio,
+                    _ => Media::Image,
+                };
+            }
+            file.write_all(&bytes)?;
+            let size = bytes.len() as u64;
+            let entry = unpacked.archive.entries.len() as u32;
+            unpacked
+                .archive
+                .entries
+                .push(Entry::within(name, end, size));
+            unpacked.examples.push(Embedded { entry, part, label });
+            end += size;
+            match end > most {
+                true => Err(DataError::TooLarge {
+                    name: table.name.clone(),
+                    limit: most,
+                }),
+                false => Ok(()),
+            }
+        })?;
+        columns.insert(label.clone());
+        unpacked.label = label;
+    }
+    if columns.len() > 1 {
+        return Err(DataError::Unreadable(format!(
+            "the tables name their labels differently: {columns:?}"
+        )));
+    }
+    unpacked.archive.hold(file);
+    Ok(unpacked)
+}
+
+type Then<'a> = &'a mut dyn FnMut(Vec<u8>, String, Option<Label>) -> Result<(), DataError>;
+
+/// Hands each file of a table over; the name of the column that labels.
+fn each_file(
+    tables: &Archive,
+    table: &Entry,
+    how: &Reading,
+    then: Then,
+) -> Result<String, DataError> {
+    let wrong =
+        |detail: String| DataError::Unreadable(format!("the table `{}`: {detail}", table.name));
+    let unreadable = |error: ParquetError| wrong(error.to_string());
+    let reader = SerializedFileReader::new(copied(tables, table)?).map_err(unreadable)?;
+    let metadata = reader.metadata().file_metadata();
+    let fields = metadata.schema().get_fields();
+    let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
+    let files = column_of_files(metadata.schema())
+        .ok_or_else(|| wrong("no column holds files as `{bytes, path}`".to_owned()))?;
+    let place = |wanted: &str| names.iter().position(|name| *name == wanted);
+    let others: Vec<usize> = (0..names.len())
+        .filter(|&at| at != files && fields[at].is_primitive())
+        .collect();
+    let label = match how.target {
+        // A job asks for what its inspection found, which may be nothing.
+        Some(name) => Some(place(name).ok_or_else(|| {
+            DataError::Unreadable(format!(
+                "there is no column `{name}` for the target; the columns are {names:?}"
+            ))
+        })?),
+        None => match (LABELS.iter().find_map(|name| place(name)), &others[..]) {
+            (Some(named), _) => Some(named),
+            (None, &[only]) => Some(only),
+            (None, []) => None,
+            (None, _) => {
+                return Err(wrong(format!(
+                    "it has the columns {names:?}; say with the query parameter `target` which of them is the label"
+                )));
+            }
+        },
+    };
+    let words = label.and_then(|label| {
+        let metadata = metadata.key_value_metadata()?;
+        class_names(
+            metadata
+                .iter()
+                .find(|pair| pair.key == "huggingface")?
+                .value
+                .as_ref()?,
+            names[label],
+        )
+    });
+    for (row, record) in reader.get_row_iter(None).map_err(unreadable)?.enumerate() {
+        let record = record.map_err(unreadable)?;
+        let fields: Vec<&Field> = record.get_column_iter().map(|(_, field)| field).collect();
+        let place = format!("{}:{}", table.name, row + 1);
+        let bytes = match fields[files] {
+            Field::Group(group) => bytes_of(group),
+            _ => None,
+        };
+        let own = match label {
+            Some(label) => typed(names[label], fields[label])?.label(),
+            None => None,
+        };
+        let own = match (own, &words) {
+            (Some(Label::Number(number, _)), Some(words)) => {
+                let word = words.get(number as usize).filter(|_| number >= 0.0);
+                let word = word.ok_or_else(|| {
+                    wrong(format!(
+                        "row {} has the label {number}, which has no name",
+                        row + 1
+                    ))
+                })?;
+                Some(Label::Text(word.clone()))
+            }
+            (own, _) => own,
+        };
+        then(bytes.unwrap_or_default(), place, own)?;
+    }
+    Ok(label.map_or_else(|| "label".to_owned(), |label| names[label].to_owned()))
+}
+
+/// The bytes of a group `{bytes, path}`.
+fn bytes_of(group: &Row) -> Option<Vec<u8>> {
+    let bytes = group.get_column_iter().find(|(name, _)| *name == "bytes");
+    match bytes {
+        Some((_, Field::Bytes(bytes))) => Some(bytes.data().to_vec()),
+        _ => None,
+    }
+}
+
+/// What the labels of a column are called, as the `datasets` library writes it:
+/// `{"info": {"features": {COLUMN: {"names": […], "_type": "ClassLabel"}}}}`.
+fn class_names(metadata: &str, column: &str) -> Option<Vec<String>> {
+    let value: serde_json::Value = serde_json::from_str(metadata).ok()?;
+    let names = value
+        .get("info")?
+        .get("features")?
+        .get(column)?
+        .get("names")?;
+    let words = names
+        .as_array()?
+        .iter()
+        .map(|name| name.as_str().map(str::to_owned));
+    words.collect()
+}
