@@ -184,16 +184,25 @@ def write(case, target):
 def whole_model(path, target):
     """A case of a whole network: its outputs element by element, for eight examples."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    about = session.get_inputs()[0]
     random = np.random.default_rng(zlib.crc32(path.stem.encode()))
-    value = random.uniform(0, 1, (8, *about.shape[1:])).astype(np.float32)
+
+    def drawn(about):
+        shape = (8, *(size if isinstance(size, int) else 12 for size in about.shape[1:]))
+        if "mask" in about.name:
+            # Sequences of four tokens and more.
+            return (np.arange(shape[1]) < np.arange(4, 12)[:, None]).astype(np.int64)
+        if "int64" in about.type:
+            return random.integers(0, 100, shape)
+        return random.uniform(0, 1, shape).astype(np.float32)
+
+    values = {about.name: drawn(about) for about in session.get_inputs()}
     target.mkdir(parents=True, exist_ok=True)
     (target / "model.onnx").write_bytes(path.read_bytes())
     names = [output.name for output in session.get_outputs()]
-    outputs = session.run(None, {about.name: value})
+    outputs = session.run(None, values)
     (target / "case.json").write_text(json.dumps({
         "name": target.name, "operator": "", "tolerance": 1e-4,
-        "inputs": [described(about.name, value)],
+        "inputs": [described(name, value) for name, value in values.items()],
         "outputs": [described(name, output) for name, output in zip(names, outputs)],
     }))
 
