@@ -12,6 +12,7 @@ use super::problem::{ApiError, Problems};
 use super::request::{StrictQuery, media_type};
 use super::state::{App, Authorized};
 use super::upload::receive;
+use crate::spec::audio::AudioOptions;
 use crate::spec::child::{InputFile, Message, Order, PredictOrder};
 use crate::spec::dataset::Media;
 use crate::spec::job::Preprocess;
@@ -156,6 +157,15 @@ async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, A
     let length = inputs.filter_map(|input| input.tokens.as_ref()).next();
     let mut of_job = of_job.unwrap_or_default();
     of_job.max_length = length.map(|tokens| tokens.length).or(of_job.max_length);
+    let mut sounds = data.iter().flat_map(|data| &data.inputs);
+    if let Some(audio) = sounds.find_map(|input| input.audio.as_ref()) {
+        // What followed from the job's files does not follow from another one.
+        of_job.audio = Some(AudioOptions {
+            sample_rate: Some(audio.sample_rate),
+            seconds: Some(f64::from(audio.samples) / f64::from(audio.sample_rate)),
+            ..of_job.audio.unwrap_or_default()
+        });
+    }
     Ok(Known {
         asked,
         of_job,

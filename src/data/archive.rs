@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +65,8 @@ enum Source {
 /// An upload as a list of files.
 #[derive(Debug)]
 pub(super) struct Archive {
+    /// Where the upload lies, and what is unpacked for a while.
+    folder: PathBuf,
     source: Source,
     pub entries: Vec<Entry>,
 }
@@ -97,28 +99,50 @@ impl Archive {
         Ok(archive)
     }
 
-    /// One without files.
-    pub fn empty() -> Self {
+    /// Entries that were made by [`Entry::within`], in a file that lies where this upload does.
+    pub fn of(&self, file: File, entries: Vec<Entry>) -> Self {
         Self {
-            source: Source::Beside(Vec::new()),
-            entries: Vec::new(),
+            folder: self.folder.clone(),
+            source: Source::Archive(file),
+            entries,
         }
     }
 
-    /// Says where the entries that were made by [`Entry::within`] are.
-    pub fn hold(&mut self, file: File) {
-        self.source = Source::Archive(file);
+    /// A file without a name, beside the upload, that is gone with its last user.
+    pub fn scratch(&self) -> Result<File, DataError> {
+        Ok(tempfile::tempfile_in(&self.folder)?)
+    }
+
+    /// An entry as a file of its own, of at most `most` bytes.
+    pub fn file(&self, entry: &Entry, most: u64) -> Result<File, DataError> {
+        if let Source::Beside(paths) = &self.source {
+            return Ok(File::open(&paths[entry.source])?);
+        }
+        let mut file = self.scratch()?;
+        let broken = |error| DataError::Unreadable(format!("`{}`: {error}", entry.name));
+        std::io::copy(&mut self.bounded(entry, most)?, &mut file).map_err(broken)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
+    }
+
+    /// The bytes of a file, which fails where there are more than `most`.
+    pub fn bounded(&self, entry: &Entry, most: u64) -> Result<impl Read + '_, DataError> {
+        Ok(Bounded {
+            inner: self.reader(entry)?,
+            left: most,
+        })
     }
 
     fn unpack(only: &InputFile) -> Result<Self, DataError> {
+        let folder = folder_of(&only.path);
         let file = File::open(&only.path)?;
         let head = head(&file)?;
         if head.starts_with(b"PK") {
-            Self::zip(file)
+            Self::zip(file, folder)
         } else if is_tar(&head) {
-            Self::tar(file)
+            Self::tar(file, folder)
         } else if is_gzip(&head) && is_tar(&unpacked_head(&only.path)?) {
-            Self::tar(unpacked(&only.path)?)
+            Self::tar(unpacked(&only.path)?, folder)
         } else {
             Self::side_by_side(std::slice::from_ref(only))
         }
@@ -139,13 +163,17 @@ impl Archive {
             });
         }
         let paths = files.iter().map(|input| input.path.clone()).collect();
+        let folder = files
+            .first()
+            .map_or_else(PathBuf::new, |first| folder_of(&first.path));
         Ok(Self {
+            folder,
             source: Source::Beside(paths),
             entries,
         })
     }
 
-    fn zip(file: File) -> Result<Self, DataError> {
+    fn zip(file: File, folder: PathBuf) -> Result<Self, DataError> {
         let broken = |error| DataError::Unreadable(format!("the zip archive: {error}"));
         let mut archive =
             zip::ZipArchive::new(BufReader::new(file.try_clone()?)).map_err(broken)?;
@@ -185,12 +213,13 @@ impl Archive {
             });
         }
         Ok(Self {
+            folder,
             source: Source::Archive(file),
             entries,
         })
     }
 
-    fn tar(file: File) -> Result<Self, DataError> {
+    fn tar(file: File, folder: PathBuf) -> Result<Self, DataError> {
         let broken =
             |error: std::io::Error| DataError::Unreadable(format!("the tar archive: {error}"));
         let mut from_start = file.try_clone()?;
@@ -216,6 +245,7 @@ impl Archive {
             });
         }
         Ok(Self {
+            folder,
             source: Source::Archive(file),
             entries,
         })
@@ -263,11 +293,20 @@ impl Archive {
         let broken = |error| DataError::Unreadable(format!("`{}`: {error}", entry.name));
         let reader = self.reader(entry)?.take(most + 1);
         { reader }.read_to_end(&mut bytes).map_err(broken)?;
-        match bytes.len() as u64 > most {
-            true => Err(too_large()),
-            false => Ok(bytes),
+        match bytes.len() as u64 {
+            read if read > most => Err(too_large()),
+            // What an archive claims is what memory was reckoned by.
+            read if read != entry.size => Err(DataError::Unreadable(format!(
+                "`{}` has {read} bytes, the archive says {}",
+                entry.name, entry.size
+            ))),
+            _ => Ok(bytes),
         }
     }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new(".")).to_owned()
 }
 
 fn check_count(count: usize) -> Result<(), DataError> {
@@ -322,6 +361,22 @@ fn unpacked(path: &Path) -> Result<File, DataError> {
         });
     }
     Ok(file)
+}
+
+/// Bytes of which there may be so many.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
+            std::io::Error::other("it unpacks to far more bytes than the upload has")
+        })?;
+        Ok(read)
+    }
 }
 
 /// Bytes that are compared with their checksum at the end.

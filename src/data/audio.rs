@@ -54,20 +54,31 @@ pub(super) struct Sound {
     pub samples: Vec<f32>,
 }
 
-impl Sound {
-    pub fn milliseconds(&self) -> u64 {
-        self.samples.len() as u64 * 1000 / u64::from(self.sample_rate.max(1))
-    }
-}
-
 /// Decodes a file, or says why not.
 pub(super) fn decode(bytes: Vec<u8>) -> Result<Sound, String> {
+    let mut samples = Vec::new();
+    let sample_rate = each_sample(bytes, |sample| samples.push(sample))?;
+    Ok(Sound {
+        sample_rate,
+        samples,
+    })
+}
+
+/// Sample rate and length in milliseconds, without keeping what is decoded; why it can't be otherwise.
+pub(super) fn measure(bytes: Vec<u8>) -> Result<(u32, u64), String> {
+    let mut count = 0u64;
+    let sample_rate = each_sample(bytes, |_| count += 1)?;
+    Ok((sample_rate, count * 1000 / u64::from(sample_rate.max(1))))
+}
+
+/// Hands each sample over, the channels averaged; the sample rate.
+fn each_sample(bytes: Vec<u8>, then: impl FnMut(f32)) -> Result<u32, String> {
     // A file made to break its decoder is one that can't be decoded.
-    catch_unwind(AssertUnwindSafe(|| decode_unguarded(bytes)))
+    catch_unwind(AssertUnwindSafe(|| each_sample_unguarded(bytes, then)))
         .unwrap_or_else(|_| Err("its decoder gave up on it".to_owned()))
 }
 
-fn decode_unguarded(bytes: Vec<u8>) -> Result<Sound, String> {
+fn each_sample_unguarded(bytes: Vec<u8>, mut then: impl FnMut(f32)) -> Result<u32, String> {
     let said = |error: Error| match error {
         Error::Unsupported(what) => format!("it is not supported: {what}"),
         Error::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -93,7 +104,6 @@ fn decode_unguarded(bytes: Vec<u8>) -> Result<Sound, String> {
         .make_audio_decoder(parameters, &AudioDecoderOptions::default())
         .map_err(said)?;
     let (mut sample_rate, mut channels) = (0, 0);
-    let mut samples: Vec<f32> = Vec::new();
     let mut interleaved: Vec<f32> = Vec::new();
     let mut decoded = 0;
     loop {
@@ -120,10 +130,15 @@ fn decode_unguarded(bytes: Vec<u8>) -> Result<Sound, String> {
                 "it has more than {MOST_SAMPLES} samples; cut it into pieces"
             ));
         }
-        let mean = |frame: &[f32]| frame.iter().sum::<f32>() / frame.len() as f32;
-        samples.extend(interleaved.chunks_exact(channels).map(mean));
+        for frame in interleaved.chunks_exact(channels) {
+            let mean = frame.iter().sum::<f32>() / frame.len() as f32;
+            if !mean.is_finite() {
+                return Err("it holds samples that are no numbers".to_owned());
+            }
+            then(mean);
+        }
     }
-    if samples.is_empty() {
+    if decoded == 0 {
         return Err("it holds no sound".to_owned());
     }
     if !(1_000..=384_000).contains(&sample_rate) {
@@ -131,13 +146,7 @@ fn decode_unguarded(bytes: Vec<u8>) -> Result<Sound, String> {
             "it has {sample_rate} samples a second; 1000 to 384000 are read"
         ));
     }
-    if samples.iter().any(|sample| !sample.is_finite()) {
-        return Err("it holds samples that are no numbers".to_owned());
-    }
-    Ok(Sound {
-        sample_rate,
-        samples,
-    })
+    Ok(sample_rate)
 }
 
 /// A sound as a model takes it.

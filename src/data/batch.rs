@@ -81,6 +81,11 @@ impl Batch {
         self.labels.len() / self.count.max(1)
     }
 
+    /// Whether each token has a label of its own, or none.
+    pub fn is_of_tokens(&self) -> bool {
+        self.tokens() > 1 || self.labels.contains(&IGNORED)
+    }
+
     /// At most `count` examples from `start` on.
     pub fn part(&self, start: usize, count: usize) -> Cow<'_, Self> {
         if start == 0 && count >= self.count {
@@ -265,17 +270,18 @@ impl Prepared {
             .flatten()
     }
 
-    /// How many of the stored texts have more tokens than the model gets. Makes tokens of them all.
-    pub fn count_cut(&self) -> u64 {
+    /// How many of the stored texts have more tokens than the model gets, or why one can't be read. Makes tokens of them
+    /// all.
+    pub fn count_cut(&self) -> Result<u64, String> {
         let Some((input, how)) = self.ids() else {
-            return 0;
+            return Ok(0);
         };
         let arrays = self.splits().flat_map(|split| &split.inputs);
         let counts = arrays
             .filter(|array| array.name == input.array)
             .map(|array| match &array.elements {
-                Elements::Texts(texts) => texts.count_cut(how) as u64,
-                _ => 0,
+                Elements::Texts(texts) => texts.count_cut(how).map(|count| count as u64),
+                _ => Ok(0),
             });
         counts.sum()
     }
@@ -552,7 +558,7 @@ impl Prepared {
             let array = arrays.iter().find(|array| array.name == input.array);
             let is_row = array
                 .is_some_and(|array| !array.dtype.starts_with("float") && array.shape.len() == 1);
-            let is_only = inputs.len() == 1;
+            let is_only = inputs.iter().filter(|input| !input.zeros).count() == 1;
             is_row && TokenPart::of_input(&input.input, is_only) == Some(TokenPart::Ids)
         };
         let of_texts = inputs.iter().position(InferredInput::takes_ids);

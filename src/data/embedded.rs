@@ -1,10 +1,8 @@
 //! Parquet files that hold images or audio themselves, as data sets on the Hugging Face hub do: a column of groups
 //! `{bytes, path}`, others beside it, and what labels are called in the metadata.
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::io::Write;
 
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -16,9 +14,12 @@ use super::audio::is_recorded;
 use super::image::is_encoded;
 use super::labels::Label;
 use super::parts::Part;
-use super::rows::typed;
+use super::rows::{table_format, typed};
 use super::{DataError, Reading};
 use crate::spec::dataset::{DatasetFormat, Media};
+
+/// Memory of an example beside its bytes, which lie on the disk.
+const OVERHEAD: u64 = 256;
 
 /// Columns that label examples where nothing else is said.
 const LABELS: [&str; 5] = ["label", "labels", "class", "target", "y"];
@@ -40,20 +41,12 @@ pub(super) struct Unpacked {
 }
 
 /// Whether a Parquet file holds files in one of its columns.
-pub(super) fn holds_files(tables: &Archive, table: &Entry) -> Result<bool, DataError> {
+pub(super) fn holds_files(tables: &Archive, table: &Entry, most: u64) -> Result<bool, DataError> {
     // What is wrong with the file is told by who reads it.
-    let Ok(reader) = SerializedFileReader::new(copied(tables, table)?) else {
+    let Ok(reader) = SerializedFileReader::new(tables.file(table, most)?) else {
         return Ok(false);
     };
     Ok(column_of_files(reader.metadata().file_metadata().schema()).is_some())
-}
-
-/// A table as a file of its own.
-pub(super) fn copied(tables: &Archive, table: &Entry) -> Result<File, DataError> {
-    let mut file = tempfile::tempfile()?;
-    std::io::copy(&mut tables.reader(table)?, &mut file)?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(file)
 }
 
 /// The column of groups with bytes.
@@ -69,44 +62,36 @@ fn column_of_files(schema: &Type) -> Option<usize> {
 }
 
 /// Takes the files out of the tables of an upload.
-pub(super) fn unpack(
-    tables: &Archive,
-    folder: &Path,
-    how: &Reading,
-    most: u64,
-) -> Result<Unpacked, DataError> {
-    let mut file = tempfile::tempfile_in(folder)?;
-    let mut end = 0;
-    let mut unpacked = Unpacked {
-        archive: Archive::empty(),
-        media: Media::Image,
-        examples: Vec::new(),
-        label: String::new(),
-    };
-    let mut columns: HashSet<String> = HashSet::new();
-    for table in &tables.entries {
-        let is_table = super::rows::table_format(&table.name) == Some(DatasetFormat::Parquet);
-        if !is_table && tables.entries.len() > 1 {
-            continue;
-        }
-        let part = Part::of_table(&table.name).unwrap_or(Part::Train);
-        let label = each_file(tables, table, how, &mut |bytes, name, label| {
-            if unpacked.examples.is_empty() {
-                unpacked.media = match (is_encoded(&bytes), is_recorded(&bytes)) {
+pub(super) fn unpack(tables: &Archive, how: &Reading, most: u64) -> Result<Unpacked, DataError> {
+    let mut file = tables.scratch()?;
+    let (mut end, mut held) = (0, 0);
+    let (mut media, mut entries, mut examples) = (Media::Image, Vec::new(), Vec::new());
+    let mut columns: BTreeSet<String> = BTreeSet::new();
+    let is_table = |entry: &&Entry| table_format(&entry.name) == Some(DatasetFormat::Parquet);
+    let mut all: Vec<&Entry> = tables.entries.iter().filter(is_table).collect();
+    if all.is_empty() {
+        all.extend(tables.entries.first());
+    }
+    let several = all.len() > 1;
+    for table in all {
+        // The name of the only table says nothing.
+        let part = Part::of_table(&table.name).filter(|_| several);
+        let part = part.unwrap_or(Part::Train);
+        let label = each_file(tables, table, how, most, &mut |bytes, name, label| {
+            if end == 0 {
+                media = match (is_encoded(&bytes), is_recorded(&bytes)) {
                     (false, true) => Media::Audio,
                     _ => Media::Image,
                 };
             }
             file.write_all(&bytes)?;
             let size = bytes.len() as u64;
-            let entry = unpacked.archive.entries.len() as u32;
-            unpacked
-                .archive
-                .entries
-                .push(Entry::within(name, end, size));
-            unpacked.examples.push(Embedded { entry, part, label });
+            let entry = entries.len() as u32;
+            entries.push(Entry::within(name, end, size));
+            examples.push(Embedded { entry, part, label });
             end += size;
-            match end > most {
+            held += size + OVERHEAD;
+            match held > most {
                 true => Err(DataError::TooLarge {
                     name: table.name.clone(),
                     limit: most,
@@ -114,16 +99,19 @@ pub(super) fn unpack(
                 false => Ok(()),
             }
         })?;
-        columns.insert(label.clone());
-        unpacked.label = label;
+        columns.insert(label);
     }
     if columns.len() > 1 {
         return Err(DataError::Unreadable(format!(
             "the tables name their labels differently: {columns:?}"
         )));
     }
-    unpacked.archive.hold(file);
-    Ok(unpacked)
+    Ok(Unpacked {
+        archive: tables.of(file, entries),
+        media,
+        examples,
+        label: columns.pop_first().unwrap_or_default(),
+    })
 }
 
 type Then<'a> = &'a mut dyn FnMut(Vec<u8>, String, Option<Label>) -> Result<(), DataError>;
@@ -133,12 +121,13 @@ fn each_file(
     tables: &Archive,
     table: &Entry,
     how: &Reading,
+    most: u64,
     then: Then,
 ) -> Result<String, DataError> {
     let wrong =
         |detail: String| DataError::Unreadable(format!("the table `{}`: {detail}", table.name));
     let unreadable = |error: ParquetError| wrong(error.to_string());
-    let reader = SerializedFileReader::new(copied(tables, table)?).map_err(unreadable)?;
+    let reader = SerializedFileReader::new(tables.file(table, most)?).map_err(unreadable)?;
     let metadata = reader.metadata().file_metadata();
     let fields = metadata.schema().get_fields();
     let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();

@@ -160,8 +160,7 @@ pub fn media_of(file: &InputFile) -> Result<Array, String> {
 
 /// Sample rate and milliseconds of a sound file, or why it can't be decoded.
 pub(super) fn inspect_audio(archive: &Archive, entry: &Entry) -> Result<(u32, u64), String> {
-    let sound = audio::decode(read(archive, entry)?)?;
-    Ok((sound.sample_rate, sound.milliseconds()))
+    audio::measure(read(archive, entry)?)
 }
 
 /// What files of these sample rates and lengths are like together.

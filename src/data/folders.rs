@@ -21,7 +21,10 @@ use super::{DataError, Dataset, Reading, Skipped, Split};
 use crate::spec::dataset::{DatasetFormat, Media};
 
 /// The order of the examples follows from this alone.
-const ORDER_SEED: u64 = 0x1a6e;
+pub(super) const ORDER_SEED: u64 = 0x1a6e;
+
+/// Most bytes of a manifest.
+const MOST_MANIFEST_BYTES: u64 = 256 << 20;
 
 /// Most cells of a manifest.
 const MOST_CELLS: usize = 20_000_000;
@@ -37,11 +40,24 @@ struct Example {
     label: Option<Label>,
 }
 
+/// Text files that lie beside tokenizers and data sets, and are no examples.
+const BESIDE: [&str; 5] = [
+    "vocab.txt",
+    "merges.txt",
+    "readme.txt",
+    "license.txt",
+    "requirements.txt",
+];
+
 /// Whether a file is an example by its name.
 pub(super) fn is_example(media: Media, name: &str) -> bool {
     match media {
         Media::Image => is_image(name),
-        Media::Text => name.to_lowercase().ends_with(".txt"),
+        Media::Text => {
+            let name = name.to_lowercase();
+            let file = name.rsplit('/').next().unwrap_or_default();
+            file.ends_with(".txt") && !BESIDE.contains(&file)
+        }
         Media::Audio => is_audio(name),
     }
 }
@@ -459,24 +475,30 @@ impl Rows {
     fn read(archive: &Archive, manifest: &Entry) -> Result<Self, DataError> {
         let format = table_format(&manifest.name).unwrap_or(DatasetFormat::Csv);
         let (mut columns, mut rows) = (Vec::new(), Vec::new());
-        each_row(archive, manifest, format, &mut |_, names, cells| {
-            columns = names.to_vec();
-            let cell = |(cell, name): (Cell, &String)| match cell {
-                Cell::Missing if name == "labels" && format == DatasetFormat::Csv => {
-                    Some(Label::Many(Vec::new()))
+        each_row(
+            archive,
+            manifest,
+            format,
+            MOST_MANIFEST_BYTES,
+            &mut |_, names, cells| {
+                columns = names.to_vec();
+                let cell = |(cell, name): (Cell, &String)| match cell {
+                    Cell::Missing if name == "labels" && format == DatasetFormat::Csv => {
+                        Some(Label::Many(Vec::new()))
+                    }
+                    Cell::Text(text) if name == "labels" => Some(Label::several(text)),
+                    cell => cell.label(),
+                };
+                rows.push(cells.into_iter().zip(names).map(cell).collect::<Vec<_>>());
+                match names.len().saturating_mul(rows.len()) > MOST_CELLS {
+                    true => Err(DataError::Unreadable(format!(
+                        "the manifest `{}` has more than {MOST_CELLS} cells",
+                        manifest.name
+                    ))),
+                    false => Ok(()),
                 }
-                Cell::Text(text) if name == "labels" => Some(Label::several(text)),
-                cell => cell.label(),
-            };
-            rows.push(cells.into_iter().zip(names).map(cell).collect::<Vec<_>>());
-            match names.len().saturating_mul(rows.len()) > MOST_CELLS {
-                true => Err(DataError::Unreadable(format!(
-                    "the manifest `{}` has more than {MOST_CELLS} cells",
-                    manifest.name
-                ))),
-                false => Ok(()),
-            }
-        })?;
+            },
+        )?;
         for row in &mut rows {
             row.resize(columns.len(), None);
         }

@@ -56,11 +56,8 @@ impl Label {
                 Self::Number(number.as_f64().unwrap_or(f64::NAN), number.to_string())
             }
             Value::Array(values) => {
-                let labels = values
-                    .iter()
-                    .map(Self::of_json)
-                    .collect::<Result<Vec<_>, _>>()?;
-                Self::Many(labels.into_iter().flatten().collect())
+                let label = |value| Self::of_json(value)?.ok_or("holds null in a list".to_owned());
+                Self::Many(values.iter().map(label).collect::<Result<_, _>>()?)
             }
             Value::Object(_) => return Err("holds an object".to_owned()),
         }))

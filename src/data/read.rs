@@ -96,11 +96,21 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
     let has_files = media
         .iter()
         .any(|&media| has(&|name| is_example(media, name)));
-    if found == DatasetFormat::Parquet || (found.is_media() && !has_files) {
-        let folder = files[0].path.parent().unwrap_or(Path::new("."));
-        if let Some(unpacked) = embedded(&archive, folder, &how, most)? {
-            return read_embedded(unpacked, &how, most);
+    let may_hold = found == DatasetFormat::Parquet || (found.is_media() && !has_files);
+    let unpacked = match may_hold {
+        true => embedded(&archive, &how, most)?,
+        false => None,
+    };
+    match unpacked {
+        Some(_) if has_files => {
+            return Err(DataError::Unreadable(
+                "the upload holds Parquet files with images or audio in them, and others beside them; upload one data \
+                 set at a time"
+                    .to_owned(),
+            ));
         }
+        Some(unpacked) => return read_embedded(unpacked, &how, most),
+        None => {}
     }
     let missing = |what: &str| Err(DataError::Unreadable(format!("the upload holds {what}")));
     match found {
@@ -126,12 +136,7 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
 }
 
 /// The files that Parquet files hold, if they do.
-fn embedded(
-    archive: &Archive,
-    folder: &Path,
-    how: &Reading,
-    most: u64,
-) -> Result<Option<Unpacked>, DataError> {
+fn embedded(archive: &Archive, how: &Reading, most: u64) -> Result<Option<Unpacked>, DataError> {
     let is_table = |entry: &&Entry| table_format(&entry.name) == Some(DatasetFormat::Parquet);
     let first = archive
         .entries
@@ -139,8 +144,8 @@ fn embedded(
         .find(is_table)
         .or(archive.entries.first());
     let Some(first) = first else { return Ok(None) };
-    match holds_files(archive, first)? {
-        true => unpack(archive, folder, how, most).map(Some),
+    match holds_files(archive, first, most)? {
+        true => unpack(archive, how, most).map(Some),
         false => Ok(None),
     }
 }

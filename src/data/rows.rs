@@ -7,7 +7,6 @@ use parquet::record::Field;
 
 use super::DataError;
 use super::archive::{Archive, Entry};
-use super::embedded::copied;
 use super::labels::Label;
 use crate::spec::dataset::DatasetFormat;
 
@@ -16,7 +15,7 @@ const MOST_COLUMNS: usize = 100_000;
 const LONGEST_COLUMN: usize = 500;
 
 /// Most bytes of one line of JSON.
-const LONGEST_LINE: u64 = 64 << 20;
+const LONGEST_LINE: u64 = 16 << 20;
 
 /// What stands in a row under a column.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +24,7 @@ pub(super) enum Cell<'a> {
     /// Of a file without types: it may mean a number.
     Text(&'a str),
     Number(f64),
+    Whole(i64),
     Typed(Label),
 }
 
@@ -35,7 +35,9 @@ impl Cell<'_> {
             Self::Missing => None,
             Self::Text(text) if text.trim().is_empty() => None,
             Self::Text(text) => Some(Label::of(text)),
-            Self::Number(number) => Some(Label::Number(number, number.to_string())),
+            // A fraction is written as one, even where it is whole.
+            Self::Number(number) => Some(Label::Number(number, format!("{number:?}"))),
+            Self::Whole(number) => Some(Label::Number(number as f64, number.to_string())),
             Self::Typed(label) => Some(label),
         }
     }
@@ -46,6 +48,7 @@ impl Cell<'_> {
             Self::Missing => Err(String::new()),
             Self::Text(text) => text.parse().map_err(|_| (*text).to_owned()),
             Self::Number(number) => Ok(*number),
+            Self::Whole(number) => Ok(*number as f64),
             Self::Typed(Label::Number(number, _)) => Ok(*number),
             Self::Typed(label) => Err(label.as_text()),
         }
@@ -56,7 +59,7 @@ impl Cell<'_> {
         match self {
             Self::Text(text) => !text.is_empty() && text.parse::<f64>().is_err(),
             Self::Typed(label) => !matches!(label, Label::Number(..)),
-            Self::Missing | Self::Number(_) => false,
+            Self::Missing | Self::Number(_) | Self::Whole(_) => false,
         }
     }
 }
@@ -79,14 +82,15 @@ pub(super) fn each_row(
     archive: &Archive,
     entry: &Entry,
     format: DatasetFormat,
+    most: u64,
     then: Then,
 ) -> Result<(), DataError> {
     let wrong =
         |detail: String| DataError::Unreadable(format!("the table `{}`: {detail}", entry.name));
     match format {
-        DatasetFormat::Parquet => parquet_rows(copied(archive, entry)?, &wrong, then),
-        DatasetFormat::Jsonl => json_rows(archive.reader(entry)?, &wrong, then),
-        _ => csv_rows(archive.reader(entry)?, &wrong, then),
+        DatasetFormat::Parquet => parquet_rows(archive.file(entry, most)?, &wrong, then),
+        DatasetFormat::Jsonl => json_rows(archive.bounded(entry, most)?, &wrong, then),
+        _ => csv_rows(archive.bounded(entry, most)?, &wrong, then),
     }
 }
 
@@ -184,25 +188,28 @@ fn parquet_rows(file: File, wrong: Wrong, then: Then) -> Result<(), DataError> {
 
 /// What a Parquet column has in a row.
 pub(super) fn typed(name: &str, field: &Field) -> Result<Cell<'static>, DataError> {
-    let whole = |value: i64| Cell::Typed(Label::Number(value as f64, value.to_string()));
     Ok(match field {
         Field::Null => Cell::Missing,
-        Field::Bool(value) => Cell::Number(f64::from(u8::from(*value))),
-        Field::Byte(value) => Cell::Number(f64::from(*value)),
-        Field::Short(value) => Cell::Number(f64::from(*value)),
-        Field::Int(value) => Cell::Number(f64::from(*value)),
-        Field::UByte(value) => Cell::Number(f64::from(*value)),
-        Field::UShort(value) => Cell::Number(f64::from(*value)),
-        Field::UInt(value) => Cell::Number(f64::from(*value)),
+        Field::Bool(value) => Cell::Whole((*value).into()),
+        Field::Byte(value) => Cell::Whole((*value).into()),
+        Field::Short(value) => Cell::Whole((*value).into()),
+        Field::Int(value) => Cell::Whole((*value).into()),
+        Field::UByte(value) => Cell::Whole((*value).into()),
+        Field::UShort(value) => Cell::Whole((*value).into()),
+        Field::UInt(value) => Cell::Whole((*value).into()),
         Field::Float(value) => Cell::Number(f64::from(*value)),
         Field::Double(value) => Cell::Number(*value),
-        Field::Long(value) => whole(*value),
+        Field::Long(value) => Cell::Whole(*value),
         Field::Str(text) => Cell::Typed(Label::Text(text.clone())),
         Field::ListInternal(list) => {
             let elements = list.elements().iter();
-            let labels = elements.map(|element| Ok(typed(name, element)?.label()));
-            let labels: Result<Vec<Option<Label>>, DataError> = labels.collect();
-            Cell::Typed(Label::Many(labels?.into_iter().flatten().collect()))
+            let label = |element| {
+                let label = typed(name, element)?.label();
+                label.ok_or_else(|| {
+                    DataError::Unreadable(format!("the column `{name}` holds null in a list"))
+                })
+            };
+            Cell::Typed(Label::Many(elements.map(label).collect::<Result<_, _>>()?))
         }
         Field::Group(_) | Field::MapInternal(_) | Field::Bytes(_) => {
             return Err(DataError::NotSupported {

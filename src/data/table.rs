@@ -1,6 +1,10 @@
 //! Tables: rows of numbers, or texts with what labels them.
 
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+
 use super::archive::{Archive, Entry};
+use super::folders::ORDER_SEED;
 use super::labels::{Label, target, word_labels};
 use super::parts::Part;
 use super::read::Reading;
@@ -21,6 +25,9 @@ const LABELS: [&str; 11] = [
     "pos_tags", "score",
 ];
 const NUMBERING: [&str; 6] = ["id", "idx", "index", "guid", "uid", "uuid"];
+
+/// Most words of a text that comes in words.
+const MOST_WORDS: usize = 65_536;
 
 /// Memory of a text or a label beside its letters.
 const OVERHEAD: u64 = 32;
@@ -70,6 +77,7 @@ pub(super) fn read_tables(
     let mut known: Option<Columns> = None;
     let mut skipped = Skipped::new(how);
     let mut held = 0;
+    let several = tables.len() > 1;
     for (entry, own) in tables {
         if own != format {
             return Err(DataError::Unreadable(format!(
@@ -77,13 +85,16 @@ pub(super) fn read_tables(
                 entry.name
             )));
         }
-        let part = Part::of_table(&entry.name).unwrap_or(Part::Train);
+        // The name of the only table says nothing: people call it what they like.
+        let part = Part::of_table(&entry.name).filter(|_| several);
+        let part = part.unwrap_or(Part::Train);
         let mut seen: Option<Columns> = None;
-        each_row(archive, entry, format, &mut |line, names, cells| {
+        each_row(archive, entry, format, most, &mut |line, names, cells| {
             let columns = match &mut seen {
                 Some(columns) => columns,
                 none => none.insert(Columns::of(names, &cells, format, how)?),
             };
+            columns.check_late(line, names)?;
             held += columns.take(&entry.name, line, cells, part, &mut parts, &mut skipped)?;
             match held > most {
                 true => Err(DataError::TooLarge {
@@ -238,6 +249,18 @@ impl Columns {
         }
     }
 
+    /// A line of JSON may bring a column that the first one lacks, but no labels: the lines before it have none.
+    fn check_late(&self, line: usize, names: &[String]) -> Result<(), DataError> {
+        let late = names.get(self.names.len()..).unwrap_or_default();
+        let labels = |name: &&String| LABELS.contains(&name.as_str());
+        match late.iter().find(labels).filter(|_| self.target.is_none()) {
+            None => Ok(()),
+            Some(name) => Err(DataError::Unreadable(format!(
+                "line {line} has `{name}`, which the first line lacks; label all lines, or none"
+            ))),
+        }
+    }
+
     /// Takes a row up; the bytes that it takes in memory.
     fn take(
         &self,
@@ -275,9 +298,18 @@ impl Columns {
             Ok(text) => text,
             Err(detail) => {
                 skipped.add(place(), detail);
-                return Ok(0);
+                return Ok(OVERHEAD);
             }
         };
+        let first = parts.iter().find_map(|rows| rows.texts.first());
+        if let (Some(first), Some(text)) = (first, &text)
+            && std::mem::discriminant(first) != std::mem::discriminant(text)
+        {
+            return Err(wrong(
+                " differs from those before it: texts are all plain, or all lists of words"
+                    .to_owned(),
+            ));
+        }
         let rows = &mut parts[part as usize];
         for &at in &self.numbers {
             let number = cells[at].number().map_err(|cell| {
@@ -311,7 +343,7 @@ impl Columns {
             rows.labels.push(label);
         }
         if let Some(text) = text {
-            bytes += text.len() as u64 + OVERHEAD;
+            bytes += text.bytes() as u64 + OVERHEAD;
             rows.texts.push(text);
         }
         rows.count += 1;
@@ -327,6 +359,7 @@ impl Columns {
             Cell::Missing => Text::Plain(String::new()),
             Cell::Text(text) => Text::Plain(text.to_owned()),
             Cell::Number(number) => Text::Plain(number.to_string()),
+            Cell::Whole(number) => Text::Plain(number.to_string()),
             Cell::Typed(Label::Many(words)) => {
                 Text::Words(words.iter().map(Label::as_text).collect())
             }
@@ -339,6 +372,14 @@ impl Columns {
             },
             _ => of(self.texts[0]),
         };
+        if let Text::Words(words) = &text
+            && words.len() > MOST_WORDS
+        {
+            let count = words.len();
+            return Err(format!(
+                "it has {count} words; at most {MOST_WORDS} are read"
+            ));
+        }
         match text.len() {
             _ if text.is_empty() => Err("it has no text".to_owned()),
             bytes if bytes > MOST_TEXT_BYTES => Err(format!(
@@ -350,10 +391,10 @@ impl Columns {
 
     /// A column `labels` beside texts has several in a cell, between `;` or `|`.
     fn label(&self, cell: Cell, at: usize) -> Option<Label> {
+        let several = !self.texts.is_empty() && self.names[at] == "labels";
         match cell {
-            Cell::Text(text) if !self.texts.is_empty() && self.names[at] == "labels" => {
-                Some(Label::several(text))
-            }
+            Cell::Text(text) if several => Some(Label::several(text)),
+            Cell::Missing if several => Some(Label::Many(Vec::new())),
             cell => cell.label(),
         }
     }
@@ -367,7 +408,7 @@ impl Columns {
     ) -> Result<Dataset, DataError> {
         let counts = parts.each_ref().map(|rows| rows.count);
         let trained = counts[0] + counts[1];
-        let all = Rows::joined(parts);
+        let all = Rows::joined(parts.map(Rows::mixed));
         let is_words = matches!(all.texts.first(), Some(Text::Words(_)));
         let target = match self.target {
             None => None,
@@ -405,6 +446,26 @@ impl Columns {
 }
 
 impl Rows {
+    /// Texts in another order, always the same: a job with a limit takes the first ones, and tables are often sorted by
+    /// their labels.
+    fn mixed(self) -> Self {
+        if self.texts.is_empty() {
+            return self;
+        }
+        let mut order: Vec<usize> = (0..self.texts.len()).collect();
+        order.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(ORDER_SEED));
+        fn moved<T>(all: Vec<T>, order: &[usize]) -> Vec<T> {
+            let mut all: Vec<Option<T>> = all.into_iter().map(Some).collect();
+            let taken = order.iter().filter_map(|&place| all.get_mut(place)?.take());
+            taken.collect()
+        }
+        Self {
+            texts: moved(self.texts, &order),
+            labels: moved(self.labels, &order),
+            ..self
+        }
+    }
+
     /// The splits, one behind the other.
     fn joined(parts: [Self; 3]) -> Self {
         let mut all = Self::default();

@@ -144,22 +144,20 @@ impl Texts {
         out
     }
 
-    /// How many have more tokens than a preparation keeps. All of them are made tokens for that, and kept if they are
-    /// going to be.
-    pub fn count_cut(&self, how: &TokenPreparation) -> usize {
+    /// How many have more tokens than a preparation keeps, or why one can't be read. All of them are made tokens for that,
+    /// and kept if they are going to be.
+    pub fn count_cut(&self, how: &TokenPreparation) -> Result<usize, String> {
         let tokenizer = self.tokenizer(how);
         let kept = self.kept(how);
         let is_cut = |index: usize| {
-            let encode = || encode(&tokenizer, &self.all[index], how.length);
-            match &kept {
-                Some(kept) => kept.example(index, encode).is_cut,
-                None => encode().is_cut,
+            let encoded = tokenizer.encode(&self.all[index], how.length)?;
+            let is_cut = encoded.is_cut;
+            if let Some(kept) = &kept {
+                kept.example(index, || encoded);
             }
+            Ok(usize::from(is_cut))
         };
-        (0..self.len())
-            .into_par_iter()
-            .filter(|&index| is_cut(index))
-            .count()
+        (0..self.len()).into_par_iter().map(is_cut).sum()
     }
 
     fn each(&self, how: &TokenPreparation, examples: &[u32], mut then: impl FnMut(&Encoded)) {
@@ -190,7 +188,7 @@ impl Texts {
 
 /// # Panics
 ///
-/// Where a text can't be made tokens, which was tried when it was uploaded or by [`inspect`].
+/// Where a text can't be made tokens, which was tried by [`Texts::count_cut`] or [`inspect`].
 fn encode(tokenizer: &Tokenizer, text: &Text, length: u32) -> Encoded {
     match tokenizer.encode(text, length) {
         Ok(encoded) => encoded,

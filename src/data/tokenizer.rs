@@ -46,6 +46,14 @@ impl Text {
         }
     }
 
+    /// Bytes that it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Words(words) => self.len() + words.len() * size_of::<String>(),
+            _ => self.len(),
+        }
+    }
+
     /// Whether there is nothing to read in it.
     pub fn is_empty(&self) -> bool {
         let blank = |text: &String| text.trim().is_empty();
@@ -90,6 +98,13 @@ impl Tokenizer {
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut whole = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| format!("is no tokenizer of Hugging Face's `tokenizers`: {error}"))?;
+        let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let dropout = value["model"]["dropout"].as_f64().unwrap_or(0.0);
+        if dropout > 0.0 {
+            return Err(format!(
+                "has a model with dropout {dropout}, which makes tokens at random; set it to null"
+            ));
+        }
         let vocabulary = whole.get_vocab(true).into_values().max();
         let Some(highest) = vocabulary else {
             return Err("has an empty vocabulary".to_owned());

@@ -229,7 +229,7 @@ impl Distillation<'_, '_> {
                 let margin = spec.margin.unwrap_or(0.0) as f32;
                 losses::bounded_regression(student, teacher, target, margin)
             }
-            DistillLossName::CrossEntropy if seen.batch.tokens() > 1 => {
+            DistillLossName::CrossEntropy if seen.batch.is_of_tokens() => {
                 let own = seen.output.clone();
                 self.loss.of_output(own, seen.batch, device)
             }

@@ -76,7 +76,15 @@ fn read_texts(data: &mut Prepared, tokenizer: Option<Arc<Tokenizer>>) -> Result<
     if let Some(tokenizer) = tokenizer {
         data.read_by(tokenizer);
     }
-    data.about.cut = data.count_cut();
+    data.about.cut = data.count_cut().map_err(|detail| {
+        let detail = format!("the tokenizer can't read the texts: {detail}");
+        misfit("/dataset", detail)
+    })?;
+    if data.about.task == Task::LanguageModeling && data.ids_place().is_none() {
+        let detail = "no input of the model is given tokens: integers in one axis, under a name with `ids` or `tokens` where \
+                      there are several inputs";
+        return Err(misfit("/dataset", detail.to_owned()));
+    }
     let highest = data
         .highest_token()
         .filter(|_| data.about.task == Task::LanguageModeling);
@@ -169,7 +177,7 @@ fn check_tokens(
     feeds: &HashMap<String, Vec<usize>>,
     output: &str,
     dims: &[usize],
-    input: &DatasetInput,
+    (input, task): (&DatasetInput, Task),
     model: &str,
 ) -> Result<(), Problem> {
     let fed = feeds.get(first.label()).map_or(&[][..], Vec::as_slice);
@@ -194,8 +202,23 @@ fn check_tokens(
             ));
         }
     };
-    let target = input.summary.target.as_ref();
-    match target.and_then(|target| target.classes) {
+    let Some(target) =
+        (input.summary.target.as_ref()).filter(|_| task == Task::TokenClassification)
+    else {
+        return Ok(());
+    };
+    if target.shape != [0] && target.shape != [*tokens as u64] {
+        return Err(misfit(
+            "/dataset",
+            format!(
+                "the target `{}` has examples of shape {:?}, the model is given {tokens} tokens; it needs a label for each \
+                 of them, or for each word of texts that come in words",
+                target.name, target.shape
+            ),
+        ));
+    }
+    let highest = target.range.map(|[_, highest]| highest as u64 + 1);
+    match target.classes.or(highest) {
         Some(needed) if needed as usize > classes => Err(misfit(
             "/dataset",
             format!(
@@ -239,7 +262,14 @@ fn check_classes(
         );
     }
     if task.is_of_tokens() {
-        return check_tokens(&graph.inputs[0], &feeds, output, &dims, input, model);
+        return check_tokens(
+            &graph.inputs[0],
+            &feeds,
+            output,
+            &dims,
+            (input, task),
+            model,
+        );
     }
     let width: usize = dims[1..].iter().product();
     let target = input.summary.target.as_ref();

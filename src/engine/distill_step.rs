@@ -382,6 +382,7 @@ impl Job<'_> {
             );
             let shape = dims(&own);
             let comparable = dims(&theirs) == shape;
+            let theirs_rank = dims(&theirs).len();
             // Each token of a sequence has a distribution of its own.
             let width: usize = match (task, shape.len()) {
                 (task, 3..) if task.has_labels() => shape[shape.len() - 1],
@@ -389,7 +390,8 @@ impl Job<'_> {
             };
             let width = width.max(1);
             let (theirs, own) = (to_host(theirs), to_host(own));
-            if task == Task::Embedding && own_embedded.len() < neighbours::MOST {
+            let is_row = shape.len() == 2 && theirs_rank == 2;
+            if task == Task::Embedding && is_row && own_embedded.len() < neighbours::MOST {
                 let rows = |all: &[f32]| -> Vec<Vec<f32>> {
                     let width = (all.len() / batch.count.max(1)).max(1);
                     all.chunks(width).map(<[f32]>::to_vec).collect()

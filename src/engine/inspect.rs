@@ -18,8 +18,21 @@ use crate::spec::model::{ModelFormat, ModelSummary};
 pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ended> {
     let (tokenizers, files): (Vec<&InputFile>, Vec<&InputFile>) =
         files.iter().partition(|file| tokenizer::is_tokenizer(file));
+    let refuse = |text: String| Err(Ended::Failed(Problem::new(422, "invalid_model", text)));
+    if let [first, second, ..] = tokenizers[..] {
+        return refuse(format!(
+            "the upload holds two tokenizers, `{}` and `{}`; keep one",
+            first.name, second.name
+        ));
+    }
     let main = main_file(&files)?;
-    if is_safetensors(&main.path)? && tokenizers.is_empty() {
+    if is_safetensors(&main.path)? {
+        if !tokenizers.is_empty() {
+            return refuse(
+                "a file of weights without a graph reads no texts; upload it without a tokenizer"
+                    .to_owned(),
+            );
+        }
         return Ok(Message::Model {
             format: ModelFormat::Safetensors,
             summary: safetensors_summary(&main.path)?,

@@ -58,13 +58,10 @@ pub fn feeds_for_batch(
         for (axis, dim) in dims.iter().enumerate() {
             shape.push(match dim.dim_value.and_then(|v| usize::try_from(v).ok()) {
                 Some(size) if size > 0 => size,
-                _ if axis == 0
-                    || named.is_some_and(|name| dim.dim_param.as_deref() == Some(name)) =>
-                {
-                    batch
-                }
+                _ if axis == 0 => batch,
                 _ => match example.and_then(|example| example.get(axis - 1)) {
                     Some(&size) => size,
+                    None if named.is_some() && dim.dim_param.as_deref() == named => batch,
                     None => return Err(InferError::OpenAxis { input: name, axis }),
                 },
             });

@@ -62,7 +62,8 @@ pub struct AudioOptions {
     /// or else as long as the longest file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// When `null` a waveform for an input of one row, else a logarithmic mel spectrogram.
+    /// When `null` a waveform for an input of one row, else a logarithmic mel spectrogram, or `mfcc` where `n_mfcc` is
+    /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<AudioFeatures>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +99,20 @@ pub struct AudioOptions {
 }
 
 impl AudioOptions {
+    /// Whether something is said that a waveform has not.
+    pub(super) fn says_spectrogram(&self) -> bool {
+        self.convention.is_some()
+            || self.n_fft.is_some()
+            || self.win_length.is_some()
+            || self.hop_length.is_some()
+            || self.n_mels.is_some()
+            || self.n_mfcc.is_some()
+            || self.f_min.is_some()
+            || self.f_max.is_some()
+            || self.logarithm.is_some()
+            || self.top_db.is_some()
+    }
+
     /// Every fault, with pointers relative to this object.
     pub(super) fn faults(&self) -> Faults {
         let mut faults = Faults::default();
@@ -138,17 +153,13 @@ impl AudioOptions {
             "must be above f_min and at most 96000",
         );
         faults.require(sound(self.top_db, 0.0, 1e6), "/top_db", "must be above 0");
-        let of_features = self.n_fft.is_some()
-            || self.win_length.is_some()
-            || self.hop_length.is_some()
-            || self.n_mels.is_some()
-            || self.n_mfcc.is_some()
-            || self.f_min.is_some()
-            || self.f_max.is_some()
-            || self.logarithm.is_some()
-            || self.top_db.is_some();
         faults.require(
-            !(of_features && self.features == Some(AudioFeatures::Waveform)),
+            self.top_db.is_none() || self.logarithm != Some(AudioLogarithm::Natural),
+            "/top_db",
+            "is in decibels: leave it out, or ask for the logarithm `db`",
+        );
+        faults.require(
+            !(self.says_spectrogram() && self.features == Some(AudioFeatures::Waveform)),
             "/features",
             "is `waveform`, which is not transformed; leave out what is said of spectrograms",
         );

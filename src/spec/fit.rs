@@ -10,7 +10,7 @@ mod inputs;
 
 pub use inputs::{InferredInput, fit_inputs};
 
-use super::augment::Geometry;
+use super::augment::{Augment, Geometry};
 use super::dataset::{DatasetSummary, Media, Splits, TargetInfo};
 use super::distill::{DistillLossName, DistillParams, LossTerm};
 use super::job::{DataOptions, Params, Task};
@@ -220,7 +220,7 @@ fn fit_target(
 ) -> Result<(), Problem> {
     match task {
         Task::Classification => {
-            let Some(classes) = target.classes else {
+            let Some(classes) = target.classes.filter(|_| target.shape.is_empty()) else {
                 return Err(misfit(
                     "/task",
                     format!(
@@ -395,6 +395,14 @@ fn check_task_at(
             }
         }
         if let Some(augment) = &train.augment {
+            let only_tokens = Augment {
+                token_dropout: augment.token_dropout,
+                ..Augment::default()
+            };
+            if task.is_of_tokens() && *augment != only_tokens {
+                let what = "an augmentation other than token_dropout, which would leave the targets of tokens behind,";
+                return refuse(format!("{pointer}/augment"), what.to_owned());
+            }
             let geometry = |input: &InferredInput| {
                 let array = dataset
                     .inputs

@@ -91,7 +91,7 @@ impl Loss {
     /// The mean loss of a batch by the output `[batch, …]` that a graph gave for it.
     pub fn of_output(self, output: Value, batch: &Batch, device: &DispatchDevice) -> Value {
         let shape = dims(&output);
-        if batch.tokens() > 1 {
+        if batch.is_of_tokens() {
             return self.of_tokens(output, batch, device);
         }
         let width = shape.iter().product::<usize>() / shape[0].max(1);

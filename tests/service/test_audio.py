@@ -273,6 +273,22 @@ def test_a_network_learns_words_from_log_mel_bands(server, words):
     assert (raw.argmax(1) == labels).mean() == pytest.approx(embedded["after"]["metrics"]["accuracy"], abs=0.03)
 
 
+def test_a_file_of_another_rate_is_asked_about_as_in_the_job(server, words):
+    content = exported(Raw(), torch.zeros(2, 1, 8000), names=["wave", "logits"],
+                       axes={"wave": {0: "batch", 2: "samples"}, "logits": {0: "batch"}})
+    trained = server.run("train", server.upload_model(content, "open"), words, {"epochs": 1}, data={"batch_size": 16})["result"]
+    about = trained["environment"]["data"]["inputs"][0]["audio"]
+    assert about["sample_rate"] == sounds.RATE
+    samples = sounds.spoken()[0][2]
+    resampled = torchaudio.functional.resample(torch.from_numpy(samples), sounds.RATE, 44100).numpy()
+    ask = lambda content: np.array(server.post(f"/v1/models/{trained['model']}/predict", data=content).json()["outputs"][0]["values"])
+    own, other = ask(sounds.encoded(samples)), ask(sounds.encoded(resampled, 44100))
+    np.testing.assert_allclose(other, own, atol=0.05 * np.abs(own).max())
+    x = sounds.fitted(samples, about["samples"])[None, None]
+    logits = graph_tools.session_of(server.model_content(trained["model"])).run(None, {"wave": x})[0]
+    np.testing.assert_allclose(own, logits, atol=1e-3)
+
+
 def test_a_recurrent_network_begins_with_a_state_of_zeros(server, words):
     torch.manual_seed(1)
     module = Recurrent()
@@ -370,5 +386,7 @@ def test_what_does_not_fit_is_told(server, words, mirror):
     refused(mirror(100), "holds audio", max_length=3)
     refused(mirror(100), "holds audio", resize=3)
     refused(mirror(100), "seconds", audio={"seconds": 0})
+    refused(mirror(100), "waveform", audio={"n_fft": 400})
+    refused(mirror(100), "decibels", audio={"logarithm": "natural", "top_db": 30})
     refused(mirror(100), "unknown field", audio={"speed": 0})
     refused(mirror(32, 2), "too short", audio={"n_mels": 32, "n_fft": 4096, "hop_length": 10})

@@ -479,6 +479,74 @@ def test_what_does_not_fit_is_told(server, documents, classified):
     assert job["status"] == "failed" and "77" in job["error"]["detail"], job["error"]
 
 
+def test_the_name_of_an_only_table_says_nothing(server):
+    for name in ("test", "dev-flowers", "valid"):
+        assert server.upload_dataset(b"a,b,y\n1,2,0\n3,4,1\n", name)["splits"] == {"train": 2, "test": 0}
+    assert upload(server, "x", {"test.csv": own.as_csv([("a", 0), ("b", 1)])})["splits"]["train"] == 2
+
+
+@pytest.mark.parametrize("rows, says", [
+    ([{"tokens": ["a", "b"], "tags": [0, 1]}, {"tokens": "a b", "tags": [0, 1]}], "line 2 differs"),
+    ([{"text": "a"}, {"text": "b", "label": 1}], "line 2 has `label`"),
+    ([{"tokens": ["a", None, "b"], "tags": [0, 1, 0]}], "null in a list"),
+    ([{"text": "a", "label": 1}, {"text": "b"}], "line 2, column `label`"),
+    ([{"tokens": ["a"] * 70_000, "tags": [0] * 70_000}], "70000 words"),
+    ([{"tokens": ["a"], "tags": ["x"]}, {"tokens": ["b"], "tags": "x"}], "no list of labels"),
+])
+def test_rows_that_do_not_belong_together_are_refused(server, rows, says):
+    assert_problem(post(server, "datasets", "x", {"all.jsonl": own.as_jsonl(rows)}), 422, "invalid_dataset", says=says)
+
+
+def test_targets_of_tokens_must_suit_the_tokens(server, documents):
+    rows = tagged()[:80]
+    tokenizer = own.word_piece(documents, lowercase=False)
+    words = upload(server, "words", with_tokenizer(tokenizer, **{"all.jsonl": own.as_jsonl(
+        [{"tokens": part, "ner_tags": kinds} for part, kinds in rows])}))
+    whole = server.upload_model(own.exported(own.Encoder(tokenizer.get_vocab_size(), 4), 32), "whole")
+    each = server.upload_model(own.exported(own.Encoder(tokenizer.get_vocab_size(), 4, of_tokens=True), 32), "each")
+
+    def refused(model, dataset, says, kind="evaluate", params=None, **more):
+        answer = server.post("/v1/jobs", json={"kind": kind, "model": model["id"], "dataset": dataset["id"], "params": params or {}, **more})
+        if answer.status_code == 422:
+            return assert_problem(answer, 422, says=says)
+        job = server.wait(answer.json())
+        assert job["status"] == "failed" and says in job["error"]["detail"], job["error"]
+
+    refused(whole, words, "one integer label", task="classification")
+    ids = np.ones((30, 32), np.int64)
+    short = server.upload_dataset(models.npz(input_ids=ids, attention_mask=ids, y=np.zeros((30, 8), np.int64)), "short")
+    refused(each, short, "32 tokens", task="token_classification")
+    high = server.upload_dataset(models.npz(input_ids=ids, attention_mask=ids, y=np.full((30, 32), 7, np.int64)), "high")
+    refused(each, high, "labels go up to 7", task="token_classification")
+    for augment in ({"crop": {"padding": 2}}, {"flip": "horizontal"}, {"noise": {"std": 1}}, {"mixup": {"alpha": 1}}):
+        refused(each, words, "token", kind="train", params={"epochs": 1, "augment": augment})
+    floats = server.upload_dataset(models.npz(input_ids=ids.astype(np.float32), attention_mask=ids), "floats")
+    refused(each, floats, "is given tokens", task="language_modeling")
+
+
+def test_tokenizers_that_draw_lots_or_do_not_know_a_word_are_told(server, documents):
+    lots = json.loads(own.byte_pairs(documents).to_str())
+    lots["model"]["dropout"] = 0.1
+    table = own.as_csv([("a text", 0), ("another", 1)] * 10)
+    files = {"a.csv": table, "tokenizer.json": json.dumps(lots).encode()}
+    assert_problem(post(server, "datasets", "x", files), 422, "invalid_dataset", says="dropout")
+    from tokenizers import Tokenizer, models as kinds, pre_tokenizers
+
+    strict = Tokenizer(kinds.WordLevel({"a": 0, "text": 1}, unk_token="[UNK]"))
+    strict.pre_tokenizer = pre_tokenizers.Whitespace()
+    model = upload(server, "strict", {"m.onnx": own.exported(own.Encoder(2, 2), 8), "tokenizer.json": strict.to_str().encode()}, "models")
+    job = server.wait(server.submit("evaluate", model, upload(server, "plain", {"a.csv": table})))
+    assert job["status"] == "failed" and "tokenizer" in job["error"]["detail"], job["error"]
+    assert job["error"]["code"] == "data_misfit"
+
+
+def test_a_test_split_that_is_sorted_is_mixed(server, classified):
+    rows = sorted(classified["test"], key=lambda row: row[1])
+    dataset = upload(server, "sorted", with_tokenizer(classified["tokenizer"], **{"train.csv": own.as_csv(rows), "test.csv": own.as_csv(rows)}))
+    quality = server.run("evaluate", classified["model"], dataset, data={"limit": 40})["result"]["before"]["quality"]
+    assert sum(sum(row) > 0 for row in quality["confusion"]) == 3
+
+
 def test_a_job_on_texts_resumes_with_the_same_bytes(tmp_path, classified):
     from conftest import Server
 

@@ -136,7 +136,7 @@ pub fn fit_inputs(
                 names(arrays)
             )
         })?;
-        fit_input(input, array, options, model)
+        fit_input(input, array, options, model, arrays)
     };
     model.inputs.iter().map(fit).collect()
 }
@@ -147,7 +147,7 @@ fn names(arrays: &[ArrayInfo]) -> String {
 }
 
 /// Names of inputs that hold a recurrent state.
-const STATES: [&str; 11] = [
+const STATES: [&str; 10] = [
     "state",
     "hidden",
     "initial_h",
@@ -158,7 +158,6 @@ const STATES: [&str; 11] = [
     "c_0",
     "hx",
     "cx",
-    "cache",
 ];
 
 /// Whether an input behind the first is a recurrent state, and no array of that name feeds it.
@@ -169,8 +168,20 @@ fn is_state(input: &TensorInfo, model: &ModelSummary, arrays: &[ArrayInfo]) -> b
         .first()
         .is_some_and(|first| first.name == input.name);
     let has_array = arrays.iter().any(|array| array.name == input.name);
-    let is_named = STATES.iter().any(|word| name.contains(word));
-    is_named && !is_first && !has_array && input.dtype.contains("float")
+    // The shorter ones are whole names, and what an encoder says is no state.
+    let is_named = STATES.iter().any(|word| match word.len() {
+        ..=3 => name == *word,
+        _ => name.contains(word),
+    });
+    // An array that feeds nothing may be meant for it.
+    let feeds = |array: &ArrayInfo| model.inputs.iter().any(|input| input.name == array.name);
+    let is_left = arrays.len() > 1 && !arrays.iter().all(feeds);
+    is_named
+        && !is_first
+        && !has_array
+        && !is_left
+        && !name.starts_with("encoder")
+        && input.dtype.contains("float")
 }
 
 fn match_array<'a>(
@@ -197,6 +208,7 @@ fn fit_input(
     array: &ArrayInfo,
     options: &DataOptions,
     model: &ModelSummary,
+    arrays: &[ArrayInfo],
 ) -> Result<InferredInput, String> {
     let preprocess = &options.preprocess;
     if input.dtype == "string" {
@@ -213,7 +225,14 @@ fn fit_input(
         audio,
     } = match array.media {
         Some(Media::Image) => fit_image(input, array, preprocess)?,
-        Some(Media::Text) => fit_text(input, array, preprocess, model)?,
+        Some(Media::Text) => {
+            let states = model
+                .inputs
+                .iter()
+                .filter(|input| is_state(input, model, arrays));
+            let is_only = model.inputs.len() - states.count() == 1;
+            fit_text(input, array, preprocess, model, is_only)?
+        }
         Some(Media::Audio) => fit_audio(input, array, preprocess)?,
         None => fit_numbers(input, array, preprocess)?,
     };
@@ -478,6 +497,7 @@ fn fit_text(
     array: &ArrayInfo,
     preprocess: &Preprocess,
     model: &ModelSummary,
+    is_only: bool,
 ) -> Result<Fit, String> {
     refuse_others(preprocess, array, Media::Text)?;
     if preprocess.scale.is_some() || preprocess.mean.is_some() || preprocess.std.is_some() {
@@ -503,7 +523,6 @@ fn fit_text(
             wanted.len()
         ));
     };
-    let is_only = model.inputs.len() == 1;
     let part = TokenPart::of_input(&input.name, is_only).ok_or_else(|| {
         format!(
             "it can't be told from the name of the model's input `{}` what of a text it takes; names with `ids`, `mask`, \
@@ -578,9 +597,16 @@ fn fit_audio(
     let is_one = |axis: Option<i64>| axis.is_none_or(|size| size == 1);
     let features = options.features.unwrap_or(match axes[..] {
         [_] | [Some(1), _] => AudioFeatures::Waveform,
+        _ if options.n_mfcc.is_some() => AudioFeatures::Mfcc,
         _ => AudioFeatures::LogMel,
     });
     let is_waveform = features == AudioFeatures::Waveform;
+    if is_waveform && options.says_spectrogram() {
+        return Err(format!(
+            "the model's input `{name}` takes a waveform, which is not transformed; leave out what preprocess.audio says of \
+             spectrograms"
+        ));
+    }
     // An axis of one channel may stand in front.
     let (has_channel, own) = match (is_waveform, &axes[..]) {
         (true, [samples]) => (false, [Some(1), *samples]),
