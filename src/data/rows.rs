@@ -12,7 +12,7 @@ use crate::spec::dataset::DatasetFormat;
 
 /// Most columns of a table, and most bytes of a column's name.
 const MOST_COLUMNS: usize = 100_000;
-const LONGEST_COLUMN: usize = 500;
+const LONGEST_COLUMN: usize = 2_000;
 
 /// Most bytes of one line of JSON.
 const LONGEST_LINE: u64 = 16 << 20;
