@@ -96,8 +96,9 @@ def test_examples_are_cut_and_filled_at_their_end(server, mirror):
 def librosa_features(samples, rate, kind, **options):
     import librosa
 
-    options.setdefault("htk", False)
-    mels = librosa.feature.melspectrogram(y=samples, sr=rate, **{key: value for key, value in options.items() if key != "n_mfcc"})
+    # In double precision: in single, theirs differ from the formula by more than is asked for here.
+    mels = librosa.feature.melspectrogram(y=samples.astype(np.float64), sr=rate, dtype=np.float64,
+                                          **{key: value for key, value in options.items() if key != "n_mfcc"})
     decibels = librosa.power_to_db(mels)
     if kind == "log_mel":
         return decibels
@@ -116,9 +117,9 @@ def test_features_are_librosas(server, mirror, rate, options):
         log_mel = heard(server, mirror("bands", "frames"), content, convention="librosa", seconds=seconds, **options)
         wanted = librosa_features(samples, rate, "log_mel", **theirs)
         assert log_mel.shape == wanted.shape
-        np.testing.assert_allclose(log_mel, wanted, atol=1e-3, rtol=1e-4)
+        np.testing.assert_allclose(log_mel, wanted, atol=1e-4, rtol=1e-4)
         mfcc = heard(server, mirror("bands", "frames"), content, convention="librosa", seconds=seconds, features="mfcc", n_mfcc=13, **options)
-        np.testing.assert_allclose(mfcc, librosa_features(samples, rate, "mfcc", n_mfcc=13, **theirs), atol=2e-3, rtol=1e-4)
+        np.testing.assert_allclose(mfcc, librosa_features(samples, rate, "mfcc", n_mfcc=13, **theirs), atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("rate, options", [

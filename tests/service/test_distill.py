@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 from sklearn.datasets import load_digits
+from scipy.stats import spearmanr
 from torch import nn
 
 import graph_tools
@@ -348,8 +349,36 @@ def test_embeddings_by_their_cosine(server, setting):
     job = distill(server, setting, teacher_model=teacher, task="embedding", student={"model": student["id"]},
                   losses=[{"name": "cosine"}],
                   finetune={"epochs": 20, "optimizer": {"name": "adamw", "learning_rate": 0.01}})
-    assert job["result"]["distill"]["agreement"]["cosine"] > 0.97
+    agreement = job["result"]["distill"]["agreement"]
+    assert agreement["cosine"] > 0.97
     assert job["result"]["after"]["metrics"] == {}
+    narrow = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, 6))
+    other = distill(server, setting, teacher_model=teacher, task="embedding",
+                    student={"model": server.upload_model(exported(narrow), "narrow")["id"]}, losses=[{"name": "relational"}],
+                    finetune={"epochs": 10, "optimizer": {"name": "adamw", "learning_rate": 0.01}})
+    x = setting.arrays["x_test"].astype(np.float32).reshape(-1, 1, 8, 8) * DATA["preprocess"]["scale"]
+    embedded = lambda model: run_model(server, model, x)
+    theirs = cosines(embedded(teacher["id"]))
+    for result in (job["result"], other["result"]):
+        own, agreement = cosines(embedded(result["model"])), result["distill"]["agreement"]
+        pairs = np.tril_indices(len(x), -1)
+        assert agreement["spearman"] == pytest.approx(spearmanr(theirs[pairs], own[pairs]).statistic, abs=1e-3)
+        for name, count in (("recall_at_1", 1), ("recall_at_10", 10)):
+            nearest = lambda table: np.argsort(-(table - 3 * np.eye(len(x))), 1, kind="stable")[:, :count]
+            shared = np.mean([len(set(a) & set(b)) / count for a, b in zip(nearest(theirs), nearest(own))])
+            assert agreement[name] == pytest.approx(shared, abs=0.01)
+    assert job["result"]["distill"]["agreement"]["recall_at_10"] > 0.7
+    assert "cosine" not in other["result"]["distill"]["agreement"]
+
+
+def run_model(server, model, x):
+    session = graph_tools.session_of(server.model_content(model))
+    return session.run(None, {session.get_inputs()[0].name: x})[0].astype(np.float64)
+
+
+def cosines(rows):
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows @ rows.T
 
 
 def test_regression_by_a_bounded_loss(server, setting):
