@@ -554,7 +554,7 @@ def test_a_job_on_texts_resumes_with_the_same_bytes(tmp_path, classified):
     files = with_tokenizer(classified["tokenizer"], **{"train.csv": own.as_csv(rows), "test.csv": own.as_csv(rows)})
     torch.manual_seed(0)
     content = own.exported(own.Encoder(classified["tokenizer"].get_vocab_size(), 3), 24)
-    params = {"epochs": 30, "augment": {"token_dropout": {"probability": 0.2, "token": 4}}}
+    params = {"epochs": 60, "augment": {"token_dropout": {"probability": 0.2, "token": 4}}}
     results = []
     for name, env in (("whole", {}), ("parts", {"SINTER_CHECKPOINT_SECONDS": "0"})):
         with Server(tmp_path / name, env=env) as server:
