@@ -61,3 +61,14 @@ run() {
   done
   field result.model <"$OUT/$name/job.json"
 }
+
+# job KIND NAME MODEL PARAMS [DATA]: the body of a job on the data set $dataset.
+job() {
+  printf '{"kind": "%s", "name": "%s", "model": "%s", "dataset": "%s", "params": %s, "data": %s}' \
+    "$1" "$2" "$3" "$dataset" "$4" "${5:-{\}}"
+}
+
+# tuning EPOCHS RATE: the beginning of the parameters of a training, without the last brace.
+tuning() {
+  printf '{"epochs": %s, "optimizer": {"name": "adamw", "learning_rate": %s, "weight_decay": 0.01}' "$1" "$2"
+}

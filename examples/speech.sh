@@ -30,36 +30,26 @@ dataset=$(call -X POST "$BASE/v1/datasets?name=words" -H 'Content-Type: applicat
   --data-binary "@$OUT/sounds.tar" | field id)
 
 # A second of each word: bands of 25 ms every 12.5 ms at 16 kHz, or samples at 8 kHz.
-mel='{"audio": {"sample_rate": 16000, "n_fft": 400, "hop_length": 200, "n_mels": 40}, "mean": [-20], "std": [20]}'
-wave='{"audio": {"sample_rate": 8000}}'
-
-# job KIND NAME MODEL PARAMS PREPROCESS: the body of a job.
-job() {
-  printf '{"kind": "%s", "name": "%s", "model": "%s", "dataset": "%s", "params": %s, "data": {"batch_size": 32, "preprocess": %s}}' \
-    "$1" "$2" "$3" "$dataset" "$4" "$5"
-}
-
-# tuning EPOCHS RATE
-tuning() {
-  printf '{"epochs": %s, "optimizer": {"name": "adamw", "learning_rate": %s, "weight_decay": 0.01}' "$1" "$2"
-}
+mel='{"batch_size": 32, "preprocess": {
+  "audio": {"sample_rate": 16000, "n_fft": 400, "hop_length": 200, "n_mels": 40}, "mean": [-20], "std": [20]}}'
+wave='{"batch_size": 32, "preprocess": {"audio": {"sample_rate": 8000}}}'
 
 losses='[{"name": "soft_targets", "temperature": 4, "weight": 0.5}, {"name": "cross_entropy", "weight": 0.5}]'
 
 for name in $MODELS; do
   case $name in
-    mel) preprocess=$mel width=0.45 epochs=16 ;;
-    gru) preprocess=$mel width=0.45 epochs=30 ;;
-    *) preprocess=$wave width=0.33 epochs=30 ;;
+    mel) data=$mel width=0.45 epochs=16 ;;
+    gru) data=$mel width=0.45 epochs=30 ;;
+    *) data=$wave width=0.33 epochs=30 ;;
   esac
   fresh=$(upload_model "speech_$name" "$here/models/speech_$name.onnx")
-  trained=$(run "$name-trained" "$(job train "$name trained" "$fresh" "$(tuning $epochs 0.003), \"weights\": \"reinitialize\"}" "$preprocess")")
+  trained=$(run "$name-trained" "$(job train "$name trained" "$fresh" "$(tuning $epochs 0.003), \"weights\": \"reinitialize\"}" "$data")")
   pruned=$(run "$name-pruned" "$(job prune "$name pruned" "$trained" \
-    "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 16 0.002)}, \"distill\": $losses}" "$preprocess")")
+    "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 16 0.002)}, \"distill\": $losses}" "$data")")
   [ "$name" != mel ] || asked=$pruned
   run "$name-student" "$(job distill "$name student" "$trained" \
     "{\"student\": {\"width\": $width, \"weights\": \"reinitialize\"}, \"control\": true,
-      \"losses\": $losses, \"finetune\": $(tuning 40 0.004)}}" "$preprocess")" >/dev/null
+      \"losses\": $losses, \"finetune\": $(tuning 40 0.004)}}" "$data")" >/dev/null
 done
 
 file=$(find "$SOUNDS/test/seven" -name '*.wav' | sort | sed -n 1p)

@@ -28,16 +28,6 @@ dataset=$(call -X POST "$BASE/v1/datasets?name=snippets" -F "file=@$TEXTS/train.
   -F "file=@$here/models/language_tokenizer.json;filename=tokenizer.json" | field id)
 fresh=$(upload_model language_encoder "$here/models/language_encoder.onnx")
 
-# job KIND NAME MODEL PARAMS: the body of a job.
-job() {
-  printf '{"kind": "%s", "name": "%s", "model": "%s", "dataset": "%s", "params": %s}' "$1" "$2" "$3" "$dataset" "$4"
-}
-
-# tuning EPOCHS RATE
-tuning() {
-  printf '{"epochs": %s, "optimizer": {"name": "adamw", "learning_rate": %s, "weight_decay": 0.01}' "$1" "$2"
-}
-
 trained=$(run trained "$(job train trained "$fresh" "$(tuning 8 0.002), \"weights\": \"reinitialize\"}")")
 pruned=$(run pruned "$(job prune pruned "$trained" \
   "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 6 0.001)},
