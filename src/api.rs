@@ -1,6 +1,7 @@
 //! The HTTP service: one file a resource, one place for errors, one source for the routes and the
 //! OpenAPI document.
 
+mod access;
 mod artifacts;
 mod context;
 mod datasets;
@@ -19,14 +20,19 @@ mod request;
 mod state;
 mod submission;
 mod upload;
+mod uploads;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -62,6 +68,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     tags(
         (name = "models", description = "Trained models"),
         (name = "datasets", description = "What models are trained and measured on"),
+        (name = "uploads", description = "Uploads in pieces"),
         (name = "jobs", description = "Work on models: train, evaluate, prune, distill, search, pipeline"),
         (name = "devices", description = "What jobs can run on"),
         (name = "operations", description = "For those who run the server")
@@ -108,6 +115,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(models::routes())
         .merge(predict::routes())
         .merge(datasets::routes())
+        .merge(uploads::routes())
         .merge(jobs::routes())
         .merge(events::routes())
         .merge(metrics::routes())
@@ -129,15 +137,56 @@ pub fn openapi_json() -> &'static str {
 /// The whole service.
 pub fn service(app: App) -> Router {
     let (router, _) = routes().split_for_parts();
-    router
+    let settings = Arc::clone(&app.settings);
+    let service = router
         .merge(pages::routes())
         .merge(SwaggerUi::new("/docs").config(Config::new(["/openapi.json"])))
         .fallback(unknown_path)
         // Uploads and JSON bodies have limits of their own.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(App::clone(&app), access::guard))
         .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(RequestBodyTimeoutLayer::new(settings.client_timeout()))
         .layer(from_fn_with_state(App::clone(&app), context::around))
-        .with_state(app)
+        .layer(SetResponseHeaderLayer::if_not_present(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+        .with_state(app);
+    let service = match settings.has_tls() {
+        // A year, as browsers' preload lists ask for.
+        true => service.layer(SetResponseHeaderLayer::overriding(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        )),
+        false => service,
+    };
+    match cross_origin(&settings.cors_origins) {
+        Some(layer) => service.layer(layer),
+        None => service,
+    }
+}
+
+/// Lets pages of other origins in, those that the settings name; without one the browser's own rule holds.
+fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origins = origins
+        .iter()
+        .filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let layer = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
+        .expose_headers(tower_http::cors::Any);
+    Some(layer)
 }
 
 async fn unknown_path() -> ApiError {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod folder;
 mod serve;
 
 use std::io::Write as _;
@@ -36,10 +37,21 @@ enum Command {
     },
     /// Print the OpenAPI document
     Openapi,
+    /// Make, list and revoke keys of the API
+    #[command(subcommand)]
+    Key(folder::KeyCommand),
+    /// Copy a data folder as it is at this moment; a server may be using it
+    Backup(folder::BackupFlags),
+    /// Make a data folder of a backup
+    Restore(folder::RestoreFlags),
+    /// Read a whole data folder and say what is wrong with it; a server may be using it
+    Check(folder::FolderFlags),
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    set_failpoints();
     match CommandLine::parse().command {
         Command::Serve(flags) if flags.print_default_config => print(DEFAULT_FILE),
         Command::Serve(flags) => match Settings::load(&flags) {
@@ -55,7 +67,31 @@ pub fn main() -> ExitCode {
             data_dir,
         })),
         Command::Openapi => print(crate::api::openapi_json()),
+        Command::Key(command) => folder::key(command),
+        Command::Backup(flags) => folder::backup(flags),
+        Command::Restore(flags) => folder::restore(flags),
+        Command::Check(flags) => folder::check(flags),
     }
+}
+
+/// What tests ask for: `FAILPOINTS` as the crate `fail` has it, and the end of the process, as by SIGKILL, where
+/// `SINTER_CRASH_AT=NAME:N` says, at its Nth passing.
+#[cfg(feature = "failpoints")]
+fn set_failpoints() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    // It lasts as long as the process.
+    std::mem::forget(fail::FailScenario::setup());
+    let Ok(place) = std::env::var("SINTER_CRASH_AT") else {
+        return;
+    };
+    let (name, count) = place.split_once(':').unwrap_or((&place, "1"));
+    let left = AtomicU32::new(count.parse().unwrap_or(1));
+    let set = fail::cfg_callback(name, move || {
+        if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            std::process::abort();
+        }
+    });
+    set.expect("a failpoint takes a callback");
 }
 
 fn report(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {

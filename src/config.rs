@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use crate::store::limits::Limits;
+
 /// Every setting with its default and a description; also what `--print-default-config` prints.
 pub const DEFAULT_FILE: &str = include_str!("../sinter.default.toml");
 
@@ -22,132 +24,118 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the server runs with.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
-    pub listen: SocketAddr,
-    pub data_dir: PathBuf,
-    pub workers: usize,
-    /// CPU threads for each job; 0 is all.
-    pub threads: usize,
-    pub api_keys: Vec<String>,
-    pub max_upload_bytes: u64,
-    pub lease_seconds: u64,
-    pub heartbeat_seconds: u64,
-    pub drain_seconds: u64,
-    pub inspect_timeout_seconds: u64,
-    pub log: String,
-    pub log_format: LogFormat,
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Settings")
-            .field("listen", &self.listen)
-            .field("data_dir", &self.data_dir)
-            .field("workers", &self.workers)
-            .field("threads", &self.threads)
-            .field("api_keys", &self.api_keys.len())
-            .field("max_upload_bytes", &self.max_upload_bytes)
-            .field("lease_seconds", &self.lease_seconds)
-            .field("heartbeat_seconds", &self.heartbeat_seconds)
-            .field("drain_seconds", &self.drain_seconds)
-            .field("inspect_timeout_seconds", &self.inspect_timeout_seconds)
-            .field("log", &self.log)
-            .field("log_format", &self.log_format)
-            .finish()
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            data_dir: PathBuf::from("./sinter-data"),
-            workers: 1,
-            threads: 0,
-            api_keys: Vec::new(),
-            max_upload_bytes: 16 << 30,
-            lease_seconds: 15,
-            heartbeat_seconds: 3,
-            drain_seconds: 20,
-            inspect_timeout_seconds: 600,
-            log: "info".to_owned(),
-            log_format: LogFormat::Text,
+/// Each setting once: its flag, its variable, its key in the file, its default.
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident: $type:ty = $default:expr, $env:literal, $value:literal $(, { $($more:tt)+ })?;
+    )+) => {
+        /// What the server runs with.
+        #[derive(Clone, PartialEq, Eq)]
+        pub struct Settings {
+            $($(#[doc = $doc])+ pub $name: $type,)+
         }
-    }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        /// Flags of `sinter serve`; each can also come from the environment.
+        #[derive(Debug, Clone, Default, Args)]
+        pub struct ServeFlags {
+            /// Settings file [default: ./sinter.toml, if it is there]
+            #[arg(long, env = "SINTER_CONFIG", value_name = "FILE")]
+            pub config: Option<PathBuf>,
+            /// Print the default settings file with a description of every setting, and end
+            #[arg(long)]
+            pub print_default_config: bool,
+            $(
+                $(#[doc = $doc])+
+                #[arg(long, env = $env, value_name = $value $(, $($more)+)?)]
+                pub $name: Option<$type>,
+            )+
+        }
+
+        /// The settings file: every setting may be left out, no other key may be there.
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct FileSettings {
+            $($name: Option<$type>,)+
+        }
+
+        impl Settings {
+            fn merge(flags: ServeFlags, file: FileSettings) -> Self {
+                let default = Self::default();
+                Self { $($name: flags.$name.or(file.$name).unwrap_or(default.$name),)+ }
+            }
+        }
+
+        #[cfg(test)]
+        impl FileSettings {
+            /// Settings that are not there.
+            fn missing(&self) -> Vec<&'static str> {
+                let mut missing = Vec::new();
+                $(if self.$name.is_none() { missing.push(stringify!($name)); })+
+                missing
+            }
+        }
+    };
 }
 
-/// Flags of `sinter serve`; each can also come from the environment.
-#[derive(Debug, Clone, Default, Args)]
-pub struct ServeFlags {
-    /// Settings file [default: ./sinter.toml, if it is there]
-    #[arg(long, env = "SINTER_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the default settings file with a description of every setting, and end
-    #[arg(long)]
-    pub print_default_config: bool,
+settings! {
     /// Address and port to listen on [default: 127.0.0.1:8080]
-    #[arg(long, env = "SINTER_LISTEN", value_name = "ADDRESS:PORT")]
-    pub listen: Option<SocketAddr>,
+    listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), "SINTER_LISTEN", "ADDRESS:PORT";
     /// Folder of the database and all files [default: ./sinter-data]
-    #[arg(long, env = "SINTER_DATA_DIR", value_name = "FOLDER")]
-    pub data_dir: Option<PathBuf>,
+    data_dir: PathBuf = PathBuf::from("./sinter-data"), "SINTER_DATA_DIR", "FOLDER";
     /// How many jobs run at the same time [default: 1]
-    #[arg(long, env = "SINTER_WORKERS", value_name = "NUMBER")]
-    pub workers: Option<usize>,
+    workers: usize = 1, "SINTER_WORKERS", "NUMBER";
     /// CPU threads for each job, 0 for all [default: 0]
-    #[arg(long, env = "SINTER_THREADS", value_name = "NUMBER")]
-    pub threads: Option<usize>,
-    /// Keys that clients must send, separated by commas
-    #[arg(
-        long,
-        env = "SINTER_API_KEYS",
-        hide_env_values = true,
-        value_delimiter = ',',
-        value_name = "KEYS"
-    )]
-    pub api_keys: Vec<String>,
+    threads: usize = 0, "SINTER_THREADS", "NUMBER";
+    /// Keys that clients must send, separated by commas, beside those of `sinter key`
+    api_keys: Vec<String> = Vec::new(), "SINTER_API_KEYS", "KEYS",
+        { hide_env_values = true, value_delimiter = ',' };
+    /// PEM file with the certificates for TLS; empty for none
+    tls_certificate: PathBuf = PathBuf::new(), "SINTER_TLS_CERTIFICATE", "FILE";
+    /// PEM file with the private key for TLS
+    tls_key: PathBuf = PathBuf::new(), "SINTER_TLS_KEY", "FILE";
+    /// Origins of pages that browsers may let use the API, separated by commas
+    cors_origins: Vec<String> = Vec::new(), "SINTER_CORS_ORIGINS", "ORIGINS", { value_delimiter = ',' };
+    /// How often a key may ask in a minute, 0 for no limit [default: 0]
+    requests_per_minute: u32 = 0, "SINTER_REQUESTS_PER_MINUTE", "NUMBER";
+    /// How long nothing may come of a request before it is given up [default: 30]
+    client_timeout_seconds: u64 = 30, "SINTER_CLIENT_TIMEOUT_SECONDS", "SECONDS";
     /// Largest upload in bytes [default: 16 GiB]
-    #[arg(long, env = "SINTER_MAX_UPLOAD_BYTES", value_name = "BYTES")]
-    pub max_upload_bytes: Option<u64>,
+    max_upload_bytes: u64 = 16 << 30, "SINTER_MAX_UPLOAD_BYTES", "BYTES";
+    /// How long an upload in pieces is kept that nobody goes on with [default: 24]
+    upload_expiry_hours: u64 = 24, "SINTER_UPLOAD_EXPIRY_HOURS", "HOURS";
+    /// Jobs of a project that wait, at most; 0 for no limit [default: 100000]
+    queued_jobs_limit: u64 = Limits::DEFAULT.queued_jobs, "SINTER_QUEUED_JOBS_LIMIT", "NUMBER";
+    /// Bytes of a project's models, data sets and artifacts, at most; 0 for no limit [default: 0]
+    project_bytes_limit: u64 = Limits::DEFAULT.project_bytes, "SINTER_PROJECT_BYTES_LIMIT", "BYTES";
+    /// Events of a job, at most [default: 10000]
+    job_events_limit: u64 = Limits::DEFAULT.job_events, "SINTER_JOB_EVENTS_LIMIT", "NUMBER";
+    /// Bytes of the disk that are kept free: with fewer nothing new is taken in [default: 256 MiB]
+    free_bytes_limit: u64 = Limits::DEFAULT.free_bytes, "SINTER_FREE_BYTES_LIMIT", "BYTES";
+    /// Memory of a job's process in bytes, at most; 0 for no limit [default: 0]
+    job_memory_limit: u64 = 0, "SINTER_JOB_MEMORY_LIMIT", "BYTES";
+    /// Whether jobs' processes are kept from the network and from other files [default: true]
+    sandbox: bool = true, "SINTER_SANDBOX", "BOOL";
+    /// Days after which ended jobs are deleted, 0 for never [default: 0]
+    keep_jobs_days: u64 = 0, "SINTER_KEEP_JOBS_DAYS", "DAYS";
     /// How long a worker may be silent before its job is given away [default: 15]
-    #[arg(long, env = "SINTER_LEASE_SECONDS", value_name = "SECONDS")]
-    pub lease_seconds: Option<u64>,
+    lease_seconds: u64 = 15, "SINTER_LEASE_SECONDS", "SECONDS";
     /// How often a worker renews its lease [default: 3]
-    #[arg(long, env = "SINTER_HEARTBEAT_SECONDS", value_name = "SECONDS")]
-    pub heartbeat_seconds: Option<u64>,
+    heartbeat_seconds: u64 = 3, "SINTER_HEARTBEAT_SECONDS", "SECONDS";
     /// How long a job may take to write a checkpoint at the end of the server [default: 20]
-    #[arg(long, env = "SINTER_DRAIN_SECONDS", value_name = "SECONDS")]
-    pub drain_seconds: Option<u64>,
+    drain_seconds: u64 = 20, "SINTER_DRAIN_SECONDS", "SECONDS";
     /// How long reading an upload may take [default: 600]
-    #[arg(long, env = "SINTER_INSPECT_TIMEOUT_SECONDS", value_name = "SECONDS")]
-    pub inspect_timeout_seconds: Option<u64>,
+    inspect_timeout_seconds: u64 = 600, "SINTER_INSPECT_TIMEOUT_SECONDS", "SECONDS";
     /// What is logged: a level or directives [default: info]
-    #[arg(long, env = "SINTER_LOG", value_name = "FILTER")]
-    pub log: Option<String>,
+    log: String = "info".to_owned(), "SINTER_LOG", "FILTER";
     /// Form of log lines [default: text]
-    #[arg(long, env = "SINTER_LOG_FORMAT", value_name = "FORMAT")]
-    pub log_format: Option<LogFormat>,
-}
-
-/// The settings file: every setting may be left out, no other key may be there.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileSettings {
-    listen: Option<SocketAddr>,
-    data_dir: Option<PathBuf>,
-    workers: Option<usize>,
-    threads: Option<usize>,
-    api_keys: Option<Vec<String>>,
-    max_upload_bytes: Option<u64>,
-    lease_seconds: Option<u64>,
-    heartbeat_seconds: Option<u64>,
-    drain_seconds: Option<u64>,
-    inspect_timeout_seconds: Option<u64>,
-    log: Option<String>,
-    log_format: Option<LogFormat>,
+    log_format: LogFormat = LogFormat::Text, "SINTER_LOG_FORMAT", "FORMAT";
 }
 
 /// Why there are no settings to run with.
@@ -170,6 +158,13 @@ pub enum ConfigError {
     },
 }
 
+impl fmt::Debug for Settings {
+    /// Without anything that may be secret.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Settings").finish_non_exhaustive()
+    }
+}
+
 impl Settings {
     /// Reads the settings file that `flags` names, or the usual one if it is there, and lays the
     /// flags over it.
@@ -179,53 +174,16 @@ impl Settings {
             None if Path::new(USUAL_FILE).exists() => read_file(Path::new(USUAL_FILE))?,
             None => FileSettings::default(),
         };
-        let settings = Self::merge(flags.clone(), file);
+        let mut settings = Self::merge(flags.clone(), file);
+        for word in settings
+            .api_keys
+            .iter_mut()
+            .chain(&mut settings.cors_origins)
+        {
+            *word = word.trim().to_owned();
+        }
         settings.check()?;
         Ok(settings)
-    }
-
-    fn merge(flags: ServeFlags, file: FileSettings) -> Self {
-        let default = Self::default();
-        let given_keys = if flags.api_keys.is_empty() {
-            file.api_keys.unwrap_or(default.api_keys)
-        } else {
-            flags.api_keys
-        };
-        Self {
-            listen: flags.listen.or(file.listen).unwrap_or(default.listen),
-            data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default.data_dir),
-            workers: flags.workers.or(file.workers).unwrap_or(default.workers),
-            threads: flags.threads.or(file.threads).unwrap_or(default.threads),
-            api_keys: given_keys
-                .into_iter()
-                .map(|key| key.trim().to_owned())
-                .collect(),
-            max_upload_bytes: flags
-                .max_upload_bytes
-                .or(file.max_upload_bytes)
-                .unwrap_or(default.max_upload_bytes),
-            lease_seconds: flags
-                .lease_seconds
-                .or(file.lease_seconds)
-                .unwrap_or(default.lease_seconds),
-            heartbeat_seconds: flags
-                .heartbeat_seconds
-                .or(file.heartbeat_seconds)
-                .unwrap_or(default.heartbeat_seconds),
-            drain_seconds: flags
-                .drain_seconds
-                .or(file.drain_seconds)
-                .unwrap_or(default.drain_seconds),
-            inspect_timeout_seconds: flags
-                .inspect_timeout_seconds
-                .or(file.inspect_timeout_seconds)
-                .unwrap_or(default.inspect_timeout_seconds),
-            log: flags.log.or(file.log).unwrap_or(default.log),
-            log_format: flags
-                .log_format
-                .or(file.log_format)
-                .unwrap_or(default.log_format),
-        }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -240,20 +198,46 @@ impl Settings {
             }
         };
         require(
-            self.listen.ip().is_loopback() || !self.api_keys.is_empty(),
-            "listen",
-            &format!(
-                "asks for {}, which other machines can reach, but no api_keys are set; set \
-                 api_keys (or SINTER_API_KEYS), or listen on 127.0.0.1",
-                self.listen
-            ),
-        )?;
-        require(
             self.api_keys
                 .iter()
                 .all(|key| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic())),
             "api_keys",
             "has an empty key or one with characters that are not visible ASCII",
+        )?;
+        require(
+            self.tls_certificate.as_os_str().is_empty() == self.tls_key.as_os_str().is_empty(),
+            "tls_certificate",
+            "needs tls_key beside it, and tls_key needs tls_certificate",
+        )?;
+        require(
+            self.cors_origins.iter().all(|origin| is_origin(origin)),
+            "cors_origins",
+            "must be like https://example.org, without a path",
+        )?;
+        require(
+            self.client_timeout_seconds >= 1,
+            "client_timeout_seconds",
+            "must be at least 1",
+        )?;
+        require(
+            self.upload_expiry_hours >= 1,
+            "upload_expiry_hours",
+            "must be at least 1",
+        )?;
+        require(
+            self.job_events_limit >= 10,
+            "job_events_limit",
+            "must be at least 10",
+        )?;
+        require(
+            self.job_memory_limit == 0 || self.job_memory_limit >= 64 << 20,
+            "job_memory_limit",
+            "must be 0 or at least 67108864 (64 MiB)",
+        )?;
+        require(
+            self.job_memory_limit == 0 || cfg!(target_os = "linux"),
+            "job_memory_limit",
+            "can be kept on Linux only",
         )?;
         require(
             (1..=256).contains(&self.workers),
@@ -282,6 +266,40 @@ impl Settings {
         )
     }
 
+    /// Refuses an address that other machines reach while nobody needs a key.
+    pub fn check_reach(&self, has_keys: bool) -> Result<(), ConfigError> {
+        if self.listen.ip().is_loopback() || !self.api_keys.is_empty() || has_keys {
+            return Ok(());
+        }
+        Err(ConfigError::Invalid {
+            setting: "listen",
+            fault: format!(
+                "asks for {}, which other machines can reach, but there are no keys; make one with `sinter key \
+                 create`, set api_keys (or SINTER_API_KEYS), or listen on 127.0.0.1",
+                self.listen
+            ),
+        })
+    }
+
+    pub fn has_tls(&self) -> bool {
+        !self.tls_certificate.as_os_str().is_empty()
+    }
+
+    /// What the store may hold.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            queued_jobs: self.queued_jobs_limit,
+            project_bytes: self.project_bytes_limit,
+            job_events: self.job_events_limit,
+            free_bytes: self.free_bytes_limit,
+        }
+    }
+
+    /// How long nothing may come of a request.
+    pub fn client_timeout(&self) -> Duration {
+        Duration::from_secs(self.client_timeout_seconds)
+    }
+
     /// How long a lease holds without a heartbeat.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
@@ -301,6 +319,19 @@ impl Settings {
     pub fn inspect_timeout(&self) -> Duration {
         Duration::from_secs(self.inspect_timeout_seconds)
     }
+}
+
+/// Scheme, host and perhaps port, and nothing behind.
+fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        !host.is_empty()
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+    })
 }
 
 fn read_file(path: &Path) -> Result<FileSettings, ConfigError> {
@@ -330,25 +361,7 @@ mod tests {
 
     #[test]
     fn the_default_file_names_every_setting() {
-        let FileSettings {
-            listen,
-            data_dir,
-            workers,
-            threads,
-            api_keys,
-            max_upload_bytes,
-            lease_seconds,
-            heartbeat_seconds,
-            drain_seconds,
-            inspect_timeout_seconds,
-            log,
-            log_format,
-        } = file(DEFAULT_FILE);
-        assert!(listen.is_some() && data_dir.is_some() && api_keys.is_some());
-        assert!(workers.is_some() && threads.is_some() && max_upload_bytes.is_some());
-        assert!(lease_seconds.is_some() && heartbeat_seconds.is_some());
-        assert!(drain_seconds.is_some() && inspect_timeout_seconds.is_some());
-        assert!(log.is_some() && log_format.is_some());
+        assert!(file(DEFAULT_FILE).missing().is_empty());
     }
 
     #[test]
@@ -375,9 +388,24 @@ mod tests {
             listen: "0.0.0.0:80".parse().unwrap(),
             ..Settings::default()
         };
-        let message = settings.check().unwrap_err().to_string();
+        let message = settings.check_reach(false).unwrap_err().to_string();
         assert!(message.contains("api_keys"), "{message}");
+        settings.check_reach(true).unwrap();
         settings.api_keys = vec!["secret".to_owned()];
-        settings.check().unwrap();
+        settings.check_reach(false).unwrap();
+    }
+
+    #[test]
+    fn an_origin_has_a_scheme_and_a_host_and_no_path() {
+        assert!(is_origin("https://example.org") && is_origin("http://[::1]:3000"));
+        for text in [
+            "example.org",
+            "https://",
+            "https://example.org/",
+            "*",
+            "https://a b",
+        ] {
+            assert!(!is_origin(text), "{text}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! byte, whether the work was interrupted or not.
 
 mod child;
+mod confine;
 mod data_fit;
 mod distill_step;
 mod inspect;

@@ -4,19 +4,33 @@
 //! transaction starts with `BEGIN IMMEDIATE`, and a change that others may wait for is announced
 //! on a channel after its commit.
 
+/// A named place where a test makes a step fail (`FAILPOINTS=NAME=return`), wait (`NAME=sleep(MS)`) or kill the process
+/// (`SINTER_CRASH_AT=NAME`); nothing unless the feature `failpoints` is on.
+macro_rules! fail_point {
+    ($name:literal) => {
+        fail::fail_point!($name, |_| Err(crate::store::StoreError::NotCommitted(
+            concat!("the failpoint ", $name).to_owned()
+        )))
+    };
+}
+
 pub mod artifacts;
 pub mod blobs;
 pub mod datasets;
 pub mod events;
 pub mod idempotency;
 pub mod jobs;
+pub mod keys;
+pub mod limits;
+pub mod maintenance;
 pub mod metrics;
 pub mod models;
 pub mod queue;
+pub mod uploads;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +42,8 @@ use tokio::sync::{Mutex, broadcast};
 use uuid::Uuid;
 
 use self::blobs::Blobs;
+use self::keys::Pepper;
+use self::limits::Limits;
 
 /// How many changes a slow listener may be behind before it has to look for itself.
 const CHANGES_KEPT: usize = 1024;
@@ -41,7 +57,12 @@ pub enum StoreError {
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
     #[error("the database can't be brought to this version: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(sqlx::migrate::MigrateError),
+    #[error(
+        "the data folder was written by a newer sinter (its schema has step {0}, which this one does not know); run that \
+         version, or restore a backup that was made before the upgrade"
+    )]
+    Newer(i64),
     #[error("can't {action} `{path}`: {source}")]
     File {
         action: &'static str,
@@ -56,11 +77,36 @@ pub enum StoreError {
         id: String,
         source: serde_json::Error,
     },
+    #[error("a commit failed: {0}")]
+    NotCommitted(String),
+    #[error("the project `{0}` has as many jobs waiting as it may")]
+    QueueFull(String),
+    #[error("the project `{project}` would hold {bytes} bytes, more than the {limit} that it may")]
+    QuotaExceeded {
+        project: String,
+        bytes: u64,
+        limit: u64,
+    },
+    #[error("the disk has {free} bytes left, less than the {limit} that are kept free")]
+    DiskFull { free: u64, limit: u64 },
     #[error("a background task of the store ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl StoreError {
+    /// Whether the disk had no room.
+    pub fn is_out_of_space(&self) -> bool {
+        // https://sqlite.org/rescode.html#full
+        const SQLITE_FULL: &str = "13";
+        match self {
+            Self::File { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| code == SQLITE_FULL)
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn file(
         action: &'static str,
         path: &Path,
@@ -71,6 +117,69 @@ impl StoreError {
             path,
             source,
         }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::VersionMissing(version) => Self::Newer(version),
+            other => Self::Migration(other),
+        }
+    }
+}
+
+/// Whose objects a caller sees and changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of all projects.
+    All,
+    Project(String),
+}
+
+impl Scope {
+    /// Whether objects of this project are there for the caller.
+    pub fn sees(&self, project: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Project(own) => own == project,
+        }
+    }
+
+    /// For SQL, where NULL is all.
+    fn project(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::Project(own) => Some(own),
+        }
+    }
+}
+
+/// The file of the database in the data folder.
+pub const DATABASE: &str = "sinter.sqlite";
+
+/// The project of those who name none.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// Milliseconds since the Unix epoch, as the machine had it when this was made, counted on by a clock that nobody sets:
+/// a lease neither ends nor lasts because the machine's time was changed.
+#[derive(Debug)]
+struct Clock {
+    started: Instant,
+    started_at: i64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            started: Instant::now(),
+            started_at: since_epoch.map_or(0, |time| to_i64(time.as_millis() as u64)),
+        }
+    }
+
+    fn now(&self) -> i64 {
+        self.started_at + i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX / 4)
     }
 }
 
@@ -103,6 +212,12 @@ pub struct Store {
     /// together with the file that only it named, so that neither sees the other half done.
     blob_gate: Mutex<()>,
     changes: broadcast::Sender<JobChange>,
+    clock: Clock,
+    limits: Limits,
+    /// What digests of keys are made with.
+    pepper: Pepper,
+    /// Submissions on their way to the next commit.
+    submissions: jobs::Submissions,
     /// Locked for as long as the store is open.
     _lock: File,
 }
@@ -111,6 +226,11 @@ impl Store {
     /// Opens the data folder, or makes it; what a crash left over is removed, and the jobs that ran
     /// then are let go.
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        Self::open_within(data_dir, Limits::default()).await
+    }
+
+    /// The same, with limits of its own.
+    pub async fn open_within(data_dir: &Path, limits: Limits) -> Result<Self, StoreError> {
         create_folder(data_dir)?;
         let data_dir = std::fs::canonicalize(data_dir)
             .map_err(StoreError::file("find the folder", data_dir))?;
@@ -120,16 +240,10 @@ impl Store {
             std::fs::remove_dir_all(&staging)
                 .map_err(StoreError::file("remove the folder", &staging))?;
         }
-        for folder in ["staging", "blobs", "jobs"] {
+        for folder in ["staging", "blobs", "jobs", "uploads"] {
             create_folder(&data_dir.join(folder))?;
         }
-        let options = SqliteConnectOptions::new()
-            .filename(data_dir.join("sinter.sqlite"))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
+        let options = connect_options(&data_dir).create_if_missing(true);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(Duration::from_secs(30))
@@ -142,7 +256,9 @@ impl Store {
             .connect_with(options)
             .await?;
         let blobs = Blobs::new(data_dir.join("blobs"));
+        let pepper = Pepper::load(&data_dir)?;
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
+        let submissions = jobs::Submissions::start(writer.clone(), changes.clone(), limits);
         let store = Self {
             data_dir,
             reader,
@@ -150,9 +266,14 @@ impl Store {
             blobs,
             blob_gate: Mutex::new(()),
             changes,
+            clock: Clock::new(),
+            limits,
+            pepper,
+            submissions,
             _lock: lock,
         };
         store.remove_orphaned_blobs().await?;
+        store.remove_orphaned_uploads().await?;
         store.release_orphaned_jobs().await?;
         Ok(store)
     }
@@ -175,6 +296,11 @@ impl Store {
             .join(Uuid::now_v7().to_string());
         create_folder(&path)?;
         Ok(StagingFolder { path })
+    }
+
+    /// Where folders are made for what is needed for a while; it is emptied when a server starts.
+    pub fn staging(&self) -> PathBuf {
+        self.data_dir.join("staging")
     }
 
     /// The folder of a job's checkpoints; it outlives attempts.
@@ -200,6 +326,11 @@ impl Store {
     pub async fn keep_checkpoint(&self, job_id: &str) -> Result<(), StoreError> {
         remove_folder(&self.job_staging_folder(job_id)).await?;
         remove_unfinished(&self.checkpoint_folder(job_id)).await
+    }
+
+    /// What is allowed.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Writes a row, to see whether the database takes writes.
@@ -279,6 +410,15 @@ pub struct PageRequest {
     pub limit: u32,
     /// The last id of the page before.
     pub after: Option<String>,
+}
+
+fn connect_options(data_dir: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(data_dir.join(DATABASE))
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(10))
 }
 
 fn lock_folder(data_dir: &Path) -> Result<File, StoreError> {

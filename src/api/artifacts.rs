@@ -9,11 +9,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Authorized;
 use super::download::{Download, send_file};
 use super::jobs::find_status;
 use super::problem::{ApiError, Problems};
 use super::request::{Listed, NoQuery};
-use super::state::{App, Authorized};
+use super::state::App;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -41,12 +42,12 @@ pub struct ArtifactView {
     responses((status = 200, description = "The files", body = Listed<ArtifactView>), Problems)
 )]
 async fn list_job_artifacts(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<Json<Listed<ArtifactView>>, ApiError> {
-    find_status(&app, &id).await?;
-    let artifacts = app.store.artifacts(&id).await?;
+    find_status(&access, &id).await?;
+    let artifacts = access.app.store.artifacts(&id).await?;
     let view = artifacts.into_iter().map(|artifact| ArtifactView {
         url: format!("/v1/jobs/{id}/artifacts/{}", artifact.name),
         digest: format!("sha256:{}", artifact.digest),
@@ -74,13 +75,13 @@ async fn list_job_artifacts(
     )
 )]
 async fn get_job_artifact(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path((id, name)): Path<(String, String)>,
     _query: NoQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    find_status(&app, &id).await?;
-    let artifacts = app.store.artifacts(&id).await?;
+    find_status(&access, &id).await?;
+    let artifacts = access.app.store.artifacts(&id).await?;
     let artifact = artifacts
         .into_iter()
         .find(|artifact| artifact.name == name)
@@ -91,5 +92,5 @@ async fn get_job_artifact(
         media_type: artifact.media_type,
         file_name: artifact.name,
     };
-    send_file(&app, &headers, &download).await
+    send_file(&access.app, &headers, &download).await
 }

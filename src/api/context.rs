@@ -25,7 +25,8 @@ pub async fn around(State(app): State<App>, request: Request, next: Next) -> Res
         .get::<MatchedPath>()
         .map_or("unmatched", MatchedPath::as_str)
         .to_owned();
-    let span = tracing::info_span!("request", %method, path, request_id);
+    let span =
+        tracing::info_span!("request", %method, path, request_id, key = tracing::field::Empty);
     let answer = async {
         let answered = settle(next.run(request).await, &path, &request_id);
         let status = answered.status().as_u16();

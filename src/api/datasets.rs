@@ -14,17 +14,20 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::UploadForm;
+use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, turn};
 use super::models::ListQuery;
 use super::problem::{ApiError, Problems, upload_error};
 use super::request::{NoQuery, Paged, StrictQuery, located_json};
-use super::state::{App, Authorized};
+use super::state::App;
 use super::upload::{Upload, UploadedFile, receive};
+use super::uploads;
 use crate::spec::child::{Message, Order};
 use crate::spec::dataset::{ArrayInfo, Damaged, DatasetFormat, SkippedFile, Splits, TargetInfo};
 use crate::store::datasets::{Dataset, NewDataset};
-use crate::store::idempotency::{Answer, Keep};
+use crate::store::idempotency::{Answer, IdempotencyKey, Keep};
 use crate::store::models::Deletion;
+use crate::store::uploads::UploadTarget;
 use crate::worker::InspectionError;
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -77,10 +80,10 @@ impl From<&Dataset> for DatasetView {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct CreateQuery {
+pub(super) struct CreateQuery {
     /// Name of the data set, 1 to 200 bytes; may be a part of the form instead.
     #[param(min_length = 1)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Detected from the bytes and names when left out. Arrays (`npz`, `safetensors`) are one file.
     format: Option<DatasetFormat>,
     /// Name of the target column of a table (csv, jsonl, parquet), the last one when left out, or of the manifest in an
@@ -100,36 +103,49 @@ struct CreateQuery {
 #[utoipa::path(
     post, path = "/v1/datasets", operation_id = "createDataset", tag = "datasets",
     params(CreateQuery,
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255)),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255),
+        ("Repr-Digest" = Option<String>, Header,
+            description = "`sha-256=:BASE64:` of the file, which is then verified"),
+        ("Upload-Complete" = Option<String>, Header,
+            description = "`?0` begins an upload that goes on at /v1/uploads")),
     request_body(content(
         (Vec<u8> = "application/octet-stream"),
         (UploadForm = "multipart/form-data")
     )),
-    responses((status = 201, description = "Stored", body = DatasetView, headers(("Location" = String))), Problems)
+    responses((status = 201, description = "Stored", body = DatasetView, headers(("Location" = String)), links(("getDataset" = (operation_id = "getDataset", parameters(("id" = "$response.body#/id")))), ("deleteDataset" = (operation_id = "deleteDataset", parameters(("id" = "$response.body#/id")))))), Problems)
 )]
 async fn create_dataset(
-    Authorized(app): Authorized,
+    access: Authorized,
     StrictQuery(query): StrictQuery<CreateQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let in_use = KeyInUse::take(&app, request.headers(), "POST /v1/datasets")?;
-    let upload = receive(
-        &app,
-        request,
-        query.name.clone(),
-        app.settings.max_upload_bytes,
-    )
-    .await?;
-    let key = match turn(in_use.as_ref(), &[&upload.contents()]).await? {
-        Turn::Replay(response) => return Ok(response),
-        Turn::Run(key) => key,
-    };
-    let new = inspect(&app, &upload, query).await?;
+    if uploads::begins(request.headers()) {
+        return uploads::begin(&access, request, UploadTarget::Datasets, query.name).await;
+    }
+    let in_use = KeyInUse::take(&access, request.headers(), "POST /v1/datasets")?;
+    let limit = access.app.settings.max_upload_bytes;
+    let upload = receive(&access, request, query.name.clone(), limit).await?;
+    match turn(in_use.as_ref(), &[&upload.contents()]).await? {
+        Turn::Replay(response) => Ok(response),
+        Turn::Run(key) => create(&access, &upload, query, key).await,
+    }
+}
+
+/// Checks what was uploaded as the query says, and stores it.
+pub(super) async fn create(
+    access: &Authorized,
+    upload: &Upload,
+    query: CreateQuery,
+    key: Option<IdempotencyKey>,
+) -> Result<Response, ApiError> {
+    let app = &access.app;
+    let new = inspect(app, upload, query).await?;
     let keep = key.as_ref().map(|key| Keep {
         key,
         render: created,
     });
-    let dataset = app.store.create_dataset(&new, keep).await?;
+    let project = &access.caller.project;
+    let dataset = app.store.create_dataset(project, &new, keep).await?;
     let answer = created(&dataset);
     Ok(located_json(answer.status, &answer.location, answer.body))
 }
@@ -237,10 +253,11 @@ fn created(dataset: &Dataset) -> Answer {
     responses((status = 200, description = "A page", body = Paged<DatasetView>), Problems)
 )]
 async fn list_datasets(
-    Authorized(app): Authorized,
+    access: Authorized,
     StrictQuery(query): StrictQuery<ListQuery>,
 ) -> Result<Json<Paged<DatasetView>>, ApiError> {
-    let datasets = app.store.datasets(&query.page()?).await?;
+    let store = &access.app.store;
+    let datasets = store.datasets(&access.scope, &query.page()?).await?;
     Ok(Json(Paged::new(datasets, |dataset| {
         DatasetView::from(&dataset)
     })))
@@ -253,11 +270,11 @@ async fn list_datasets(
     responses((status = 200, description = "The data set", body = DatasetView), Problems)
 )]
 async fn get_dataset(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<Json<DatasetView>, ApiError> {
-    let dataset = app.store.dataset(&id).await?;
+    let dataset = access.app.store.dataset(&access.scope, &id).await?;
     let dataset = dataset.ok_or_else(|| ApiError::not_found("dataset", &id))?;
     Ok(Json(DatasetView::from(&dataset)))
 }
@@ -269,11 +286,11 @@ async fn get_dataset(
     responses((status = 204, description = "It is gone"), Problems)
 )]
 async fn delete_dataset(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<StatusCode, ApiError> {
-    match app.store.delete_dataset(&id).await? {
+    match access.app.store.delete_dataset(&access.scope, &id).await? {
         Deletion::Deleted => Ok(StatusCode::NO_CONTENT),
         Deletion::NotFound => Err(ApiError::not_found("dataset", &id)),
         Deletion::InUse => {

@@ -4,9 +4,10 @@ use axum::Json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Authorized;
 use super::problem::{ApiError, Problems};
 use super::request::{Listed, NoQuery};
-use super::state::{App, Authorized};
+use super::state::App;
 use crate::spec::child::DeviceInfo;
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -19,9 +20,9 @@ pub fn routes() -> OpenApiRouter<App> {
     responses((status = 200, description = "The devices", body = Listed<DeviceInfo>), Problems)
 )]
 async fn list_devices(
-    Authorized(app): Authorized,
+    access: Authorized,
     _query: NoQuery,
 ) -> Result<Json<Listed<DeviceInfo>>, ApiError> {
-    let data = app.devices().await?.to_vec();
+    let data = access.app.devices().await?.to_vec();
     Ok(Json(Listed { data }))
 }

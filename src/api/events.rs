@@ -18,14 +18,15 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Authorized;
 use super::jobs::{find_status, job_changed};
 use super::models::ListQuery;
 use super::problem::{ApiError, Problems};
 use super::request::{Paged, StrictQuery, write_cursor};
-use super::state::{App, Authorized};
+use super::state::App;
 use crate::spec::child::Level;
 use crate::store::events::Event;
-use crate::store::{JobChange, StoreError};
+use crate::store::{JobChange, Scope, StoreError};
 
 /// Events that are read from the database at once while they are followed.
 const FOLLOWED_AT_ONCE: u32 = 200;
@@ -85,12 +86,13 @@ impl From<Event> for EventView {
     )
 )]
 async fn list_job_events(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     StrictQuery(query): StrictQuery<ListQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    find_status(&app, &id).await?;
+    find_status(&access, &id).await?;
+    let app = access.app;
     let page = query.page()?;
     let after = match &page.after {
         Some(event) => Some(event.parse::<i64>().map_err(|_| invalid_cursor())?),
@@ -184,7 +186,7 @@ impl Follower {
             // so no event can follow one that was seen here.
             let store = &self.app.store;
             let closing = self.app.closing.is_cancelled();
-            let status = store.job_status(&self.job_id).await?;
+            let status = store.job_status(&Scope::All, &self.job_id).await?;
             let rows = store
                 .events(&self.job_id, self.last, FOLLOWED_AT_ONCE)
                 .await?;

@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Authorized;
 use super::problem::{ApiError, Problems};
-use super::state::{App, Authorized};
+use super::state::App;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -101,7 +102,8 @@ async fn get_readiness(State(app): State<App>) -> Response {
         Problems
     )
 )]
-async fn get_metrics(Authorized(app): Authorized) -> Result<Response, ApiError> {
+async fn get_metrics(access: Authorized) -> Result<Response, ApiError> {
+    let app = access.app;
     app.telemetry.set_jobs(&app.store.count_jobs().await?);
     let text = app.telemetry.text();
     let text = text.map_err(|error| ApiError::Internal(error.to_string()))?;

@@ -1,14 +1,13 @@
 //! `Idempotency-Key`: a creation that is asked for twice happens once.
 
-use std::sync::PoisonError;
-
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use sha2::{Digest as _, Sha256};
 
+use super::access::Authorized;
 use super::problem::ApiError;
 use super::request::located_json;
-use super::state::App;
+use super::state::{App, InUse};
 use crate::store::idempotency::{Answer, IdempotencyKey};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -18,14 +17,16 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 #[derive(Debug)]
 pub struct KeyInUse {
     app: App,
+    project: String,
     key: String,
     route: &'static str,
+    _taken: InUse,
 }
 
 impl KeyInUse {
     /// Takes the key of a request, if it has one; 409 while another request holds it.
     pub fn take(
-        app: &App,
+        access: &Authorized,
         headers: &HeaderMap,
         route: &'static str,
     ) -> Result<Option<Self>, ApiError> {
@@ -41,18 +42,18 @@ impl KeyInUse {
                 ApiError::new(400, "invalid_idempotency_key", detail)
             })?
             .to_owned();
-        let mut in_use = app
-            .keys_in_use
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !in_use.insert((key.clone(), route.to_owned())) {
+        let project = access.caller.project.clone();
+        let taken = access.app.take(format!("{project} {route} {key}"));
+        let taken = taken.ok_or_else(|| {
             let detail = "a request with this Idempotency-Key still runs; ask again later";
-            return Err(ApiError::new(409, "idempotency_key_in_use", detail));
-        }
+            ApiError::new(409, "idempotency_key_in_use", detail)
+        })?;
         Ok(Some(Self {
-            app: App::clone(app),
+            app: App::clone(&access.app),
+            project,
             key,
             route,
+            _taken: taken,
         }))
     }
 
@@ -64,6 +65,7 @@ impl KeyInUse {
             hasher.update(piece);
         }
         IdempotencyKey {
+            project: self.project.clone(),
             key: self.key.clone(),
             route: self.route.to_owned(),
             fingerprint: hex::encode(hasher.finalize()),
@@ -73,7 +75,7 @@ impl KeyInUse {
     /// The first answer to the same request, if there was one; 422 if the key was used for
     /// another request.
     async fn replay(&self, key: &IdempotencyKey) -> Result<Option<Response>, ApiError> {
-        let Some(kept) = self.app.store.kept_answer(&key.key, &key.route).await? else {
+        let Some(kept) = self.app.store.kept_answer(key).await? else {
             return Ok(None);
         };
         if kept.fingerprint != key.fingerprint {
@@ -90,17 +92,6 @@ impl KeyInUse {
             .headers_mut()
             .insert(REPLAYED, HeaderValue::from_static("true"));
         Ok(Some(response))
-    }
-}
-
-impl Drop for KeyInUse {
-    fn drop(&mut self) {
-        let mut in_use = self
-            .app
-            .keys_in_use
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        in_use.remove(&(std::mem::take(&mut self.key), self.route.to_owned()));
     }
 }
 

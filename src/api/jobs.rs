@@ -15,18 +15,21 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, turn};
 use super::problem::{ApiError, Problems};
 use super::request::{NoQuery, Paged, StrictQuery, json_body, located_json, page};
-use super::state::{App, Authorized};
+use super::state::App;
 use super::submission::{Checked, check, plan};
 use crate::spec::child::Progress;
 use crate::spec::job::{JobKind, JobRequest};
 use crate::spec::problem::Problem;
 use crate::spec::result::{JobResult, Plan};
 use crate::store::JobChange;
-use crate::store::idempotency::{Answer, Keep};
-use crate::store::jobs::{Cancellation, Job, JobDeletion, JobFilter, JobStatus, Retry, Submission};
+use crate::store::idempotency::Answer;
+use crate::store::jobs::{
+    Cancellation, Job, JobDeletion, JobFilter, JobStatus, NewJob, Render, Retry, Submission,
+};
 
 /// `Prefer: wait` waits no longer than this.
 const MAX_WAIT_SECONDS: u64 = 60;
@@ -128,43 +131,46 @@ struct ListJobsQuery {
     request_body = JobRequest,
     responses(
         (status = 202, description = "Queued", body = JobView,
-            headers(("Location" = String))),
+            headers(("Location" = String)), links(("getJob" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))), ("cancelJob" = (operation_id = "cancelJob", parameters(("id" = "$response.body#/id")))), ("retryJob" = (operation_id = "retryJob", parameters(("id" = "$response.body#/id")))), ("listJobEvents" = (operation_id = "listJobEvents", parameters(("id" = "$response.body#/id")))), ("listJobMetrics" = (operation_id = "listJobMetrics", parameters(("id" = "$response.body#/id")))), ("listJobArtifacts" = (operation_id = "listJobArtifacts", parameters(("id" = "$response.body#/id")))), ("deleteJob" = (operation_id = "deleteJob", parameters(("id" = "$response.body#/id")))))),
         (status = 200, description = "The plan of a dry run", body = DryRun),
         Problems
     )
 )]
 async fn create_job(
-    Authorized(app): Authorized,
+    access: Authorized,
     _query: NoQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let in_use = KeyInUse::take(&app, &headers, "POST /v1/jobs")?;
+    let in_use = KeyInUse::take(&access, &headers, "POST /v1/jobs")?;
     let (bytes, posted) = json_body::<JobRequest>(&headers, body).await?;
     let key = match turn(in_use.as_ref(), &[&bytes]).await? {
         Turn::Replay(response) => return Ok(response),
         Turn::Run(key) => key,
     };
-    let checked = check(&app, posted).await?;
+    let app = &access.app;
+    let checked = check(&access, posted).await?;
     if checked.request.dry_run {
         let kind = checked.request.kind;
-        let plan = plan(&app, checked).await?;
+        let plan = plan(app, checked).await?;
         return Ok(Json(DryRun { kind, plan }).into_response());
     }
     let Checked { request, .. } = checked;
-    let id = Uuid::now_v7().to_string();
-    let keep = key.as_ref().map(|key| Keep {
-        key,
-        render: accepted,
-    });
-    match app.store.submit_job(&id, &request, keep).await? {
+    let (model, dataset) = (request.model, request.dataset);
+    let new = NewJob {
+        id: Uuid::now_v7().to_string(),
+        project: access.caller.project.clone(),
+        request,
+        keep: key.map(|key| (key, accepted as Render)),
+    };
+    match app.store.submit_job(new).await? {
         Submission::Queued(job) => {
             let answer = accepted(&job);
             Ok(located_json(answer.status, &answer.location, answer.body))
         }
-        Submission::ModelGone => Err(super::submission::missing("model", request.model)),
+        Submission::ModelGone => Err(super::submission::missing("model", model)),
         Submission::DatasetGone => {
-            let id = request.dataset.unwrap_or_default();
+            let id = dataset.unwrap_or_default();
             Err(super::submission::missing("dataset", id))
         }
     }
@@ -185,7 +191,7 @@ fn accepted(job: &Job) -> Answer {
     responses((status = 200, description = "A page of jobs", body = Paged<JobView>), Problems)
 )]
 async fn list_jobs(
-    Authorized(app): Authorized,
+    access: Authorized,
     StrictQuery(query): StrictQuery<ListJobsQuery>,
 ) -> Result<Json<Paged<JobView>>, ApiError> {
     let asked = page(query.limit, query.cursor.as_deref())?;
@@ -195,7 +201,8 @@ async fn list_jobs(
         model: query.model,
         tag: query.tag,
     };
-    let jobs = app.store.jobs(&filter, &asked).await?;
+    let store = &access.app.store;
+    let jobs = store.jobs(&access.scope, &filter, &asked).await?;
     Ok(Json(Paged::new(jobs, |job| JobView::from(&job))))
 }
 
@@ -207,15 +214,15 @@ async fn list_jobs(
     responses((status = 200, description = "The job", body = JobView), Problems)
 )]
 async fn get_job(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let Some(seconds) = preferred_wait(&headers) else {
-        return Ok(Json(JobView::from(&find(&app, &id).await?)).into_response());
+        return Ok(Json(JobView::from(&find(&access, &id).await?)).into_response());
     };
-    let job = wait_for_end(&app, &id, Duration::from_secs(seconds)).await?;
+    let job = wait_for_end(&access, &id, Duration::from_secs(seconds)).await?;
     let mut response = Json(JobView::from(&job)).into_response();
     if let Ok(applied) = HeaderValue::from_str(&format!("wait={seconds}")) {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
@@ -240,17 +247,18 @@ fn preferred_wait(headers: &HeaderMap) -> Option<u64> {
         .map(|seconds| seconds.min(MAX_WAIT_SECONDS))
 }
 
-async fn wait_for_end(app: &App, id: &str, longest: Duration) -> Result<Job, ApiError> {
+async fn wait_for_end(access: &Authorized, id: &str, longest: Duration) -> Result<Job, ApiError> {
+    let app = &access.app;
     let deadline = Instant::now() + longest;
     let mut changes = app.store.changes();
-    while !find_status(app, id).await?.has_ended() {
+    while !find_status(access, id).await?.has_ended() {
         tokio::select! {
             () = app.closing.cancelled() => break,
             () = sleep_until(deadline) => break,
             () = job_changed(&mut changes, id) => {}
         }
     }
-    find(app, id).await
+    find(access, id).await
 }
 
 /// Waits until something happens to this job, or may have happened unheard.
@@ -273,12 +281,12 @@ pub async fn job_changed(changes: &mut broadcast::Receiver<JobChange>, id: &str)
     responses((status = 202, description = "Canceled or canceling", body = JobView), Problems)
 )]
 async fn cancel_job(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<Response, ApiError> {
-    match app.store.cancel_job(&id).await? {
-        Cancellation::Accepted => accepted_view(&app, &id).await,
+    match access.app.store.cancel_job(&access.scope, &id).await? {
+        Cancellation::Accepted => accepted_view(&access, &id).await,
         Cancellation::NotFound => Err(ApiError::not_found("job", &id)),
         Cancellation::Ended(status) => {
             let detail = format!("the job has {} already", status.as_str());
@@ -294,12 +302,12 @@ async fn cancel_job(
     responses((status = 202, description = "Queued again", body = JobView), Problems)
 )]
 async fn retry_job(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<Response, ApiError> {
-    match app.store.retry_job(&id).await? {
-        Retry::Queued => accepted_view(&app, &id).await,
+    match access.app.store.retry_job(&access.scope, &id).await? {
+        Retry::Queued => accepted_view(&access, &id).await,
         Retry::NotFound => Err(ApiError::not_found("job", &id)),
         Retry::NotRetryable(status) => {
             let detail = format!(
@@ -315,8 +323,8 @@ async fn retry_job(
     }
 }
 
-async fn accepted_view(app: &App, id: &str) -> Result<Response, ApiError> {
-    let answer = accepted(&find(app, id).await?);
+async fn accepted_view(access: &Authorized, id: &str) -> Result<Response, ApiError> {
+    let answer = accepted(&find(access, id).await?);
     Ok(located_json(answer.status, &answer.location, answer.body))
 }
 
@@ -327,11 +335,11 @@ async fn accepted_view(app: &App, id: &str) -> Result<Response, ApiError> {
     responses((status = 204, description = "It is gone"), Problems)
 )]
 async fn delete_job(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<StatusCode, ApiError> {
-    match app.store.delete_job(&id).await? {
+    match access.app.store.delete_job(&access.scope, &id).await? {
         JobDeletion::Deleted => Ok(StatusCode::NO_CONTENT),
         JobDeletion::NotFound => Err(ApiError::not_found("job", &id)),
         JobDeletion::InUse => {
@@ -349,14 +357,15 @@ async fn delete_job(
     }
 }
 
-async fn find(app: &App, id: &str) -> Result<Job, ApiError> {
-    let job = app.store.job(id).await?;
+async fn find(access: &Authorized, id: &str) -> Result<Job, ApiError> {
+    let job = access.app.store.job(&access.scope, id).await?;
     job.ok_or_else(|| ApiError::not_found("job", id))
 }
 
 /// The status of a job that has to be there.
-pub async fn find_status(app: &App, id: &str) -> Result<JobStatus, ApiError> {
-    let status = app.store.job_status(id).await?;
+pub async fn find_status(access: &Authorized, id: &str) -> Result<JobStatus, ApiError> {
+    let store = &access.app.store;
+    let status = store.job_status(&access.scope, id).await?;
     status.ok_or_else(|| ApiError::not_found("job", id))
 }
 

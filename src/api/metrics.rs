@@ -11,10 +11,11 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Authorized;
 use super::jobs::find_status;
 use super::problem::{ApiError, Problems};
 use super::request::{Listed, StrictQuery};
-use super::state::{App, Authorized};
+use super::state::App;
 use crate::store::metrics::Point;
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -68,12 +69,12 @@ struct MetricsQuery {
     )
 )]
 async fn list_job_metrics(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     StrictQuery(query): StrictQuery<MetricsQuery>,
 ) -> Result<Response, ApiError> {
-    find_status(&app, &id).await?;
-    let points = app.store.metrics(&id).await?;
+    find_status(&access, &id).await?;
+    let points = access.app.store.metrics(&id).await?;
     Ok(match query.format.unwrap_or_default() {
         MetricsFormat::Json => Json(Listed {
             data: series(points),

@@ -13,18 +13,21 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::UploadForm;
+use super::access::Authorized;
 use super::download::{Download, send_file};
 use super::idempotent::{KeyInUse, Turn, turn};
 use super::problem::{ApiError, Problems, upload_error};
 use super::request::{Listed, NoQuery, Paged, StrictQuery, located_json, page};
-use super::state::{App, Authorized};
+use super::state::App;
 use super::upload::{Upload, receive};
+use super::uploads;
 use crate::spec::child::{Message, Order};
 use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary};
 use crate::store::StoreError;
 use crate::store::blobs::digest_file;
-use crate::store::idempotency::{Answer, Keep};
+use crate::store::idempotency::{Answer, IdempotencyKey, Keep};
 use crate::store::models::{Deletion, Model, NewModel};
+use crate::store::uploads::UploadTarget;
 use crate::worker::InspectionError;
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -96,10 +99,10 @@ impl ListQuery {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct CreateQuery {
+pub(super) struct CreateQuery {
     /// Name of the model, 1 to 200 bytes; may be a part of the form instead.
     #[param(min_length = 1)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 /// Upload a model.
@@ -110,30 +113,48 @@ struct CreateQuery {
 #[utoipa::path(
     post, path = "/v1/models", operation_id = "createModel", tag = "models",
     params(CreateQuery,
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255)),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255),
+        ("Repr-Digest" = Option<String>, Header,
+            description = "`sha-256=:BASE64:` of the file, which is then verified"),
+        ("Upload-Complete" = Option<String>, Header,
+            description = "`?0` begins an upload that goes on at /v1/uploads")),
     request_body(content(
         (Vec<u8> = "application/octet-stream"),
         (UploadForm = "multipart/form-data")
     )),
-    responses((status = 201, description = "Stored", body = ModelView, headers(("Location" = String))), Problems)
+    responses((status = 201, description = "Stored", body = ModelView, headers(("Location" = String)), links(("getModel" = (operation_id = "getModel", parameters(("id" = "$response.body#/id")))), ("getModelContent" = (operation_id = "getModelContent", parameters(("id" = "$response.body#/id")))), ("getModelLayers" = (operation_id = "getModelLayers", parameters(("id" = "$response.body#/id")))), ("predict" = (operation_id = "predict", parameters(("id" = "$response.body#/id")))), ("deleteModel" = (operation_id = "deleteModel", parameters(("id" = "$response.body#/id")))))), Problems)
 )]
 async fn create_model(
-    Authorized(app): Authorized,
+    access: Authorized,
     StrictQuery(query): StrictQuery<CreateQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let in_use = KeyInUse::take(&app, request.headers(), "POST /v1/models")?;
-    let upload = receive(&app, request, query.name, app.settings.max_upload_bytes).await?;
-    let key = match turn(in_use.as_ref(), &[&upload.contents()]).await? {
-        Turn::Replay(response) => return Ok(response),
-        Turn::Run(key) => key,
-    };
-    let new = inspect(&app, &upload).await?;
+    if uploads::begins(request.headers()) {
+        return uploads::begin(&access, request, UploadTarget::Models, query.name).await;
+    }
+    let in_use = KeyInUse::take(&access, request.headers(), "POST /v1/models")?;
+    let limit = access.app.settings.max_upload_bytes;
+    let upload = receive(&access, request, query.name, limit).await?;
+    match turn(in_use.as_ref(), &[&upload.contents()]).await? {
+        Turn::Replay(response) => Ok(response),
+        Turn::Run(key) => create(&access, &upload, key).await,
+    }
+}
+
+/// Checks what was uploaded and stores it.
+pub(super) async fn create(
+    access: &Authorized,
+    upload: &Upload,
+    key: Option<IdempotencyKey>,
+) -> Result<Response, ApiError> {
+    let app = &access.app;
+    let new = inspect(app, upload).await?;
     let keep = key.as_ref().map(|key| Keep {
         key,
         render: created,
     });
-    let model = app.store.create_model(&new, keep).await?;
+    let project = &access.caller.project;
+    let model = app.store.create_model(project, &new, keep).await?;
     let answer = created(&model);
     Ok(located_json(answer.status, &answer.location, answer.body))
 }
@@ -188,10 +209,11 @@ fn created(model: &Model) -> Answer {
     responses((status = 200, description = "A page", body = Paged<ModelView>), Problems)
 )]
 async fn list_models(
-    Authorized(app): Authorized,
+    access: Authorized,
     StrictQuery(query): StrictQuery<ListQuery>,
 ) -> Result<Json<Paged<ModelView>>, ApiError> {
-    let models = app.store.models(&query.page()?).await?;
+    let store = &access.app.store;
+    let models = store.models(&access.scope, &query.page()?).await?;
     Ok(Json(Paged::new(models, |model| ModelView::from(&model))))
 }
 
@@ -202,11 +224,11 @@ async fn list_models(
     responses((status = 200, description = "The model", body = ModelView), Problems)
 )]
 async fn get_model(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<Json<ModelView>, ApiError> {
-    Ok(Json(ModelView::from(&find(&app, &id).await?)))
+    Ok(Json(ModelView::from(&find(&access, &id).await?)))
 }
 
 /// Delete a model that no unfinished job needs.
@@ -216,11 +238,11 @@ async fn get_model(
     responses((status = 204, description = "It is gone"), Problems)
 )]
 async fn delete_model(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<StatusCode, ApiError> {
-    match app.store.delete_model(&id).await? {
+    match access.app.store.delete_model(&access.scope, &id).await? {
         Deletion::Deleted => Ok(StatusCode::NO_CONTENT),
         Deletion::NotFound => Err(ApiError::not_found("model", &id)),
         Deletion::InUse => {
@@ -243,12 +265,12 @@ async fn delete_model(
     )
 )]
 async fn get_model_content(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let model = find(&app, &id).await?;
+    let model = find(&access, &id).await?;
     let extension = format!(".{}", model.format.as_str());
     let stem = model.name.strip_suffix(&extension).unwrap_or(&model.name);
     let download = Download {
@@ -257,7 +279,7 @@ async fn get_model_content(
         size_bytes: model.size_bytes,
         media_type: "application/octet-stream".to_owned(),
     };
-    send_file(&app, &headers, &download).await
+    send_file(&access.app, &headers, &download).await
 }
 
 /// Describe the layers of a model: what they hold and cost, and what can be pruned together.
@@ -267,11 +289,12 @@ async fn get_model_content(
     responses((status = 200, description = "The layers", body = Listed<LayerInfo>), Problems)
 )]
 async fn get_model_layers(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<Response, ApiError> {
-    let model = find(&app, &id).await?;
+    let model = find(&access, &id).await?;
+    let app = access.app;
     if model.summary.opset.is_none() {
         let detail = "the file holds weights without a graph, so it has no layers to describe";
         return Err(ApiError::new(422, "model_has_no_graph", detail));
@@ -289,7 +312,7 @@ async fn get_model_layers(
     Ok(Json(Listed { data: layers }).into_response())
 }
 
-pub(super) async fn find(app: &App, id: &str) -> Result<Model, ApiError> {
-    let model = app.store.model(id).await?;
+pub(super) async fn find(access: &Authorized, id: &str) -> Result<Model, ApiError> {
+    let model = access.app.store.model(&access.scope, id).await?;
     model.ok_or_else(|| ApiError::not_found("model", id))
 }

@@ -7,10 +7,11 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Authorized;
 use super::models;
 use super::problem::{ApiError, Problems};
 use super::request::{StrictQuery, media_type};
-use super::state::{App, Authorized};
+use super::state::App;
 use super::upload::receive;
 use crate::spec::audio::AudioOptions;
 use crate::spec::child::{InputFile, Message, Order, PredictOrder};
@@ -56,12 +57,12 @@ struct PredictQuery {
     responses((status = 200, description = "What it answers", body = Prediction), Problems)
 )]
 async fn predict(
-    Authorized(app): Authorized,
+    access: Authorized,
     Path(id): Path<String>,
     StrictQuery(query): StrictQuery<PredictQuery>,
     request: Request,
 ) -> Result<Json<Prediction>, ApiError> {
-    let model = models::find(&app, &id).await?;
+    let model = models::find(&access, &id).await?;
     if model.summary.opset.is_none() {
         let detail = "the file holds weights without a graph, so there is nothing to run";
         return Err(ApiError::new(422, "model_has_no_graph", detail));
@@ -71,18 +72,18 @@ async fn predict(
             "send the file or the JSON itself as the body (curl --data-binary @FILE), not a form";
         return Err(ApiError::new(415, "unsupported_media_type", detail));
     }
-    let known = known(&app, &model, query).await?;
-    let upload = receive(&app, request, Some("body".to_owned()), MOST_BYTES).await?;
+    let known = known(&access, &model, query).await?;
+    let upload = receive(&access, request, Some("body".to_owned()), MOST_BYTES).await?;
     let body = upload.input_files().into_iter().next();
     let order = Order::Predict(Box::new(PredictOrder {
-        model: app.store.blobs().path(&model.digest),
+        model: access.app.store.blobs().path(&model.digest),
         body: body.ok_or_else(|| ApiError::Internal("a request without a body".to_owned()))?,
         preprocess: known.asked,
         media_preprocess: known.of_job,
         dataset: known.dataset,
         class_names: known.class_names,
     }));
-    let Message::Prediction { prediction } = app.inspector.inspect(&order).await? else {
+    let Message::Prediction { prediction } = access.app.inspector.inspect(&order).await? else {
         return Err(InspectionError::WrongAnswer.into());
     };
     Ok(Json(*prediction))
@@ -98,9 +99,10 @@ struct Known {
 }
 
 /// What the request says, and what the job that made the model had.
-async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, ApiError> {
+async fn known(access: &Authorized, model: &Model, query: PredictQuery) -> Result<Known, ApiError> {
+    let (store, scope) = (&access.app.store, &access.scope);
     let job = match &model.job_id {
-        Some(id) => app.store.job(id).await?,
+        Some(id) => store.job(scope, id).await?,
         None => None,
     };
     let parsed = |text: String| match parse_slice(text.as_bytes()) {
@@ -119,7 +121,7 @@ async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, A
     }
     let dataset = match &query.dataset {
         Some(id) => {
-            let dataset = app.store.dataset(id).await?;
+            let dataset = store.dataset(scope, id).await?;
             Some(dataset.ok_or_else(|| ApiError::not_found("dataset", id))?)
         }
         None => None,
@@ -127,7 +129,7 @@ async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, A
     // That of the job may be gone, which matters only where its tokenizer is needed.
     let of_job = match (&dataset, &job) {
         (None, Some(Job { request, .. })) => match &request.dataset {
-            Some(id) => app.store.dataset(&id.to_string()).await?,
+            Some(id) => store.dataset(scope, &id.to_string()).await?,
             None => None,
         },
         _ => None,
@@ -137,7 +139,7 @@ async fn known(app: &App, model: &Model, query: PredictQuery) -> Result<Known, A
         inputs.any(|input| input.media == Some(Media::Text))
     });
     let files = match with_texts {
-        Some(dataset) => app.store.dataset_input(dataset).files,
+        Some(dataset) => store.dataset_input(dataset).files,
         None => Vec::new(),
     };
     let named = dataset.and_then(|dataset| dataset.summary.target?.class_names);

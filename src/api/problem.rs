@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -24,6 +25,8 @@ pub enum ApiError {
     Problem(Box<Problem>),
     #[error("a valid key is missing")]
     Unauthorized,
+    #[error("the key has asked too often")]
+    TooManyRequests { wait: Duration },
     #[error("no byte of the range exists; the file has {size_bytes}")]
     RangeNotSatisfiable { size_bytes: u64 },
     #[error(transparent)]
@@ -59,12 +62,28 @@ impl ApiError {
         problem.into()
     }
 
+    /// Whether the same request may succeed at another time.
+    pub fn is_our_fault(&self) -> bool {
+        match self {
+            Self::Problem(problem) => problem.status >= 500,
+            Self::Inspection(InspectionError::Refused(problem)) => problem.status >= 500,
+            Self::Unauthorized | Self::RangeNotSatisfiable { .. } => false,
+            Self::Store(StoreError::QuotaExceeded { .. }) => false,
+            Self::TooManyRequests { .. }
+            | Self::Store(_)
+            | Self::Inspection(_)
+            | Self::Internal(_) => true,
+        }
+    }
+
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         match self {
             Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
+            Self::TooManyRequests { wait } => retry_after(&mut headers, *wait),
+            Self::Store(StoreError::QueueFull(_)) => retry_after(&mut headers, QUEUE_WAIT),
             Self::RangeNotSatisfiable { size_bytes } => {
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size_bytes}")) {
                     headers.insert(header::CONTENT_RANGE, value);
@@ -82,6 +101,14 @@ impl ApiError {
                 401,
                 "unauthorized",
                 "send a valid key as `Authorization: Bearer KEY`",
+            ),
+            Self::TooManyRequests { wait } => Problem::new(
+                429,
+                "too_many_requests",
+                format!(
+                    "the key has used up its rate; ask again in {} s",
+                    whole_seconds(wait)
+                ),
             ),
             Self::RangeNotSatisfiable { size_bytes } => Problem::new(
                 416,
@@ -101,14 +128,60 @@ impl ApiError {
                 log_inspection(&error);
                 internal()
             }
-            Self::Store(error) => {
-                tracing::error!(%error, "a request failed");
-                internal()
-            }
+            Self::Store(error) => store_problem(&error),
             Self::Internal(error) => {
                 tracing::error!(%error, "a request failed");
                 internal()
             }
+        }
+    }
+}
+
+/// When to look again whether the queue has room.
+const QUEUE_WAIT: Duration = Duration::from_secs(10);
+
+fn retry_after(headers: &mut HeaderMap, wait: Duration) {
+    headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
+}
+
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+/// Limits are told; what else goes wrong in the store is nobody's business but the log's.
+fn store_problem(error: &StoreError) -> Problem {
+    match error {
+        StoreError::QueueFull(_) => Problem::new(
+            429,
+            "queue_full",
+            format!("{error} (queued_jobs_limit); wait until some have run, or cancel some"),
+        ),
+        StoreError::QuotaExceeded { .. } => Problem::new(
+            403,
+            "quota_exceeded",
+            format!("{error} (project_bytes_limit); delete what is no longer needed"),
+        ),
+        StoreError::DiskFull { .. } => {
+            tracing::error!(%error, "nothing new is taken in");
+            Problem::new(
+                507,
+                "insufficient_storage",
+                format!(
+                    "{error} (free_bytes_limit); jobs that run go on, and nothing new is taken in"
+                ),
+            )
+        }
+        full if full.is_out_of_space() => {
+            tracing::error!(%error, "a request failed");
+            Problem::new(
+                507,
+                "insufficient_storage",
+                "the disk is full; nothing was changed",
+            )
+        }
+        _ => {
+            tracing::error!(%error, "a request failed");
+            internal()
         }
     }
 }
@@ -220,6 +293,7 @@ fn framework_problem(status: StatusCode) -> Problem {
             "method_not_allowed",
             "this path does not answer that method; the header Allow names those it does",
         ),
+        StatusCode::REQUEST_TIMEOUT => ("request_timeout", "the request did not come in time"),
         StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "the body is too large"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => (
             "unsupported_media_type",

@@ -169,7 +169,7 @@ async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| broken_body())?;
+        let chunk = chunk.map_err(|error| broken_body(&error))?;
         if bytes.len() + chunk.len() > limit {
             return Err(too_large(limit as u64));
         }
@@ -184,8 +184,30 @@ pub fn too_large(limit: u64) -> ApiError {
     ApiError::new(413, "body_too_large", detail)
 }
 
-/// 400 for a body that ends too early; nobody may be there to read it.
-pub fn broken_body() -> ApiError {
+/// Whether an error comes of a body of which nothing came for too long.
+pub fn timed_out(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<tower_http::timeout::TimeoutError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// 408 for a body of which nothing came for too long.
+pub fn too_slow() -> ApiError {
+    let detail = "nothing of the body came for as long as client_timeout_seconds allows; send it again, large files in \
+                  pieces (docs/service.md)";
+    ApiError::new(408, "request_timeout", detail)
+}
+
+/// 400 for a body that ends too early, for which nobody may be there any more, or 408 for one that does not come.
+pub fn broken_body(error: &axum::Error) -> ApiError {
+    if timed_out(error) {
+        return too_slow();
+    }
     ApiError::new(400, "broken_body", "the body ended before its end")
 }
 

@@ -1,17 +1,12 @@
-//! What all handlers share, and the key that opens it.
+//! What all handlers share.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::FromRequestParts;
-use axum::http::header;
-use axum::http::request::Parts;
-use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use super::problem::ApiError;
+use super::access::Gate;
 use crate::config::Settings;
 use crate::spec::child::{DeviceInfo, Message, Order};
 use crate::store::Store;
@@ -30,9 +25,9 @@ pub struct AppState {
     pub draining: CancellationToken,
     /// Canceled when connections are to end.
     pub closing: CancellationToken,
-    /// Keys and routes of creations that run now.
-    pub(super) keys_in_use: Mutex<HashSet<(String, String)>>,
-    key_digests: Vec<[u8; 32]>,
+    pub(super) gate: Gate,
+    /// What only one request at a time may use: keys of creations that run now, and uploads that go on.
+    pub(super) in_use: Mutex<HashSet<String>>,
     devices: OnceCell<Vec<DeviceInfo>>,
 }
 
@@ -49,7 +44,7 @@ impl AppState {
         draining: CancellationToken,
         closing: CancellationToken,
     ) -> Self {
-        let key_digests = settings.api_keys.iter().map(|key| digest(key)).collect();
+        let gate = Gate::new(&settings.api_keys, settings.requests_per_minute);
         Self {
             store,
             settings,
@@ -58,8 +53,8 @@ impl AppState {
             telemetry,
             draining,
             closing,
-            keys_in_use: Mutex::default(),
-            key_digests,
+            gate,
+            in_use: Mutex::default(),
             devices: OnceCell::new(),
         }
     }
@@ -77,61 +72,38 @@ impl AppState {
             .await?;
         Ok(devices)
     }
+}
 
-    /// Whether this key is one of the configured ones, in a time that does not tell how much of
-    /// it is right.
-    fn accepts(&self, key: &str) -> bool {
-        let given = digest(key);
-        let mut accepted = Choice::from(0);
-        for known in &self.key_digests {
-            accepted |= known[..].ct_eq(&given[..]);
-        }
-        accepted.into()
+impl AppState {
+    /// Forgets how often callers asked that have not for a while.
+    pub fn forget_idle_callers(&self) {
+        self.gate.forget_idle();
+    }
+
+    /// Takes something for one request alone, unless another one has it.
+    pub(super) fn take(self: &Arc<Self>, name: String) -> Option<InUse> {
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.insert(name.clone()).then(|| InUse {
+            app: Arc::clone(self),
+            name,
+        })
     }
 }
 
-fn digest(key: &str) -> [u8; 32] {
-    Sha256::digest(key.as_bytes()).into()
+/// Something that the request alone has that holds this value.
+#[derive(Debug)]
+pub(super) struct InUse {
+    app: App,
+    name: String,
 }
 
-/// The server's parts for a request that may use them: without keys any, else one with a key.
-#[derive(Debug, Clone)]
-pub struct Authorized(pub App);
-
-impl FromRequestParts<App> for Authorized {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        if app.key_digests.is_empty() {
-            return Ok(Self(Arc::clone(app)));
-        }
-        let key = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(bearer_token);
-        match key {
-            Some(key) if app.accepts(key) => Ok(Self(Arc::clone(app))),
-            _ => Err(ApiError::Unauthorized),
-        }
-    }
-}
-
-fn bearer_token(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then_some(token.trim())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scheme_is_read_in_any_case_and_no_other_is_taken() {
-        assert_eq!(bearer_token("bearer abc"), Some("abc"));
-        assert_eq!(bearer_token("Basic abc"), None);
-        assert_eq!(bearer_token("abc"), None);
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut in_use = self
+            .app
+            .in_use
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        in_use.remove(&self.name);
     }
 }

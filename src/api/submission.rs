@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::access::Authorized;
 use super::problem::ApiError;
 use super::state::App;
 use crate::spec::child::{JobInputs, Message, Order, TRIALS_ARTIFACT};
@@ -24,14 +25,15 @@ pub struct Checked {
 }
 
 /// Checks a request by itself and against its model, data set and device.
-pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
+pub async fn check(access: &Authorized, posted: JobRequest) -> Result<Checked, ApiError> {
+    let (app, scope) = (&access.app, &access.scope);
     let (request, params) = posted.validate()?;
-    let model = app.store.model(&request.model.to_string()).await?;
+    let model = app.store.model(scope, &request.model.to_string()).await?;
     let model = model.ok_or_else(|| missing("model", request.model))?;
     let dataset = match request.dataset {
         None => None,
         Some(id) => {
-            let found = app.store.dataset(&id.to_string()).await?;
+            let found = app.store.dataset(scope, &id.to_string()).await?;
             Some(found.ok_or_else(|| missing("dataset", id))?)
         }
     };
@@ -43,13 +45,13 @@ pub async fn check(app: &App, posted: JobRequest) -> Result<Checked, ApiError> {
         .collect();
     let mut models = BTreeMap::new();
     for (pointer, id) in params.models() {
-        let found = app.store.model(&id.to_string()).await?;
+        let found = app.store.model(scope, &id.to_string()).await?;
         let found = found.ok_or_else(|| missing_at("model", id, &pointer))?;
         check_model(&found, students.contains(&id), &pointer)?;
         models.insert(id, found);
     }
     if let Some(id) = params.warm_start() {
-        check_earlier(app, id, &request).await?;
+        check_earlier(access, id, &request).await?;
     }
     if let Some(dataset) = &dataset {
         let fitted = fit(
@@ -120,11 +122,16 @@ fn check_distillation(
 }
 
 /// The search to begin from must have come to its end.
-async fn check_earlier(app: &App, id: Uuid, request: &JobRequest) -> Result<(), ApiError> {
+async fn check_earlier(
+    access: &Authorized,
+    id: Uuid,
+    request: &JobRequest,
+) -> Result<(), ApiError> {
     let pointer = "/params/warm_start";
-    let found = app.store.job(&id.to_string()).await?;
+    let store = &access.app.store;
+    let found = store.job(&access.scope, &id.to_string()).await?;
     let found = found.ok_or_else(|| missing_at("job", id, pointer))?;
-    let artifacts = app.store.artifacts(&found.id).await?;
+    let artifacts = store.artifacts(&found.id).await?;
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
         let (earlier, own) = (&found.request, request);
         let judging = ["trial", "steps", "evaluation"];

@@ -6,14 +6,17 @@ use std::path::{Component, Path};
 use axum::body::Bytes;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest as _, Multipart, Request};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncWriteExt as _, BufWriter};
+use tokio::io::AsyncWriteExt as _;
 
+use super::access::Authorized;
 use super::problem::ApiError;
-use super::request::{broken_body, media_type, too_large};
+use super::request::{broken_body, media_type, timed_out, too_large, too_slow};
 use super::state::App;
 use crate::spec::child::InputFile;
 use crate::spec::job::tag_faults;
@@ -26,8 +29,8 @@ const MAX_TEXT_BYTES: usize = 64 << 10;
 /// Boundaries and part headers of a form may have so many bytes beside the files.
 const FORM_OVERHEAD_BYTES: u64 = 1 << 20;
 
-/// Files are gathered to pieces of this size before they are written.
-const WRITE_BUFFER_BYTES: usize = 1 << 20;
+/// Files are gathered to pieces of this size before they are written: a thousand uploads at the same time need 32 MiB.
+pub const WRITE_BUFFER_BYTES: usize = 32 << 10;
 
 /// Names of models and data sets are at most this long.
 const MAX_NAME_BYTES: usize = 200;
@@ -54,6 +57,30 @@ pub struct Upload {
 }
 
 impl Upload {
+    /// An upload that came in pieces, with the digest that it should have.
+    pub fn whole(
+        name: Option<String>,
+        blob: StagedBlob,
+        folder: StagingFolder,
+        digest: Option<&str>,
+    ) -> Result<Self, ApiError> {
+        check_digest(digest, &blob.digest)?;
+        let name = check_name(name)?;
+        if blob.size_bytes == 0 {
+            return Err(empty(&name));
+        }
+        Ok(Self {
+            files: vec![UploadedFile {
+                name: as_file_name(&name),
+                blob,
+            }],
+            name,
+            tags: BTreeMap::new(),
+            folder,
+            query: String::new(),
+        })
+    }
+
     /// The files as a child process is told of them.
     pub fn input_files(&self) -> Vec<InputFile> {
         self.files
@@ -90,16 +117,27 @@ impl Upload {
 /// Receives the body of a request of at most `limit` bytes: one file as it is, or a form. `name` is from the query
 /// and wins over a part of the form.
 pub async fn receive(
-    app: &App,
+    access: &Authorized,
     request: Request,
     name: Option<String>,
     limit: u64,
 ) -> Result<Upload, ApiError> {
+    let app = &access.app;
     let is_form = media_type(request.headers()) == "multipart/form-data";
     let overhead = if is_form { FORM_OVERHEAD_BYTES } else { 0 };
-    if announced_length(&request).is_some_and(|length| length > limit.saturating_add(overhead)) {
+    let announced = announced_length(&request).unwrap_or(0);
+    if announced > limit.saturating_add(overhead) {
         return Err(too_large(limit));
     }
+    let digest = wanted_digest(request.headers())?;
+    if is_form && digest.is_some() {
+        let detail = "Repr-Digest is the digest of one file that is the body; a form has none";
+        return Err(ApiError::new(400, "invalid_digest", detail));
+    }
+    app.store.check_disk(announced)?;
+    app.store
+        .check_quota(&access.caller.project, announced)
+        .await?;
     let mut receiver = Receiver {
         app,
         limit,
@@ -113,19 +151,25 @@ pub async fn receive(
     if is_form {
         receiver.form(request).await?;
     } else {
-        let file_name = receiver.name.as_deref().map_or_else(
-            || "upload".to_owned(),
-            |name| name.replace(['/', '\\', '\0'], "_"),
-        );
+        let file_name = receiver
+            .name
+            .as_deref()
+            .map_or_else(|| "upload".to_owned(), as_file_name);
         let chunks = request.into_body().into_data_stream();
-        receiver
-            .file(file_name, chunks, |_: &axum::Error| broken_body())
-            .await?;
+        receiver.file(file_name, chunks, broken_body).await?;
+        for file in &receiver.files {
+            check_digest(digest.as_deref(), &file.blob.digest)?;
+        }
     }
     receiver.finish(query)
 }
 
-fn announced_length(request: &Request) -> Option<u64> {
+fn as_file_name(name: &str) -> String {
+    name.replace(['/', '\\', '\0'], "_")
+}
+
+/// Bytes of the body as its header says.
+pub fn announced_length(request: &Request) -> Option<u64> {
     let value = request.headers().get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
@@ -191,7 +235,8 @@ impl Receiver<'_> {
         let file = tokio::fs::File::create(&path)
             .await
             .map_err(StoreError::file("make", &path))?;
-        let mut writer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
+        let mut writer = file;
+        writer.set_max_buf_size(WRITE_BUFFER_BYTES);
         let mut hasher = Sha256::new();
         let mut size_bytes = 0;
         tokio::pin!(chunks);
@@ -215,8 +260,7 @@ impl Receiver<'_> {
             .await
             .map_err(StoreError::file("write", &path))?;
         if size_bytes == 0 {
-            let detail = format!("the file `{name}` is empty; send its bytes as the body");
-            return Err(ApiError::new(422, "empty_upload", detail));
+            return Err(empty(&name));
         }
         self.files.push(UploadedFile {
             name,
@@ -234,20 +278,62 @@ impl Receiver<'_> {
             let detail = "the form has no part `file`";
             return Err(ApiError::new(422, "empty_upload", detail));
         }
-        let name = self.name.ok_or_else(|| {
-            let detail = "give it a name with the query parameter `name`, as in `?name=lenet`";
-            ApiError::new(400, "name_required", detail)
-        })?;
-        if !(1..=MAX_NAME_BYTES).contains(&name.len()) || name.chars().any(char::is_control) {
-            return Err(invalid_name());
-        }
         Ok(Upload {
-            name,
+            name: check_name(self.name)?,
             tags: self.tags,
             files: self.files,
             folder: self.folder,
             query,
         })
+    }
+}
+
+fn empty(name: &str) -> ApiError {
+    let detail = format!("the file `{name}` is empty; send its bytes as the body");
+    ApiError::new(422, "empty_upload", detail)
+}
+
+/// The name that an upload must have.
+pub fn check_name(name: Option<String>) -> Result<String, ApiError> {
+    let name = name.ok_or_else(|| {
+        let detail = "give it a name with the query parameter `name`, as in `?name=lenet`";
+        ApiError::new(400, "name_required", detail)
+    })?;
+    if !(1..=MAX_NAME_BYTES).contains(&name.len()) || name.chars().any(char::is_control) {
+        return Err(invalid_name());
+    }
+    Ok(name)
+}
+
+/// The hex SHA-256 that `Repr-Digest` (RFC 9530) says the file has.
+pub fn wanted_digest(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("repr-digest") else {
+        return Ok(None);
+    };
+    let encoded = value.to_str().ok().and_then(|text| {
+        let mut digests = text.split(',').map(str::trim);
+        let own = digests.find_map(|digest| digest.strip_prefix("sha-256="))?;
+        own.strip_prefix(':')?.strip_suffix(':')
+    });
+    let bytes = encoded.and_then(|text| STANDARD.decode(text).ok());
+    match bytes {
+        Some(bytes) if bytes.len() == 32 => Ok(Some(hex::encode(bytes))),
+        _ => {
+            let detail = "Repr-Digest must have `sha-256=:BASE64:` with the 32 bytes of the digest";
+            Err(ApiError::new(400, "invalid_digest", detail))
+        }
+    }
+}
+
+fn check_digest(wanted: Option<&str>, found: &str) -> Result<(), ApiError> {
+    match wanted {
+        Some(wanted) if wanted != found => {
+            let detail = format!(
+                "Repr-Digest says sha-256 {wanted}, and what arrived has {found}; send it again"
+            );
+            Err(ApiError::new(422, "digest_mismatch", detail))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -268,6 +354,9 @@ async fn text_part(mut part: Field<'_>) -> Result<Vec<u8>, ApiError> {
 }
 
 fn form_error(error: &MultipartError) -> ApiError {
+    if timed_out(error) {
+        return too_slow();
+    }
     ApiError::new(400, "malformed_multipart", error.body_text())
 }
 

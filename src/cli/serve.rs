@@ -2,16 +2,19 @@
 
 use std::error::Error;
 use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::AppState;
+use crate::api::{App, AppState};
 use crate::config::{LogFormat, Settings};
-use crate::store::Store;
+use crate::spec::child::Confinement;
+use crate::store::{DATABASE, Store};
 use crate::telemetry::Telemetry;
 use crate::worker::{Inspector, Worker, child::ChildProgram};
 
@@ -49,15 +52,28 @@ fn start_log(settings: &Settings) -> Result<(), Box<dyn Error>> {
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new()?;
     let settings = Arc::new(settings);
-    let store = Arc::new(Store::open(&settings.data_dir).await?);
-    let listener = TcpListener::bind(settings.listen)
-        .await
+    if !settings.data_dir.join(DATABASE).exists() {
+        // Nobody can have made a key yet; nothing is made either.
+        settings.check_reach(false)?;
+    }
+    let store = Arc::new(Store::open_within(&settings.data_dir, settings.limits()).await?);
+    settings.check_reach(store.has_keys().await?)?;
+    let listener = std::net::TcpListener::bind(settings.listen)
         .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
     let address = listener.local_addr()?;
+    let tls = load_tls(&settings).await?;
     let draining = CancellationToken::new();
     let closing = CancellationToken::new();
     let telemetry = Arc::new(Telemetry::new());
-    let program = ChildProgram::this_one(settings.threads)?;
+    let confinement = Confinement {
+        sandbox: settings.sandbox,
+    };
+    let program = ChildProgram::this_one(
+        settings.threads,
+        confinement,
+        settings.job_memory_limit,
+        store.staging(),
+    )?;
     let inspector = Inspector::new(program.clone(), settings.inspect_timeout());
     let mut worker = Worker::start(
         Arc::clone(&store),
@@ -82,17 +98,26 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     });
 
-    let service = crate::api::service(app);
-    let closed = closing.clone();
-    let server = tokio::spawn(async move {
-        axum::serve(listener, service)
-            .with_graceful_shutdown(closed.cancelled_owned())
-            .await
-    });
-    if settings.api_keys.is_empty() {
+    let janitor = tokio::spawn(keep_house(Arc::clone(&app), tls.clone()));
+    let without_keys = settings.api_keys.is_empty() && !app.store.has_keys().await?;
+    let service = crate::api::service(app).into_make_service();
+    let connections = Handle::new();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let server = match tls {
+        Some(tls) => {
+            let server = axum_server::from_tcp_rustls(listener, tls)?;
+            let server = patient(server, &settings).handle(connections.clone());
+            tokio::spawn(server.serve(service))
+        }
+        None => {
+            let server = patient(axum_server::from_tcp(listener)?, &settings);
+            tokio::spawn(server.handle(connections.clone()).serve(service))
+        }
+    };
+    if without_keys {
         tracing::info!("no api_keys are set: listening on loopback only, without authentication");
     }
-    announce(&format!("sinter listens on http://{address}\n"))?;
+    announce(&format!("sinter listens on {scheme}://{address}\n"))?;
     tracing::info!(%address, data_dir = %settings.data_dir.display(), workers = settings.workers,
         "started");
 
@@ -106,12 +131,77 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     }
     closing.cancel();
-    match tokio::time::timeout(CLOSING_TIME, server).await {
-        Ok(ended) => ended??,
-        Err(_) => tracing::warn!("connections that were still open were cut"),
-    }
+    janitor.abort();
+    connections.graceful_shutdown(Some(CLOSING_TIME));
+    server.await??;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How often what is old is removed, and certificates are read again.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+
+/// What is read of a connection at once, at most.
+const READ_BUFFER_BYTES: usize = 32 << 10;
+
+/// A server that gives up requests whose headers don't come, and holds little for each connection.
+fn patient<Acceptor>(
+    mut server: axum_server::Server<SocketAddr, Acceptor>,
+    settings: &Settings,
+) -> axum_server::Server<SocketAddr, Acceptor> {
+    server
+        .http_builder()
+        .http1()
+        .header_read_timeout(settings.client_timeout())
+        .max_buf_size(READ_BUFFER_BYTES);
+    server.first_request_timeout(settings.client_timeout())
+}
+
+async fn load_tls(settings: &Settings) -> Result<Option<RustlsConfig>, Box<dyn Error>> {
+    if !settings.has_tls() {
+        return Ok(None);
+    }
+    // Of the process; a second time it is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let loaded = RustlsConfig::from_pem_file(&settings.tls_certificate, &settings.tls_key).await;
+    let explain = |error| {
+        format!(
+            "can't use the certificate `{}` with the key `{}`: {error}",
+            settings.tls_certificate.display(),
+            settings.tls_key.display()
+        )
+    };
+    Ok(Some(loaded.map_err(explain)?))
+}
+
+/// Removes what is too old, now and every hour.
+async fn keep_house(app: App, tls: Option<RustlsConfig>) {
+    let settings = &app.settings;
+    let mut hours = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        hours.tick().await;
+        app.forget_idle_callers();
+        let expiry = Duration::from_secs(settings.upload_expiry_hours.saturating_mul(3600));
+        match app.store.expire_uploads(expiry).await {
+            Ok(0) => {}
+            Ok(uploads) => tracing::info!(uploads, "uploads that nobody went on with were removed"),
+            Err(error) => tracing::error!(%error, "old uploads can't be removed"),
+        }
+        if settings.keep_jobs_days > 0 {
+            let age = Duration::from_secs(settings.keep_jobs_days.saturating_mul(86_400));
+            match app.store.delete_old_jobs(age).await {
+                Ok(0) => {}
+                Ok(jobs) => tracing::info!(jobs, "jobs that ended long ago were deleted"),
+                Err(error) => tracing::error!(%error, "old jobs can't be deleted"),
+            }
+        }
+        if let Some(tls) = &tls {
+            let (certificate, key) = (&settings.tls_certificate, &settings.tls_key);
+            if let Err(error) = tls.reload_from_pem_file(certificate, key).await {
+                tracing::error!(%error, "the certificate can't be read again; the one from before stays");
+            }
+        }
+    }
 }
 
 /// The one line on standard output, for those who start the server and wait for it.

@@ -65,15 +65,13 @@ enum Source {
 /// An upload as a list of files.
 #[derive(Debug)]
 pub(super) struct Archive {
-    /// Where the upload lies, and what is unpacked for a while.
-    folder: PathBuf,
     source: Source,
     pub entries: Vec<Entry>,
 }
 
 impl Archive {
     /// Lists the files of a zip, of a tar (gzipped or not), or those that were uploaded side by side. A single
-    /// file that is no archive is a list of one. A gzipped tar is unpacked beside the upload, into a file without
+    /// file that is no archive is a list of one. A gzipped tar is unpacked into a file without
     /// a name, since nothing in it could be read by itself.
     pub fn open(files: &[InputFile]) -> Result<Self, DataError> {
         let mut archive = match files {
@@ -102,15 +100,15 @@ impl Archive {
     /// Entries that were made by [`Entry::within`], in a file that lies where this upload does.
     pub fn of(&self, file: File, entries: Vec<Entry>) -> Self {
         Self {
-            folder: self.folder.clone(),
             source: Source::Archive(file),
             entries,
         }
     }
 
-    /// A file without a name, beside the upload, that is gone with its last user.
-    pub fn scratch(&self) -> Result<File, DataError> {
-        Ok(tempfile::tempfile_in(&self.folder)?)
+    /// A file without a name, in the folder that the service gives the process (`TMPDIR`), that is gone with its last
+    /// user.
+    pub fn scratch() -> Result<File, DataError> {
+        Ok(tempfile::tempfile()?)
     }
 
     /// An entry as a file of its own, of at most `most` bytes.
@@ -118,7 +116,7 @@ impl Archive {
         if let Source::Beside(paths) = &self.source {
             return Ok(File::open(&paths[entry.source])?);
         }
-        let mut file = self.scratch()?;
+        let mut file = Self::scratch()?;
         let broken = |error| DataError::Unreadable(format!("`{}`: {error}", entry.name));
         std::io::copy(&mut self.bounded(entry, most)?, &mut file).map_err(broken)?;
         file.seek(SeekFrom::Start(0))?;
@@ -134,15 +132,14 @@ impl Archive {
     }
 
     fn unpack(only: &InputFile) -> Result<Self, DataError> {
-        let folder = folder_of(&only.path);
         let file = File::open(&only.path)?;
         let head = head(&file)?;
         if head.starts_with(b"PK") {
-            Self::zip(file, folder)
+            Self::zip(file)
         } else if is_tar(&head) {
-            Self::tar(file, folder)
+            Self::tar(file)
         } else if is_gzip(&head) && is_tar(&unpacked_head(&only.path)?) {
-            Self::tar(unpacked(&only.path)?, folder)
+            Self::tar(unpacked(&only.path)?)
         } else {
             Self::side_by_side(std::slice::from_ref(only))
         }
@@ -163,17 +160,13 @@ impl Archive {
             });
         }
         let paths = files.iter().map(|input| input.path.clone()).collect();
-        let folder = files
-            .first()
-            .map_or_else(PathBuf::new, |first| folder_of(&first.path));
         Ok(Self {
-            folder,
             source: Source::Beside(paths),
             entries,
         })
     }
 
-    fn zip(file: File, folder: PathBuf) -> Result<Self, DataError> {
+    fn zip(file: File) -> Result<Self, DataError> {
         let broken = |error| DataError::Unreadable(format!("the zip archive: {error}"));
         let mut archive =
             zip::ZipArchive::new(BufReader::new(file.try_clone()?)).map_err(broken)?;
@@ -213,13 +206,12 @@ impl Archive {
             });
         }
         Ok(Self {
-            folder,
             source: Source::Archive(file),
             entries,
         })
     }
 
-    fn tar(file: File, folder: PathBuf) -> Result<Self, DataError> {
+    fn tar(file: File) -> Result<Self, DataError> {
         let broken =
             |error: std::io::Error| DataError::Unreadable(format!("the tar archive: {error}"));
         let mut from_start = file.try_clone()?;
@@ -245,7 +237,6 @@ impl Archive {
             });
         }
         Ok(Self {
-            folder,
             source: Source::Archive(file),
             entries,
         })
@@ -305,10 +296,6 @@ impl Archive {
     }
 }
 
-fn folder_of(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new(".")).to_owned()
-}
-
 fn check_count(count: usize) -> Result<(), DataError> {
     match count > MOST_FILES {
         true => Err(DataError::Unreadable(format!(
@@ -349,8 +336,7 @@ fn unpacked(path: &Path) -> Result<File, DataError> {
     let most = (packed.metadata()?.len())
         .saturating_mul(MOST_GROWTH)
         .saturating_add(ALWAYS_ALLOWED);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::tempfile_in(folder)?;
+    let mut file = Archive::scratch()?;
     let unreadable = |error| DataError::Unreadable(format!("the gzip file: {error}"));
     let mut reader = MultiGzDecoder::new(packed).take(most + 1);
     let written = std::io::copy(&mut reader, &mut file).map_err(unreadable)?;

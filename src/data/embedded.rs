@@ -63,7 +63,7 @@ fn column_of_files(schema: &Type) -> Option<usize> {
 
 /// Takes the files out of the tables of an upload.
 pub(super) fn unpack(tables: &Archive, how: &Reading, most: u64) -> Result<Unpacked, DataError> {
-    let mut file = tables.scratch()?;
+    let mut file = Archive::scratch()?;
     let (mut end, mut held) = (0, 0);
     let (mut media, mut entries, mut examples) = (Media::Image, Vec::new(), Vec::new());
     let mut columns: BTreeSet<String> = BTreeSet::new();

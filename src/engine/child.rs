@@ -4,13 +4,15 @@ use std::io::BufRead;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::voice::Voice;
+use super::confine::confine;
+use super::voice::{Voice, say};
 use super::{inspect, job, predict};
 use crate::data::Reading;
 use crate::exec::work_on_this_thread;
 use crate::spec::Problem;
-use crate::spec::child::{Command, Message, Order};
+use crate::spec::child::{Assignment, Command, Message, Order};
 
 /// Why an order ends without a result.
 pub(super) enum Ended {
@@ -32,17 +34,25 @@ pub fn child_main() -> ExitCode {
         eprintln!("sinter job is started by `sinter serve`, which writes an order to its input");
         return ExitCode::from(2);
     }
-    let drain = Arc::new(AtomicBool::new(false));
-    let listener = Arc::clone(&drain);
-    std::thread::spawn(move || listen(&listener));
-    let voice = Voice::new(drain);
-    let order: Order = match serde_json::from_str(&line) {
-        Ok(order) => order,
+    let Assignment { order, confinement } = match serde_json::from_str(&line) {
+        Ok(assignment) => assignment,
         Err(error) => {
             eprintln!("the order can't be read: {error}");
             return ExitCode::from(2);
         }
     };
+    // Threads that are there already would stay as they are.
+    confine(confinement, &order);
+    let drain = Arc::new(AtomicBool::new(false));
+    let listener = Arc::clone(&drain);
+    std::thread::spawn(move || listen(&listener));
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            say(&Message::Alive);
+        }
+    });
+    let voice = Voice::new(drain);
     work_on_this_thread();
     let speaker = voice.clone();
     let outcome =
@@ -111,6 +121,12 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
             inputs,
             staging,
             checkpoint,
-        } => job::run(*inputs, &staging, &checkpoint, voice),
+        } => {
+            #[cfg(feature = "failpoints")]
+            if fail::eval("child_speaks", |_| ()).is_some() {
+                println!("what is no message");
+            }
+            job::run(*inputs, &staging, &checkpoint, voice)
+        }
     }
 }

@@ -338,6 +338,7 @@ pub(super) fn run(
             device: job.device.name.clone(),
             seed: job.seed,
             data: job.first_data.as_ref().map(|data| data.about.clone()),
+            sandbox: super::confine::in_force(),
         },
     };
     job.phase("report");

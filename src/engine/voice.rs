@@ -30,18 +30,8 @@ impl Voice {
         self.drain.load(Ordering::Relaxed)
     }
 
-    /// Writes one message. A service that does not listen any more ends the child.
     pub fn say(&self, message: &Message) {
-        let mut line = serde_json::to_string(message).expect("messages are plain data");
-        line.push('\n');
-        let mut out = std::io::stdout().lock();
-        if out
-            .write_all(line.as_bytes())
-            .and_then(|()| out.flush())
-            .is_err()
-        {
-            std::process::exit(3);
-        }
+        say(message);
     }
 
     pub fn event(&self, level: Level, kind: &str, text: String, data: serde_json::Value) {
@@ -67,5 +57,19 @@ impl Voice {
             self.last_progress.set(Some(Instant::now()));
             self.say(&Message::Progress(progress));
         }
+    }
+}
+
+/// Writes one message. A service that does not listen any more ends the child.
+pub(super) fn say(message: &Message) {
+    let mut line = serde_json::to_string(message).expect("messages are plain data");
+    line.push('\n');
+    let mut out = std::io::stdout().lock();
+    if out
+        .write_all(line.as_bytes())
+        .and_then(|()| out.flush())
+        .is_err()
+    {
+        std::process::exit(3);
     }
 }

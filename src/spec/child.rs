@@ -7,7 +7,7 @@
 //! that ends without a closing message has died, whatever its exit code.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -25,6 +25,20 @@ pub struct InputFile {
     /// As the uploader named it; a plain file name or a relative path.
     pub name: String,
     pub path: PathBuf,
+}
+
+/// The first line that a child reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Assignment {
+    pub order: Order,
+    pub confinement: Confinement,
+}
+
+/// What the child keeps itself from before it reads anything that was uploaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// From the network, from other programs, and from all files but those of its order.
+    pub sandbox: bool,
 }
 
 /// What the child is to do.
@@ -195,6 +209,8 @@ pub enum Message {
         data: serde_json::Value,
     },
     Progress(Progress),
+    /// Nothing but a sign of life, once a second; it comes from a thread of its own, so that long steps are no silence.
+    Alive,
     /// A point of a curve. A resumed job says points again; `(name, step)` identifies one.
     Metric {
         name: String,
@@ -236,12 +252,58 @@ pub enum Message {
     },
 }
 
+impl Order {
+    /// What the child reads beside the programs' own files: files, and folders with all that is in them.
+    pub fn reads(&self) -> Vec<&Path> {
+        match self {
+            Self::InspectModel { files, .. } | Self::InspectDataset { files, .. } => paths(files),
+            Self::Layers { model } => vec![model],
+            Self::Predict(order) => {
+                let mut all = paths(&order.dataset);
+                all.extend([order.model.as_path(), order.body.path.as_path()]);
+                all
+            }
+            Self::Devices => Vec::new(),
+            Self::Plan { inputs } | Self::Run { inputs, .. } => inputs.reads(),
+        }
+    }
+
+    /// Folders that the child writes to.
+    pub fn writes(&self) -> Vec<&Path> {
+        match self {
+            Self::InspectModel { staging, .. } => vec![staging],
+            Self::Run {
+                staging,
+                checkpoint,
+                ..
+            } => vec![staging, checkpoint],
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn paths(files: &[InputFile]) -> Vec<&Path> {
+    files.iter().map(|file| file.path.as_path()).collect()
+}
+
+impl JobInputs {
+    fn reads(&self) -> Vec<&Path> {
+        let mut all = vec![self.model.as_path()];
+        all.extend(self.models.values().map(PathBuf::as_path));
+        all.extend(self.trials.as_deref());
+        if let Some(dataset) = &self.dataset {
+            all.extend(paths(&dataset.files));
+        }
+        all
+    }
+}
+
 impl Message {
     /// Whether nothing follows this message.
     pub fn is_closing(&self) -> bool {
         !matches!(
             self,
-            Self::Event { .. } | Self::Progress(_) | Self::Metric { .. }
+            Self::Event { .. } | Self::Progress(_) | Self::Metric { .. } | Self::Alive
         )
     }
 }

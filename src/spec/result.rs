@@ -94,6 +94,18 @@ pub struct Environment {
     pub seed: u64,
     /// What was inferred about the data; `null` for a job without data.
     pub data: Option<InferredData>,
+    /// What the job's process was kept from; `null` where the server has `sandbox` off.
+    #[serde(default)]
+    pub sandbox: Option<Sandbox>,
+}
+
+/// What a job's process was kept from; what is `false` the system could not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sandbox {
+    /// The network and other programs (Linux, seccomp).
+    pub network: bool,
+    /// All files but its own (Linux, Landlock).
+    pub files: bool,
 }
 
 /// One layer before and after.

@@ -56,7 +56,9 @@ fn move_in(source: &Path, target: &Path, root: &Path) -> Result<(), StoreError> 
         sync(root)?;
     }
     sync(source)?;
+    fail_point!("blob_synced");
     std::fs::rename(source, target).map_err(StoreError::file("move a file to", target))?;
+    fail_point!("blob_moved");
     sync(folder)
 }
 
@@ -131,7 +133,7 @@ impl Store {
     }
 }
 
-fn list(root: &Path) -> Result<Vec<String>, StoreError> {
+pub(super) fn list(root: &Path) -> Result<Vec<String>, StoreError> {
     let mut digests = Vec::new();
     let read = |path: &Path| {
         std::fs::read_dir(path)

@@ -6,7 +6,9 @@ use sqlx::SqliteConnection;
 
 use super::idempotency::Keep;
 use super::models::Deletion;
-use super::{Page, PageRequest, StagedBlob, Store, StoreError, from_json, to_i64, to_json, to_u64};
+use super::{
+    Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json, to_i64, to_json, to_u64,
+};
 use crate::spec::child::{DatasetInput, InputFile};
 use crate::spec::dataset::DatasetSummary;
 
@@ -24,6 +26,7 @@ pub struct DatasetFile {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     pub id: String,
+    pub project: String,
     pub name: String,
     /// Hex SHA-256 of the only file, or over the sorted lines `name digest` of several.
     pub digest: String,
@@ -45,8 +48,16 @@ pub struct NewDataset {
     pub summary: DatasetSummary,
 }
 
+impl NewDataset {
+    /// Of all its files.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|(_, file)| file.size_bytes).sum()
+    }
+}
+
 struct DatasetRow {
     id: String,
+    project: String,
     name: String,
     digest: String,
     size_bytes: i64,
@@ -59,15 +70,17 @@ impl Store {
     /// Takes a data set in; its files are moved to the blobs.
     pub async fn create_dataset(
         &self,
+        project: &str,
         new: &NewDataset,
         keep: Option<Keep<'_, Dataset>>,
     ) -> Result<Dataset, StoreError> {
         let _gate = self.blob_gate.lock().await;
+        self.check_quota(project, new.size_bytes()).await?;
         for (_, file) in &new.files {
             self.blobs.adopt(file).await?;
         }
         let mut transaction = self.begin().await?;
-        insert_dataset(&mut transaction, new).await?;
+        insert_dataset(&mut transaction, project, new).await?;
         let dataset = select_dataset(&mut transaction, &new.id)
             .await?
             .ok_or(sqlx::Error::RowNotFound)?;
@@ -78,19 +91,27 @@ impl Store {
         Ok(dataset)
     }
 
-    pub async fn dataset(&self, id: &str) -> Result<Option<Dataset>, StoreError> {
+    pub async fn dataset(&self, scope: &Scope, id: &str) -> Result<Option<Dataset>, StoreError> {
         let mut connection = self.reader.acquire().await?;
-        select_dataset(&mut connection, id).await
+        let dataset = select_dataset(&mut connection, id).await?;
+        Ok(dataset.filter(|dataset| scope.sees(&dataset.project)))
     }
 
     /// Data sets, the newest first.
-    pub async fn datasets(&self, page: &PageRequest) -> Result<Page<Dataset>, StoreError> {
+    pub async fn datasets(
+        &self,
+        scope: &Scope,
+        page: &PageRequest,
+    ) -> Result<Page<Dataset>, StoreError> {
         let asked = i64::from(page.limit) + 1;
+        let project = scope.project();
         let mut connection = self.reader.acquire().await?;
         let ids = sqlx::query_scalar!(
             r#"SELECT id as "id!: String" FROM datasets
-               WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2"#,
+               WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR project = ?2)
+               ORDER BY id DESC LIMIT ?3"#,
             page.after,
+            project,
             asked
         )
         .fetch_all(&mut *connection)
@@ -105,10 +126,11 @@ impl Store {
     }
 
     /// Removes a data set, and those of its files that nothing else has.
-    pub async fn delete_dataset(&self, id: &str) -> Result<Deletion, StoreError> {
+    pub async fn delete_dataset(&self, scope: &Scope, id: &str) -> Result<Deletion, StoreError> {
         let _gate = self.blob_gate.lock().await;
         let mut transaction = self.begin().await?;
-        let Some(dataset) = select_dataset(&mut transaction, id).await? else {
+        let found = select_dataset(&mut transaction, id).await?;
+        let Some(dataset) = found.filter(|dataset| scope.sees(&dataset.project)) else {
             return Ok(Deletion::NotFound);
         };
         let needed = sqlx::query_scalar!(
@@ -148,20 +170,22 @@ impl Store {
 
 async fn insert_dataset(
     connection: &mut SqliteConnection,
+    project: &str,
     new: &NewDataset,
 ) -> Result<(), StoreError> {
-    let size_bytes = to_i64(new.files.iter().map(|(_, file)| file.size_bytes).sum());
+    let size_bytes = to_i64(new.size_bytes());
     let summary = to_json(&new.summary);
     let tags = to_json(&new.tags);
     sqlx::query!(
-        "INSERT INTO datasets (id, name, digest, size_bytes, summary, tags)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO datasets (id, name, digest, size_bytes, summary, tags, project)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         new.id,
         new.name,
         new.digest,
         size_bytes,
         summary,
-        tags
+        tags,
+        project
     )
     .execute(&mut *connection)
     .await?;
@@ -188,8 +212,8 @@ pub(super) async fn select_dataset(
 ) -> Result<Option<Dataset>, StoreError> {
     let found = sqlx::query_as!(
         DatasetRow,
-        r#"SELECT id as "id!: String", name as "name!: String", digest as "digest!: String",
-                  size_bytes as "size_bytes!: i64", created_at as "created_at!: String",
+        r#"SELECT id as "id!: String", project as "project!: String", name as "name!: String",
+                  digest as "digest!: String", size_bytes as "size_bytes!: i64", created_at as "created_at!: String",
                   tags as "tags!: String", summary as "summary!: String"
            FROM datasets WHERE id = ?1"#,
         id
@@ -217,6 +241,7 @@ pub(super) async fn select_dataset(
     Ok(Some(Dataset {
         tags: from_json(&row.tags, "tags", &row.id)?,
         summary: from_json(&row.summary, "summary", &row.id)?,
+        project: row.project,
         name: row.name,
         digest: row.digest,
         size_bytes: to_u64(row.size_bytes),

@@ -68,6 +68,39 @@ impl NewEvent {
     }
 }
 
+/// Inserts events while the job has fewer than `most`; the first that finds no room is replaced by a warning, and how
+/// the job ends is always written.
+pub(super) async fn insert_within(
+    connection: &mut SqliteConnection,
+    job_id: &str,
+    events: &[NewEvent],
+    most: u64,
+) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let present = sqlx::query_scalar!(
+        r#"SELECT COUNT(*) as "present!: i64" FROM events WHERE job_id = ?1"#,
+        job_id
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    for (place, event) in (super::to_u64(present) + 1..).zip(events) {
+        if place < most {
+            event.insert(connection, job_id).await?;
+        } else if place == most {
+            let text = "The job has said as much as the server keeps; what follows is left out";
+            NewEvent::new(Level::Warning, "events_left_out", text)
+                .with_data(serde_json::json!({"most": most}))
+                .insert(connection, job_id)
+                .await?;
+        } else {
+            break;
+        }
+    }
+    Ok(())
+}
+
 impl Store {
     /// At most `limit` events of a job that came after the event `after`, the oldest first.
     pub async fn events(

@@ -7,6 +7,7 @@ use super::{Store, StoreError};
 /// A key as one request used it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
+    pub project: String,
     pub key: String,
     /// Keys of different routes are different keys.
     pub route: String,
@@ -31,6 +32,7 @@ pub struct KeptAnswer {
 }
 
 /// Asks a creation to keep the answer to it in the same transaction.
+#[derive(Debug, Clone, Copy)]
 pub struct Keep<'a, Row> {
     pub key: &'a IdempotencyKey,
     pub render: fn(&Row) -> Answer,
@@ -45,13 +47,15 @@ impl<Row> Keep<'_, Row> {
         let answer = (self.render)(row);
         let status = i64::from(answer.status);
         let IdempotencyKey {
+            project,
             key,
             route,
             fingerprint,
         } = self.key;
         sqlx::query!(
-            "INSERT INTO idempotency (key, route, fingerprint, status, location, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO kept_answers (project, key, route, fingerprint, status, location, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            project,
             key,
             route,
             fingerprint,
@@ -62,7 +66,7 @@ impl<Row> Keep<'_, Row> {
         .execute(&mut *connection)
         .await?;
         sqlx::query!(
-            "DELETE FROM idempotency
+            "DELETE FROM kept_answers
              WHERE created_at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-7 days')"
         )
         .execute(connection)
@@ -75,15 +79,15 @@ impl Store {
     /// The answer that was first given to this key on this route; answers are kept for a week.
     pub async fn kept_answer(
         &self,
-        key: &str,
-        route: &str,
+        key: &IdempotencyKey,
     ) -> Result<Option<KeptAnswer>, StoreError> {
         let row = sqlx::query!(
             r#"SELECT fingerprint as "fingerprint!: String", status as "status!: i64",
                       location as "location!: String", body as "body!: String"
-               FROM idempotency WHERE key = ?1 AND route = ?2"#,
-            key,
-            route
+               FROM kept_answers WHERE project = ?1 AND key = ?2 AND route = ?3"#,
+            key.project,
+            key.key,
+            key.route
         )
         .fetch_optional(&self.reader)
         .await?;

@@ -2,21 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::SqliteConnection;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{Acquire as _, SqliteConnection};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use utoipa::ToSchema;
 
-use super::datasets::select_dataset;
 use super::events::NewEvent;
-use super::idempotency::Keep;
-use super::models::select_model;
-use super::{ChangeKind, Page, PageRequest, Store, StoreError, from_json, from_word, to_json};
+use super::idempotency::{Answer, IdempotencyKey, Keep};
+use super::limits::Limits;
+use super::queue::{select_state, write_state};
+use super::{
+    ChangeKind, JobChange, Page, PageRequest, Scope, Store, StoreError, from_json, from_word,
+    to_json,
+};
 use crate::spec::child::{Level, Progress};
 use crate::spec::job::{JobKind, JobRequest};
 use crate::spec::problem::Problem;
 use crate::spec::result::JobResult;
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     Queued,
@@ -60,6 +65,7 @@ impl JobStatus {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     pub id: String,
+    pub project: String,
     pub kind: JobKind,
     pub name: Option<String>,
     pub status: JobStatus,
@@ -125,6 +131,7 @@ pub enum JobDeletion {
 
 struct JobRow {
     id: String,
+    project: String,
     kind: String,
     name: Option<String>,
     status: String,
@@ -145,6 +152,7 @@ impl JobRow {
     fn into_job(self) -> Result<Job, StoreError> {
         let id = self.id;
         Ok(Job {
+            project: self.project,
             kind: from_word(&self.kind, "kind", &id)?,
             name: self.name,
             status: from_word(&self.status, "status", &id)?,
@@ -172,19 +180,21 @@ fn optional_json<T: serde::de::DeserializeOwned>(
     text.map(|text| from_json(&text, column, id)).transpose()
 }
 
-/// Selects [`JobRow`]s; the text after `WHERE` and its arguments follow.
+/// Selects [`JobRow`]s; the text after `WHERE` and its arguments follow. A place in the queue is all that wait with this
+/// priority or a higher one, without those behind it: counting these costs least for the newest, which are asked for most.
 macro_rules! select_jobs {
     ($condition:tt, $($argument:expr),+) => {
         sqlx::query_as!(
             JobRow,
-            r#"SELECT job.id as "id!: String", job.kind as "kind!: String",
+            r#"SELECT job.id as "id!: String", job.project as "project!: String",
+                      job.kind as "kind!: String",
                       job.name as "name?: String", job.status as "status!: String",
                       job.attempt as "attempt!: i64", job.max_attempts as "max_attempts!: i64",
                       CASE WHEN job.status = 'queued' THEN
-                          (SELECT COUNT(*) FROM jobs ahead
-                           WHERE ahead.status = 'queued'
-                             AND (ahead.priority > job.priority
-                                  OR (ahead.priority = job.priority AND ahead.id <= job.id)))
+                          (SELECT SUM(jobs) FROM queue_lengths WHERE priority >= job.priority)
+                          - (SELECT COUNT(*) FROM jobs behind
+                             WHERE behind.status = 'queued' AND behind.priority = job.priority
+                               AND behind.id > job.id)
                       END as "queue_position?: i64",
                       job.progress as "progress?: String", job.created_at as "created_at!: String",
                       job.started_at as "started_at?: String",
@@ -209,13 +219,16 @@ pub(super) async fn select_job(
         .transpose()
 }
 
-pub(super) async fn select_status(
+async fn select_status(
     connection: &mut SqliteConnection,
+    scope: &Scope,
     id: &str,
 ) -> Result<Option<JobStatus>, StoreError> {
+    let project = scope.project();
     sqlx::query_scalar!(
-        r#"SELECT status as "status!: String" FROM jobs WHERE id = ?1"#,
-        id
+        r#"SELECT status as "status!: String" FROM jobs WHERE id = ?1 AND (?2 IS NULL OR project = ?2)"#,
+        id,
+        project
     )
     .fetch_optional(connection)
     .await?
@@ -223,101 +236,233 @@ pub(super) async fn select_status(
     .transpose()
 }
 
-impl Store {
-    /// Queues a job, unless its model or data set has gone.
-    pub async fn submit_job(
-        &self,
-        id: &str,
-        request: &JobRequest,
-        keep: Option<Keep<'_, Job>>,
-    ) -> Result<Submission, StoreError> {
-        let mut transaction = self.begin().await?;
-        let model_id = request.model.to_string();
-        let dataset_id = request.dataset.map(|dataset| dataset.to_string());
-        if select_model(&mut transaction, &model_id).await?.is_none() {
-            return Ok(Submission::ModelGone);
+/// A job on its way in.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    pub id: String,
+    pub project: String,
+    pub request: JobRequest,
+    /// Under which the answer is kept, and what it is.
+    pub keep: Option<(IdempotencyKey, Render)>,
+}
+
+/// Makes the answer to a submission.
+pub type Render = fn(&Job) -> Answer;
+
+/// As many submissions share a commit at most.
+const SHARED_COMMIT: usize = 256;
+
+type Submitted = (NewJob, oneshot::Sender<Result<Submission, StoreError>>);
+
+/// Submissions on their way to the next commit. A commit waits for the disk, and all that come meanwhile are in the next
+/// one together, so that a thousand a second are durable on a disk that syncs two hundred times.
+#[derive(Debug)]
+pub(super) struct Submissions(mpsc::Sender<Submitted>);
+
+impl Submissions {
+    /// Starts to commit; it ends with the store.
+    pub fn start(
+        writer: SqlitePool,
+        changes: broadcast::Sender<JobChange>,
+        limits: Limits,
+    ) -> Self {
+        let (sender, mut receiver) = mpsc::channel(4 * SHARED_COMMIT);
+        tokio::spawn(async move {
+            let mut together: Vec<Submitted> = Vec::new();
+            while receiver.recv_many(&mut together, SHARED_COMMIT).await > 0 {
+                let (jobs, answers): (Vec<_>, Vec<_>) = together.drain(..).unzip();
+                match commit(&writer, &jobs, &limits).await {
+                    Ok(submissions) => {
+                        for (submission, answer) in submissions.into_iter().zip(answers) {
+                            if let Ok(Submission::Queued(job)) = &submission {
+                                let job_id = job.id.clone();
+                                let kind = ChangeKind::Queued;
+                                // There may be nobody who listens, here and below.
+                                let _ = changes.send(JobChange { job_id, kind });
+                            }
+                            let _ = answer.send(submission);
+                        }
+                    }
+                    Err(error) => {
+                        for answer in answers {
+                            let _ = answer.send(Err(StoreError::NotCommitted(error.to_string())));
+                        }
+                    }
+                }
+            }
+        });
+        Self(sender)
+    }
+}
+
+/// Queues jobs in one transaction; one that can't be does not keep the others from it.
+async fn commit(
+    writer: &SqlitePool,
+    jobs: &[NewJob],
+    limits: &Limits,
+) -> Result<Vec<Result<Submission, StoreError>>, StoreError> {
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let mut submissions = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let mut own = transaction.begin().await?;
+        let submission = insert_job(&mut own, job, limits).await;
+        match &submission {
+            Ok(Submission::Queued(_)) => own.commit().await?,
+            _ => own.rollback().await?,
         }
-        if let Some(dataset_id) = &dataset_id
-            && select_dataset(&mut transaction, dataset_id)
-                .await?
-                .is_none()
-        {
-            return Ok(Submission::DatasetGone);
-        }
-        let kind = request.kind.as_str();
-        let priority = i64::from(request.priority);
-        let max_attempts = i64::from(request.max_attempts);
-        let request_json = to_json(request);
-        sqlx::query!(
-            "INSERT INTO jobs
-                 (id, kind, name, model_id, dataset_id, status, priority, max_attempts, request)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8)",
-            id,
-            kind,
-            request.name,
-            model_id,
-            dataset_id,
-            priority,
-            max_attempts,
-            request_json
+        submissions.push(submission);
+    }
+    fail_point!("submit");
+    transaction.commit().await?;
+    fail_point!("submitted");
+    Ok(submissions)
+}
+
+async fn insert_job(
+    connection: &mut SqliteConnection,
+    new: &NewJob,
+    limits: &Limits,
+) -> Result<Submission, StoreError> {
+    let NewJob {
+        id,
+        project,
+        request,
+        keep,
+    } = new;
+    if let Some(gone) = missing_input(connection, request).await? {
+        return Ok(gone);
+    }
+    if limits.queued_jobs > 0 {
+        let waiting = sqlx::query_scalar!(
+            r#"SELECT COALESCE(SUM(jobs), 0) as "waiting!: i64" FROM queue_lengths WHERE project = ?1"#,
+            project
         )
-        .execute(&mut *transaction)
+        .fetch_one(&mut *connection)
         .await?;
-        for (key, value) in &request.tags {
-            sqlx::query!(
-                "INSERT INTO job_tags (job_id, key, value) VALUES (?1, ?2, ?3)",
-                id,
-                key,
-                value
-            )
-            .execute(&mut *transaction)
-            .await?;
+        if super::to_u64(waiting) >= limits.queued_jobs {
+            return Err(StoreError::QueueFull(project.clone()));
         }
-        NewEvent::new(Level::Info, "job_queued", "The job waits to run")
-            .insert(&mut transaction, id)
-            .await?;
-        let job = select_job(&mut transaction, id)
-            .await?
-            .ok_or(sqlx::Error::RowNotFound)?;
-        if let Some(keep) = keep {
-            keep.insert(&mut transaction, &job).await?;
-        }
-        transaction.commit().await?;
-        self.announce(id, ChangeKind::Queued);
-        Ok(Submission::Queued(Box::new(job)))
+    }
+    let model_id = request.model.to_string();
+    let dataset_id = request.dataset.map(|dataset| dataset.to_string());
+    let kind = request.kind.as_str();
+    let priority = i64::from(request.priority);
+    let max_attempts = i64::from(request.max_attempts);
+    let request_json = to_json(request);
+    sqlx::query!(
+        "INSERT INTO jobs
+             (id, kind, name, model_id, dataset_id, status, priority, max_attempts, request, project)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9)",
+        id,
+        kind,
+        request.name,
+        model_id,
+        dataset_id,
+        priority,
+        max_attempts,
+        request_json,
+        project
+    )
+    .execute(&mut *connection)
+    .await?;
+    for (key, value) in &request.tags {
+        sqlx::query!(
+            "INSERT INTO job_tags (job_id, key, value) VALUES (?1, ?2, ?3)",
+            id,
+            key,
+            value
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    NewEvent::new(Level::Info, "job_queued", "The job waits to run")
+        .insert(connection, id)
+        .await?;
+    let job = select_job(connection, id).await?;
+    let job = job.ok_or(sqlx::Error::RowNotFound)?;
+    if let Some((key, render)) = keep {
+        let keep = Keep {
+            key,
+            render: *render,
+        };
+        keep.insert(connection, &job).await?;
+    }
+    Ok(Submission::Queued(Box::new(job)))
+}
+
+/// Whether the model or the data set of a request has gone.
+async fn missing_input(
+    connection: &mut SqliteConnection,
+    request: &JobRequest,
+) -> Result<Option<Submission>, StoreError> {
+    let model = request.model.to_string();
+    let dataset = request.dataset.map(|dataset| dataset.to_string());
+    let there = sqlx::query!(
+        r#"SELECT EXISTS (SELECT 1 FROM models WHERE id = ?1) as "model!: bool",
+                  (?2 IS NULL OR EXISTS (SELECT 1 FROM datasets WHERE id = ?2)) as "dataset!: bool""#,
+        model,
+        dataset
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(match (there.model, there.dataset) {
+        (false, _) => Some(Submission::ModelGone),
+        (_, false) => Some(Submission::DatasetGone),
+        _ => None,
+    })
+}
+
+impl Store {
+    /// Queues a job, unless its model or data set has gone. It is durable when this returns.
+    pub async fn submit_job(&self, new: NewJob) -> Result<Submission, StoreError> {
+        self.check_disk(0)?;
+        let (sender, answer) = oneshot::channel();
+        let ended = || StoreError::NotCommitted("the store was closed".to_owned());
+        let sent = self.submissions.0.send((new, sender)).await;
+        sent.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
     }
 
-    pub async fn job(&self, id: &str) -> Result<Option<Job>, StoreError> {
+    pub async fn job(&self, scope: &Scope, id: &str) -> Result<Option<Job>, StoreError> {
         let mut connection = self.reader.acquire().await?;
-        select_job(&mut connection, id).await
+        let job = select_job(&mut connection, id).await?;
+        Ok(job.filter(|job| scope.sees(&job.project)))
     }
 
-    pub async fn job_status(&self, id: &str) -> Result<Option<JobStatus>, StoreError> {
+    pub async fn job_status(
+        &self,
+        scope: &Scope,
+        id: &str,
+    ) -> Result<Option<JobStatus>, StoreError> {
         let mut connection = self.reader.acquire().await?;
-        select_status(&mut connection, id).await
+        select_status(&mut connection, scope, id).await
     }
 
     /// Jobs that pass the filter, the newest first.
     pub async fn jobs(
         &self,
+        scope: &Scope,
         filter: &JobFilter,
         page: &PageRequest,
     ) -> Result<Page<Job>, StoreError> {
         let asked = i64::from(page.limit) + 1;
         let status = filter.status.map(JobStatus::as_str);
         let kind = filter.kind.map(JobKind::as_str);
+        let project = scope.project();
         let rows = select_jobs!(
             "(?1 IS NULL OR job.id < ?1) AND (?2 IS NULL OR job.status = ?2)
              AND (?3 IS NULL OR job.kind = ?3) AND (?4 IS NULL OR job.model_id = ?4)
              AND (?5 IS NULL OR EXISTS
                  (SELECT 1 FROM job_tags tag WHERE tag.job_id = job.id
                   AND (tag.key = ?5 OR tag.key || ':' || tag.value = ?5)))
-             ORDER BY job.id DESC LIMIT ?6",
+             AND (?6 IS NULL OR job.project = ?6)
+             ORDER BY job.id DESC LIMIT ?7",
             page.after,
             status,
             kind,
             filter.model,
             filter.tag,
+            project,
             asked
         )
         .fetch_all(&self.reader)
@@ -349,64 +494,56 @@ impl Store {
     }
 
     /// Stops a job: a queued one at once, a running one as soon as its worker has killed it.
-    pub async fn cancel_job(&self, id: &str) -> Result<Cancellation, StoreError> {
+    pub async fn cancel_job(&self, scope: &Scope, id: &str) -> Result<Cancellation, StoreError> {
         let mut transaction = self.begin().await?;
-        let (event, change) = match select_status(&mut transaction, id).await? {
-            None => return Ok(Cancellation::NotFound),
-            Some(JobStatus::Canceling | JobStatus::Canceled) => return Ok(Cancellation::Accepted),
-            Some(ended @ (JobStatus::Succeeded | JobStatus::Failed)) => {
-                return Ok(Cancellation::Ended(ended));
-            }
-            Some(JobStatus::Queued) => {
-                sqlx::query!(
-                    "UPDATE jobs SET status = 'canceled',
-                         finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-                     WHERE id = ?1",
-                    id
-                )
-                .execute(&mut *transaction)
-                .await?;
-                let event = NewEvent::new(Level::Info, "job_canceled", "Canceled before it ran");
-                (event, ChangeKind::Updated)
-            }
-            Some(JobStatus::Running) => {
-                sqlx::query!("UPDATE jobs SET status = 'canceling' WHERE id = ?1", id)
-                    .execute(&mut *transaction)
-                    .await?;
-                let event =
-                    NewEvent::new(Level::Info, "cancel_requested", "The job was asked to stop");
-                (event, ChangeKind::CancelRequested)
-            }
+        let Some(status) = select_status(&mut transaction, scope, id).await? else {
+            return Ok(Cancellation::NotFound);
+        };
+        let before = select_state(&mut transaction, id).await?;
+        let asked = before
+            .as_ref()
+            .and_then(|job| Some((job, job.cancel_requested()?)));
+        let Some((before, after)) = asked else {
+            return Ok(match status {
+                JobStatus::Succeeded | JobStatus::Failed => Cancellation::Ended(status),
+                _ => Cancellation::Accepted,
+            });
+        };
+        write_state(&mut transaction, id, before, &after, None).await?;
+        let (event, change) = if after.status == JobStatus::Canceled {
+            let event = NewEvent::new(Level::Info, "job_canceled", "Canceled before it ran");
+            (event, ChangeKind::Updated)
+        } else {
+            let event = NewEvent::new(Level::Info, "cancel_requested", "The job was asked to stop");
+            (event, ChangeKind::CancelRequested)
         };
         event.insert(&mut transaction, id).await?;
+        fail_point!("cancel");
         transaction.commit().await?;
         self.announce(id, change);
         Ok(Cancellation::Accepted)
     }
 
     /// Queues a failed or canceled job again with all its attempts; its checkpoints are kept.
-    pub async fn retry_job(&self, id: &str) -> Result<Retry, StoreError> {
+    pub async fn retry_job(&self, scope: &Scope, id: &str) -> Result<Retry, StoreError> {
         let mut transaction = self.begin().await?;
-        let Some(job) = select_job(&mut transaction, id).await? else {
+        let found = select_job(&mut transaction, id).await?;
+        let Some(job) = found.filter(|job| scope.sees(&job.project)) else {
             return Ok(Retry::NotFound);
         };
-        if !matches!(job.status, JobStatus::Failed | JobStatus::Canceled) {
+        let before = select_state(&mut transaction, id).await?;
+        let again = before.as_ref().and_then(|job| Some((job, job.retried()?)));
+        let Some((before, after)) = again else {
             return Ok(Retry::NotRetryable(job.status));
+        };
+        match missing_input(&mut transaction, &job.request).await? {
+            Some(Submission::ModelGone) => return Ok(Retry::InputGone("model")),
+            Some(_) => return Ok(Retry::InputGone("dataset")),
+            None => {}
         }
-        let model_id = job.request.model.to_string();
-        if select_model(&mut transaction, &model_id).await?.is_none() {
-            return Ok(Retry::InputGone("model"));
-        }
-        if let Some(dataset) = job.request.dataset
-            && select_dataset(&mut transaction, &dataset.to_string())
-                .await?
-                .is_none()
-        {
-            return Ok(Retry::InputGone("dataset"));
-        }
+        write_state(&mut transaction, id, before, &after, None).await?;
         sqlx::query!(
-            "UPDATE jobs SET status = 'queued', attempt = 0, error = NULL, result = NULL,
-                 progress = NULL, started_at = NULL, finished_at = NULL, last_heartbeat_at = NULL
+            "UPDATE jobs SET result = NULL, progress = NULL, started_at = NULL, last_heartbeat_at = NULL
              WHERE id = ?1",
             id
         )
@@ -420,16 +557,17 @@ impl Store {
         .with_data(json!({"retry": true}))
         .insert(&mut transaction, id)
         .await?;
+        fail_point!("retry");
         transaction.commit().await?;
         self.announce(id, ChangeKind::Queued);
         Ok(Retry::Queued)
     }
 
     /// Removes an ended job and what only it holds. A model that it made stays.
-    pub async fn delete_job(&self, id: &str) -> Result<JobDeletion, StoreError> {
+    pub async fn delete_job(&self, scope: &Scope, id: &str) -> Result<JobDeletion, StoreError> {
         let _gate = self.blob_gate.lock().await;
         let mut transaction = self.begin().await?;
-        match select_status(&mut transaction, id).await? {
+        match select_status(&mut transaction, scope, id).await? {
             None => return Ok(JobDeletion::NotFound),
             Some(status) if !status.has_ended() => return Ok(JobDeletion::NotEnded(status)),
             Some(_) => {}
@@ -446,7 +584,9 @@ impl Store {
         sqlx::query!("DELETE FROM jobs WHERE id = ?1", id)
             .execute(&mut *transaction)
             .await?;
+        fail_point!("delete");
         transaction.commit().await?;
+        fail_point!("deleted");
         self.announce(id, ChangeKind::Updated);
         self.remove_unreferenced(&digests).await?;
         self.remove_job_folder(id).await?;

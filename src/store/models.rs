@@ -6,7 +6,8 @@ use sqlx::SqliteConnection;
 
 use super::idempotency::Keep;
 use super::{
-    Page, PageRequest, StagedBlob, Store, StoreError, from_json, from_word, to_i64, to_json, to_u64,
+    Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json, from_word, to_i64, to_json,
+    to_u64,
 };
 use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary};
 
@@ -14,6 +15,7 @@ use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     pub id: String,
+    pub project: String,
     pub name: String,
     pub format: ModelFormat,
     /// Hex SHA-256 of the file.
@@ -52,6 +54,7 @@ pub enum Deletion {
 
 struct ModelRow {
     id: String,
+    project: String,
     name: String,
     format: String,
     digest: String,
@@ -69,6 +72,7 @@ impl ModelRow {
             format: from_word(&self.format, "format", &self.id)?,
             tags: from_json(&self.tags, "tags", &self.id)?,
             summary: from_json(&self.summary, "summary", &self.id)?,
+            project: self.project,
             name: self.name,
             digest: self.digest,
             size_bytes: to_u64(self.size_bytes),
@@ -99,13 +103,15 @@ impl Store {
     /// Takes a model in; its file is moved to the blobs.
     pub async fn create_model(
         &self,
+        project: &str,
         new: &NewModel,
         keep: Option<Keep<'_, Model>>,
     ) -> Result<Model, StoreError> {
         let _gate = self.blob_gate.lock().await;
+        self.check_quota(project, new.file.size_bytes).await?;
         self.blobs.adopt(&new.file).await?;
         let mut transaction = self.begin().await?;
-        insert_model(&mut transaction, new).await?;
+        insert_model(&mut transaction, project, new).await?;
         let model = select_model(&mut transaction, &new.id)
             .await?
             .ok_or(sqlx::Error::RowNotFound)?;
@@ -116,23 +122,32 @@ impl Store {
         Ok(model)
     }
 
-    pub async fn model(&self, id: &str) -> Result<Option<Model>, StoreError> {
+    pub async fn model(&self, scope: &Scope, id: &str) -> Result<Option<Model>, StoreError> {
         let mut connection = self.reader.acquire().await?;
-        select_model(&mut connection, id).await
+        let model = select_model(&mut connection, id).await?;
+        Ok(model.filter(|model| scope.sees(&model.project)))
     }
 
     /// Models, the newest first.
-    pub async fn models(&self, page: &PageRequest) -> Result<Page<Model>, StoreError> {
+    pub async fn models(
+        &self,
+        scope: &Scope,
+        page: &PageRequest,
+    ) -> Result<Page<Model>, StoreError> {
         let asked = i64::from(page.limit) + 1;
+        let project = scope.project();
         let rows = sqlx::query_as!(
             ModelRow,
-            r#"SELECT id as "id!: String", name as "name!: String", format as "format!: String",
+            r#"SELECT id as "id!: String", project as "project!: String", name as "name!: String",
+                      format as "format!: String",
                       digest as "digest!: String", size_bytes as "size_bytes!: i64",
                       created_at as "created_at!: String", parent_id as "parent_id?: String",
                       job_id as "job_id?: String", tags as "tags!: String",
                       summary as "summary!: String"
-               FROM models WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2"#,
+               FROM models WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR project = ?2)
+               ORDER BY id DESC LIMIT ?3"#,
             page.after,
+            project,
             asked
         )
         .fetch_all(&self.reader)
@@ -145,10 +160,11 @@ impl Store {
     }
 
     /// Removes a model, and its file if nothing else has the same bytes.
-    pub async fn delete_model(&self, id: &str) -> Result<Deletion, StoreError> {
+    pub async fn delete_model(&self, scope: &Scope, id: &str) -> Result<Deletion, StoreError> {
         let _gate = self.blob_gate.lock().await;
         let mut transaction = self.begin().await?;
-        let Some(model) = select_model(&mut transaction, id).await? else {
+        let found = select_model(&mut transaction, id).await?;
+        let Some(model) = found.filter(|model| scope.sees(&model.project)) else {
             return Ok(Deletion::NotFound);
         };
         if is_needed(&mut transaction, id).await? {
@@ -188,6 +204,7 @@ impl Store {
 
 pub(super) async fn insert_model(
     connection: &mut SqliteConnection,
+    project: &str,
     new: &NewModel,
 ) -> Result<(), StoreError> {
     let format = new.format.as_str();
@@ -196,8 +213,8 @@ pub(super) async fn insert_model(
     let tags = to_json(&new.tags);
     sqlx::query!(
         "INSERT INTO models
-             (id, name, format, digest, size_bytes, summary, tags, parent_id, job_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             (id, name, format, digest, size_bytes, summary, tags, parent_id, job_id, project)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         new.id,
         new.name,
         format,
@@ -206,7 +223,8 @@ pub(super) async fn insert_model(
         summary,
         tags,
         new.parent_id,
-        new.job_id
+        new.job_id,
+        project
     )
     .execute(connection)
     .await?;
@@ -219,8 +237,8 @@ pub(super) async fn select_model(
 ) -> Result<Option<Model>, StoreError> {
     sqlx::query_as!(
         ModelRow,
-        r#"SELECT id as "id!: String", name as "name!: String", format as "format!: String",
-                  digest as "digest!: String", size_bytes as "size_bytes!: i64",
+        r#"SELECT id as "id!: String", project as "project!: String", name as "name!: String",
+                  format as "format!: String", digest as "digest!: String", size_bytes as "size_bytes!: i64",
                   created_at as "created_at!: String", parent_id as "parent_id?: String",
                   job_id as "job_id?: String", tags as "tags!: String",
                   summary as "summary!: String"

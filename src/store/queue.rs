@@ -1,7 +1,12 @@
 //! Jobs as workers see them: claimed with a lease, reported on, ended.
 //!
-//! Every report carries the lease, that is the attempt and its owner, and is refused when the job
-//! has gone on without them. Leases end by the database's clock.
+//! Every report carries the lease, that is the attempt and its owner, and is refused when the job has gone on without
+//! them. What may follow what is in [`transition`], and is proved there; here it is read and written. Leases end by the
+//! store's own clock, which a change of the machine's does not move.
+
+#[cfg(test)]
+mod proof;
+pub mod transition;
 
 use std::time::Duration;
 
@@ -9,7 +14,7 @@ use serde_json::json;
 use sqlx::SqliteConnection;
 
 use super::artifacts::NewArtifact;
-use super::events::NewEvent;
+use super::events::{NewEvent, insert_within};
 use super::jobs::{Job, JobStatus, select_job};
 use super::metrics::NewPoint;
 use super::models::{NewModel, insert_model};
@@ -17,6 +22,7 @@ use super::{ChangeKind, Store, StoreError, from_word, to_json};
 use crate::spec::child::{Level, Progress};
 use crate::spec::problem::Problem;
 use crate::spec::result::JobResult;
+use transition::{End, JobState, Term, broken_rule};
 
 /// The right to report on one attempt of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,36 +94,45 @@ impl Store {
         lease_time: Duration,
     ) -> Result<Option<Claim>, StoreError> {
         let mut transaction = self.begin().await?;
-        let expired = end_expired_leases(&mut transaction).await?;
-        let lease_ms = milliseconds(lease_time);
-        let claimed = sqlx::query_scalar!(
-            r#"UPDATE jobs SET status = 'running', attempt = attempt + 1, lease_owner = ?1,
-                   lease_expires_at = CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER) + ?2,
-                   started_at = COALESCE(started_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-                   last_heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-               WHERE id = (SELECT id FROM jobs WHERE status = 'queued'
-                           ORDER BY priority DESC, id ASC LIMIT 1)
-               RETURNING id as "id!: String""#,
-            owner,
-            lease_ms
+        let mut changed = self.end_expired_leases(&mut transaction).await?;
+        let next = sqlx::query_scalar!(
+            r#"SELECT id as "id!: String" FROM jobs WHERE status = 'queued'
+               ORDER BY priority DESC, id ASC LIMIT 1"#
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let job = match &claimed {
-            None => None,
-            Some(id) => select_job(&mut transaction, id).await?,
-        };
-        if let Some(job) = &job {
-            NewEvent::new(Level::Info, "job_started", "A worker has taken the job")
-                .with_data(json!({"attempt": job.attempt, "max_attempts": job.max_attempts}))
-                .insert(&mut transaction, &job.id)
+        let mut claimed = None;
+        if let Some(id) = next {
+            let before = select_state(&mut transaction, &id).await?;
+            let before = before.ok_or(sqlx::Error::RowNotFound)?;
+            let expires_at = self.clock.now() + milliseconds(lease_time);
+            if let Some(after) = before.claimed(owner.to_owned(), expires_at) {
+                write_state(&mut transaction, &id, &before, &after, None).await?;
+                sqlx::query!(
+                    "UPDATE jobs SET
+                         started_at = COALESCE(started_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+                         last_heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+                     WHERE id = ?1",
+                    id
+                )
+                .execute(&mut *transaction)
                 .await?;
+                NewEvent::new(Level::Info, "job_started", "A worker has taken the job")
+                    .with_data(
+                        json!({"attempt": after.attempt, "max_attempts": after.max_attempts}),
+                    )
+                    .insert(&mut transaction, &id)
+                    .await?;
+                claimed = select_job(&mut transaction, &id).await?;
+                fail_point!("claim");
+                changed.push(id);
+            }
         }
         transaction.commit().await?;
-        for id in expired.iter().chain(&claimed) {
+        for id in &changed {
             self.announce(id, ChangeKind::Updated);
         }
-        Ok(job.map(|job| Claim {
+        Ok(claimed.map(|job| Claim {
             lease: Lease {
                 job_id: job.id.clone(),
                 attempt: job.attempt,
@@ -135,42 +150,36 @@ impl Store {
         lease_time: Duration,
     ) -> Result<Reported, StoreError> {
         let mut transaction = self.begin().await?;
-        let attempt = i64::from(lease.attempt);
-        let lease_ms = milliseconds(lease_time);
-        let progress = report.progress.as_ref().map(to_json);
-        let status = sqlx::query_scalar!(
-            r#"UPDATE jobs SET
-                   last_heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
-                   lease_expires_at = CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER) + ?4,
-                   progress = COALESCE(?5, progress)
-               WHERE id = ?1 AND attempt = ?2 AND lease_owner = ?3
-               RETURNING status as "status!: String""#,
-            lease.job_id,
-            attempt,
-            lease.owner,
-            lease_ms,
-            progress
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some(status) = status else {
+        let expires_at = self.clock.now() + milliseconds(lease_time);
+        let before = select_state(&mut transaction, &lease.job_id).await?;
+        let renewed = before
+            .as_ref()
+            .and_then(|job| Some((job, job.renewed(lease.attempt, &lease.owner, expires_at)?)));
+        let Some((before, after)) = renewed else {
             return Ok(Reported::Refused);
         };
-        for event in &report.events {
-            event.insert(&mut transaction, &lease.job_id).await?;
-        }
+        write_state(&mut transaction, &lease.job_id, before, &after, None).await?;
+        let progress = report.progress.as_ref().map(to_json);
+        sqlx::query!(
+            "UPDATE jobs SET last_heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
+                 progress = COALESCE(?2, progress)
+             WHERE id = ?1",
+            lease.job_id,
+            progress
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let most = self.limits.job_events;
+        insert_within(&mut transaction, &lease.job_id, &report.events, most).await?;
         for point in &report.points {
             point.insert(&mut transaction, &lease.job_id).await?;
         }
+        fail_point!("report");
         transaction.commit().await?;
         if !report.is_empty() {
             self.announce(&lease.job_id, ChangeKind::Updated);
         }
-        Ok(Reported::Taken(from_word(
-            &status,
-            "status",
-            &lease.job_id,
-        )?))
+        Ok(Reported::Taken(after.status))
     }
 
     /// Publishes a succeeded attempt: files, the new models, the result and the end of the job in
@@ -184,30 +193,31 @@ impl Store {
         for artifact in &publication.artifacts {
             self.blobs.adopt(&artifact.file).await?;
         }
+        fail_point!("publish");
         let mut transaction = self.begin().await?;
-        let held = held_job(&mut transaction, lease).await?;
-        if held
+        let before = select_state(&mut transaction, &lease.job_id).await?;
+        let completed = before
             .as_ref()
-            .is_none_or(|job| job.status != JobStatus::Running)
-        {
+            .and_then(|job| Some((job, job.completed(lease.attempt, &lease.owner)?)));
+        let Some((before, after)) = completed else {
             transaction.rollback().await?;
             let files = publication.artifacts.iter();
             let digests: Vec<_> = files.map(|new| new.file.digest.clone()).collect();
             self.remove_unreferenced(&digests).await?;
             return self.end_attempt(lease, &AttemptEnd::Canceled).await;
-        }
+        };
+        let project = project_of(&mut transaction, &lease.job_id).await?;
         for new_model in &publication.new_models {
-            insert_model(&mut transaction, new_model).await?;
+            insert_model(&mut transaction, &project, new_model).await?;
         }
         for artifact in &publication.artifacts {
             artifact.insert(&mut transaction, &lease.job_id).await?;
         }
+        write_state(&mut transaction, &lease.job_id, before, &after, None).await?;
         let result = to_json(&publication.result);
         sqlx::query!(
-            "UPDATE jobs SET status = 'succeeded', result = ?2, error = NULL,
-                 progress = json_set(progress, '$.fraction', 1.0, '$.eta_seconds', 0.0),
-                 lease_owner = NULL, lease_expires_at = NULL,
-                 finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+            "UPDATE jobs SET result = ?2,
+                 progress = json_set(progress, '$.fraction', 1.0, '$.eta_seconds', 0.0)
              WHERE id = ?1",
             lease.job_id,
             result
@@ -218,9 +228,11 @@ impl Store {
             .with_data(json!({"model": publication.result.model}))
             .insert(&mut transaction, &lease.job_id)
             .await?;
+        fail_point!("complete");
         transaction.commit().await?;
+        fail_point!("completed");
         self.announce(&lease.job_id, ChangeKind::Updated);
-        Ok(Reported::Taken(JobStatus::Succeeded))
+        Ok(Reported::Taken(after.status))
     }
 
     /// Ends an attempt that did not succeed; tells the status that the job has then.
@@ -229,69 +241,73 @@ impl Store {
         lease: &Lease,
         end: &AttemptEnd,
     ) -> Result<Reported, StoreError> {
+        let (kind, problem) = match end {
+            AttemptEnd::Failed(problem) => (End::Failed, Some(problem)),
+            AttemptEnd::Died(problem) => (End::Died, Some(problem)),
+            AttemptEnd::Canceled => (End::Canceled, None),
+            AttemptEnd::Drained => (End::Drained, None),
+        };
         let mut transaction = self.begin().await?;
-        let Some(held) = held_job(&mut transaction, lease).await? else {
+        let before = select_state(&mut transaction, &lease.job_id).await?;
+        let ended = before
+            .as_ref()
+            .and_then(|job| Some((job, job.ended(lease.attempt, &lease.owner, kind)?)));
+        let Some((before, after)) = ended else {
             return Ok(Reported::Refused);
         };
-        let (status, used_attempts, error, event) = if held.status == JobStatus::Canceling {
-            canceled(lease)
-        } else {
-            match end {
-                AttemptEnd::Canceled => canceled(lease),
-                AttemptEnd::Failed(problem) => failed(lease, problem),
-                AttemptEnd::Died(problem) if lease.attempt < held.max_attempts => {
-                    again(lease, held.max_attempts, problem)
-                }
-                AttemptEnd::Died(problem) => failed(lease, problem),
-                AttemptEnd::Drained => {
-                    let text = "The server stops; the job waits to go on from its last checkpoint";
-                    let event = NewEvent::new(Level::Info, "drained", text);
-                    (JobStatus::Queued, lease.attempt - 1, None, event)
-                }
+        let event = match (after.status, problem) {
+            (JobStatus::Canceled, _) => stopped(),
+            (JobStatus::Failed, Some(problem)) => {
+                NewEvent::new(Level::Error, "job_failed", problem.detail.clone())
+                    .with_data(json!({"code": problem.code}))
+            }
+            (_, Some(problem)) => {
+                NewEvent::new(Level::Warning, "attempt_failed", problem.detail.clone()).with_data(
+                    json!({"code": problem.code, "attempt": lease.attempt, "max_attempts": after.max_attempts}),
+                )
+            }
+            (_, None) => {
+                let text = "The server stops; the job waits to go on from its last checkpoint";
+                NewEvent::new(Level::Info, "drained", text)
             }
         };
-        let attempt = i64::from(used_attempts);
-        let error = error.map(|problem| to_json(&located(problem, &lease.job_id)));
-        let_go(&mut transaction, &lease.job_id, status, attempt, error).await?;
+        let error = problem.filter(|_| after.status == JobStatus::Failed);
+        write_state(&mut transaction, &lease.job_id, before, &after, error).await?;
         event.insert(&mut transaction, &lease.job_id).await?;
+        fail_point!("end");
         transaction.commit().await?;
-        let change = if status == JobStatus::Queued {
+        let change = if after.status == JobStatus::Queued {
             ChangeKind::Queued
         } else {
             ChangeKind::Updated
         };
         self.announce(&lease.job_id, change);
-        Ok(Reported::Taken(status))
+        Ok(Reported::Taken(after.status))
     }
 
     /// Lets go of the jobs that an earlier server ran when it ended. The lock on the data folder
     /// proves that it is gone, so their leases need not run out, and its end costs them no attempt.
     pub(super) async fn release_orphaned_jobs(&self) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        let orphans = sqlx::query!(
-            r#"SELECT id as "id!: String", status as "status!: String", attempt as "attempt!: i64",
-                      max_attempts as "max_attempts!: i64"
-               FROM jobs WHERE status IN ('running', 'canceling')"#
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
         let mut canceled = Vec::new();
-        for row in orphans {
-            let (status, attempt, event) = if row.status == "canceling" {
-                let text = "The job was stopped as asked";
-                let event = NewEvent::new(Level::Info, "job_canceled", text);
-                canceled.push(row.id.clone());
-                (JobStatus::Canceled, row.attempt, event)
+        for id in running(&mut transaction).await? {
+            let before = select_state(&mut transaction, &id).await?;
+            let released = before.as_ref().and_then(|job| Some((job, job.released()?)));
+            let Some((before, after)) = released else {
+                continue;
+            };
+            let event = if after.status == JobStatus::Canceled {
+                canceled.push(id.clone());
+                stopped()
             } else {
                 let text = "The server had ended while the job ran; the job waits to go on from its \
                             last checkpoint";
-                let event = NewEvent::new(Level::Warning, "requeued", text);
-                (JobStatus::Queued, (row.attempt - 1).max(0), event)
+                NewEvent::new(Level::Warning, "requeued", text)
             };
-            let_go(&mut transaction, &row.id, status, attempt, None).await?;
+            write_state(&mut transaction, &id, before, &after, None).await?;
             event
-                .with_data(json!({"attempt": row.attempt, "max_attempts": row.max_attempts}))
-                .insert(&mut transaction, &row.id)
+                .with_data(json!({"attempt": before.attempt, "max_attempts": before.max_attempts}))
+                .insert(&mut transaction, &id)
                 .await?;
         }
         transaction.commit().await?;
@@ -302,26 +318,116 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Takes jobs from workers that have been silent for too long; tells which jobs.
+    async fn end_expired_leases(
+        &self,
+        connection: &mut SqliteConnection,
+    ) -> Result<Vec<String>, StoreError> {
+        let problem = Problem::new(
+            500,
+            "worker_died",
+            "the worker was silent for longer than its lease, and no attempt is left",
+        );
+        let now = self.clock.now();
+        let mut ids = Vec::new();
+        for id in running(connection).await? {
+            let before = select_state(connection, &id).await?;
+            let expired = before
+                .as_ref()
+                .and_then(|job| Some((job, job.expired(now)?)));
+            let Some((before, after)) = expired else {
+                continue;
+            };
+            let (error, event) = match after.status {
+                JobStatus::Canceled => (None, stopped()),
+                JobStatus::Failed => {
+                    let event = NewEvent::new(Level::Error, "job_failed", problem.detail.clone());
+                    (Some(&problem), event)
+                }
+                _ => {
+                    let text =
+                        "The worker was silent for longer than its lease; the job is tried again";
+                    (None, NewEvent::new(Level::Warning, "attempt_failed", text))
+                }
+            };
+            write_state(connection, &id, before, &after, error).await?;
+            event
+                .with_data(json!({"attempt": before.attempt, "max_attempts": before.max_attempts}))
+                .insert(connection, &id)
+                .await?;
+            ids.push(id);
+        }
+        Ok(ids)
+    }
 }
 
-/// Ends a lease: the job has this status and has used so many attempts.
-async fn let_go(
+fn stopped() -> NewEvent {
+    NewEvent::new(Level::Info, "job_canceled", "The job was stopped as asked")
+}
+
+/// Ids of the jobs that run, or should have stopped.
+async fn running(connection: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
+    let ids = sqlx::query_scalar!(
+        r#"SELECT id as "id!: String" FROM jobs WHERE status IN ('running', 'canceling')"#
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(ids)
+}
+
+/// What the queue knows of a job.
+pub(super) async fn select_state(
     connection: &mut SqliteConnection,
-    job_id: &str,
-    status: JobStatus,
-    attempt: i64,
-    error: Option<String>,
+    id: &str,
+) -> Result<Option<JobState>, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT status as "status!: String", attempt as "attempt!: i64",
+                  max_attempts as "max_attempts!: i64", lease_owner as "owner?: String",
+                  lease_expires_at as "expires_at?: i64"
+           FROM jobs WHERE id = ?1"#,
+        id
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| {
+        Ok(JobState {
+            status: from_word(&row.status, "status", id)?,
+            attempt: u32::try_from(row.attempt).unwrap_or(0),
+            max_attempts: u32::try_from(row.max_attempts).unwrap_or(0),
+            lease: row.owner.map(|owner| Term {
+                owner,
+                expires_at: row.expires_at.unwrap_or(0),
+            }),
+        })
+    })
+    .transpose()
+}
+
+/// Writes a change of a job that was read in the same transaction.
+pub(super) async fn write_state(
+    connection: &mut SqliteConnection,
+    id: &str,
+    before: &JobState,
+    after: &JobState,
+    error: Option<&Problem>,
 ) -> Result<(), StoreError> {
-    let status_word = status.as_str();
-    let ended = status.has_ended();
+    debug_assert_eq!(broken_rule(Some(before), after), None, "job {id}");
+    let status = after.status.as_str();
+    let attempt = i64::from(after.attempt);
+    let owner = after.lease.as_ref().map(|term| &term.owner);
+    let expires_at = after.lease.as_ref().map(|term| term.expires_at);
+    let ended = after.status.has_ended();
+    let error = error.map(|problem| to_json(&located(problem, id)));
     sqlx::query!(
-        "UPDATE jobs SET status = ?2, attempt = ?3, error = ?4,
-                 lease_owner = NULL, lease_expires_at = NULL,
-                 finished_at = CASE WHEN ?5 THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
-             WHERE id = ?1",
-        job_id,
-        status_word,
+        "UPDATE jobs SET status = ?2, attempt = ?3, lease_owner = ?4, lease_expires_at = ?5, error = ?6,
+             finished_at = CASE WHEN ?7 THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
+         WHERE id = ?1",
+        id,
+        status,
         attempt,
+        owner,
+        expires_at,
         error,
         ended
     )
@@ -330,25 +436,12 @@ async fn let_go(
     Ok(())
 }
 
-/// Status, attempts used, error and event that an attempt ends with.
-type Ending<'a> = (JobStatus, u32, Option<&'a Problem>, NewEvent);
-
-fn canceled(lease: &Lease) -> Ending<'static> {
-    let event = NewEvent::new(Level::Info, "job_canceled", "The job was stopped as asked");
-    (JobStatus::Canceled, lease.attempt, None, event)
-}
-
-fn failed<'a>(lease: &Lease, problem: &'a Problem) -> Ending<'a> {
-    let event = NewEvent::new(Level::Error, "job_failed", problem.detail.clone())
-        .with_data(json!({"code": problem.code}));
-    (JobStatus::Failed, lease.attempt, Some(problem), event)
-}
-
-fn again(lease: &Lease, max_attempts: u32, problem: &Problem) -> Ending<'static> {
-    let event = NewEvent::new(Level::Warning, "attempt_failed", problem.detail.clone()).with_data(
-        json!({"code": problem.code, "attempt": lease.attempt, "max_attempts": max_attempts}),
+async fn project_of(connection: &mut SqliteConnection, id: &str) -> Result<String, StoreError> {
+    let project = sqlx::query_scalar!(
+        r#"SELECT project as "project!: String" FROM jobs WHERE id = ?1"#,
+        id
     );
-    (JobStatus::Queued, lease.attempt, None, event)
+    Ok(project.fetch_one(connection).await?)
 }
 
 fn located(problem: &Problem, job_id: &str) -> Problem {
@@ -356,75 +449,6 @@ fn located(problem: &Problem, job_id: &str) -> Problem {
         instance: format!("/v1/jobs/{job_id}"),
         ..problem.clone()
     }
-}
-
-struct HeldJob {
-    status: JobStatus,
-    max_attempts: u32,
-}
-
-async fn held_job(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-) -> Result<Option<HeldJob>, StoreError> {
-    let attempt = i64::from(lease.attempt);
-    let held = sqlx::query!(
-        r#"SELECT status as "status!: String", max_attempts as "max_attempts!: i64" FROM jobs
-           WHERE id = ?1 AND attempt = ?2 AND lease_owner = ?3"#,
-        lease.job_id,
-        attempt,
-        lease.owner
-    )
-    .fetch_optional(connection)
-    .await?;
-    held.map(|row| {
-        Ok(HeldJob {
-            status: from_word(&row.status, "status", &lease.job_id)?,
-            max_attempts: u32::try_from(row.max_attempts).unwrap_or(0),
-        })
-    })
-    .transpose()
-}
-
-/// Takes jobs from workers that have been silent for too long; tells which jobs.
-async fn end_expired_leases(connection: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
-    let problem = Problem::new(
-        500,
-        "worker_died",
-        "the worker was silent for longer than its lease, and no attempt is left",
-    );
-    let expired = sqlx::query!(
-        r#"SELECT id as "id!: String", status as "status!: String", attempt as "attempt!: i64",
-                  max_attempts as "max_attempts!: i64"
-           FROM jobs
-           WHERE status IN ('running', 'canceling')
-             AND lease_expires_at <= CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)"#
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let mut ids = Vec::with_capacity(expired.len());
-    for row in expired {
-        let (status, error, event) = if row.status == "canceling" {
-            let text = "The job was stopped as asked";
-            let event = NewEvent::new(Level::Info, "job_canceled", text);
-            (JobStatus::Canceled, None, event)
-        } else if row.attempt < row.max_attempts {
-            let text = "The worker was silent for longer than its lease; the job is tried again";
-            let event = NewEvent::new(Level::Warning, "attempt_failed", text);
-            (JobStatus::Queued, None, event)
-        } else {
-            let event = NewEvent::new(Level::Error, "job_failed", problem.detail.clone());
-            let error = to_json(&located(&problem, &row.id));
-            (JobStatus::Failed, Some(error), event)
-        };
-        let_go(connection, &row.id, status, row.attempt, error).await?;
-        event
-            .with_data(json!({"attempt": row.attempt, "max_attempts": row.max_attempts}))
-            .insert(connection, &row.id)
-            .await?;
-        ids.push(row.id);
-    }
-    Ok(ids)
 }
 
 fn milliseconds(time: Duration) -> i64 {

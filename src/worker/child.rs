@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command as Process};
 use tokio::task::JoinHandle;
 
-use crate::spec::child::{Command, Message, Order};
+use crate::spec::child::{Assignment, Command, Confinement, Message, Order};
+use crate::spec::problem::Problem;
 
 /// Lines of the child's log that are kept to explain its death.
 const KEPT_LOG_LINES: usize = 20;
@@ -44,6 +45,11 @@ pub struct ChildProgram {
     path: PathBuf,
     /// 0 for all processors.
     threads: usize,
+    confinement: Confinement,
+    /// Bytes of memory that a child may hold; 0 for all.
+    memory_limit: u64,
+    /// Each child has a folder in it for what it needs for a while.
+    staging: PathBuf,
 }
 
 /// After how many milliseconds mimalloc gives freed memory back; −1 for never.
@@ -51,15 +57,24 @@ const KEEP_FREED_MEMORY: &str = "MIMALLOC_PURGE_DELAY";
 
 impl ChildProgram {
     /// The program that runs now, which knows the command `job`.
-    pub fn this_one(threads: usize) -> std::io::Result<Self> {
+    pub fn this_one(
+        threads: usize,
+        confinement: Confinement,
+        memory_limit: u64,
+        staging: PathBuf,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             path: std::env::current_exe()?,
             threads,
+            confinement,
+            memory_limit,
+            staging,
         })
     }
 
     /// Starts a child and gives it its order.
     pub async fn start(&self, order: &Order) -> Result<ChildProcess, ChildError> {
+        let scratch = tempfile::TempDir::new_in(&self.staging).map_err(ChildError::Start)?;
         let mut process = Process::new(&self.path);
         process
             .arg("job")
@@ -67,6 +82,7 @@ impl ChildProgram {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .env_remove("SINTER_API_KEYS")
+            .env("TMPDIR", scratch.path())
             .kill_on_drop(true);
         // A Ctrl-C in a terminal goes to the server alone, which then lets its children drain.
         #[cfg(unix)]
@@ -94,8 +110,14 @@ impl ChildProgram {
             line: Vec::new(),
             log,
             relay,
+            memory_limit: self.memory_limit,
+            _scratch: scratch,
         };
-        let mut line = serde_json::to_vec(order)?;
+        let assignment = Assignment {
+            order: order.clone(),
+            confinement: self.confinement,
+        };
+        let mut line = serde_json::to_vec(&assignment)?;
         line.push(b'\n');
         started.write(&line).await?;
         Ok(started)
@@ -112,6 +134,9 @@ pub struct ChildProcess {
     line: Vec<u8>,
     log: Arc<Mutex<VecDeque<String>>>,
     relay: JoinHandle<()>,
+    memory_limit: u64,
+    /// Goes with the child.
+    _scratch: tempfile::TempDir,
 }
 
 impl ChildProcess {
@@ -125,6 +150,13 @@ impl ChildProcess {
         let message = parse_message(&self.line);
         self.line.clear();
         message.map(Some)
+    }
+
+    /// What is wrong when the child holds more memory than it may; to be asked often, since nothing else stops it.
+    pub fn excess(&self) -> Option<Problem> {
+        let held = self.child.id().and_then(held_bytes)?;
+        (self.memory_limit > 0 && held > self.memory_limit)
+            .then(|| out_of_memory(self.memory_limit))
     }
 
     /// Asks the child for something.
@@ -174,6 +206,33 @@ impl ChildProcess {
     }
 }
 
+/// Memory of a process that is its own, in bytes: what is resident without what is shared with files.
+#[cfg(target_os = "linux")]
+fn held_bytes(pid: u32) -> Option<u64> {
+    // https://man7.org/linux/man-pages/man5/proc_pid_statm.5.html
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = text.split(' ').map(|word| word.parse::<u64>().unwrap_or(0));
+    let (resident, shared) = (pages.nth(1)?, pages.next()?);
+    Some(resident.saturating_sub(shared) * rustix::param::page_size() as u64)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn held_bytes(_pid: u32) -> Option<u64> {
+    None
+}
+
+/// Another attempt would need as much. `limit` in bytes, 0 for the machine's own.
+pub fn out_of_memory(limit: u64) -> Problem {
+    let of = match limit {
+        0 => "the machine has".to_owned(),
+        limit => format!("a job may have here ({limit} bytes, job_memory_limit)"),
+    };
+    let detail = format!(
+        "the job needs more memory than {of}; try a smaller batch_size, fewer examples, or a smaller model"
+    );
+    Problem::new(422, "out_of_memory", detail)
+}
+
 fn parse_message(line: &[u8]) -> Result<Message, ChildError> {
     serde_json::from_slice(line).map_err(|source| {
         let text = String::from_utf8_lossy(line);
@@ -193,6 +252,12 @@ pub struct ChildEnd {
 }
 
 impl ChildEnd {
+    /// Whether the last thing the child said is that it got no more memory, as Rust's standard library says it.
+    pub fn is_out_of_memory(&self) -> bool {
+        let mut last = self.last_log_lines.iter().rev().take(3);
+        last.any(|line| line.contains("memory allocation of"))
+    }
+
     /// What happened, in words for those who gave the order.
     pub fn explanation(&self) -> String {
         let Some(status) = self.status else {

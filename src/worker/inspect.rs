@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::child::{ChildError, ChildProgram};
 use crate::spec::child::{Message, Order};
 use crate::spec::problem::Problem;
+
+/// How often a child's memory is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How many inspections run at the same time.
 const AT_ONCE: usize = 2;
@@ -59,8 +63,20 @@ impl Inspector {
 
     async fn run(&self, order: &Order) -> Result<Message, InspectionError> {
         let mut child = self.program.start(order).await?;
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            match child.next_message().await? {
+            let message = tokio::select! {
+                message = child.next_message() => message?,
+                _ = look.tick() => match child.excess() {
+                    None => continue,
+                    Some(problem) => {
+                        child.kill().await;
+                        return Err(InspectionError::Refused(Box::new(problem)));
+                    }
+                },
+            };
+            match message {
                 Some(Message::Failed { problem }) => {
                     return Err(InspectionError::Refused(Box::new(problem)));
                 }

@@ -10,7 +10,7 @@ use crate::store::blobs::digest_file;
 use crate::store::jobs::Job;
 use crate::store::models::NewModel;
 use crate::store::queue::Publication;
-use crate::store::{Store, StoreError};
+use crate::store::{Scope, Store, StoreError};
 
 /// Why what a child made can't be published.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,9 @@ async fn model_of(
         .iter()
         .find(|artifact| artifact.name == model.artifact)
         .ok_or_else(|| PublishError::NoModelFile(model.artifact.clone()))?;
-    let parent = store.model(&job.request.model.to_string()).await?;
+    let parent = store
+        .model(&Scope::All, &job.request.model.to_string())
+        .await?;
     let mut name = match (&job.name, &parent) {
         (Some(name), _) => name.clone(),
         (None, Some(parent)) => format!("{} ({})", parent.name, job.kind.as_str()),

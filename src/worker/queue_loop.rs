@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::WorkerHealth;
-use super::child::{ChildError, ChildProcess, ChildProgram};
+use super::child::{ChildError, ChildProcess, ChildProgram, out_of_memory};
 use super::publish::prepare;
 use crate::config::Settings;
 use crate::spec::child::{
@@ -23,7 +23,7 @@ use crate::store::events::NewEvent;
 use crate::store::jobs::JobStatus;
 use crate::store::metrics::NewPoint;
 use crate::store::queue::{AttemptEnd, Claim, Report, Reported};
-use crate::store::{ChangeKind, JobChange, Store, StoreError, remove_folder};
+use crate::store::{ChangeKind, JobChange, Scope, Store, StoreError, remove_folder};
 use crate::telemetry::Telemetry;
 
 /// How often the queue is looked at when nothing is heard.
@@ -164,7 +164,7 @@ impl Slot {
         };
         let model = self
             .store
-            .model(&job.request.model.to_string())
+            .model(&Scope::All, &job.request.model.to_string())
             .await
             .map_err(internal)?
             .ok_or_else(|| gone("model"))?;
@@ -184,7 +184,8 @@ impl Slot {
                 trials = Some(self.store.blobs().path(&found.digest));
             }
             for (_, id) in params.models() {
-                let found = self.store.model(&id.to_string()).await.map_err(internal)?;
+                let found = self.store.model(&Scope::All, &id.to_string()).await;
+                let found = found.map_err(internal)?;
                 let found = found.ok_or_else(|| gone("model"))?;
                 models.insert(id, self.store.blobs().path(&found.digest));
             }
@@ -194,7 +195,7 @@ impl Slot {
             Some(id) => {
                 let found = self
                     .store
-                    .dataset(&id.to_string())
+                    .dataset(&Scope::All, &id.to_string())
                     .await
                     .map_err(internal)?;
                 let dataset = found.ok_or_else(|| gone("dataset"))?;
@@ -239,6 +240,7 @@ impl Slot {
         let time_out = sleep(time_limit);
         tokio::pin!(time_out);
         let mut drain_deadline = None;
+        let mut last_heard = Instant::now();
 
         let closing = loop {
             let mut look_for_cancel = false;
@@ -246,7 +248,9 @@ impl Slot {
             tokio::select! {
                 message = child.next_message() => match message {
                     Ok(Some(message)) if message.is_closing() => break Some(message),
+                    Ok(Some(Message::Alive)) => last_heard = Instant::now(),
                     Ok(Some(message)) => {
+                        last_heard = Instant::now();
                         note(&mut report, message);
                         write_down = report.events.len() + report.points.len() >= ROWS_AT_ONCE;
                     }
@@ -263,8 +267,22 @@ impl Slot {
                         return Err(died(error));
                     }
                 },
-                _ = flush.tick() => write_down = !report.is_empty(),
-                _ = heartbeat.tick() => write_down = true,
+                _ = flush.tick() => {
+                    if let Some(problem) = child.excess() {
+                        child.kill().await;
+                        self.last_report(claim, &report).await;
+                        return Ok(Outcome::Ended(AttemptEnd::Failed(problem)));
+                    }
+                    write_down = !report.is_empty();
+                }
+                _ = heartbeat.tick() => {
+                    if last_heard.elapsed() > lease_time {
+                        child.kill().await;
+                        self.last_report(claim, &report).await;
+                        return Err(silent(lease_time));
+                    }
+                    write_down = true;
+                }
                 () = cancel_requested(&mut changes, &claim.job.id) => look_for_cancel = true,
                 () = &mut time_out => {
                     child.kill().await;
@@ -337,6 +355,10 @@ impl Slot {
             None => {
                 for line in &end.last_log_lines {
                     tracing::warn!(target: "sinter::child", "{line}");
+                }
+                if end.is_out_of_memory() {
+                    let problem = out_of_memory(0);
+                    return Ok(Outcome::Ended(AttemptEnd::Failed(problem)));
                 }
                 Err(Problem::new(500, "worker_died", end.explanation()))
             }
@@ -422,6 +444,15 @@ fn misspoken(what: &str) -> Problem {
 fn died(error: ChildError) -> Problem {
     tracing::error!(%error, "a child process can't be run");
     Problem::new(500, "worker_died", "the job's process could not be run")
+}
+
+/// The process neither works nor ends: it hangs, or was stopped by a signal.
+fn silent(limit: Duration) -> Problem {
+    let detail = format!(
+        "the job's process gave no sign of life for {} s (lease_seconds) and was killed",
+        limit.as_secs()
+    );
+    Problem::new(500, "worker_died", detail)
 }
 
 fn timed_out(limit: Duration) -> Problem {

@@ -25,6 +25,11 @@ FASHION_RESNET = EXAMPLES / "models" / "fashion_resnet.onnx"
 END_STATES = {"succeeded", "failed", "canceled"}
 
 
+def often(short, whole):
+    """How often a disturbance is tried: `tests/run --long` tries all of them."""
+    return whole if os.environ.get("SINTER_LONG") == "1" else short
+
+
 def sinter_binary():
     """The program under test."""
     if named := os.environ.get("SINTER_BINARY"):

@@ -6,8 +6,8 @@ use crate::spec::model::{ModelFormat, ModelSummary};
 use crate::spec::problem::parse;
 use crate::spec::result::{Environment, Measurement};
 use crate::store::blobs::digest_file;
-use crate::store::jobs::{Cancellation, JobFilter, Retry, Submission};
-use crate::store::{PageRequest, StagingFolder};
+use crate::store::jobs::{Cancellation, JobFilter, NewJob, Retry, Submission};
+use crate::store::{DEFAULT_PROJECT, PageRequest, Scope, StagingFolder};
 use uuid::Uuid;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -18,7 +18,10 @@ async fn open() -> (tempfile::TempDir, Arc<Store>, Uuid) {
     let store = Arc::new(Store::open(folder.path()).await.unwrap());
     let model = Uuid::now_v7();
     let (_staging, new) = new_model(&store, model, None).await;
-    store.create_model(&new, None).await.unwrap();
+    store
+        .create_model(DEFAULT_PROJECT, &new, None)
+        .await
+        .unwrap();
     (folder, store, model)
 }
 
@@ -59,10 +62,13 @@ async fn submit(store: &Store, model: Uuid, extra: serde_json::Value) -> String 
         .unwrap()
         .extend(extra.as_object().unwrap().clone());
     let id = Uuid::now_v7().to_string();
-    let submission = store
-        .submit_job(&id, &parse(body).unwrap(), None)
-        .await
-        .unwrap();
+    let new = NewJob {
+        id: id.clone(),
+        project: DEFAULT_PROJECT.to_owned(),
+        request: parse(body).unwrap(),
+        keep: None,
+    };
+    let submission = store.submit_job(new).await.unwrap();
     assert!(matches!(submission, Submission::Queued(_)));
     id
 }
@@ -98,6 +104,7 @@ fn publication(new_model: Option<NewModel>) -> Publication {
                 device: "cpu".to_owned(),
                 seed: 0,
                 data: None,
+                sandbox: None,
             },
         },
         artifacts: new_model
@@ -118,7 +125,12 @@ async fn a_higher_priority_goes_first_and_then_the_older_job() {
     let old = submit(&store, model, json!({})).await;
     let new = submit(&store, model, json!({})).await;
     let urgent = submit(&store, model, json!({"priority": 5})).await;
-    let position = store.job(&new).await.unwrap().unwrap().queue_position;
+    let position = store
+        .job(&Scope::All, &new)
+        .await
+        .unwrap()
+        .unwrap()
+        .queue_position;
     assert_eq!(position, Some(3));
     for expected in [urgent, old, new] {
         assert_eq!(claim(&store, LONG).await.unwrap().job.id, expected);
@@ -176,9 +188,9 @@ async fn a_late_workers_heartbeat_and_completion_are_refused() {
     assert_eq!(completion.unwrap(), Reported::Refused);
     let end = store.end_attempt(&late.lease, &AttemptEnd::Drained).await;
     assert_eq!(end.unwrap(), Reported::Refused);
-    let job = store.job(&id).await.unwrap().unwrap();
+    let job = store.job(&Scope::All, &id).await.unwrap().unwrap();
     assert_eq!((job.status, job.progress), (JobStatus::Running, None));
-    assert_eq!(store.model(&made.id).await.unwrap(), None);
+    assert_eq!(store.model(&Scope::All, &made.id).await.unwrap(), None);
 
     let completion = store.complete_job(&current.lease, &publication(None)).await;
     assert_eq!(completion.unwrap(), Reported::Taken(JobStatus::Succeeded));
@@ -196,7 +208,7 @@ async fn a_completion_is_accepted_once() {
     assert_eq!(first.unwrap(), Reported::Taken(JobStatus::Succeeded));
     let second = store.complete_job(&claimed.lease, &publication(None)).await;
     assert_eq!(second.unwrap(), Reported::Refused);
-    let stored = store.model(&made.id).await.unwrap().unwrap();
+    let stored = store.model(&Scope::All, &made.id).await.unwrap().unwrap();
     assert_eq!(stored.job_id, Some(id.clone()));
     assert!(store.blobs().path(&stored.digest).exists());
     let artifacts = store.artifacts(&id).await.unwrap();
@@ -210,7 +222,7 @@ async fn a_job_whose_workers_went_silent_fails_when_its_attempts_are_used_up() {
     assert_eq!(claim(&store, ALREADY_OVER).await.unwrap().lease.attempt, 1);
     assert_eq!(claim(&store, ALREADY_OVER).await.unwrap().lease.attempt, 2);
     assert_eq!(claim(&store, LONG).await, None);
-    let job = store.job(&id).await.unwrap().unwrap();
+    let job = store.job(&Scope::All, &id).await.unwrap().unwrap();
     assert_eq!(job.status, JobStatus::Failed);
     assert_eq!(job.error.unwrap().code, "worker_died");
 }
@@ -237,14 +249,14 @@ async fn the_end_of_a_server_costs_its_running_jobs_no_attempt_and_no_wait() {
     let lost = claim(&store, LONG).await.unwrap();
     let stopped = claim(&store, LONG).await.unwrap();
     assert_eq!((&lost.job.id, &stopped.job.id), (&running, &canceling));
-    let cancel = store.cancel_job(&canceling).await.unwrap();
+    let cancel = store.cancel_job(&Scope::All, &canceling).await.unwrap();
     assert_eq!(cancel, Cancellation::Accepted);
     drop(store);
 
     let store = Store::open(folder.path()).await.unwrap();
-    let job = store.job(&running).await.unwrap().unwrap();
+    let job = store.job(&Scope::All, &running).await.unwrap().unwrap();
     assert_eq!((job.status, job.attempt), (JobStatus::Queued, 0));
-    let job = store.job(&canceling).await.unwrap().unwrap();
+    let job = store.job(&Scope::All, &canceling).await.unwrap().unwrap();
     assert_eq!((job.status, job.attempt), (JobStatus::Canceled, 1));
     assert!(job.finished_at.is_some());
     let again = claim(&store, LONG).await.unwrap();
@@ -260,12 +272,18 @@ async fn a_canceled_job_never_succeeds_and_can_be_retried() {
     let (_folder, store, model) = open().await;
     let id = submit(&store, model, json!({})).await;
     let claimed = claim(&store, LONG).await.unwrap();
-    let cancel = store.cancel_job(&id).await.unwrap();
+    let cancel = store.cancel_job(&Scope::All, &id).await.unwrap();
     assert_eq!(cancel, Cancellation::Accepted);
     let completion = store.complete_job(&claimed.lease, &publication(None)).await;
     assert_eq!(completion.unwrap(), Reported::Taken(JobStatus::Canceled));
-    assert_eq!(store.cancel_job(&id).await.unwrap(), Cancellation::Accepted);
-    assert_eq!(store.retry_job(&id).await.unwrap(), Retry::Queued);
+    assert_eq!(
+        store.cancel_job(&Scope::All, &id).await.unwrap(),
+        Cancellation::Accepted
+    );
+    assert_eq!(
+        store.retry_job(&Scope::All, &id).await.unwrap(),
+        Retry::Queued
+    );
     assert_eq!(claim(&store, LONG).await.unwrap().lease.attempt, 1);
 }
 
@@ -283,7 +301,7 @@ async fn jobs_are_found_by_tag_key_and_by_key_and_value() {
             tag: Some(tag.to_owned()),
             ..JobFilter::default()
         };
-        let found = store.jobs(&filter, &page).await.unwrap().rows;
+        let found = store.jobs(&Scope::All, &filter, &page).await.unwrap().rows;
         assert_eq!(found.len(), count, "{tag}");
         if count == 1 {
             assert_eq!(found[0].id, id);
