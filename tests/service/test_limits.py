@@ -117,13 +117,13 @@ def test_a_job_says_so_much_and_no_more_and_always_how_it_ended(start_server):
 
 def test_a_job_that_needs_too_much_memory_fails_and_says_so(start_server, tmp_path):
     server = start_server("--job-memory-limit", str(256 << 20))
-    images = np.random.default_rng(0).integers(0, 17, (400_000, 8, 8), np.uint8)
+    images = np.random.default_rng(0).integers(0, 17, (120_000, 8, 8), np.uint8)
     np.savez(tmp_path / "large.npz", x=images, y=np.zeros(len(images), np.int64))
     model, small = server.upload_model(), server.upload_dataset()
     fits = server.run("train", model, small, TRAINING)
     assert fits["status"] == "succeeded"
     large = server.upload_dataset(tmp_path / "large.npz")
-    ended = server.wait(server.submit("train", model, large, {"epochs": 1}, data={"batch_size": 200_000}))
+    ended = server.wait(server.submit("train", model, large, {"epochs": 1}, data={"batch_size": 60_000}))
     assert ended["status"] == "failed" and ended["attempt"] == 1
     assert (ended["error"]["code"], ended["error"]["status"]) == ("out_of_memory", 422)
     assert "batch_size" in ended["error"]["detail"] and "job_memory_limit" in ended["error"]["detail"]
