@@ -78,3 +78,16 @@ WHEN old.status = 'queued' AND new.status <> 'queued' BEGIN
     UPDATE queue_lengths SET jobs = jobs - 1
     WHERE priority = old.priority AND project = old.project;
 END;
+
+-- What an unfinished job needs, and may therefore not be deleted: models, a data set, an earlier search.
+CREATE TABLE job_inputs (
+    job_id   TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    input_id TEXT NOT NULL,
+    PRIMARY KEY (job_id, input_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX job_inputs_input ON job_inputs (input_id);
+
+INSERT INTO job_inputs (job_id, input_id)
+SELECT DISTINCT jobs.id, found.value FROM jobs, json_tree(jobs.request) AS found
+WHERE found.type = 'text' AND length(found.value) = 36 AND found.path NOT LIKE '$.tags%';

@@ -28,8 +28,10 @@ pub mod models;
 pub mod queue;
 pub mod uploads;
 
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -38,10 +40,10 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Sqlite, Transaction};
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use self::blobs::Blobs;
+use self::blobs::{Arrivals, Blobs};
 use self::keys::Pepper;
 use self::limits::Limits;
 
@@ -208,9 +210,7 @@ pub struct Store {
     reader: SqlitePool,
     writer: SqlitePool,
     blobs: Blobs,
-    /// Held while a file is brought in together with the row that names it, and while a row goes
-    /// together with the file that only it named, so that neither sees the other half done.
-    blob_gate: Mutex<()>,
+    arrivals: Mutex<Arrivals>,
     changes: broadcast::Sender<JobChange>,
     clock: Clock,
     limits: Limits,
@@ -231,7 +231,7 @@ impl Store {
 
     /// The same, with limits of its own.
     pub async fn open_within(data_dir: &Path, limits: Limits) -> Result<Self, StoreError> {
-        create_folder(data_dir)?;
+        create_private_folder(data_dir)?;
         let data_dir = std::fs::canonicalize(data_dir)
             .map_err(StoreError::file("find the folder", data_dir))?;
         let lock = lock_folder(&data_dir)?;
@@ -264,7 +264,7 @@ impl Store {
             reader,
             writer,
             blobs,
-            blob_gate: Mutex::new(()),
+            arrivals: Mutex::default(),
             changes,
             clock: Clock::new(),
             limits,
@@ -275,6 +275,7 @@ impl Store {
         store.remove_orphaned_blobs().await?;
         store.remove_orphaned_uploads().await?;
         store.release_orphaned_jobs().await?;
+        store.remove_orphaned_job_folders().await?;
         Ok(store)
     }
 
@@ -305,12 +306,12 @@ impl Store {
 
     /// The folder of a job's checkpoints; it outlives attempts.
     pub fn checkpoint_folder(&self, job_id: &str) -> PathBuf {
-        self.job_folder(job_id).join("checkpoint")
+        self.job_folder(job_id).join(CHECKPOINT)
     }
 
-    /// The folder that an attempt stages its files in.
-    pub fn job_staging_folder(&self, job_id: &str) -> PathBuf {
-        self.job_folder(job_id).join("staging")
+    /// The folder that an attempt stages its files in; of its own, since an attempt that lost its lease may still write.
+    pub fn job_staging_folder(&self, job_id: &str, attempt: u32) -> PathBuf {
+        self.job_folder(job_id).join(format!("staging-{attempt}"))
     }
 
     fn job_folder(&self, job_id: &str) -> PathBuf {
@@ -324,8 +325,31 @@ impl Store {
 
     /// Removes everything that a job has in its folder but its last checkpoint.
     pub async fn keep_checkpoint(&self, job_id: &str) -> Result<(), StoreError> {
-        remove_folder(&self.job_staging_folder(job_id)).await?;
+        let folder = self.job_folder(job_id);
+        for entry in names(&folder)? {
+            if entry != CHECKPOINT {
+                remove_folder(&folder.join(entry)).await?;
+            }
+        }
         remove_unfinished(&self.checkpoint_folder(job_id)).await
+    }
+
+    /// Removes the folders of jobs that are gone or need none, which a crash leaves.
+    async fn remove_orphaned_job_folders(&self) -> Result<(), StoreError> {
+        let needed: HashSet<String> = sqlx::query_scalar!(
+            r#"SELECT id as "id!: String" FROM jobs WHERE status <> 'succeeded'"#
+        )
+        .fetch_all(&self.reader)
+        .await?
+        .into_iter()
+        .collect();
+        let folder = self.data_dir.join("jobs");
+        for id in names(&folder)? {
+            if !needed.contains(&id) {
+                remove_folder(&folder.join(id)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What is allowed.
@@ -410,6 +434,33 @@ pub struct PageRequest {
     pub limit: u32,
     /// The last id of the page before.
     pub after: Option<String>,
+}
+
+/// A job's folder for what a later attempt goes on from.
+const CHECKPOINT: &str = "checkpoint";
+
+/// Names of what is in a folder; none where it is not there.
+fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::file("list the folder", folder)(error)),
+    };
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<_>>()
+        .map_err(StoreError::file("list the folder", folder))
+}
+
+/// Makes a folder that only its owner reads; one that is there stays as it is.
+fn create_private_folder(path: &Path) -> Result<(), StoreError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(path)
+        .map_err(StoreError::file("make the folder", path))
 }
 
 fn connect_options(data_dir: &Path) -> SqliteConnectOptions {
@@ -539,7 +590,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         store.keep_checkpoint("never-ran").await.unwrap();
-        let (staging, checkpoint) = (store.job_staging_folder("j"), store.checkpoint_folder("j"));
+        let staging = store.job_staging_folder("j", 1);
+        let checkpoint = store.checkpoint_folder("j");
         for path in [&staging, &checkpoint] {
             std::fs::create_dir_all(path).unwrap();
         }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::child::ChildProgram;
 pub use self::inspect::{InspectionError, Inspector};
+pub use self::publish::is_inside;
 use self::queue_loop::Slot;
 use crate::config::Settings;
 use crate::store::Store;

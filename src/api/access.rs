@@ -1,5 +1,6 @@
 //! Who asks, what they may, and how often.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::problem::ApiError;
 use super::state::App;
@@ -31,6 +32,8 @@ const WINDOW_SECONDS: u64 = 60;
 pub struct Caller {
     /// The beginning of the key, or a word for those without a key of their own.
     pub name: String,
+    /// Whether the key is one of `sinter key`, which can be revoked.
+    pub revocable: bool,
     pub role: Role,
     /// Where what they make belongs.
     pub project: String,
@@ -40,6 +43,7 @@ impl Caller {
     fn trusted(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            revocable: false,
             role: Role::Admin,
             project: DEFAULT_PROJECT.to_owned(),
         }
@@ -105,15 +109,14 @@ impl Gate {
         }
     }
 
-    /// Whether this key is one of the configured ones, in a time that does not tell how much of
-    /// it is right.
-    fn accepts(&self, key: &str) -> bool {
+    /// Which of the configured keys this is, counted from 1, in a time that does not tell how much of it is right.
+    fn configured(&self, key: &str) -> Option<u64> {
         let given = digest(key);
-        let mut accepted = Choice::from(0);
-        for known in &self.configured {
-            accepted |= known[..].ct_eq(&given[..]);
+        let mut place = 0;
+        for (number, known) in (1_u64..).zip(&self.configured) {
+            place.conditional_assign(&number, known[..].ct_eq(&given[..]));
         }
-        accepted.into()
+        (place > 0).then_some(place)
     }
 
     /// Counts a request: what is left in this window, or after how long there will be something again.
@@ -173,6 +176,11 @@ pub async fn guard(State(app): State<App>, mut request: Request, next: Next) -> 
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
+    if caller.name == ANYONE
+        && let Err(error) = check_browser(&app.settings.cors_origins, &request)
+    {
+        return error.into_response();
+    }
     let allowance = match app.gate.count(&caller) {
         Ok(allowance) => allowance,
         Err(wait) => return ApiError::TooManyRequests { wait }.into_response(),
@@ -191,21 +199,64 @@ pub async fn guard(State(app): State<App>, mut request: Request, next: Next) -> 
     response
 }
 
+/// The caller of a server without keys.
+const ANYONE: &str = "anyone";
+
+/// A server without keys trusts whoever reaches its loopback address, which a browser does for any page: one that was
+/// brought here by a name of its own (DNS rebinding), or that sends something without asking, is refused.
+fn check_browser(allowed: &[String], request: &Request) -> Result<(), ApiError> {
+    let header = |name| {
+        let value: Option<&HeaderValue> = request.headers().get(name);
+        value.and_then(|value| value.to_str().ok())
+    };
+    let host = header(header::HOST).or(request.uri().authority().map(|name| name.as_str()));
+    if host.is_some_and(|host| !is_loopback(host)) {
+        let detail = "a server without keys answers to localhost, 127.0.0.1 and [::1] alone; make a key with `sinter key \
+                      create`";
+        return Err(ApiError::new(403, "foreign_host", detail));
+    }
+    let Some(origin) = header(header::ORIGIN) else {
+        return Ok(());
+    };
+    let own = origin
+        .split_once("://")
+        .is_some_and(|(_, name)| Some(name) == host);
+    if request.method().is_safe() || own || allowed.iter().any(|each| each == origin) {
+        return Ok(());
+    }
+    let detail =
+        "a page of another origin may not change anything here unless cors_origins names it";
+    Err(ApiError::new(403, "foreign_origin", detail))
+}
+
+/// Whether a name with or without a port is this machine's own.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
 async fn caller(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let key = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(bearer_token);
     if app.gate.configured.is_empty() && !app.store.has_keys().await? {
-        return Ok(Caller::trusted("anyone"));
+        return Ok(Caller::trusted(ANYONE));
     }
     let key = key.ok_or(ApiError::Unauthorized)?;
-    if app.gate.accepts(key) {
-        return Ok(Caller::trusted("configured"));
+    if let Some(number) = app.gate.configured(key) {
+        return Ok(Caller::trusted(&format!("api_keys {number}")));
     }
     let known = app.store.key(key).await?.ok_or(ApiError::Unauthorized)?;
     Ok(Caller {
         name: known.prefix,
+        revocable: true,
         role: known.role,
         project: known.project,
     })
@@ -227,6 +278,29 @@ mod tests {
         assert_eq!(bearer_token("bearer abc"), Some("abc"));
         assert_eq!(bearer_token("Basic abc"), None);
         assert_eq!(bearer_token("abc"), None);
+    }
+
+    #[test]
+    fn this_machine_has_few_names() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1:80",
+            "127.1.2.3",
+            "[::1]:8080",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "example.org",
+            "localhost.example.org",
+            "10.0.0.1",
+            "[2001:db8::1]",
+            "",
+            "127.0.0.1.nip.io",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 
     #[test]

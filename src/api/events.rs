@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::Path;
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::access::Authorized;
+use super::access::{Authorized, Caller};
 use super::jobs::{find_status, job_changed};
 use super::models::ListQuery;
 use super::problem::{ApiError, Problems};
@@ -31,7 +31,7 @@ use crate::store::{JobChange, Scope, StoreError};
 /// Events that are read from the database at once while they are followed.
 const FOLLOWED_AT_ONCE: u32 = 200;
 
-/// A follower looks for itself this often, should a change go unheard.
+/// A follower looks for itself this often, should a change go unheard, and whether its key still holds.
 const LOOK: Duration = Duration::from_secs(10);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -92,20 +92,23 @@ async fn list_job_events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     find_status(&access, &id).await?;
-    let app = access.app;
     let page = query.page()?;
     let after = match &page.after {
         Some(event) => Some(event.parse::<i64>().map_err(|_| invalid_cursor())?),
         None => last_event_id(&headers)?,
     };
     if wants_stream(&headers) {
-        let events = follow(app, id, after.unwrap_or(0));
+        let events = follow(access, id, after.unwrap_or(0));
         return Ok(Sse::new(events)
             .keep_alive(KeepAlive::new())
             .into_response());
     }
     let asked = page.limit + 1;
-    let mut rows = app.store.events(&id, after.unwrap_or(0), asked).await?;
+    let mut rows = access
+        .app
+        .store
+        .events(&id, after.unwrap_or(0), asked)
+        .await?;
     let more = rows.len() > page.limit as usize;
     rows.truncate(page.limit as usize);
     let last = rows.last().filter(|_| more);
@@ -143,6 +146,9 @@ fn wants_stream(headers: &HeaderMap) -> bool {
 
 struct Follower {
     app: App,
+    caller: Caller,
+    /// When the caller's key was last seen to hold.
+    trusted_at: Instant,
     job_id: String,
     changes: broadcast::Receiver<JobChange>,
     last: i64,
@@ -150,13 +156,15 @@ struct Follower {
 }
 
 fn follow(
-    app: App,
+    access: Authorized,
     job_id: String,
     after: i64,
 ) -> impl Stream<Item = Result<SentEvent, Infallible>> + use<> {
     let follower = Follower {
-        changes: app.store.changes(),
-        app,
+        changes: access.app.store.changes(),
+        app: access.app,
+        caller: access.caller,
+        trusted_at: Instant::now(),
         job_id,
         last: after,
         pending: VecDeque::new(),
@@ -180,6 +188,12 @@ impl Follower {
             if let Some(event) = self.pending.pop_front() {
                 self.last = event.id;
                 return Ok(Some(event));
+            }
+            if self.caller.revocable && self.trusted_at.elapsed() >= LOOK {
+                if !self.app.store.key_stands(&self.caller.name).await? {
+                    return Ok(None);
+                }
+                self.trusted_at = Instant::now();
             }
             // What may end the stream is read before the events: an end state is committed together
             // with its event, and the last worker's events before the server closes its connections,

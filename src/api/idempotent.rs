@@ -8,7 +8,7 @@ use super::access::Authorized;
 use super::problem::ApiError;
 use super::request::located_json;
 use super::state::{App, InUse};
-use crate::store::idempotency::{Answer, IdempotencyKey};
+use crate::store::idempotency::{Answer, IdempotencyKey, KeptAnswer};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -78,21 +78,26 @@ impl KeyInUse {
         let Some(kept) = self.app.store.kept_answer(key).await? else {
             return Ok(None);
         };
-        if kept.fingerprint != key.fingerprint {
-            let detail = "this Idempotency-Key was used for another request";
-            return Err(ApiError::new(422, "idempotency_key_reused", detail));
-        }
-        let Answer {
-            status,
-            location,
-            body,
-        } = kept.answer;
-        let mut response = located_json(status, &location, body);
-        response
-            .headers_mut()
-            .insert(REPLAYED, HeaderValue::from_static("true"));
-        Ok(Some(response))
+        replay(kept, key).map(Some)
     }
+}
+
+/// The first answer again; 422 if it was the answer to another request.
+pub fn replay(kept: KeptAnswer, key: &IdempotencyKey) -> Result<Response, ApiError> {
+    if kept.fingerprint != key.fingerprint {
+        let detail = "this Idempotency-Key was used for another request";
+        return Err(ApiError::new(422, "idempotency_key_reused", detail));
+    }
+    let Answer {
+        status,
+        location,
+        body,
+    } = kept.answer;
+    let mut response = located_json(status, &location, body);
+    response
+        .headers_mut()
+        .insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
 }
 
 /// Whether a creation is still to be done.

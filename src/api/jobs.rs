@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::access::Authorized;
-use super::idempotent::{KeyInUse, Turn, turn};
+use super::idempotent::{KeyInUse, Turn, replay, turn};
 use super::problem::{ApiError, Problems};
 use super::request::{NoQuery, Paged, StrictQuery, json_body, located_json, page};
 use super::state::App;
@@ -155,19 +155,25 @@ async fn create_job(
         let plan = plan(app, checked).await?;
         return Ok(Json(DryRun { kind, plan }).into_response());
     }
+    let inputs = checked.inputs();
     let Checked { request, .. } = checked;
     let (model, dataset) = (request.model, request.dataset);
     let new = NewJob {
         id: Uuid::now_v7().to_string(),
         project: access.caller.project.clone(),
         request,
-        keep: key.map(|key| (key, accepted as Render)),
+        inputs,
+        keep: key.clone().map(|key| (key, accepted as Render)),
     };
     match app.store.submit_job(new).await? {
         Submission::Queued(job) => {
             let answer = accepted(&job);
             Ok(located_json(answer.status, &answer.location, answer.body))
         }
+        Submission::Answered(kept) => match &key {
+            Some(key) => replay(kept, key),
+            None => Err(ApiError::Internal("an answer without a key".to_owned())),
+        },
         Submission::ModelGone => Err(super::submission::missing("model", model)),
         Submission::DatasetGone => {
             let id = dataset.unwrap_or_default();

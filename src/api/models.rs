@@ -28,7 +28,7 @@ use crate::store::blobs::digest_file;
 use crate::store::idempotency::{Answer, IdempotencyKey, Keep};
 use crate::store::models::{Deletion, Model, NewModel};
 use crate::store::uploads::UploadTarget;
-use crate::worker::InspectionError;
+use crate::worker::{InspectionError, is_inside};
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -178,7 +178,11 @@ async fn inspect(app: &App, upload: &Upload) -> Result<NewModel, ApiError> {
         return Err(InspectionError::WrongAnswer.into());
     };
     let blob = match (file, upload.files.first()) {
-        (Some(path), _) => digest_file(&path).await?,
+        (Some(path), _) if is_inside(upload.folder.path(), &path) => digest_file(&path).await?,
+        (Some(_), _) => {
+            let text = "a child named a file outside of its folder";
+            return Err(ApiError::Internal(text.to_owned()));
+        }
         (None, Some(first)) => first.blob.clone(),
         (None, None) => return Err(ApiError::Internal("an upload without a file".to_owned())),
     };

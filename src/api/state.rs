@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ pub struct AppState {
     /// What only one request at a time may use: keys of creations that run now, and uploads that go on.
     pub(super) in_use: Mutex<HashSet<String>>,
     devices: OnceCell<Vec<DeviceInfo>>,
+    /// Whether the database took a write, and when.
+    writable: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 /// A shared [`AppState`].
@@ -56,6 +59,7 @@ impl AppState {
             gate,
             in_use: Mutex::default(),
             devices: OnceCell::new(),
+            writable: tokio::sync::Mutex::default(),
         }
     }
 
@@ -75,6 +79,22 @@ impl AppState {
 }
 
 impl AppState {
+    /// Whether the database takes writes. It is tried once a second at most: anyone may ask, and each try waits for the disk.
+    pub async fn is_writable(&self) -> bool {
+        let mut known = self.writable.lock().await;
+        if let Some((at, writable)) = *known
+            && at.elapsed() < Duration::from_secs(1)
+        {
+            return writable;
+        }
+        let tried = self.store.probe_write().await;
+        if let Err(error) = &tried {
+            tracing::error!(%error, "the database takes no writes");
+        }
+        *known = Some((Instant::now(), tried.is_ok()));
+        tried.is_ok()
+    }
+
     /// Forgets how often callers asked that have not for a while.
     pub fn forget_idle_callers(&self) {
         self.gate.forget_idle();

@@ -1,6 +1,6 @@
 //! What is checked before a job is queued, and plans of jobs that are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -20,8 +20,20 @@ use crate::worker::InspectionError;
 /// A request that can be queued, with what it names.
 pub struct Checked {
     pub request: JobRequest,
+    /// Further models and searches that it names.
+    further: Vec<Uuid>,
     pub model: Model,
     pub dataset: Option<Dataset>,
+}
+
+impl Checked {
+    /// Ids of all that the job needs.
+    pub fn inputs(&self) -> BTreeSet<String> {
+        let mut ids: BTreeSet<String> = self.further.iter().map(Uuid::to_string).collect();
+        ids.insert(self.model.id.clone());
+        ids.extend(self.dataset.as_ref().map(|dataset| dataset.id.clone()));
+        ids
+    }
 }
 
 /// Checks a request by itself and against its model, data set and device.
@@ -69,8 +81,11 @@ pub async fn check(access: &Authorized, posted: JobRequest) -> Result<Checked, A
         }
     }
     check_device(app, &request.device).await?;
+    let mut further: Vec<Uuid> = models.into_keys().collect();
+    further.extend(params.warm_start());
     Ok(Checked {
         request,
+        further,
         model,
         dataset,
     })

@@ -1,6 +1,6 @@
 //! Uploads: streamed to a staging folder and hashed on the way, never held in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path};
 
 use axum::body::Bytes;
@@ -21,6 +21,7 @@ use super::state::App;
 use crate::spec::child::InputFile;
 use crate::spec::job::tag_faults;
 use crate::spec::problem::{Faults, Problem, parse_slice};
+use crate::store::limits::LOOK_AFTER_BYTES;
 use crate::store::{StagedBlob, StagingFolder, StoreError};
 
 /// Parts of a form that are no file are at most this long.
@@ -34,6 +35,9 @@ pub const WRITE_BUFFER_BYTES: usize = 32 << 10;
 
 /// Names of models and data sets are at most this long.
 const MAX_NAME_BYTES: usize = 200;
+
+/// Files of a form at most; each is brought to the disk by itself.
+const MAX_FILES: usize = 1000;
 
 /// A received file.
 #[derive(Debug, Clone)]
@@ -125,6 +129,7 @@ pub async fn receive(
     let app = &access.app;
     let is_form = media_type(request.headers()) == "multipart/form-data";
     let overhead = if is_form { FORM_OVERHEAD_BYTES } else { 0 };
+    check_completeness(request.headers(), announced_length(&request))?;
     let announced = announced_length(&request).unwrap_or(0);
     if announced > limit.saturating_add(overhead) {
         return Err(too_large(limit));
@@ -143,9 +148,12 @@ pub async fn receive(
         limit,
         folder: app.store.staging_folder()?,
         received: 0,
+        looked_at: 0,
+        project: &access.caller.project,
         name,
         tags: BTreeMap::new(),
         files: Vec::new(),
+        names: HashSet::new(),
     };
     let query = request.uri().query().unwrap_or_default().to_owned();
     if is_form {
@@ -162,6 +170,25 @@ pub async fn receive(
         }
     }
     receiver.finish(query)
+}
+
+/// An upload in one request may say so (`Upload-Complete: ?1`), and how long it is.
+fn check_completeness(headers: &HeaderMap, announced: Option<u64>) -> Result<(), ApiError> {
+    if let Some(complete) = headers.get("upload-complete")
+        && complete.as_bytes() != b"?1"
+    {
+        let detail = "Upload-Complete must be `?1` or `?0`";
+        return Err(ApiError::new(400, "invalid_header", detail));
+    }
+    let Some(length) = headers.get("upload-length") else {
+        return Ok(());
+    };
+    let length: Option<u64> = length.to_str().ok().and_then(|text| text.parse().ok());
+    if announced.is_some() && length != announced {
+        let detail = "Upload-Length is another number of bytes than the body has";
+        return Err(ApiError::new(400, "upload_length_mismatch", detail));
+    }
+    Ok(())
 }
 
 fn as_file_name(name: &str) -> String {
@@ -181,9 +208,14 @@ struct Receiver<'a> {
     folder: StagingFolder,
     /// Bytes of all files together.
     received: u64,
+    /// Of these, those after which there was room.
+    looked_at: u64,
+    project: &'a str,
     name: Option<String>,
     tags: BTreeMap<String, String>,
     files: Vec<UploadedFile>,
+    /// Names of all files.
+    names: HashSet<String>,
 }
 
 impl Receiver<'_> {
@@ -200,7 +232,13 @@ impl Receiver<'_> {
             match part_name.as_deref() {
                 Some("file") => {
                     let file_name = safe_name(part.file_name().unwrap_or("upload"))?;
-                    if self.files.iter().any(|file| file.name == file_name) {
+                    if self.files.len() == MAX_FILES {
+                        let detail = format!(
+                            "a form has at most {MAX_FILES} files; put them into one zip or tar"
+                        );
+                        return Err(ApiError::new(413, "too_many_files", detail));
+                    }
+                    if !self.names.insert(file_name.clone()) {
                         let detail = format!("two files are called `{file_name}`");
                         return Err(ApiError::fault("invalid_file_name", "/file", detail));
                     }
@@ -248,6 +286,12 @@ impl Receiver<'_> {
             self.app.telemetry.bytes_uploaded(length);
             if self.received > limit {
                 return Err(too_large(limit));
+            }
+            if self.received - self.looked_at >= LOOK_AFTER_BYTES {
+                self.looked_at = self.received;
+                self.app.store.check_disk(0)?;
+                let project = self.project;
+                self.app.store.check_quota(project, self.received).await?;
             }
             hasher.update(&chunk);
             writer
@@ -383,7 +427,14 @@ fn safe_name(name: &str) -> Result<String, ApiError> {
     let inside = Path::new(name)
         .components()
         .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
+    let parts_fit = Path::new(name)
+        .components()
+        .all(|component| component.as_os_str().len() <= 255);
     let fit = inside
+        && parts_fit
+        && Path::new(name).file_name().is_some()
+        && !name.ends_with('/')
+        && !name.ends_with("/.")
         && (1..=1024).contains(&name.len())
         && !name
             .chars()
@@ -403,7 +454,19 @@ mod tests {
     #[test]
     fn file_names_may_have_folders_but_not_leave_theirs() {
         assert_eq!(safe_name("./a/b.data").unwrap(), "a/b.data");
-        for name in ["../a", "a/../../b", "/etc/passwd", "a\\b", ""] {
+        let long = "x".repeat(256);
+        for name in [
+            "../a",
+            "a/../../b",
+            "/etc/passwd",
+            "a\\b",
+            "",
+            ".",
+            "./",
+            "b/",
+            "a/.",
+            &long,
+        ] {
             assert!(safe_name(name).is_err(), "{name}");
         }
     }

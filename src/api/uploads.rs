@@ -19,11 +19,12 @@ use utoipa_axum::routes;
 use super::access::Authorized;
 use super::problem::{ApiError, Problems};
 use super::request::{NoQuery, StrictQuery, broken_body, media_type, too_large};
-use super::state::App;
+use super::state::{App, InUse};
 use super::upload::{Upload, WRITE_BUFFER_BYTES, announced_length, check_name, wanted_digest};
 use super::{datasets, models};
 use crate::store::StoreError;
 use crate::store::blobs::digest_file;
+use crate::store::limits::LOOK_AFTER_BYTES;
 use crate::store::uploads::{PartialUpload, UploadTarget};
 
 const UPLOAD_COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
@@ -140,12 +141,9 @@ async fn append_to_upload(
     _query: NoQuery,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let taken = access.app.take(format!("upload {id}"));
-    let _taken = taken.ok_or_else(|| {
-        let detail =
-            "another request appends to this upload; ask for its offset when that has ended";
-        ApiError::new(409, "upload_in_use", detail)
-    })?;
+    // Whether it is there for this caller comes first; how long it is, only when nobody else appends.
+    find(&access, &id).await?;
+    let taken = take(&access, &id)?;
     let mut upload = find(&access, &id).await?;
     let headers = request.headers();
     if media_type(headers) != PARTIAL_UPLOAD {
@@ -187,7 +185,15 @@ async fn append_to_upload(
         write_headers(&access, response.headers_mut(), &upload);
         return Ok(response);
     }
-    finish(&access, upload, digest).await
+    // A client that goes away now must not leave it half done.
+    let finishing = tokio::spawn(async move {
+        let _taken = taken;
+        finish(&access, upload, digest).await
+    });
+    match finishing.await {
+        Ok(finished) => finished,
+        Err(error) => Err(ApiError::Internal(format!("an upload's end: {error}"))),
+    }
 }
 
 /// Give up an upload and remove its bytes.
@@ -202,8 +208,18 @@ async fn delete_upload(
     _query: NoQuery,
 ) -> Result<StatusCode, ApiError> {
     let upload = find(&access, &id).await?;
+    let _taken = take(&access, &id)?;
     access.app.store.remove_upload(&upload.id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes an upload for this request alone.
+fn take(access: &Authorized, id: &str) -> Result<InUse, ApiError> {
+    access.app.take(format!("upload {id}")).ok_or_else(|| {
+        let detail =
+            "another request appends to this upload; ask for its offset when that has ended";
+        ApiError::new(409, "upload_in_use", detail)
+    })
 }
 
 async fn find(access: &Authorized, id: &str) -> Result<PartialUpload, ApiError> {
@@ -240,11 +256,12 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, ApiErro
     let Some(value) = headers.get(name) else {
         return Ok(None);
     };
-    let parsed = value
+    let parsed: Option<u64> = value
         .to_str()
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    parsed.map(Some).ok_or_else(|| {
+    let countable = parsed.filter(|&bytes| i64::try_from(bytes).is_ok());
+    countable.map(Some).ok_or_else(|| {
         ApiError::new(
             400,
             "invalid_header",
@@ -265,7 +282,11 @@ async fn append(
     if upload.offset.saturating_add(announced) > limit {
         return Err(too_large(limit));
     }
-    access.app.store.check_disk(announced)?;
+    let store = &access.app.store;
+    store.check_disk(announced)?;
+    store.check_quota(&upload.project, announced).await?;
+    store.touch_upload(&upload.id, upload.length).await?;
+    store.own_bytes(upload).await?;
     let path = upload.path.clone();
     let opened = tokio::fs::File::options().append(true).open(&path).await;
     let mut file = opened.map_err(StoreError::file("open", &path))?;
@@ -277,11 +298,6 @@ async fn append(
         file.sync_all().await
     };
     synced.await.map_err(StoreError::file("sync", &path))?;
-    access
-        .app
-        .store
-        .touch_upload(&upload.id, upload.length)
-        .await?;
     arrived
 }
 
@@ -293,11 +309,20 @@ async fn write_all(
     chunks: impl Stream<Item = Result<Bytes, axum::Error>>,
 ) -> Result<(), ApiError> {
     tokio::pin!(chunks);
+    let store = &access.app.store;
+    let mut since_look = 0;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| broken_body(&error))?;
         let length = chunk.len() as u64;
         if upload.offset + length > limit {
             return Err(too_large(limit));
+        }
+        since_look += length;
+        if since_look >= LOOK_AFTER_BYTES {
+            since_look = 0;
+            store.check_disk(0)?;
+            // What is in the file is counted already.
+            store.check_quota(&upload.project, 0).await?;
         }
         file.write_all(&chunk)
             .await

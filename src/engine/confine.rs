@@ -121,6 +121,8 @@ mod system {
             libc::SYS_execveat,
             libc::SYS_kill,
             libc::SYS_tkill,
+            libc::SYS_rt_sigqueueinfo,
+            libc::SYS_rt_tgsigqueueinfo,
             libc::SYS_pidfd_open,
             libc::SYS_pidfd_getfd,
             libc::SYS_pidfd_send_signal,
@@ -150,8 +152,13 @@ mod system {
             refused.into_iter().map(|call| (call, Vec::new())).collect();
         // A process may send signals to itself, as `abort` does.
         let own = u64::from(std::process::id());
-        let elsewhere = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own)?;
-        rules.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![elsewhere])?]);
+        let not =
+            |process| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, process);
+        let elsewhere = SeccompRule::new(vec![not(own)?])?;
+        rules.insert(libc::SYS_tgkill, vec![elsewhere]);
+        // And look at its own limits, where 0 is itself.
+        let of_others = SeccompRule::new(vec![not(0)?, not(own)?])?;
+        rules.insert(libc::SYS_prlimit64, vec![of_others]);
         let refuse = SeccompAction::Errno(libc::EPERM as u32);
         SeccompFilter::new(
             rules,

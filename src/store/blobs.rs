@@ -1,9 +1,11 @@
 //! Content-addressed files: `blobs/ab/cdef…` by the hex SHA-256 of what is in them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::future::Future;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use sqlx::SqliteConnection;
@@ -36,21 +38,67 @@ impl Blobs {
         tokio::task::spawn_blocking(move || move_in(&source, &target, &root)).await?
     }
 
-    async fn remove(&self, digest: &str) -> Result<(), StoreError> {
+    fn remove(&self, digest: &str) -> Result<(), StoreError> {
         let path = self.path(digest);
-        match tokio::fs::remove_file(&path).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(StoreError::file("remove", &path)(error)),
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::file("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Files on their way in: they are among the blobs, or soon will be, and the row that names them is not committed yet.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    /// How many there ever were, so that it shows when one came meanwhile.
+    count: u64,
+    by_digest: HashMap<String, usize>,
+}
+
+/// Files that nobody takes for unneeded while this value lives.
+struct Arriving<'a> {
+    store: &'a Store,
+    digests: Vec<String>,
+}
+
+impl<'a> Arriving<'a> {
+    fn announce(store: &'a Store, digests: &[String]) -> Self {
+        let mut arrivals = store.arrivals();
+        arrivals.count += 1;
+        for digest in digests {
+            *arrivals.by_digest.entry(digest.clone()).or_default() += 1;
+        }
+        Self {
+            store,
+            digests: digests.to_vec(),
+        }
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        let mut arrivals = self.store.arrivals();
+        for digest in &self.digests {
+            if let Some(count) = arrivals.by_digest.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    arrivals.by_digest.remove(digest);
+                }
+            }
         }
     }
 }
 
 fn move_in(source: &Path, target: &Path, root: &Path) -> Result<(), StoreError> {
+    let folder = target.parent().unwrap_or(root);
     if target.exists() {
+        // Whoever brought it may not have come to this yet.
+        sync(target)?;
+        sync(folder)?;
         return std::fs::remove_file(source).map_err(StoreError::file("remove", source));
     }
-    let folder = target.parent().unwrap_or(root);
     if !folder.exists() {
         std::fs::create_dir_all(folder).map_err(StoreError::file("make the folder", folder))?;
         sync(root)?;
@@ -100,16 +148,68 @@ fn digest_of(path: &Path) -> std::io::Result<(String, u64)> {
 }
 
 impl Store {
-    /// Removes those of the files that no row names any more. Call it with the gate held and
-    /// after the commit that took the rows away.
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings files in, durably, and then does what commits the rows that name them. Where that fails the files go again,
+    /// unless something else names them.
+    pub(super) async fn with_files<T>(
+        &self,
+        files: &[&StagedBlob],
+        commit: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let digests: Vec<String> = files.iter().map(|file| file.digest.clone()).collect();
+        let arriving = Arriving::announce(self, &digests);
+        let brought_in = async {
+            for file in files {
+                self.blobs.adopt(file).await?;
+            }
+            commit.await
+        };
+        let outcome = brought_in.await;
+        drop(arriving);
+        if outcome.is_err()
+            && let Err(error) = self.remove_unreferenced(&digests).await
+        {
+            tracing::warn!(%error, "files of a failed commit stay until the next start");
+        }
+        outcome
+    }
+
+    /// Removes those of the files that no row names any more, and that are not on their way in. Call it after the commit
+    /// that took the rows away.
     pub(super) async fn remove_unreferenced(&self, digests: &[String]) -> Result<(), StoreError> {
-        let mut connection = self.writer.acquire().await?;
         for digest in digests {
-            if !is_referenced(&mut connection, digest).await? {
-                self.blobs.remove(digest).await?;
+            let mut looked_at = None;
+            // Until nothing came between the look at the rows and the removal, with its row or on its way to it.
+            while !self.remove_unless_arriving(digest, looked_at)? {
+                let arrivals = self.arrivals().count;
+                let mut connection = self.writer.acquire().await?;
+                if is_referenced(&mut connection, digest).await? {
+                    break;
+                }
+                looked_at = Some(arrivals);
             }
         }
         Ok(())
+    }
+
+    /// Removes a file that no row named when there had been so many arrivals; `false` if one came since. One that is on
+    /// its way in stays, and is looked at again if its commit fails.
+    fn remove_unless_arriving(
+        &self,
+        digest: &str,
+        looked_at: Option<u64>,
+    ) -> Result<bool, StoreError> {
+        let arrivals = self.arrivals();
+        if looked_at != Some(arrivals.count) {
+            return Ok(false);
+        }
+        if !arrivals.by_digest.contains_key(digest) {
+            self.blobs.remove(digest)?;
+        }
+        Ok(true)
     }
 
     /// Removes files that a crash left between their arrival and the commit of their row.
@@ -127,7 +227,7 @@ impl Store {
         let present = tokio::task::spawn_blocking(move || list(&root)).await??;
         for digest in present.iter().filter(|digest| !named.contains(*digest)) {
             tracing::info!(%digest, "a file that nothing refers to is removed");
-            self.blobs.remove(digest).await?;
+            self.blobs.remove(digest)?;
         }
         Ok(())
     }

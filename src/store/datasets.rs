@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::SqliteConnection;
 
 use super::idempotency::Keep;
-use super::models::Deletion;
+use super::models::{Deletion, is_needed};
 use super::{
     Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json, to_i64, to_json, to_u64,
 };
@@ -74,21 +74,21 @@ impl Store {
         new: &NewDataset,
         keep: Option<Keep<'_, Dataset>>,
     ) -> Result<Dataset, StoreError> {
-        let _gate = self.blob_gate.lock().await;
         self.check_quota(project, new.size_bytes()).await?;
-        for (_, file) in &new.files {
-            self.blobs.adopt(file).await?;
-        }
-        let mut transaction = self.begin().await?;
-        insert_dataset(&mut transaction, project, new).await?;
-        let dataset = select_dataset(&mut transaction, &new.id)
-            .await?
-            .ok_or(sqlx::Error::RowNotFound)?;
-        if let Some(keep) = keep {
-            keep.insert(&mut transaction, &dataset).await?;
-        }
-        transaction.commit().await?;
-        Ok(dataset)
+        let files: Vec<&StagedBlob> = new.files.iter().map(|(_, file)| file).collect();
+        let commit = async {
+            let mut transaction = self.begin().await?;
+            insert_dataset(&mut transaction, project, new).await?;
+            let dataset = select_dataset(&mut transaction, &new.id)
+                .await?
+                .ok_or(sqlx::Error::RowNotFound)?;
+            if let Some(keep) = keep {
+                keep.insert(&mut transaction, &dataset).await?;
+            }
+            transaction.commit().await?;
+            Ok(dataset)
+        };
+        self.with_files(&files, commit).await
     }
 
     pub async fn dataset(&self, scope: &Scope, id: &str) -> Result<Option<Dataset>, StoreError> {
@@ -127,20 +127,12 @@ impl Store {
 
     /// Removes a data set, and those of its files that nothing else has.
     pub async fn delete_dataset(&self, scope: &Scope, id: &str) -> Result<Deletion, StoreError> {
-        let _gate = self.blob_gate.lock().await;
         let mut transaction = self.begin().await?;
         let found = select_dataset(&mut transaction, id).await?;
         let Some(dataset) = found.filter(|dataset| scope.sees(&dataset.project)) else {
             return Ok(Deletion::NotFound);
         };
-        let needed = sqlx::query_scalar!(
-            r#"SELECT COUNT(*) as "needed!: i64" FROM jobs
-               WHERE dataset_id = ?1 AND status IN ('queued', 'running', 'canceling')"#,
-            id
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        if needed > 0 {
+        if is_needed(&mut transaction, id).await? {
             return Ok(Deletion::InUse);
         }
         sqlx::query!("DELETE FROM datasets WHERE id = ?1", id)

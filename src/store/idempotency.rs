@@ -81,23 +81,30 @@ impl Store {
         &self,
         key: &IdempotencyKey,
     ) -> Result<Option<KeptAnswer>, StoreError> {
-        let row = sqlx::query!(
-            r#"SELECT fingerprint as "fingerprint!: String", status as "status!: i64",
-                      location as "location!: String", body as "body!: String"
-               FROM kept_answers WHERE project = ?1 AND key = ?2 AND route = ?3"#,
-            key.project,
-            key.key,
-            key.route
-        )
-        .fetch_optional(&self.reader)
-        .await?;
-        Ok(row.map(|row| KeptAnswer {
-            fingerprint: row.fingerprint,
-            answer: Answer {
-                status: u16::try_from(row.status).unwrap_or(200),
-                location: row.location,
-                body: row.body,
-            },
-        }))
+        select_kept(&mut *self.reader.acquire().await?, key).await
     }
+}
+
+pub(super) async fn select_kept(
+    connection: &mut SqliteConnection,
+    key: &IdempotencyKey,
+) -> Result<Option<KeptAnswer>, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT fingerprint as "fingerprint!: String", status as "status!: i64",
+                  location as "location!: String", body as "body!: String"
+           FROM kept_answers WHERE project = ?1 AND key = ?2 AND route = ?3"#,
+        key.project,
+        key.key,
+        key.route
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| KeptAnswer {
+        fingerprint: row.fingerprint,
+        answer: Answer {
+            status: u16::try_from(row.status).unwrap_or(200),
+            location: row.location,
+            body: row.body,
+        },
+    }))
 }

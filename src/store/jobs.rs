@@ -1,5 +1,7 @@
 //! Jobs as their users see them: submitted, listed, canceled, retried, deleted.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::sqlite::SqlitePool;
@@ -8,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use utoipa::ToSchema;
 
 use super::events::NewEvent;
-use super::idempotency::{Answer, IdempotencyKey, Keep};
+use super::idempotency::{Answer, IdempotencyKey, Keep, KeptAnswer, select_kept};
 use super::limits::Limits;
 use super::queue::{select_state, write_state};
 use super::{
@@ -97,6 +99,8 @@ pub struct JobFilter {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Submission {
     Queued(Box<Job>),
+    /// The same request, or another one with its key, was answered before.
+    Answered(KeptAnswer),
     ModelGone,
     DatasetGone,
 }
@@ -242,6 +246,8 @@ pub struct NewJob {
     pub id: String,
     pub project: String,
     pub request: JobRequest,
+    /// Ids of all that it needs: models, a data set, an earlier search.
+    pub inputs: BTreeSet<String>,
     /// Under which the answer is kept, and what it is.
     pub keep: Option<(IdempotencyKey, Render)>,
 }
@@ -327,8 +333,15 @@ async fn insert_job(
         id,
         project,
         request,
+        inputs,
         keep,
     } = new;
+    // A client that went away may have left the same request on its way here.
+    if let Some((key, _)) = keep
+        && let Some(kept) = select_kept(connection, key).await?
+    {
+        return Ok(Submission::Answered(kept));
+    }
     if let Some(gone) = missing_input(connection, request).await? {
         return Ok(gone);
     }
@@ -371,6 +384,15 @@ async fn insert_job(
             id,
             key,
             value
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    for input in inputs {
+        sqlx::query!(
+            "INSERT INTO job_inputs (job_id, input_id) VALUES (?1, ?2)",
+            id,
+            input
         )
         .execute(&mut *connection)
         .await?;
@@ -565,7 +587,6 @@ impl Store {
 
     /// Removes an ended job and what only it holds. A model that it made stays.
     pub async fn delete_job(&self, scope: &Scope, id: &str) -> Result<JobDeletion, StoreError> {
-        let _gate = self.blob_gate.lock().await;
         let mut transaction = self.begin().await?;
         match select_status(&mut transaction, scope, id).await? {
             None => return Ok(JobDeletion::NotFound),

@@ -50,6 +50,9 @@ pub struct Key {
     pub revoked_at: Option<String>,
 }
 
+/// The file of the secret in a data folder.
+const SECRET: &str = "key-secret";
+
 /// The secret of a data folder that digests of keys are made with (BLAKE3, keyed): whoever reads the database alone
 /// can't try keys against it.
 pub struct Pepper([u8; 32]);
@@ -63,7 +66,7 @@ impl fmt::Debug for Pepper {
 impl Pepper {
     /// Reads the secret of a data folder; makes it if there is none yet.
     pub(super) fn load(data_dir: &Path) -> Result<Self, StoreError> {
-        let path = data_dir.join("key-secret");
+        let path = data_dir.join(SECRET);
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let whole = <[u8; 32]>::try_from(bytes).map_err(|_| {
@@ -80,6 +83,16 @@ impl Pepper {
                 Ok(Self(kept.try_into().unwrap_or(made)))
             }
             Err(error) => Err(StoreError::file("read", &path)(error)),
+        }
+    }
+
+    /// Copies the secret of a data folder, if it has one.
+    pub(super) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+        let (source, target) = (from.join(SECRET), to.join(SECRET));
+        match std::fs::read(&source) {
+            Ok(bytes) => write_secret(&target, &bytes).map_err(StoreError::file("write", &target)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StoreError::file("read", &source)(error)),
         }
     }
 
@@ -219,6 +232,16 @@ impl Store {
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
         let keys = sqlx::query_scalar!(r#"SELECT COUNT(*) as "keys!: i64" FROM keys"#);
         Ok(keys.fetch_one(&self.reader).await? > 0)
+    }
+
+    /// Whether a key, by its prefix, was neither revoked nor has expired since it was taken.
+    pub async fn key_stands(&self, prefix: &str) -> Result<bool, StoreError> {
+        let found = select_keys!(
+            "WHERE prefix = ?1 AND revoked_at IS NULL
+               AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
+            prefix
+        );
+        Ok(found.fetch_optional(&self.reader).await?.is_some())
     }
 
     /// The key that this text is, unless it was revoked or has expired. How long it takes does not tell how much of the

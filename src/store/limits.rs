@@ -47,7 +47,8 @@ impl Store {
         )
         .fetch_one(&self.reader)
         .await?;
-        let bytes = to_u64(held).saturating_add(more);
+        let arriving = self.partial_bytes(project).await?;
+        let bytes = to_u64(held).saturating_add(arriving).saturating_add(more);
         if bytes <= limit {
             return Ok(());
         }
@@ -68,6 +69,9 @@ impl Store {
         Err(StoreError::DiskFull { free, limit })
     }
 }
+
+/// What is received between two looks at the disk and the quota: nobody has to announce how long an upload will be.
+pub const LOOK_AFTER_BYTES: u64 = 16 << 20;
 
 #[cfg(target_os = "linux")]
 fn free_bytes(folder: &std::path::Path) -> Result<u64, StoreError> {

@@ -1,7 +1,7 @@
 //! What is done to a data folder beside the server, or by the server beside its work: keys, backups, checks, and the
 //! removal of what is old.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use super::keys::{Key, Pepper, Role, create_key, list_keys, revoke_keys};
 use super::queue::select_state;
 use super::queue::transition::broken_rule;
 use super::{
-    DATABASE, Scope, Store, StoreError, connect_options, create_folder, lock_folder, to_u64,
+    DATABASE, Scope, Store, StoreError, connect_options, create_folder, create_private_folder,
+    lock_folder, to_u64,
 };
 
 /// How often a backup begins again because something was deleted while it was made.
@@ -68,7 +69,7 @@ impl DataFolder {
     /// is using it.
     pub async fn open(path: &Path, make: bool) -> Result<Self, StoreError> {
         if make {
-            create_folder(path)?;
+            create_private_folder(path)?;
         }
         let path =
             std::fs::canonicalize(path).map_err(StoreError::file("find the folder", path))?;
@@ -119,6 +120,7 @@ impl DataFolder {
     /// Checkpoints are left out: a job that ran begins anew.
     pub async fn back_up(&self, target: &Path) -> Result<Copied, StoreError> {
         new_folder(target)?;
+        let mut verified = BTreeSet::new();
         for attempt in 1.. {
             let database = target.join(DATABASE);
             if database.exists() {
@@ -130,14 +132,13 @@ impl DataFolder {
                 .execute(&self.pool)
                 .await?;
             let named = digests_of(&database).await?;
-            let copied = copy_blobs(&self.blobs(), &Blobs::new(target.join("blobs")), &named);
-            match copied {
+            let to = target.join("blobs");
+            match copy_blobs(&self.blobs(), &to, &named, &mut verified) {
                 Ok(copied) => {
-                    let pepper = self.path.join("key-secret");
-                    if pepper.exists() {
-                        copy(&pepper, &target.join("key-secret"))?;
-                    }
+                    Pepper::copy(&self.path, target)?;
+                    sync_folder(target)?;
                     write_manifest(target, copied)?;
+                    sync_folder(target)?;
                     return Ok(copied);
                 }
                 // Deleted between the copy of the database and now.
@@ -247,14 +248,15 @@ pub async fn restore(backup: &Path, data_dir: &Path) -> Result<Copied, StoreErro
     new_folder(data_dir)?;
     let database = backup.join(DATABASE);
     let named = digests_of(&database).await?;
-    let blobs = Blobs::new(data_dir.join("blobs"));
-    let copied = copy_blobs(&Blobs::new(backup.join("blobs")), &blobs, &named)?;
-    let pepper = backup.join("key-secret");
-    if pepper.exists() {
-        copy(&pepper, &data_dir.join("key-secret"))?;
-    }
+    let (from, to) = (Blobs::new(backup.join("blobs")), data_dir.join("blobs"));
+    let copied = copy_blobs(&from, &to, &named, &mut BTreeSet::new())?;
+    Pepper::copy(backup, data_dir)?;
     // The database comes last: a folder with one is whole.
-    copy(&database, &data_dir.join(DATABASE))?;
+    let (unfinished, finished) = (data_dir.join("restoring"), data_dir.join(DATABASE));
+    copy(&database, &unfinished)?;
+    sync_folder(data_dir)?;
+    std::fs::rename(&unfinished, &finished).map_err(StoreError::file("rename", &unfinished))?;
+    sync_folder(data_dir)?;
     Ok(copied)
 }
 
@@ -326,8 +328,10 @@ async fn check_jobs(
         .extend(again.map(|id| format!("job {id} succeeded more than once")));
     let miscounted = sqlx::query_scalar!(
         r#"SELECT COUNT(*) as "lengths!: i64" FROM (
-               SELECT priority, project, jobs FROM queue_lengths WHERE jobs <> 0
-               EXCEPT SELECT priority, project, COUNT(*) FROM jobs WHERE status = 'queued' GROUP BY 1, 2
+               SELECT priority, project, SUM(jobs) AS left_over FROM (
+                   SELECT priority, project, jobs FROM queue_lengths
+                   UNION ALL SELECT priority, project, -1 FROM jobs WHERE status = 'queued'
+               ) GROUP BY priority, project HAVING left_over <> 0
            )"#
     )
     .fetch_one(connection)
@@ -339,29 +343,49 @@ async fn check_jobs(
     Ok(())
 }
 
+/// Copies files durably and verifies them; those in `verified` are there already.
 fn copy_blobs(
     from: &Blobs,
-    to: &Blobs,
+    to: &Path,
     named: &BTreeMap<String, u64>,
+    verified: &mut BTreeSet<String>,
 ) -> Result<Copied, StoreError> {
     let mut copied = Copied::default();
-    for digest in named.keys() {
-        let target = to.path(digest);
+    let mut folders = BTreeSet::new();
+    let target_blobs = Blobs::new(to.to_owned());
+    create_folder(to)?;
+    for (digest, &size_bytes) in named {
+        copied.files += 1;
+        copied.bytes += size_bytes;
+        if verified.contains(digest) {
+            continue;
+        }
+        let (source, target) = (from.path(digest), target_blobs.path(digest));
         if let Some(folder) = target.parent() {
             create_folder(folder)?;
+            folders.insert(folder.to_owned());
         }
-        let source = from.path(digest);
-        let (found, length) = copy(&source, &target)?;
+        let (found, _) = copy(&source, &target)?;
         if found != *digest {
             let text = format!("its bytes are those of {found}: it was damaged");
             return Err(StoreError::file("copy", &source)(std::io::Error::other(
                 text,
             )));
         }
-        copied.files += 1;
-        copied.bytes += length;
+        verified.insert(digest.clone());
     }
+    for folder in &folders {
+        sync_folder(folder)?;
+    }
+    sync_folder(to)?;
     Ok(copied)
+}
+
+/// Brings the entries of a folder to the disk.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(StoreError::file("sync", path))
 }
 
 /// Copies a file durably; tells its digest and length.
@@ -413,7 +437,7 @@ fn write_manifest(target: &Path, copied: Copied) -> Result<(), StoreError> {
 
 /// Makes a folder that must not hold anything yet.
 fn new_folder(path: &Path) -> Result<(), StoreError> {
-    create_folder(path)?;
+    create_private_folder(path)?;
     let mut entries = std::fs::read_dir(path).map_err(StoreError::file("list", path))?;
     if entries.next().is_none() {
         return Ok(());

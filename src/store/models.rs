@@ -84,14 +84,16 @@ impl ModelRow {
     }
 }
 
-/// Whether a job that has not ended names this: as its model, as a further one, or as an earlier search.
+/// Whether a job that has not ended needs this: as its model or a further one, as its data, or as an earlier search.
 pub(super) async fn is_needed(
     connection: &mut SqliteConnection,
     id: &str,
 ) -> Result<bool, StoreError> {
     let needed = sqlx::query_scalar!(
-        r#"SELECT COUNT(*) as "needed!: i64" FROM jobs
-               WHERE instr(request, ?1) > 0 AND status IN ('queued', 'running', 'canceling')"#,
+        r#"SELECT EXISTS (
+               SELECT 1 FROM job_inputs JOIN jobs ON jobs.id = job_inputs.job_id
+               WHERE job_inputs.input_id = ?1 AND jobs.status IN ('queued', 'running', 'canceling')
+           ) as "needed!: i64""#,
         id
     )
     .fetch_one(connection)
@@ -107,19 +109,20 @@ impl Store {
         new: &NewModel,
         keep: Option<Keep<'_, Model>>,
     ) -> Result<Model, StoreError> {
-        let _gate = self.blob_gate.lock().await;
         self.check_quota(project, new.file.size_bytes).await?;
-        self.blobs.adopt(&new.file).await?;
-        let mut transaction = self.begin().await?;
-        insert_model(&mut transaction, project, new).await?;
-        let model = select_model(&mut transaction, &new.id)
-            .await?
-            .ok_or(sqlx::Error::RowNotFound)?;
-        if let Some(keep) = keep {
-            keep.insert(&mut transaction, &model).await?;
-        }
-        transaction.commit().await?;
-        Ok(model)
+        let commit = async {
+            let mut transaction = self.begin().await?;
+            insert_model(&mut transaction, project, new).await?;
+            let model = select_model(&mut transaction, &new.id)
+                .await?
+                .ok_or(sqlx::Error::RowNotFound)?;
+            if let Some(keep) = keep {
+                keep.insert(&mut transaction, &model).await?;
+            }
+            transaction.commit().await?;
+            Ok(model)
+        };
+        self.with_files(&[&new.file], commit).await
     }
 
     pub async fn model(&self, scope: &Scope, id: &str) -> Result<Option<Model>, StoreError> {
@@ -161,7 +164,6 @@ impl Store {
 
     /// Removes a model, and its file if nothing else has the same bytes.
     pub async fn delete_model(&self, scope: &Scope, id: &str) -> Result<Deletion, StoreError> {
-        let _gate = self.blob_gate.lock().await;
         let mut transaction = self.begin().await?;
         let found = select_model(&mut transaction, id).await?;
         let Some(model) = found.filter(|model| scope.sees(&model.project)) else {

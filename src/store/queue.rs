@@ -189,10 +189,28 @@ impl Store {
         lease: &Lease,
         publication: &Publication,
     ) -> Result<Reported, StoreError> {
-        let _gate = self.blob_gate.lock().await;
-        for artifact in &publication.artifacts {
-            self.blobs.adopt(&artifact.file).await?;
+        // Before a file is moved: what an attempt made that lost its lease is nobody's.
+        let state = select_state(&mut *self.reader.acquire().await?, &lease.job_id).await?;
+        let may_publish =
+            state.is_some_and(|job| job.completed(lease.attempt, &lease.owner).is_some());
+        if may_publish {
+            let files: Vec<_> = publication.artifacts.iter().map(|new| &new.file).collect();
+            let published = self.with_files(&files, self.publish(lease, publication));
+            if let Some(reported) = published.await? {
+                return Ok(reported);
+            }
+            let digests: Vec<_> = files.iter().map(|file| file.digest.clone()).collect();
+            self.remove_unreferenced(&digests).await?;
         }
+        self.end_attempt(lease, &AttemptEnd::Canceled).await
+    }
+
+    /// The transaction of a publication; `None` if the job is no longer the attempt's to complete.
+    async fn publish(
+        &self,
+        lease: &Lease,
+        publication: &Publication,
+    ) -> Result<Option<Reported>, StoreError> {
         fail_point!("publish");
         let mut transaction = self.begin().await?;
         let before = select_state(&mut transaction, &lease.job_id).await?;
@@ -200,11 +218,7 @@ impl Store {
             .as_ref()
             .and_then(|job| Some((job, job.completed(lease.attempt, &lease.owner)?)));
         let Some((before, after)) = completed else {
-            transaction.rollback().await?;
-            let files = publication.artifacts.iter();
-            let digests: Vec<_> = files.map(|new| new.file.digest.clone()).collect();
-            self.remove_unreferenced(&digests).await?;
-            return self.end_attempt(lease, &AttemptEnd::Canceled).await;
+            return Ok(None);
         };
         let project = project_of(&mut transaction, &lease.job_id).await?;
         for new_model in &publication.new_models {
@@ -232,7 +246,7 @@ impl Store {
         transaction.commit().await?;
         fail_point!("completed");
         self.announce(&lease.job_id, ChangeKind::Updated);
-        Ok(Reported::Taken(after.status))
+        Ok(Some(Reported::Taken(after.status)))
     }
 
     /// Ends an attempt that did not succeed; tells the status that the job has then.

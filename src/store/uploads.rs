@@ -116,6 +116,38 @@ impl Store {
         }))
     }
 
+    /// Bytes of a project's uploads that are not whole yet. Those of one that is being finished are counted as what it
+    /// becomes.
+    pub(super) async fn partial_bytes(&self, project: &str) -> Result<u64, StoreError> {
+        let ids = sqlx::query_scalar!(
+            r#"SELECT id as "id!: String" FROM uploads WHERE project = ?1"#,
+            project
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        let sizes = ids
+            .iter()
+            .filter_map(|id| std::fs::metadata(self.upload_path(id)).ok())
+            .filter(|found| !has_other_name(found));
+        Ok(sizes.map(|found| found.len()).sum())
+    }
+
+    /// Makes sure that an upload's bytes are its own: a server that ended while it finished one may have left a stored
+    /// file under both names.
+    pub async fn own_bytes(&self, upload: &PartialUpload) -> Result<(), StoreError> {
+        let path = &upload.path;
+        let found = tokio::fs::metadata(path).await;
+        if has_other_name(&found.map_err(StoreError::file("look at", path))?) {
+            let copy = path.with_extension("copy");
+            let copied = async {
+                tokio::fs::copy(path, &copy).await?;
+                tokio::fs::rename(&copy, path).await
+            };
+            copied.await.map_err(StoreError::file("copy", path))?;
+        }
+        Ok(())
+    }
+
     /// Notes that an upload goes on, and how long it will be if that is known now.
     pub async fn touch_upload(&self, id: &str, length: Option<u64>) -> Result<(), StoreError> {
         let length = length.map(to_i64);
@@ -182,6 +214,17 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Whether a file has a second name, as while an upload is being finished.
+#[cfg(unix)]
+fn has_other_name(file: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(file) > 1
+}
+
+#[cfg(not(unix))]
+fn has_other_name(_file: &std::fs::Metadata) -> bool {
+    false
 }
 
 async fn upload_ids(connection: &mut SqliteConnection) -> Result<HashSet<String>, StoreError> {

@@ -27,11 +27,12 @@ pub enum PublishError {
 pub async fn prepare(
     store: &Store,
     job: &Job,
+    attempt: u32,
     mut result: JobResult,
     staged: Vec<StagedFile>,
     models: Vec<StagedModel>,
 ) -> Result<Publication, PublishError> {
-    let folder = store.job_staging_folder(&job.id);
+    let folder = store.job_staging_folder(&job.id, attempt);
     let mut artifacts = Vec::with_capacity(staged.len());
     for file in staged {
         if !is_inside(&folder, &file.path) {
@@ -90,7 +91,8 @@ async fn model_of(
     })
 }
 
-fn is_inside(folder: &Path, path: &Path) -> bool {
+/// Whether a path that a child named leads into a folder, all links followed.
+pub fn is_inside(folder: &Path, path: &Path) -> bool {
     match (folder.canonicalize(), path.canonicalize()) {
         (Ok(folder), Ok(path)) => path.starts_with(folder),
         _ => false,

@@ -202,7 +202,7 @@ impl Slot {
                 Some(self.store.dataset_input(&dataset))
             }
         };
-        let staging = self.store.job_staging_folder(&job.id);
+        let staging = self.store.job_staging_folder(&job.id, claim.lease.attempt);
         let checkpoint = self.store.checkpoint_folder(&job.id);
         remove_folder(&staging).await.map_err(internal)?;
         for folder in [&staging, &checkpoint] {
@@ -373,6 +373,16 @@ impl Slot {
         }
     }
 
+    /// Gives signs of life for as long as it is polled.
+    async fn stay_alive(&self, claim: &Claim) {
+        let mut heartbeat = interval(self.settings.heartbeat());
+        loop {
+            heartbeat.tick().await;
+            self.health.tick(self.number);
+            self.last_report(claim, &Report::default()).await;
+        }
+    }
+
     /// Publishes what a child has made, with heartbeats while its files are read.
     async fn publish(
         &self,
@@ -381,17 +391,17 @@ impl Slot {
         artifacts: Vec<StagedFile>,
         models: Vec<StagedModel>,
     ) -> Result<Reported, StoreError> {
-        let preparing = prepare(&self.store, &claim.job, result, artifacts, models);
-        tokio::pin!(preparing);
-        let mut heartbeat = interval(self.settings.heartbeat());
-        let prepared = loop {
-            tokio::select! {
-                prepared = &mut preparing => break prepared,
-                _ = heartbeat.tick() => {
-                    self.health.tick(self.number);
-                    self.last_report(claim, &Report::default()).await;
-                }
-            }
+        let preparing = prepare(
+            &self.store,
+            &claim.job,
+            claim.lease.attempt,
+            result,
+            artifacts,
+            models,
+        );
+        let prepared = tokio::select! {
+            prepared = preparing => prepared,
+            () = self.stay_alive(claim) => unreachable!("signs of life never end"),
         };
         let publication = match prepared {
             Ok(publication) => publication,
@@ -401,7 +411,12 @@ impl Slot {
                 return self.end(claim, AttemptEnd::Died(problem)).await;
             }
         };
-        match self.store.complete_job(&claim.lease, &publication).await {
+        let completing = self.store.complete_job(&claim.lease, &publication);
+        let completed = tokio::select! {
+            completed = completing => completed,
+            () = self.stay_alive(claim) => unreachable!("signs of life never end"),
+        };
+        match completed {
             Err(error) => {
                 tracing::error!(job = %claim.job.id, %error, "can't publish");
                 let problem = Problem::new(500, "internal_error", "the files can't be published");

@@ -247,6 +247,34 @@ def test_no_other_origin_is_let_in_unless_it_is_named(start_server):
     assert "Access-Control-Allow-Origin" not in other.headers
 
 
+def test_a_server_without_keys_is_no_door_for_web_pages(server):
+    """Names that were made to lead here (DNS rebinding), and requests that browsers send without asking."""
+    assert_problem(server.get("/v1/models", headers={"Host": "evil.example"}), 403, "foreign_host")
+    foreign = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    assert_problem(server.post("/v1/models", params={"name": "x"}, data=b"x", headers=foreign), 403, "foreign_origin")
+    assert_problem(server.post("/v1/jobs", json={}, headers=foreign), 403, "foreign_origin")
+    own = {"Origin": server.url}
+    assert server.post("/v1/models", params={"name": "x"}, data=DIGITS_CNN.read_bytes(), headers=own).status_code == 201
+    for name in ("localhost", "[::1]:80", "127.0.0.2"):
+        assert server.get("/v1/models", headers={"Host": name}).status_code == 200
+
+
+def test_a_stream_of_events_ends_when_its_key_is_revoked(start_server):
+    from lifecycle_tools import ENDLESS, submit_training
+
+    server = start_server()
+    inputs = server.upload_model(), server.upload_dataset()
+    job = submit_training(server, inputs, ENDLESS)
+    key = new_key(server)
+    with server.get(f"/v1/jobs/{job['id']}/events", headers={**bearer(key), "Accept": "text/event-stream"},
+                    stream=True, timeout=60) as stream:
+        assert next(stream.iter_lines())
+        assert run_sinter("key", "revoke", key[:15], "--data-dir", server.data_dir).returncode == 0
+        start = time.monotonic()
+        for _ in stream.iter_lines():
+            assert time.monotonic() - start < 40
+
+
 def test_every_answer_forbids_guessing_its_type(server):
     for path in ("/v1/models", "/v1/nothing", "/healthz", "/", "/metrics", "/openapi.json"):
         assert server.get(path).headers["X-Content-Type-Options"] == "nosniff", path

@@ -67,7 +67,7 @@ def test_a_server_and_its_processes_killed_at_random_moments_lose_and_repeat_not
     accepted, children = [], set()
     for _ in range(often(8, 200)):
         for _ in range(chance.randint(0, 2)):
-            accepted.append(submit_training(server, inputs, QUICK, max_attempts=10))
+            accepted.append(submit_training(server, inputs, QUICK, max_attempts=100))
         time.sleep(chance.uniform(0, 1.2))
         running = job_children(server)
         children |= set(running)
@@ -76,7 +76,7 @@ def test_a_server_and_its_processes_killed_at_random_moments_lose_and_repeat_not
         else:
             # A submission that is cut off by the kill may or may not have been accepted.
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                cut = pool.submit(submit_training, server, inputs, QUICK, max_attempts=10)
+                cut = pool.submit(submit_training, server, inputs, QUICK, max_attempts=100)
                 time.sleep(chance.uniform(0, 0.02))
                 server.kill()
                 try:
@@ -213,7 +213,7 @@ def test_a_worker_that_stood_still_past_its_lease_publishes_nothing(start_server
     server = start_server("--workers", "2", *SHORT_LEASE)
     inputs = server.upload_model(), server.upload_dataset()
     for _ in range(often(3, 50)):
-        job = submit_training(server, inputs, max_attempts=10)
+        job = submit_training(server, inputs, max_attempts=100)
         wait_for_training(server, job, 2)
         send(server.pid, signal.SIGSTOP)
         time.sleep(2.5)

@@ -12,7 +12,7 @@ import urllib.parse
 
 import pytest
 
-from conftest import DIGITS, DIGITS_CNN, assert_problem
+from conftest import DIGITS, DIGITS_CNN, assert_problem, run_sinter
 
 MODEL = DIGITS_CNN.read_bytes()
 
@@ -134,6 +134,40 @@ def test_a_whole_upload_that_is_no_model_is_refused_and_gone(server):
     address = begin(server, content=MODEL)
     wrong = append(server, address, b"", len(MODEL), True, **{"Repr-Digest": repr_digest(b"other")})
     assert_problem(wrong, 422, "digest_mismatch")
+
+
+def test_a_client_that_goes_away_at_the_end_can_not_change_what_was_stored(start_server):
+    server = start_server()
+    for turn in range(10):
+        address = begin(server, content=MODEL, name=f"m{turn}")
+        connection = raw(server, "PATCH", address, {
+            "Content-Type": "application/partial-upload", "Upload-Offset": str(len(MODEL)), "Upload-Complete": "?1",
+            "Content-Length": "0"})
+        time.sleep(0.002 * turn)
+        connection.close()
+        append(server, address, b"more", len(MODEL))
+    deadline = time.monotonic() + 20
+    while not (models := server.all_rows("/v1/models")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for model in models:
+        assert server.model_content(model) == MODEL
+    server.stop()
+    assert run_sinter("check", "--data-dir", server.data_dir).returncode == 0
+
+
+def test_an_upload_without_a_length_is_within_the_quota_and_the_disk_too(start_server):
+    server = start_server("--project-bytes-limit", str(20 << 20))
+    block = b"x" * (1 << 20)
+    address = begin(server)
+    pieces = (block for _ in range(60))
+    assert_problem(append(server, address, pieces, 0), 403, "quota_exceeded")
+    assert int(server.request("HEAD", address).headers["Upload-Offset"]) < 40 << 20
+    assert_problem(server.post("/v1/models", params={"name": "x"}, data=(block for _ in range(60))), 403, "quota_exceeded")
+    assert server.delete(address).status_code == 204
+    # One that is finished is not counted twice.
+    address = begin(server, content=MODEL)
+    assert append(server, address, b"", len(MODEL), True).status_code == 201
 
 
 # Digests.

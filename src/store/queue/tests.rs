@@ -66,6 +66,7 @@ async fn submit(store: &Store, model: Uuid, extra: serde_json::Value) -> String 
         id: id.clone(),
         project: DEFAULT_PROJECT.to_owned(),
         request: parse(body).unwrap(),
+        inputs: BTreeSet::from([model.to_string()]),
         keep: None,
     };
     let submission = store.submit_job(new).await.unwrap();
