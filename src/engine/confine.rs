@@ -17,7 +17,7 @@ pub(super) fn in_force() -> Option<Sandbox> {
 /// [`in_force`].
 pub(super) fn confine(confinement: Confinement, order: &Order) {
     let sandbox = confinement.sandbox.then(|| Sandbox {
-        files: system::keep_to_files(order),
+        files: system::keep_to_files(order, &std::env::temp_dir()),
         network: system::cut_off(),
     });
     // It is set once, here.
@@ -47,13 +47,13 @@ mod system {
     /// Devices, which are written to: graphics processors above all.
     const DEVICES: &str = "/dev";
 
-    /// Landlock; tells whether the kernel enforces it.
-    pub fn keep_to_files(order: &Order) -> bool {
+    /// Landlock; tells whether the kernel enforces it. `scratch` is written to beside what the order names.
+    pub fn keep_to_files(order: &Order, scratch: &Path) -> bool {
         // A list of devices looks at whatever drivers there are.
         if matches!(order, Order::Devices) {
             return false;
         }
-        match restrict(order) {
+        match restrict(order, scratch) {
             Ok(status) => status != RulesetStatus::NotEnforced,
             Err(error) => {
                 eprintln!("files can't be closed off: {error}");
@@ -62,13 +62,12 @@ mod system {
         }
     }
 
-    fn restrict(order: &Order) -> Result<RulesetStatus, landlock::RulesetError> {
+    fn restrict(order: &Order, scratch: &Path) -> Result<RulesetStatus, landlock::RulesetError> {
         let abi = ABI::V5;
         let (read, all) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
-        let scratch = std::env::temp_dir();
         let caches = caches();
         let mut written: Vec<&Path> = order.writes();
-        written.push(&scratch);
+        written.push(scratch);
         written.extend(caches.iter().map(|path| path.as_path()));
         let status = Ruleset::default()
             .handle_access(all)?
@@ -174,7 +173,7 @@ mod system {
 mod system {
     use crate::spec::child::Order;
 
-    pub fn keep_to_files(_order: &Order) -> bool {
+    pub fn keep_to_files(_order: &Order, _scratch: &std::path::Path) -> bool {
         false
     }
 
@@ -197,7 +196,8 @@ mod tests {
     #[test]
     fn a_confined_thread_has_no_network_no_programs_and_only_its_files() {
         let own = tempfile::tempdir().unwrap();
-        let other = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let scratch = own.path().to_owned();
         let model = own.path().join("model.onnx");
         let foreign = other.path().join("secret");
         for path in [&model, &foreign] {
@@ -208,7 +208,7 @@ mod tests {
         };
         let look = move |path: PathBuf| File::open(path).map(drop).map_err(|error| error.kind());
         let seen = std::thread::spawn(move || {
-            let files = system::keep_to_files(&order);
+            let files = system::keep_to_files(&order, &scratch);
             let network = system::cut_off();
             let socket = TcpListener::bind("127.0.0.1:0").map(drop);
             let program = Command::new("/bin/true").status().map(drop);
