@@ -37,7 +37,7 @@ pub const WRITE_BUFFER_BYTES: usize = 32 << 10;
 const MAX_NAME_BYTES: usize = 200;
 
 /// Files of a form at most; each is brought to the disk by itself.
-const MAX_FILES: usize = 1000;
+const MAX_FILES: usize = 10_000;
 
 /// A received file.
 #[derive(Debug, Clone)]
