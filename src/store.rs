@@ -309,9 +309,10 @@ impl Store {
         self.job_folder(job_id).join(CHECKPOINT)
     }
 
-    /// The folder that an attempt stages its files in; of its own, since an attempt that lost its lease may still write.
-    pub fn job_staging_folder(&self, job_id: &str, attempt: u32) -> PathBuf {
-        self.job_folder(job_id).join(format!("staging-{attempt}"))
+    /// The folder that a claim of a job stages its files in; of its own, since a process whose server has just died, or
+    /// whose lease was lost, may still write.
+    pub fn job_staging_folder(&self, job_id: &str, owner: &str) -> PathBuf {
+        self.job_folder(job_id).join(format!("staging-{owner}"))
     }
 
     fn job_folder(&self, job_id: &str) -> PathBuf {
@@ -590,7 +591,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         store.keep_checkpoint("never-ran").await.unwrap();
-        let staging = store.job_staging_folder("j", 1);
+        let staging = store.job_staging_folder("j", "one");
         let checkpoint = store.checkpoint_folder("j");
         for path in [&staging, &checkpoint] {
             std::fs::create_dir_all(path).unwrap();

@@ -27,12 +27,12 @@ pub enum PublishError {
 pub async fn prepare(
     store: &Store,
     job: &Job,
-    attempt: u32,
+    owner: &str,
     mut result: JobResult,
     staged: Vec<StagedFile>,
     models: Vec<StagedModel>,
 ) -> Result<Publication, PublishError> {
-    let folder = store.job_staging_folder(&job.id, attempt);
+    let folder = store.job_staging_folder(&job.id, owner);
     let mut artifacts = Vec::with_capacity(staged.len());
     for file in staged {
         if !is_inside(&folder, &file.path) {

@@ -202,7 +202,7 @@ impl Slot {
                 Some(self.store.dataset_input(&dataset))
             }
         };
-        let staging = self.store.job_staging_folder(&job.id, claim.lease.attempt);
+        let staging = self.store.job_staging_folder(&job.id, &claim.lease.owner);
         let checkpoint = self.store.checkpoint_folder(&job.id);
         remove_folder(&staging).await.map_err(internal)?;
         for folder in [&staging, &checkpoint] {
@@ -394,7 +394,7 @@ impl Slot {
         let preparing = prepare(
             &self.store,
             &claim.job,
-            claim.lease.attempt,
+            &claim.lease.owner,
             result,
             artifacts,
             models,

@@ -197,7 +197,8 @@ def test_a_server_killed_in_any_phase_publishes_the_job_exactly_once(start_serve
     assert event_types(server, job).count("job_succeeded") == 1
     names = {row["name"] for row in server.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}
     assert names == {"model.onnx", "report.html", "report.json", "metrics.csv"}
-    assert not list((server.data_dir / "jobs").rglob("*.*"))
+    # The folder goes after the end is told.
+    wait_until(lambda: not list((server.data_dir / "jobs").rglob("*.*")), what="the end of the job's folder")
 
 
 def test_a_server_that_was_frozen_longer_than_its_lease_still_completes_the_job_once(
