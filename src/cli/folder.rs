@@ -14,7 +14,7 @@ use crate::store::maintenance::{DataFolder, restore as restore_backup};
 
 #[derive(Debug, Args)]
 pub(super) struct FolderFlags {
-    /// The data folder
+    /// The data folder; for a restoration empty or not there yet
     #[arg(
         long,
         env = "SINTER_DATA_DIR",
@@ -69,14 +69,8 @@ pub(super) struct BackupFlags {
 pub(super) struct RestoreFlags {
     /// What `sinter backup` made
     backup: PathBuf,
-    /// The data folder to make, empty or not there yet
-    #[arg(
-        long,
-        env = "SINTER_DATA_DIR",
-        value_name = "FOLDER",
-        default_value = "./sinter-data"
-    )]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    folder: FolderFlags,
 }
 
 /// 1 to 64 letters, digits, `-`, `_` and `.`.
@@ -177,12 +171,12 @@ pub(super) fn backup(flags: BackupFlags) -> ExitCode {
 
 pub(super) fn restore(flags: RestoreFlags) -> ExitCode {
     run(async {
-        let copied = restore_backup(&flags.backup, &flags.data_dir).await?;
+        let copied = restore_backup(&flags.backup, &flags.folder.data_dir).await?;
         Ok(super::print(&format!(
             "{} files, {} bytes, and the database are in {}\n",
             copied.files,
             copied.bytes,
-            flags.data_dir.display()
+            flags.folder.data_dir.display()
         )))
     })
 }

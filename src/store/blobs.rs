@@ -1,6 +1,6 @@
 //! Content-addressed files: `blobs/ab/cdef…` by the hex SHA-256 of what is in them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::future::Future;
 use std::io::Read as _;
@@ -10,7 +10,7 @@ use std::sync::{MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 use sqlx::SqliteConnection;
 
-use super::{StagedBlob, Store, StoreError};
+use super::{StagedBlob, Store, StoreError, to_u64};
 
 /// The folder of the files.
 #[derive(Debug, Clone)]
@@ -111,7 +111,7 @@ fn move_in(source: &Path, target: &Path, root: &Path) -> Result<(), StoreError> 
 }
 
 /// Brings a file's bytes, or a folder's entries, to the disk.
-fn sync(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(StoreError::file("sync", path))
@@ -133,18 +133,45 @@ pub async fn digest_file(path: &Path) -> Result<StagedBlob, StoreError> {
 
 fn digest_of(path: &Path) -> std::io::Result<(String, u64)> {
     let mut file = File::open(path)?;
+    let found = through(&mut file, |_| Ok(()))?;
+    file.sync_all()?;
+    Ok(found)
+}
+
+/// Reads a file to its end, piece by piece; tells its hex SHA-256 and length.
+pub(super) fn through(
+    reader: &mut File,
+    mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> std::io::Result<(String, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
-    let mut size_bytes = 0;
+    let mut length = 0;
     loop {
-        let count = file.read(&mut buffer)?;
+        let count = reader.read(&mut buffer)?;
         if count == 0 {
-            file.sync_all()?;
-            return Ok((hex::encode(hasher.finalize()), size_bytes));
+            return Ok((hex::encode(hasher.finalize()), length));
         }
         hasher.update(&buffer[..count]);
-        size_bytes += count as u64;
+        take(&buffer[..count])?;
+        length += count as u64;
     }
+}
+
+/// Digests and sizes of all files that the database names.
+pub(super) async fn named_blobs(
+    connection: &mut SqliteConnection,
+) -> Result<BTreeMap<String, u64>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT digest as "digest!: String", size_bytes as "size_bytes!: i64" FROM models
+           UNION SELECT digest, size_bytes FROM dataset_files
+           UNION SELECT digest, size_bytes FROM artifacts"#
+    )
+    .fetch_all(connection)
+    .await?;
+    let named = rows.into_iter();
+    Ok(named
+        .map(|row| (row.digest, to_u64(row.size_bytes)))
+        .collect())
 }
 
 impl Store {
@@ -214,18 +241,10 @@ impl Store {
 
     /// Removes files that a crash left between their arrival and the commit of their row.
     pub(super) async fn remove_orphaned_blobs(&self) -> Result<(), StoreError> {
-        let named: HashSet<String> = sqlx::query_scalar!(
-            r#"SELECT digest as "digest!: String" FROM models
-               UNION SELECT digest FROM dataset_files
-               UNION SELECT digest FROM artifacts"#
-        )
-        .fetch_all(&self.reader)
-        .await?
-        .into_iter()
-        .collect();
+        let named = named_blobs(&mut *self.reader.acquire().await?).await?;
         let root = self.blobs.root.clone();
         let present = tokio::task::spawn_blocking(move || list(&root)).await??;
-        for digest in present.iter().filter(|digest| !named.contains(*digest)) {
+        for digest in present.iter().filter(|digest| !named.contains_key(*digest)) {
             tracing::info!(%digest, "a file that nothing refers to is removed");
             self.blobs.remove(digest)?;
         }

@@ -236,12 +236,16 @@ impl Store {
 
     /// Whether a key, by its prefix, was neither revoked nor has expired since it was taken.
     pub async fn key_stands(&self, prefix: &str) -> Result<bool, StoreError> {
+        Ok(self.standing_key(prefix).await?.is_some())
+    }
+
+    async fn standing_key(&self, prefix: &str) -> Result<Option<KeyRow>, StoreError> {
         let found = select_keys!(
             "WHERE prefix = ?1 AND revoked_at IS NULL
                AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
             prefix
         );
-        Ok(found.fetch_optional(&self.reader).await?.is_some())
+        Ok(found.fetch_optional(&self.reader).await?)
     }
 
     /// The key that this text is, unless it was revoked or has expired. How long it takes does not tell how much of the
@@ -249,13 +253,7 @@ impl Store {
     pub async fn key(&self, text: &str) -> Result<Option<Key>, StoreError> {
         let given = self.pepper.digest(text);
         let prefix = text.get(..SHOWN).unwrap_or_default();
-        let found = select_keys!(
-            "WHERE prefix = ?1 AND revoked_at IS NULL
-               AND (expires_at IS NULL OR expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))",
-            prefix
-        )
-        .fetch_optional(&self.reader)
-        .await?;
+        let found = self.standing_key(prefix).await?;
         let Some(row) = found else {
             return Ok(None);
         };

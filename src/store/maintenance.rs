@@ -3,16 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
-use super::blobs::{Blobs, list};
+use super::blobs::{Blobs, list, named_blobs, sync, through};
 use super::jobs::JobDeletion;
 use super::keys::{Key, Pepper, Role, create_key, list_keys, revoke_keys};
 use super::queue::select_state;
@@ -136,9 +135,9 @@ impl DataFolder {
             match copy_blobs(&self.blobs(), &to, &named, &mut verified) {
                 Ok(copied) => {
                     Pepper::copy(&self.path, target)?;
-                    sync_folder(target)?;
+                    sync(target)?;
                     write_manifest(target, copied)?;
-                    sync_folder(target)?;
+                    sync(target)?;
                     return Ok(copied);
                 }
                 // Deleted between the copy of the database and now.
@@ -254,27 +253,10 @@ pub async fn restore(backup: &Path, data_dir: &Path) -> Result<Copied, StoreErro
     // The database comes last: a folder with one is whole.
     let (unfinished, finished) = (data_dir.join("restoring"), data_dir.join(DATABASE));
     copy(&database, &unfinished)?;
-    sync_folder(data_dir)?;
+    sync(data_dir)?;
     std::fs::rename(&unfinished, &finished).map_err(StoreError::file("rename", &unfinished))?;
-    sync_folder(data_dir)?;
+    sync(data_dir)?;
     Ok(copied)
-}
-
-/// Digests and sizes of all files that the database names.
-async fn named_blobs(
-    connection: &mut SqliteConnection,
-) -> Result<BTreeMap<String, u64>, StoreError> {
-    let rows = sqlx::query!(
-        r#"SELECT digest as "digest!: String", size_bytes as "size_bytes!: i64" FROM models
-           UNION SELECT digest, size_bytes FROM dataset_files
-           UNION SELECT digest, size_bytes FROM artifacts"#
-    )
-    .fetch_all(connection)
-    .await?;
-    let named = rows.into_iter();
-    Ok(named
-        .map(|row| (row.digest, to_u64(row.size_bytes)))
-        .collect())
 }
 
 async fn digests_of(database: &Path) -> Result<BTreeMap<String, u64>, StoreError> {
@@ -375,17 +357,10 @@ fn copy_blobs(
         verified.insert(digest.clone());
     }
     for folder in &folders {
-        sync_folder(folder)?;
+        sync(folder)?;
     }
-    sync_folder(to)?;
+    sync(to)?;
     Ok(copied)
-}
-
-/// Brings the entries of a folder to the disk.
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .map_err(StoreError::file("sync", path))
 }
 
 /// Copies a file durably; tells its digest and length.
@@ -402,24 +377,6 @@ fn copy(source: &Path, target: &Path) -> Result<(String, u64), StoreError> {
 
 fn hash(path: &Path) -> std::io::Result<(String, u64)> {
     through(&mut File::open(path)?, |_| Ok(()))
-}
-
-fn through(
-    reader: &mut File,
-    mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
-) -> std::io::Result<(String, u64)> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut length = 0;
-    loop {
-        let count = reader.read(&mut buffer)?;
-        if count == 0 {
-            return Ok((hex::encode(hasher.finalize()), length));
-        }
-        hasher.update(&buffer[..count]);
-        take(&buffer[..count])?;
-        length += count as u64;
-    }
 }
 
 fn write_manifest(target: &Path, copied: Copied) -> Result<(), StoreError> {
