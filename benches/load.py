@@ -3,8 +3,9 @@
     cargo build --release --bin sinter
     python3 benches/load.py path/to/sinter
 
-submissions  Jobs over 64 keep-alive connections for ten seconds, each durable when it is answered, with GETs of jobs
-             beside them: submissions a second, and the 50th and 99th percentile of the GETs.
+submissions  Jobs over 64 keep-alive connections for ten seconds, each durable when it is answered, with 200 GETs of a job
+             a second beside them: submissions a second, and the 50th and 99th percentile of the GETs. First as many as
+             the server takes, then 1,100 a second, while a training computes on one of the cores.
 queue        The same with 100,000 jobs waiting, and how long a claim takes then: from the end of one job to the start
              of the next, as their events say.
 followers    2,000 clients that follow one job's events: memory of the server beside what it had before, and how long
@@ -17,9 +18,11 @@ The clients run on the same cores as the server. Everything goes to a folder bes
 
 import argparse
 import asyncio
+import datetime
 import json
 import os
 import pathlib
+import random
 import sqlite3
 import statistics
 import sys
@@ -44,10 +47,13 @@ async def answered(reader):
     return int(head.split(b" ")[1]), await reader.readexactly(length)
 
 
-async def keep_asking(address, make, until, times, expected):
-    """Sends what `make` gives over one connection until then; notes how long each answer took."""
+async def keep_asking(address, make, until, times, expected, period=0):
+    """Sends what `make` gives over one connection until then, once in a period; notes how long each answer took."""
     reader, writer = await asyncio.open_connection(*address)
-    while time.perf_counter() < until:
+    due = time.perf_counter() + period * random.random()
+    while due < until and time.perf_counter() < until:
+        await asyncio.sleep(max(0, due - time.perf_counter()))
+        due += period
         start = time.perf_counter()
         writer.write(make())
         status, body = await answered(reader)
@@ -81,15 +87,23 @@ def blocked(server):
     return busy, body
 
 
-async def submitting(server, body, job, seconds=10, submitters=64, readers=4):
+async def submitting(server, body, job, rate=None, seconds=10, submitters=64, readers=4):
     submissions, reads = [], []
     until = time.perf_counter() + seconds
     submit = request("POST", "/v1/jobs", body, Content_Type="application/json")
     look = request("GET", f"/v1/jobs/{job['id']}")
     await asyncio.gather(
-        *(keep_asking(address_of(server), lambda: submit, until, submissions, 202) for _ in range(submitters)),
-        *(keep_asking(address_of(server), lambda: look, until, reads, 200) for _ in range(readers)))
+        *(keep_asking(address_of(server), lambda: submit, until, submissions, 202, submitters / rate if rate else 0)
+          for _ in range(submitters)),
+        *(keep_asking(address_of(server), lambda: look, until, reads, 200, readers / 200) for _ in range(readers)))
     return len(submissions) / seconds, submissions, reads
+
+
+def submit(server, body, busy, what):
+    for rate in (None, 1100):
+        found, submissions, reads = asyncio.run(submitting(server, body, busy, rate))
+        print(f"{what}: {found:.0f} submissions/s ({', '.join(percentiles(submissions))}), "
+              f"GET {', '.join(percentiles(reads))}", flush=True)
 
 
 def fill(server, count):
@@ -118,11 +132,10 @@ def claims(server, job, count=30):
         time.sleep(1)
     with sqlite3.connect(server.data_dir / "sinter.sqlite") as database:
         rows = database.execute(
-            "SELECT type, unixepoch(at, 'subsec') FROM events WHERE type IN ('job_started', 'job_succeeded') ORDER BY id"
-        ).fetchall()
-    gaps = [1e3 * (after[1] - before[1]) for before, after in zip(rows, rows[1:])
+            "SELECT type, at FROM events WHERE type IN ('job_started', 'job_succeeded') ORDER BY id").fetchall()
+    times = [(kind, datetime.datetime.fromisoformat(at)) for kind, at in rows]
+    return [(after[1] - before[1]).total_seconds() * 1e3 for before, after in zip(times, times[1:])
             if before[0] == "job_succeeded" and after[0] == "job_started"]
-    return gaps
 
 
 async def following(server, job, count):
@@ -206,8 +219,7 @@ def main():
                       f"{speeds['upload'] / speeds['disk']:.2f}", flush=True)
             busy, body = blocked(server)
             if "submissions" in given.parts:
-                rate, submissions, reads = asyncio.run(submitting(server, body, busy))
-                print(f"{rate:.0f} submissions/s ({percentiles(submissions)}), GET {percentiles(reads)}", flush=True)
+                submit(server, body, busy, "an empty queue")
             if "followers" in given.parts:
                 memory, seconds = asyncio.run(following(server, busy, given.followers))
                 print(f"{given.followers} followers: {memory:.0f} MiB, the last hears after {seconds:.2f} s", flush=True)
@@ -217,9 +229,7 @@ def main():
             if "queue" in given.parts:
                 fill(server, given.queue)
                 server.wait_for(busy, lambda job: job["status"] == "running")
-                rate, submissions, reads = asyncio.run(submitting(server, body, busy))
-                print(f"with {given.queue} waiting: {rate:.0f} submissions/s ({percentiles(submissions)}), "
-                      f"GET {percentiles(reads)}", flush=True)
+                submit(server, body, busy, f"{given.queue} waiting")
                 gaps = claims(server, busy)
                 print(f"claims: median {statistics.median(gaps):.1f} ms, most {max(gaps):.1f} ms of {len(gaps)}", flush=True)
 

@@ -2,6 +2,7 @@
 //! OpenAPI document.
 
 mod access;
+mod arriving;
 mod artifacts;
 mod context;
 mod datasets;
@@ -21,6 +22,7 @@ mod state;
 mod submission;
 mod upload;
 mod uploads;
+mod webhooks;
 
 use std::sync::{Arc, LazyLock};
 
@@ -70,6 +72,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         (name = "datasets", description = "What models are trained and measured on"),
         (name = "uploads", description = "Uploads in pieces"),
         (name = "jobs", description = "Work on models: train, evaluate, prune, distill, search, pipeline"),
+        (name = "webhooks", description = "Where jobs tell how they went"),
         (name = "devices", description = "What jobs can run on"),
         (name = "operations", description = "For those who run the server")
     ),
@@ -120,6 +123,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(events::routes())
         .merge(metrics::routes())
         .merge(artifacts::routes())
+        .merge(webhooks::routes())
         .merge(devices::routes())
         .merge(health::routes())
 }

@@ -16,6 +16,10 @@ pub const DEFAULT_FILE: &str = include_str!("../sinter.default.toml");
 /// The file that is read when it is there and `--config` names no other.
 const USUAL_FILE: &str = "sinter.toml";
 
+/// 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h and a day: three days in all, as Standard Webhooks advises.
+const WEBHOOK_RETRY_SECONDS: [u64; 9] =
+    [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -106,6 +110,8 @@ settings! {
     requests_per_minute: u32 = 0, "SINTER_REQUESTS_PER_MINUTE", "NUMBER";
     /// How long nothing may come of a request before it is given up [default: 30]
     client_timeout_seconds: u64 = 30, "SINTER_CLIENT_TIMEOUT_SECONDS", "SECONDS";
+    /// Connections at the same time, at most; more wait [default: 8192]
+    connections_limit: usize = 8192, "SINTER_CONNECTIONS_LIMIT", "NUMBER";
     /// Largest upload in bytes [default: 16 GiB]
     max_upload_bytes: u64 = 16 << 30, "SINTER_MAX_UPLOAD_BYTES", "BYTES";
     /// How long an upload in pieces is kept that nobody goes on with [default: 24]
@@ -122,6 +128,13 @@ settings! {
     job_memory_limit: u64 = 0, "SINTER_JOB_MEMORY_LIMIT", "BYTES";
     /// Whether jobs' processes are kept from the network and from other files [default: true]
     sandbox: bool = true, "SINTER_SANDBOX", "BOOL";
+    /// Whether webhooks may go to this machine and to private networks [default: false]
+    webhooks_private: bool = false, "SINTER_WEBHOOKS_PRIVATE", "BOOL";
+    /// PEM file with the certificates that webhooks' TLS is trusted by; empty for the usual ones
+    webhooks_ca: PathBuf = PathBuf::new(), "SINTER_WEBHOOKS_CA", "FILE";
+    /// Seconds to wait after each try of a webhook that failed, separated by commas
+    webhook_retry_seconds: Vec<u64> = WEBHOOK_RETRY_SECONDS.to_vec(), "SINTER_WEBHOOK_RETRY_SECONDS", "SECONDS",
+        { value_delimiter = ',' };
     /// Days after which ended jobs are deleted, 0 for never [default: 0]
     keep_jobs_days: u64 = 0, "SINTER_KEEP_JOBS_DAYS", "DAYS";
     /// How long a worker may be silent before its job is given away [default: 15]
@@ -218,6 +231,11 @@ impl Settings {
             self.client_timeout_seconds >= 1,
             "client_timeout_seconds",
             "must be at least 1",
+        )?;
+        require(
+            (1..=1 << 20).contains(&self.connections_limit),
+            "connections_limit",
+            "must be from 1 to 1048576",
         )?;
         require(
             self.upload_expiry_hours >= 1,

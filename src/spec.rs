@@ -25,5 +25,6 @@ pub mod strategy;
 pub mod tokens;
 pub mod train;
 pub mod trial;
+pub mod webhook;
 
 pub use problem::{FieldError, Problem};

@@ -17,6 +17,7 @@ macro_rules! fail_point {
 pub mod artifacts;
 pub mod blobs;
 pub mod datasets;
+pub mod deliveries;
 pub mod events;
 pub mod idempotency;
 pub mod jobs;
@@ -275,6 +276,7 @@ impl Store {
         store.remove_orphaned_blobs().await?;
         store.remove_orphaned_uploads().await?;
         store.release_orphaned_jobs().await?;
+        store.release_deliveries().await?;
         store.remove_orphaned_job_folders().await?;
         Ok(store)
     }

@@ -39,6 +39,11 @@ struct JobLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabels {
     status: String,
 }
@@ -54,6 +59,7 @@ pub struct Telemetry {
     queue_depth: Gauge,
     job_seconds: Family<JobLabels, Histogram>,
     failed_attempts: Counter<u64, AtomicU64>,
+    webhooks: Family<OutcomeLabels, Counter>,
 }
 
 impl Telemetry {
@@ -93,6 +99,12 @@ impl Telemetry {
             "Attempts whose child process died",
             failed_attempts.clone(),
         );
+        let webhooks = Family::<OutcomeLabels, Counter>::default();
+        registry.register(
+            "webhook_attempts",
+            "Messages sent to webhooks",
+            webhooks.clone(),
+        );
         Self {
             registry,
             requests,
@@ -102,6 +114,7 @@ impl Telemetry {
             queue_depth,
             job_seconds,
             failed_attempts,
+            webhooks,
         }
     }
 
@@ -133,6 +146,13 @@ impl Telemetry {
                 status: status.to_owned(),
             })
             .observe(run_time.as_secs_f64());
+    }
+
+    pub fn webhook_sent(&self, accepted: bool) {
+        let outcome = if accepted { "accepted" } else { "failed" };
+        self.webhooks
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     pub fn attempt_failed(&self) {

@@ -5,6 +5,7 @@ pub mod child;
 mod inspect;
 mod publish;
 mod queue_loop;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -18,8 +18,10 @@ use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::problem::ApiError;
 use super::state::App;
+use crate::spec::child::{Message, Order};
 use crate::store::keys::Role;
 use crate::store::{DEFAULT_PROJECT, Scope};
+use crate::worker::InspectionError;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -65,6 +67,14 @@ pub struct Authorized {
     pub caller: Caller,
     /// Whose objects the caller sees.
     pub scope: Scope,
+}
+
+impl Authorized {
+    /// Has a child answer an order that is no job, when it is the project's turn.
+    pub async fn inspect(&self, order: &Order) -> Result<Message, InspectionError> {
+        let inspector = &self.app.inspector;
+        inspector.inspect(&self.caller.project, order).await
+    }
 }
 
 impl FromRequestParts<App> for Authorized {

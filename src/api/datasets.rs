@@ -139,7 +139,7 @@ pub(super) async fn create(
     key: Option<IdempotencyKey>,
 ) -> Result<Response, ApiError> {
     let app = &access.app;
-    let new = inspect(app, upload, query).await?;
+    let new = inspect(access, upload, query).await?;
     let keep = key.as_ref().map(|key| Keep {
         key,
         render: created,
@@ -150,7 +150,11 @@ pub(super) async fn create(
     Ok(located_json(answer.status, &answer.location, answer.body))
 }
 
-async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDataset, ApiError> {
+async fn inspect(
+    access: &Authorized,
+    upload: &Upload,
+    query: CreateQuery,
+) -> Result<NewDataset, ApiError> {
     if let Some(format) = query.format {
         check_format(format, upload.files.len())?;
     }
@@ -162,7 +166,7 @@ async fn inspect(app: &App, upload: &Upload, query: CreateQuery) -> Result<NewDa
         text: query.text,
         damaged: query.damaged.unwrap_or_default(),
     };
-    let answer = app.inspector.inspect(&order).await.map_err(upload_error)?;
+    let answer = access.inspect(&order).await.map_err(upload_error)?;
     let Message::Dataset { summary } = answer else {
         return Err(InspectionError::WrongAnswer.into());
     };

@@ -26,6 +26,7 @@ use super::request::{Paged, StrictQuery, write_cursor};
 use super::state::App;
 use crate::spec::child::Level;
 use crate::store::events::Event;
+use crate::store::jobs::JobStatus;
 use crate::store::{JobChange, Scope, StoreError};
 
 /// Events that are read from the database at once while they are followed.
@@ -189,21 +190,12 @@ impl Follower {
                 self.last = event.id;
                 return Ok(Some(event));
             }
-            if self.caller.revocable && self.trusted_at.elapsed() >= LOOK {
-                if !self.app.store.key_stands(&self.caller.name).await? {
-                    return Ok(None);
-                }
-                self.trusted_at = Instant::now();
-            }
-            // What may end the stream is read before the events: an end state is committed together
-            // with its event, and the last worker's events before the server closes its connections,
-            // so no event can follow one that was seen here.
-            let store = &self.app.store;
+            // A thousand followers wait for most of their time, and hold nothing meanwhile.
+            self.pending = VecDeque::new();
             let closing = self.app.closing.is_cancelled();
-            let status = store.job_status(&Scope::All, &self.job_id).await?;
-            let rows = store
-                .events(&self.job_id, self.last, FOLLOWED_AT_ONCE)
-                .await?;
+            let Some((status, rows)) = Box::pin(self.look()).await? else {
+                return Ok(None);
+            };
             if !rows.is_empty() {
                 self.pending = rows.into();
                 continue;
@@ -217,6 +209,27 @@ impl Follower {
                 () = job_changed(&mut self.changes, &self.job_id) => {}
             }
         }
+    }
+}
+
+impl Follower {
+    /// How the job stands, and what happened since the last look; `None` for a caller whose key was revoked.
+    ///
+    /// What may end the stream is read before the events: an end state is committed together with its event, and the last
+    /// worker's events before the server closes its connections, so no event can follow one that was seen here.
+    async fn look(&mut self) -> Result<Option<(Option<JobStatus>, Vec<Event>)>, StoreError> {
+        let store = &self.app.store;
+        if self.caller.revocable && self.trusted_at.elapsed() >= LOOK {
+            if !store.key_stands(&self.caller.name).await? {
+                return Ok(None);
+            }
+            self.trusted_at = Instant::now();
+        }
+        let status = store.job_status(&Scope::All, &self.job_id).await?;
+        let events = store
+            .events(&self.job_id, self.last, FOLLOWED_AT_ONCE)
+            .await?;
+        Ok(Some((status, events)))
     }
 }
 

@@ -152,7 +152,7 @@ async fn create_job(
     let checked = check(&access, posted).await?;
     if checked.request.dry_run {
         let kind = checked.request.kind;
-        let plan = plan(app, checked).await?;
+        let plan = plan(&access, checked).await?;
         return Ok(Json(DryRun { kind, plan }).into_response());
     }
     let inputs = checked.inputs();

@@ -148,7 +148,7 @@ pub(super) async fn create(
     key: Option<IdempotencyKey>,
 ) -> Result<Response, ApiError> {
     let app = &access.app;
-    let new = inspect(app, upload).await?;
+    let new = inspect(access, upload).await?;
     let keep = key.as_ref().map(|key| Keep {
         key,
         render: created,
@@ -159,7 +159,7 @@ pub(super) async fn create(
     Ok(located_json(answer.status, &answer.location, answer.body))
 }
 
-async fn inspect(app: &App, upload: &Upload) -> Result<NewModel, ApiError> {
+async fn inspect(access: &Authorized, upload: &Upload) -> Result<NewModel, ApiError> {
     let staging = upload.folder.path().join("single");
     tokio::fs::create_dir(&staging)
         .await
@@ -168,7 +168,7 @@ async fn inspect(app: &App, upload: &Upload) -> Result<NewModel, ApiError> {
         files: upload.input_files(),
         staging,
     };
-    let answer = app.inspector.inspect(&order).await.map_err(upload_error)?;
+    let answer = access.inspect(&order).await.map_err(upload_error)?;
     let Message::Model {
         format,
         summary,
@@ -298,7 +298,7 @@ async fn get_model_layers(
     _query: NoQuery,
 ) -> Result<Response, ApiError> {
     let model = find(&access, &id).await?;
-    let app = access.app;
+    let app = &access.app;
     if model.summary.opset.is_none() {
         let detail = "the file holds weights without a graph, so it has no layers to describe";
         return Err(ApiError::new(422, "model_has_no_graph", detail));
@@ -309,7 +309,7 @@ async fn get_model_layers(
     let order = Order::Layers {
         model: app.store.blobs().path(&model.digest),
     };
-    let Message::Layers { layers } = app.inspector.inspect(&order).await? else {
+    let Message::Layers { layers } = access.inspect(&order).await? else {
         return Err(InspectionError::WrongAnswer.into());
     };
     app.store.keep_layers(&id, &layers).await?;

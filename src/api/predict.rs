@@ -83,7 +83,7 @@ async fn predict(
         dataset: known.dataset,
         class_names: known.class_names,
     }));
-    let Message::Prediction { prediction } = access.app.inspector.inspect(&order).await? else {
+    let Message::Prediction { prediction } = access.inspect(&order).await? else {
         return Err(InspectionError::WrongAnswer.into());
     };
     Ok(Json(*prediction))

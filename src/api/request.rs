@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -33,11 +33,22 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for StrictQuery<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        match Query::try_from_uri(&parts.uri) {
-            Ok(Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(query_error(&rejection.body_text())),
-        }
+        query_of(&parts.uri).map(Self)
     }
+}
+
+fn query_of<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    match Query::try_from_uri(uri) {
+        Ok(Query(value)) => Ok(value),
+        Err(rejection) => Err(query_error(&rejection.body_text())),
+    }
+}
+
+/// Reads a query string that was kept, as [`StrictQuery`] does.
+pub fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    let uri = Uri::builder().path_and_query(format!("/?{query}")).build();
+    let uri = uri.map_err(|error| ApiError::Internal(format!("a kept query: {error}")))?;
+    query_of(&uri)
 }
 
 fn query_error(text: &str) -> ApiError {

@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Gate;
+use super::arriving::Arrivals;
 use crate::config::Settings;
 use crate::spec::child::{DeviceInfo, Message, Order};
 use crate::store::Store;
@@ -27,6 +28,7 @@ pub struct AppState {
     /// Canceled when connections are to end.
     pub closing: CancellationToken,
     pub(super) gate: Gate,
+    pub(super) arrivals: Arrivals,
     /// What only one request at a time may use: keys of creations that run now, and uploads that go on.
     pub(super) in_use: Mutex<HashSet<String>>,
     devices: OnceCell<Vec<DeviceInfo>>,
@@ -57,6 +59,7 @@ impl AppState {
             draining,
             closing,
             gate,
+            arrivals: Arrivals::default(),
             in_use: Mutex::default(),
             devices: OnceCell::new(),
             writable: tokio::sync::Mutex::default(),
@@ -68,7 +71,7 @@ impl AppState {
         let devices = self
             .devices
             .get_or_try_init(|| async {
-                match self.inspector.inspect(&Order::Devices).await? {
+                match self.inspector.inspect("", &Order::Devices).await? {
                     Message::Devices { devices } => Ok(devices),
                     _ => Err(InspectionError::WrongAnswer),
                 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::access::Authorized;
 use super::problem::ApiError;
 use super::state::App;
+use super::webhooks::check_target;
 use crate::spec::child::{JobInputs, Message, Order, TRIALS_ARTIFACT};
 use crate::spec::distill::DistillParams;
 use crate::spec::fit::{InferredData, check_outputs, check_task, fit, fit_further};
@@ -40,6 +41,9 @@ impl Checked {
 pub async fn check(access: &Authorized, posted: JobRequest) -> Result<Checked, ApiError> {
     let (app, scope) = (&access.app, &access.scope);
     let (request, params) = posted.validate()?;
+    if let Some(webhook) = &request.webhook {
+        check_target(access, &webhook.url, "/webhook/url")?;
+    }
     let model = app.store.model(scope, &request.model.to_string()).await?;
     let model = model.ok_or_else(|| missing("model", request.model))?;
     let dataset = match request.dataset {
@@ -227,7 +231,8 @@ fn missing_at(what: &str, id: Uuid, pointer: &str) -> ApiError {
 }
 
 /// Has a child plan a job without training.
-pub async fn plan(app: &App, checked: Checked) -> Result<Plan, ApiError> {
+pub async fn plan(access: &Authorized, checked: Checked) -> Result<Plan, ApiError> {
+    let app = &access.app;
     let order = Order::Plan {
         inputs: Box::new(JobInputs {
             job: Uuid::now_v7(),
@@ -241,7 +246,7 @@ pub async fn plan(app: &App, checked: Checked) -> Result<Plan, ApiError> {
             trials: None,
         }),
     };
-    match app.inspector.inspect(&order).await? {
+    match access.inspect(&order).await? {
         Message::Plan { plan } => Ok(*plan),
         _ => Err(InspectionError::WrongAnswer.into()),
     }

@@ -11,27 +11,22 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt as _;
 
 use super::access::Authorized;
+use super::arriving::{Allowance, ArrivingFile};
 use super::problem::ApiError;
 use super::request::{broken_body, media_type, timed_out, too_large, too_slow};
 use super::state::App;
 use crate::spec::child::InputFile;
 use crate::spec::job::tag_faults;
 use crate::spec::problem::{Faults, Problem, parse_slice};
-use crate::store::limits::LOOK_AFTER_BYTES;
-use crate::store::{StagedBlob, StagingFolder, StoreError};
+use crate::store::{StagedBlob, StagingFolder};
 
 /// Parts of a form that are no file are at most this long.
 const MAX_TEXT_BYTES: usize = 64 << 10;
 
 /// Boundaries and part headers of a form may have so many bytes beside the files.
 const FORM_OVERHEAD_BYTES: u64 = 1 << 20;
-
-/// Files are gathered to pieces of this size before they are written: a thousand uploads at the same time need 32 MiB.
-pub const WRITE_BUFFER_BYTES: usize = 32 << 10;
 
 /// Names of models and data sets are at most this long.
 const MAX_NAME_BYTES: usize = 200;
@@ -145,11 +140,8 @@ pub async fn receive(
         .await?;
     let mut receiver = Receiver {
         app,
-        limit,
+        allowance: Allowance::new(app, &access.caller.project, limit, false),
         folder: app.store.staging_folder()?,
-        received: 0,
-        looked_at: 0,
-        project: &access.caller.project,
         name,
         tags: BTreeMap::new(),
         files: Vec::new(),
@@ -203,14 +195,9 @@ pub fn announced_length(request: &Request) -> Option<u64> {
 
 struct Receiver<'a> {
     app: &'a App,
-    /// Bytes of all files together, at most.
-    limit: u64,
+    /// Of all files together.
+    allowance: Allowance<'a>,
     folder: StagingFolder,
-    /// Bytes of all files together.
-    received: u64,
-    /// Of these, those after which there was room.
-    looked_at: u64,
-    project: &'a str,
     name: Option<String>,
     tags: BTreeMap<String, String>,
     files: Vec<UploadedFile>,
@@ -268,41 +255,14 @@ impl Receiver<'_> {
         chunks: impl Stream<Item = Result<Bytes, E>>,
         explain: impl Fn(&E) -> ApiError,
     ) -> Result<(), ApiError> {
-        let limit = self.limit;
         let path = self.folder.path().join(format!("{}", self.files.len()));
-        let file = tokio::fs::File::create(&path)
-            .await
-            .map_err(StoreError::file("make", &path))?;
-        let mut writer = file;
-        writer.set_max_buf_size(WRITE_BUFFER_BYTES);
-        let mut hasher = Sha256::new();
-        let mut size_bytes = 0;
+        let mut file = ArrivingFile::open(self.app, &path);
         tokio::pin!(chunks);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| explain(&error))?;
-            let length = chunk.len() as u64;
-            size_bytes += length;
-            self.received += length;
-            self.app.telemetry.bytes_uploaded(length);
-            if self.received > limit {
-                return Err(too_large(limit));
-            }
-            if self.received - self.looked_at >= LOOK_AFTER_BYTES {
-                self.looked_at = self.received;
-                self.app.store.check_disk(0)?;
-                let project = self.project;
-                self.app.store.check_quota(project, self.received).await?;
-            }
-            hasher.update(&chunk);
-            writer
-                .write_all(&chunk)
-                .await
-                .map_err(|error| StoreError::file("write", &path)(error))?;
+            file.take(chunk, &mut self.allowance).await?;
         }
-        writer
-            .flush()
-            .await
-            .map_err(StoreError::file("write", &path))?;
+        let (digest, size_bytes) = file.finish().await?;
         if size_bytes == 0 {
             return Err(empty(&name));
         }
@@ -310,7 +270,7 @@ impl Receiver<'_> {
             name,
             blob: StagedBlob {
                 path,
-                digest: hex::encode(hasher.finalize()),
+                digest,
                 size_bytes,
             },
         });

@@ -5,27 +5,25 @@
 //! the upload in one request would have been.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{FromRequestParts as _, Path, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::extract::{Path, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use serde::Serialize;
-use tokio::io::AsyncWriteExt as _;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Authorized;
+use super::arriving::{Allowance, ArrivingFile};
 use super::problem::{ApiError, Problems};
-use super::request::{NoQuery, StrictQuery, broken_body, media_type, too_large};
+use super::request::{NoQuery, broken_body, media_type, read_query, too_large};
 use super::state::{App, InUse};
-use super::upload::{Upload, WRITE_BUFFER_BYTES, announced_length, check_name, wanted_digest};
+use super::upload::{Upload, announced_length, check_name, wanted_digest};
 use super::{datasets, models};
-use crate::store::StoreError;
 use crate::store::blobs::digest_file;
-use crate::store::limits::LOOK_AFTER_BYTES;
 use crate::store::uploads::{PartialUpload, UploadTarget};
+use crate::store::{StagedBlob, StoreError};
 
 const UPLOAD_COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
@@ -179,20 +177,20 @@ async fn append_to_upload(
         }
     };
     let digest = wanted_digest(headers)?;
-    append(&access, &mut upload, request).await?;
-    if !complete {
+    // A client that goes away now must not leave it half done.
+    let going_on = tokio::spawn(async move {
+        let _taken = taken;
+        let found = append(&access, &mut upload, request).await?;
+        if complete {
+            return finish(&access, upload, found, digest).await;
+        }
         let mut response = StatusCode::NO_CONTENT.into_response();
         write_headers(&access, response.headers_mut(), &upload);
-        return Ok(response);
-    }
-    // A client that goes away now must not leave it half done.
-    let finishing = tokio::spawn(async move {
-        let _taken = taken;
-        finish(&access, upload, digest).await
+        Ok(response)
     });
-    match finishing.await {
-        Ok(finished) => finished,
-        Err(error) => Err(ApiError::Internal(format!("an upload's end: {error}"))),
+    match going_on.await {
+        Ok(answer) => answer,
+        Err(error) => Err(ApiError::Internal(format!("an upload in pieces: {error}"))),
     }
 }
 
@@ -270,12 +268,13 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, ApiErro
     })
 }
 
-/// Appends the body to the file; whatever arrived is kept and brought to the disk, also when the body breaks off.
+/// Appends the body to the file; whatever arrived is kept and brought to the disk, also when the body breaks off. Tells the
+/// hex SHA-256 of the file if nothing was there before.
 async fn append(
     access: &Authorized,
     upload: &mut PartialUpload,
     request: Request,
-) -> Result<(), ApiError> {
+) -> Result<Option<String>, ApiError> {
     let limit = access.app.settings.max_upload_bytes;
     let limit = upload.length.unwrap_or(limit).min(limit);
     let announced = announced_length(&request).unwrap_or(0);
@@ -287,57 +286,37 @@ async fn append(
     store.check_quota(&upload.project, announced).await?;
     store.touch_upload(&upload.id, upload.length).await?;
     store.own_bytes(upload).await?;
-    let path = upload.path.clone();
-    let opened = tokio::fs::File::options().append(true).open(&path).await;
-    let mut file = opened.map_err(StoreError::file("open", &path))?;
-    file.set_max_buf_size(WRITE_BUFFER_BYTES);
-    let body = request.into_body().into_data_stream();
-    let arrived = write_all(access, &mut file, upload, limit, body).await;
-    let synced = async {
-        file.flush().await?;
-        file.sync_all().await
-    };
-    synced.await.map_err(StoreError::file("sync", &path))?;
-    arrived
-}
-
-async fn write_all(
-    access: &Authorized,
-    file: &mut tokio::fs::File,
-    upload: &mut PartialUpload,
-    limit: u64,
-    chunks: impl Stream<Item = Result<Bytes, axum::Error>>,
-) -> Result<(), ApiError> {
+    let mut file = ArrivingFile::open(&access.app, &upload.path);
+    let mut allowance = Allowance::new(
+        &access.app,
+        &access.caller.project,
+        limit - upload.offset,
+        true,
+    );
+    let chunks = request.into_body().into_data_stream();
     tokio::pin!(chunks);
-    let store = &access.app.store;
-    let mut since_look = 0;
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| broken_body(&error))?;
-        let length = chunk.len() as u64;
-        if upload.offset + length > limit {
-            return Err(too_large(limit));
-        }
-        since_look += length;
-        if since_look >= LOOK_AFTER_BYTES {
-            since_look = 0;
-            store.check_disk(0)?;
-            // What is in the file is counted already.
-            store.check_quota(&upload.project, 0).await?;
-        }
-        file.write_all(&chunk)
-            .await
-            .map_err(|error| StoreError::file("write", &upload.path)(error))?;
-        upload.offset += length;
-        access.app.telemetry.bytes_uploaded(length);
+    let mut arrived = Ok(());
+    while arrived.is_ok()
+        && let Some(chunk) = chunks.next().await
+    {
+        arrived = match chunk {
+            Ok(chunk) => file.take(chunk, &mut allowance).await,
+            Err(error) => Err(broken_body(&error)),
+        };
     }
-    Ok(())
+    let (digest, size_bytes) = file.finish().await?;
+    store.sync(&upload.path).await?;
+    let whole = (upload.offset == 0).then_some(digest);
+    upload.offset += size_bytes;
+    arrived.map(|()| whole)
 }
 
 /// Makes of a whole upload what it was begun for. One that is refused is gone; one that the server failed stays.
 async fn finish(
     access: &Authorized,
     upload: PartialUpload,
-    digest: Option<String>,
+    found: Option<String>,
+    wanted: Option<String>,
 ) -> Result<Response, ApiError> {
     if upload.length.is_some_and(|length| length != upload.offset) {
         let detail = format!(
@@ -347,7 +326,7 @@ async fn finish(
         );
         return Err(ApiError::new(400, "upload_length_mismatch", detail));
     }
-    let created = create(access, &upload, digest).await;
+    let created = create(access, &upload, found, wanted).await;
     if !matches!(&created, Err(error) if error.is_our_fault()) {
         access.app.store.remove_upload(&upload.id).await?;
     }
@@ -357,33 +336,31 @@ async fn finish(
 async fn create(
     access: &Authorized,
     upload: &PartialUpload,
-    digest: Option<String>,
+    found: Option<String>,
+    wanted: Option<String>,
 ) -> Result<Response, ApiError> {
-    let uri = Uri::builder().path_and_query(format!("/?{}", upload.query));
-    let uri = uri
-        .build()
-        .map_err(|error| ApiError::Internal(format!("a kept query: {error}")))?;
-    let (mut parts, ()) = axum::http::Request::builder()
-        .uri(uri)
-        .body(())
-        .map_err(|error| ApiError::Internal(format!("a kept query: {error}")))?
-        .into_parts();
+    let query = &upload.query;
     let folder = access.app.store.staging_folder()?;
     let path = folder.path().join("0");
     // A second name of the same bytes: should the server fail, the upload still has them.
     std::fs::hard_link(&upload.path, &path).map_err(StoreError::file("link", &path))?;
-    let blob = digest_file(&path).await?;
+    let blob = match found {
+        Some(digest) => StagedBlob {
+            path,
+            digest,
+            size_bytes: upload.offset,
+        },
+        None => digest_file(&path).await?,
+    };
     match upload.target {
         UploadTarget::Models => {
-            let StrictQuery(query): StrictQuery<models::CreateQuery> =
-                StrictQuery::from_request_parts(&mut parts, &access.app).await?;
-            let whole = Upload::whole(query.name, blob, folder, digest.as_deref())?;
+            let query: models::CreateQuery = read_query(query)?;
+            let whole = Upload::whole(query.name, blob, folder, wanted.as_deref())?;
             models::create(access, &whole, None).await
         }
         UploadTarget::Datasets => {
-            let StrictQuery(query): StrictQuery<datasets::CreateQuery> =
-                StrictQuery::from_request_parts(&mut parts, &access.app).await?;
-            let whole = Upload::whole(query.name.clone(), blob, folder, digest.as_deref())?;
+            let query: datasets::CreateQuery = read_query(query)?;
+            let whole = Upload::whole(query.name.clone(), blob, folder, wanted.as_deref())?;
             datasets::create(access, &whole, query, None).await
         }
     }

@@ -11,11 +11,13 @@ use axum_server::tls_rustls::RustlsConfig;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::connections::{Patient, raise_open_files};
 use crate::api::{App, AppState};
 use crate::config::{LogFormat, Settings};
 use crate::spec::child::Confinement;
 use crate::store::{DATABASE, Store};
 use crate::telemetry::Telemetry;
+use crate::webhook::Deliverer;
 use crate::worker::{Inspector, Worker, child::ChildProgram};
 
 /// How long open connections may take to end after the last job has drained.
@@ -82,6 +84,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         Arc::clone(&telemetry),
         draining.clone(),
     );
+    let deliverer = Deliverer::new(Arc::clone(&store), &settings, Arc::clone(&telemetry))?;
     let app = Arc::new(AppState::new(
         store,
         Arc::clone(&settings),
@@ -98,6 +101,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     });
 
+    let deliveries = tokio::spawn(deliverer.run(closing.clone()));
     let janitor = tokio::spawn(keep_house(Arc::clone(&app), tls.clone()));
     let without_keys = settings.api_keys.is_empty() && !app.store.has_keys().await?;
     let service = crate::api::service(app).into_make_service();
@@ -110,7 +114,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
             tokio::spawn(server.serve(service))
         }
         None => {
-            let server = patient(axum_server::from_tcp(listener)?, &settings);
+            // Nobody asks for HTTP/2 without TLS, and looking for it costs each connection 8 KiB.
+            let server = patient(axum_server::from_tcp(listener)?, &settings).http1_only();
             tokio::spawn(server.handle(connections.clone()).serve(service))
         }
     };
@@ -132,6 +137,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     closing.cancel();
     janitor.abort();
+    deliveries.await?;
     connections.graceful_shutdown(Some(CLOSING_TIME));
     server.await??;
     tracing::info!("stopped");
@@ -144,17 +150,21 @@ const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// What is read of a connection at once, at most.
 const READ_BUFFER_BYTES: usize = 32 << 10;
 
-/// A server that gives up requests whose headers don't come, and holds little for each connection.
+/// A server that gives up requests whose headers don't come and answers that nobody reads, and holds little for each of so
+/// many connections.
 fn patient<Acceptor>(
-    mut server: axum_server::Server<SocketAddr, Acceptor>,
+    server: axum_server::Server<SocketAddr, Acceptor>,
     settings: &Settings,
-) -> axum_server::Server<SocketAddr, Acceptor> {
+) -> axum_server::Server<SocketAddr, Patient<Acceptor>> {
+    let places = settings.connections_limit.min(raise_open_files());
+    let timeout = settings.client_timeout();
+    let mut server = server.map(|acceptor| Patient::new(acceptor, places, timeout));
     server
         .http_builder()
         .http1()
-        .header_read_timeout(settings.client_timeout())
+        .header_read_timeout(timeout)
         .max_buf_size(READ_BUFFER_BYTES);
-    server.first_request_timeout(settings.client_timeout())
+    server.first_request_timeout(timeout)
 }
 
 async fn load_tls(settings: &Settings) -> Result<Option<RustlsConfig>, Box<dyn Error>> {

@@ -27,6 +27,20 @@ impl<E: Into<Problem>> From<E> for Ended {
     }
 }
 
+/// How far a job steps back behind the server, which answers while jobs compute.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
+
+/// Lets others have the processor first; someone waits for all orders but a job.
+fn step_back(order: &Order) {
+    #[cfg(target_os = "linux")]
+    if matches!(order, Order::Run { .. })
+        && let Err(error) = rustix::process::nice(NICENESS)
+    {
+        eprintln!("the job runs at the server's priority: {error}");
+    }
+}
+
 /// Runs `sinter job`: one order from standard input, messages to standard output.
 pub fn child_main() -> ExitCode {
     let mut line = String::new();
@@ -42,6 +56,7 @@ pub fn child_main() -> ExitCode {
         }
     };
     // Threads that are there already would stay as they are.
+    step_back(&order);
     confine(confinement, &order);
     let drain = Arc::new(AtomicBool::new(false));
     let listener = Arc::clone(&drain);

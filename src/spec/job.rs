@@ -16,6 +16,7 @@ use super::prune::PruneParams;
 use super::search::SearchParams;
 use super::tokens::MOST_LENGTH;
 use super::train::{StartWeights, TrainParams};
+use super::webhook::Webhook;
 
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -249,10 +250,9 @@ pub struct JobRequest {
     pub timeout_seconds: u64,
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// Not supported yet; refused unless `null`.
+    /// Who is told how the job went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub webhook: Option<serde_json::Value>,
+    pub webhook: Option<Webhook>,
     /// Answer with the plan and its cost instead of queueing the job; `prune` and `search` only.
     #[serde(default)]
     pub dry_run: bool,
@@ -575,11 +575,9 @@ impl JobRequest {
             );
         }
         tag_faults(&self.tags, &mut faults);
-        faults.require_support(
-            self.webhook.is_none(),
-            "/webhook",
-            "`webhook` (poll, or follow the events, instead)",
-        );
+        if let Some(webhook) = &self.webhook {
+            faults.extend_under("/webhook", webhook.faults());
+        }
         faults.require_support(
             self.task != Some(Task::Embedding) || !params.needs_labels(),
             "/task",
@@ -624,6 +622,7 @@ pub fn tag_faults(tags: &BTreeMap<String, String>, faults: &mut Faults) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::webhook::WebhookEvent;
     use super::*;
     use serde_json::json;
 
@@ -695,9 +694,15 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_is_refused_instead_of_ignored() {
-        let posted = request(json!({"params": {"target": {"macs_ratio": 0.5}},
-            "webhook": {"url": "https://example.com"}}));
-        assert_eq!(pointers(posted.validate().unwrap_err()), ["/webhook"]);
+    fn a_webhook_is_an_absolute_url_with_events_that_are_known_and_named_once() {
+        let with = |webhook: serde_json::Value| {
+            request(json!({"params": {"target": {"macs_ratio": 0.5}}, "webhook": webhook}))
+                .validate()
+        };
+        let (told, _) = with(json!({"url": "https://example.com"})).unwrap();
+        assert_eq!(told.webhook.unwrap().events, [WebhookEvent::Finished]);
+        let wrong = json!({"url": "example.com", "events": ["job.failed", "job.failed"]});
+        let found = pointers(with(wrong).unwrap_err());
+        assert_eq!(found, ["/webhook/url", "/webhook/events"]);
     }
 }

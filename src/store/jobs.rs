@@ -9,6 +9,7 @@ use sqlx::{Acquire as _, SqliteConnection};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use utoipa::ToSchema;
 
+use super::deliveries::ensure_webhook;
 use super::events::NewEvent;
 use super::idempotency::{Answer, IdempotencyKey, Keep, KeptAnswer, select_kept};
 use super::limits::Limits;
@@ -396,6 +397,9 @@ async fn insert_job(
         )
         .execute(&mut *connection)
         .await?;
+    }
+    if let Some(webhook) = &request.webhook {
+        ensure_webhook(connection, project, &webhook.url).await?;
     }
     NewEvent::new(Level::Info, "job_queued", "The job waits to run")
         .insert(connection, id)

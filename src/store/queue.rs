@@ -227,7 +227,6 @@ impl Store {
         for artifact in &publication.artifacts {
             artifact.insert(&mut transaction, &lease.job_id).await?;
         }
-        write_state(&mut transaction, &lease.job_id, before, &after, None).await?;
         let result = to_json(&publication.result);
         sqlx::query!(
             "UPDATE jobs SET result = ?2,
@@ -238,6 +237,8 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
+        // After the result, which the message to a webhook names.
+        write_state(&mut transaction, &lease.job_id, before, &after, None).await?;
         NewEvent::new(Level::Info, "job_succeeded", "The job has succeeded")
             .with_data(json!({"model": publication.result.model}))
             .insert(&mut transaction, &lease.job_id)

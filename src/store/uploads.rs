@@ -1,7 +1,7 @@
 //! Uploads that come in pieces: a row, and a file that grows.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,6 +9,7 @@ use sqlx::SqliteConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::blobs::sync;
 use super::{Scope, Store, StoreError, from_word, to_i64, to_u64};
 
 /// What an upload becomes when it is whole.
@@ -146,6 +147,12 @@ impl Store {
             copied.await.map_err(StoreError::file("copy", path))?;
         }
         Ok(())
+    }
+
+    /// Brings a file to the disk.
+    pub async fn sync(&self, path: &Path) -> Result<(), StoreError> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || sync(&path)).await?
     }
 
     /// Notes that an upload goes on, and how long it will be if that is known now.

@@ -1,12 +1,11 @@
 //! Short orders that are not jobs: reading an upload, describing layers, planning.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::child::{ChildError, ChildProgram};
+use super::turns::Turns;
 use crate::spec::child::{Message, Order};
 use crate::spec::problem::Problem;
 
@@ -40,7 +39,7 @@ pub enum InspectionError {
 pub struct Inspector {
     program: ChildProgram,
     time_limit: Duration,
-    permits: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl Inspector {
@@ -48,14 +47,13 @@ impl Inspector {
         Self {
             program,
             time_limit,
-            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Turns::new(AT_ONCE),
         }
     }
 
-    /// The closing message of a child with this order; never [`Message::Failed`].
-    pub async fn inspect(&self, order: &Order) -> Result<Message, InspectionError> {
-        let permit = self.permits.acquire().await;
-        let _permit = permit.expect("the semaphore is never closed");
+    /// The closing message of a child with this order; never [`Message::Failed`]. Projects take turns.
+    pub async fn inspect(&self, project: &str, order: &Order) -> Result<Message, InspectionError> {
+        let _turn = self.turns.take(project).await;
         tokio::time::timeout(self.time_limit, self.run(order))
             .await
             .map_err(|_| InspectionError::TimedOut(self.time_limit))?

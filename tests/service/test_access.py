@@ -280,16 +280,12 @@ def test_every_answer_forbids_guessing_its_type(server):
         assert server.get(path).headers["X-Content-Type-Options"] == "nosniff", path
 
 
-def test_tls_is_spoken_with_the_certificate_of_the_settings(tmp_path):
+def test_tls_is_spoken_with_the_certificate_of_the_settings(tmp_path, certificate):
     import http.client
     import ssl
-    import subprocess
     import urllib.request
 
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                    "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-                    "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    certificate, key = certificate
     with Server(tmp_path / "server", ("--tls-certificate", certificate, "--tls-key", key)) as server:
         assert server.url.startswith("https://127.0.0.1:")
         trusted = ssl.create_default_context(cafile=certificate)

@@ -13,6 +13,7 @@ import urllib.parse
 import pytest
 
 from conftest import DIGITS, DIGITS_CNN, assert_problem, run_sinter
+from lifecycle_tools import wait_until
 
 MODEL = DIGITS_CNN.read_bytes()
 
@@ -347,3 +348,48 @@ def test_links_and_ways_out_of_an_archive_lead_nowhere(server, tmp_path):
         assert answer.json()["splits"]["train"] in (4, 5)
     assert not list(server.data_dir.parent.rglob("escape"))
     assert server.is_healthy()
+
+
+def test_a_reader_that_reads_nothing_is_cut(start_server):
+    server = start_server("--client-timeout-seconds", "2")
+    model = server.upload_model(name="x" * 150)
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.connect((host, int(port)))
+        # Answers to hundreds of requests fill what the connection holds.
+        request = f"GET /v1/models/{model['id']} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        silent.settimeout(1)
+
+        def cut():
+            try:
+                silent.sendall(request)
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+            return False
+
+        for _ in range(20_000):
+            silent.sendall(request)
+        wait_until(cut, 30, "the end of the connection")
+    assert server.is_healthy()
+
+
+def test_connections_wait_for_a_place(start_server):
+    server = start_server("--connections-limit", "3", "--client-timeout-seconds", "2")
+    host, port = server.url.removeprefix("http://").split(":")
+    held = [socket.create_connection((host, int(port))) for _ in range(3)]
+    for each in held:
+        each.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert each.recv(100).startswith(b"HTTP/1.1 200")
+    with socket.create_connection((host, int(port))) as waiting:
+        waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        waiting.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            waiting.recv(100)
+        held.pop().close()
+        waiting.settimeout(10)
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+    for each in held:
+        each.close()

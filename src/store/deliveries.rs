@@ -1,0 +1,336 @@
+//! Webhooks: what their messages are signed with, and messages on their way. A trigger of the database makes the messages,
+//! in the commit of the change that they tell of.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rand::RngExt as _;
+use serde::Serialize;
+use serde_json::json;
+use sqlx::SqliteConnection;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::events::NewEvent;
+use super::{Scope, Store, StoreError, from_word, to_json, to_u64};
+use crate::spec::child::Level;
+
+/// A message that was taken and not heard of again is due after this time.
+pub const SEND_TIME: Duration = Duration::from_secs(60);
+
+/// A URL that messages go to, and the secret that they are signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookRow {
+    pub id: String,
+    pub url: String,
+    /// `whsec_` and 32 bytes in Base64.
+    pub secret: String,
+    pub created_at: String,
+}
+
+/// How far a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryStatus {
+    Pending,
+    Sending,
+    Delivered,
+    /// Given up.
+    Failed,
+}
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub id: String,
+    pub url: String,
+    pub event: String,
+    pub status: DeliveryStatus,
+    pub attempts: u64,
+    /// Until the next try; of a pending message only.
+    pub next_attempt_in: Option<Duration>,
+    pub response_status: Option<u16>,
+    pub last_error: Option<String>,
+    pub created_at: String,
+    pub delivered_at: Option<String>,
+}
+
+/// A message to be sent now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueDelivery {
+    pub id: String,
+    pub job_id: String,
+    pub url: String,
+    pub event: String,
+    pub body: String,
+    /// With this one.
+    pub attempts: u64,
+    pub secret: String,
+}
+
+/// What a receiver said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    pub status: Option<u16>,
+    /// `None` if the message was taken.
+    pub error: Option<String>,
+    /// When it wants to be asked again at the earliest.
+    pub retry_after: Option<Duration>,
+}
+
+impl Response {
+    /// There was no answer.
+    pub fn failed(error: String) -> Self {
+        Self {
+            status: None,
+            error: Some(error),
+            retry_after: None,
+        }
+    }
+
+    pub fn accepted(&self) -> bool {
+        self.error.is_none()
+    }
+}
+
+fn new_secret() -> String {
+    let bytes: [u8; 32] = rand::rng().random();
+    format!("whsec_{}", STANDARD.encode(bytes))
+}
+
+/// The webhook of a project with this URL, made if it is not there; tells whether it was made.
+pub(super) async fn ensure_webhook(
+    connection: &mut SqliteConnection,
+    project: &str,
+    url: &str,
+) -> Result<(WebhookRow, bool), StoreError> {
+    let (id, secret) = (Uuid::now_v7().to_string(), new_secret());
+    let made = sqlx::query!(
+        "INSERT INTO webhooks (id, project, url, secret) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (project, url) DO NOTHING",
+        id,
+        project,
+        url,
+        secret
+    )
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    let row = sqlx::query_as!(
+        WebhookRow,
+        r#"SELECT id as "id!: String", url as "url!: String", secret as "secret!: String",
+                  created_at as "created_at!: String"
+           FROM webhooks WHERE project = ?1 AND url = ?2"#,
+        project,
+        url
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((row, made > 0))
+}
+
+fn busy_list(busy: &HashSet<String>) -> String {
+    to_json(&busy)
+}
+
+impl Store {
+    /// The webhook of a project with this URL, made if it is not there; tells whether it was made.
+    pub async fn ensure_webhook(
+        &self,
+        project: &str,
+        url: &str,
+    ) -> Result<(WebhookRow, bool), StoreError> {
+        ensure_webhook(&mut *self.writer.acquire().await?, project, url).await
+    }
+
+    /// Webhooks, the oldest first.
+    pub async fn webhooks(&self, scope: &Scope) -> Result<Vec<WebhookRow>, StoreError> {
+        let project = scope.project();
+        let rows = sqlx::query_as!(
+            WebhookRow,
+            r#"SELECT id as "id!: String", url as "url!: String", secret as "secret!: String",
+                      created_at as "created_at!: String"
+               FROM webhooks WHERE ?1 IS NULL OR project = ?1 ORDER BY id"#,
+            project
+        );
+        Ok(rows.fetch_all(&self.reader).await?)
+    }
+
+    /// Forgets a webhook and its secret; the next message to its URL makes a new one. `false` if there is none.
+    pub async fn delete_webhook(&self, scope: &Scope, id: &str) -> Result<bool, StoreError> {
+        let project = scope.project();
+        let deleted = sqlx::query!(
+            "DELETE FROM webhooks WHERE id = ?1 AND (?2 IS NULL OR project = ?2)",
+            id,
+            project
+        );
+        Ok(deleted.execute(&self.writer).await?.rows_affected() > 0)
+    }
+
+    /// Makes those messages due that an earlier server was sending when it ended.
+    pub(super) async fn release_deliveries(&self) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE deliveries SET status = 'pending', next_attempt_at = 0 WHERE status = 'sending'"
+        )
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Messages of a job, the oldest first.
+    pub async fn deliveries(&self, job_id: &str) -> Result<Vec<Delivery>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT id as "id!: String", url as "url!: String", event as "event!: String",
+                      status as "status!: String", attempts as "attempts!: i64",
+                      next_attempt_at as "next_attempt_at!: i64",
+                      response_status as "response_status?: u16", last_error as "last_error?: String",
+                      created_at as "created_at!: String", delivered_at as "delivered_at?: String"
+               FROM deliveries WHERE job_id = ?1 ORDER BY created_at, rowid"#,
+            job_id
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        let now = self.clock.now();
+        rows.into_iter()
+            .map(|row| {
+                let status = from_word(&row.status, "status", &row.id)?;
+                let wait = Duration::from_millis(to_u64(row.next_attempt_at.saturating_sub(now)));
+                Ok(Delivery {
+                    status,
+                    next_attempt_in: (status == DeliveryStatus::Pending).then_some(wait),
+                    id: row.id,
+                    url: row.url,
+                    event: row.event,
+                    attempts: to_u64(row.attempts),
+                    response_status: row.response_status,
+                    last_error: row.last_error,
+                    created_at: row.created_at,
+                    delivered_at: row.delivered_at,
+                })
+            })
+            .collect()
+    }
+
+    /// Makes a message due now, with all its tries before it; `false` if the job has none with this id.
+    pub async fn resend_delivery(&self, job_id: &str, id: &str) -> Result<bool, StoreError> {
+        let changed = sqlx::query!(
+            "UPDATE deliveries SET status = 'pending', attempts = 0, next_attempt_at = 0, delivered_at = NULL
+             WHERE id = ?1 AND job_id = ?2",
+            id,
+            job_id
+        )
+        .execute(&self.writer)
+        .await?
+        .rows_affected();
+        if changed > 0 {
+            self.announce(job_id, super::ChangeKind::Updated);
+        }
+        Ok(changed > 0)
+    }
+
+    /// How long until a message is due, of those to other URLs than the busy ones; `None` if none waits.
+    pub async fn next_delivery(
+        &self,
+        busy: &HashSet<String>,
+    ) -> Result<Option<Duration>, StoreError> {
+        let busy = busy_list(busy);
+        let next = sqlx::query_scalar!(
+            r#"SELECT next_attempt_at as "at!: i64" FROM deliveries
+               WHERE status IN ('pending', 'sending') AND url NOT IN (SELECT value FROM json_each(?1))
+               ORDER BY next_attempt_at LIMIT 1"#,
+            busy
+        )
+        .fetch_optional(&self.reader)
+        .await?;
+        let now = self.clock.now();
+        Ok(next.map(|at| Duration::from_millis(to_u64(at.saturating_sub(now)))))
+    }
+
+    /// Takes the message that has been due the longest, of those to other URLs than the busy ones. It is due again after
+    /// [`SEND_TIME`], should nobody tell how it ended.
+    pub async fn take_delivery(
+        &self,
+        busy: &HashSet<String>,
+    ) -> Result<Option<DueDelivery>, StoreError> {
+        let busy = busy_list(busy);
+        let now = self.clock.now();
+        let again_at = now + i64::try_from(SEND_TIME.as_millis()).unwrap_or(i64::MAX / 2);
+        let mut transaction = self.begin().await?;
+        let taken = sqlx::query!(
+            r#"UPDATE deliveries SET status = 'sending', attempts = attempts + 1, next_attempt_at = ?3
+               WHERE id = (SELECT id FROM deliveries
+                           WHERE status IN ('pending', 'sending') AND next_attempt_at <= ?2
+                             AND url NOT IN (SELECT value FROM json_each(?1))
+                           ORDER BY next_attempt_at LIMIT 1)
+               RETURNING id as "id!: String", job_id as "job_id!: String", project as "project!: String",
+                         url as "url!: String", event as "event!: String", body as "body!: String",
+                         attempts as "attempts!: i64""#,
+            busy,
+            now,
+            again_at
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = taken else {
+            return Ok(None);
+        };
+        let (webhook, _) = ensure_webhook(&mut transaction, &row.project, &row.url).await?;
+        transaction.commit().await?;
+        fail_point!("delivery_taken");
+        Ok(Some(DueDelivery {
+            id: row.id,
+            job_id: row.job_id,
+            url: row.url,
+            event: row.event,
+            body: row.body,
+            attempts: to_u64(row.attempts),
+            secret: webhook.secret,
+        }))
+    }
+
+    /// Notes what a receiver said. A message that was not taken is due again after `wait`; without one it is given up, and
+    /// the job's events say so.
+    pub async fn end_delivery(
+        &self,
+        due: &DueDelivery,
+        response: &Response,
+        wait: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        fail_point!("delivery_sent");
+        let status = match (response.accepted(), wait) {
+            (true, _) => "delivered",
+            (false, Some(_)) => "pending",
+            (false, None) => "failed",
+        };
+        let wait = i64::try_from(wait.unwrap_or_default().as_millis()).unwrap_or(i64::MAX / 2);
+        let next_attempt_at = self.clock.now().saturating_add(wait);
+        let mut transaction = self.begin().await?;
+        let changed = sqlx::query!(
+            "UPDATE deliveries SET status = ?2, next_attempt_at = ?3, response_status = ?4, last_error = ?5,
+                 delivered_at = CASE ?2 WHEN 'delivered' THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
+             WHERE id = ?1",
+            due.id,
+            status,
+            next_attempt_at,
+            response.status,
+            response.error
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if changed > 0 && status == "failed" {
+            let text = format!(
+                "The webhook did not take `{}`, and is asked no more",
+                due.event
+            );
+            NewEvent::new(Level::Warning, "webhook_failed", text)
+                .with_data(json!({"delivery": due.id, "attempts": due.attempts, "status": response.status}))
+                .insert(&mut transaction, &due.job_id)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+}
