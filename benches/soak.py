@@ -59,13 +59,13 @@ class Soak:
         epochs = chance.choice([1, 1, 2, 5, 2000])
         model, data = self.inputs
         job = self.server.submit("train", model, data, {"epochs": epochs, "weights": "reinitialize"},
-                                 data={"preprocess": {"scale": 0.0625}}, max_attempts=5)
+                                 data={"preprocess": {"scale": 0.0625}}, max_attempts=20)
         self.note("jobs")
         if epochs == 2000:
             time.sleep(chance.uniform(0, 4))
             assert self.server.post(f"/v1/jobs/{job['id']}/cancel").status_code == 202
             self.note("cancellations")
-        ended = self.server.wait(job, 120)
+        ended = self.server.wait(job, 600)
         expected = "canceled" if epochs == 2000 else "succeeded"
         assert ended["status"] == expected, (ended["status"], ended["error"])
         if ended["status"] == "succeeded":
@@ -96,7 +96,7 @@ class Soak:
     def kills(self, chance):
         from lifecycle_tools import job_children, send
 
-        time.sleep(chance.uniform(2, 6))
+        time.sleep(chance.uniform(4, 12))
         children = job_children(self.server)
         if children:
             send(chance.choice(children), signal.SIGKILL)

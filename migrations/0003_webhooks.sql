@@ -1,4 +1,4 @@
--- Webhooks: where jobs tell how they went, and what is on its way there.
+-- What jobs tell others: webhooks, MLflow, and what is on its way to them.
 
 -- What deliveries to a URL are signed with.
 CREATE TABLE webhooks (
@@ -10,11 +10,13 @@ CREATE TABLE webhooks (
     UNIQUE (project, url)
 ) STRICT;
 
--- Messages. Each is committed with the change of the job that it tells of, and sent until it is taken or its tries are over.
+-- The outbox. Each row is committed with the change of the job that it tells of, and sent until it is taken or its tries are
+-- over. Rows for MLflow have no body: all of the job is sent.
 CREATE TABLE deliveries (
     id              TEXT PRIMARY KEY NOT NULL,
     job_id          TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     project         TEXT NOT NULL,
+    target          TEXT NOT NULL CHECK (target IN ('webhook', 'mlflow')),
     url             TEXT NOT NULL,
     event           TEXT NOT NULL,
     body            TEXT NOT NULL,
@@ -33,8 +35,8 @@ CREATE INDEX deliveries_job ON deliveries (job_id, created_at);
 
 CREATE TRIGGER jobs_webhook AFTER UPDATE OF status ON jobs
 WHEN new.status <> old.status AND json_extract(new.request, '$.webhook.url') IS NOT NULL BEGIN
-    INSERT INTO deliveries (id, job_id, project, url, event, body)
-    SELECT 'msg_' || lower(hex(randomblob(16))), new.id, new.project, json_extract(new.request, '$.webhook.url'),
+    INSERT INTO deliveries (id, job_id, project, target, url, event, body)
+    SELECT 'msg_' || lower(hex(randomblob(16))), new.id, new.project, 'webhook', json_extract(new.request, '$.webhook.url'),
            wanted.value,
            json_object(
                'type', wanted.value,
@@ -46,4 +48,10 @@ WHEN new.status <> old.status AND json_extract(new.request, '$.webhook.url') IS 
     FROM json_each(new.request, '$.webhook.events') AS wanted
     WHERE wanted.value = 'job.' || CASE new.status WHEN 'running' THEN 'started' ELSE new.status END
        OR (wanted.value = 'job.finished' AND new.status IN ('succeeded', 'failed', 'canceled'));
+END;
+
+CREATE TRIGGER jobs_mlflow AFTER UPDATE OF status ON jobs
+WHEN new.status <> old.status AND new.status IN ('succeeded', 'failed', 'canceled') BEGIN
+    INSERT INTO deliveries (id, job_id, project, target, url, event, body)
+    VALUES ('msg_' || lower(hex(randomblob(16))), new.id, new.project, 'mlflow', '', 'job.finished', '');
 END;

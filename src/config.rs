@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use crate::spec::webhook::read_url;
 use crate::store::limits::Limits;
 
 /// Every setting with its default and a description; also what `--print-default-config` prints.
@@ -130,8 +131,20 @@ settings! {
     sandbox: bool = true, "SINTER_SANDBOX", "BOOL";
     /// Whether webhooks may go to this machine and to private networks [default: false]
     webhooks_private: bool = false, "SINTER_WEBHOOKS_PRIVATE", "BOOL";
-    /// PEM file with the certificates that webhooks' TLS is trusted by; empty for the usual ones
-    webhooks_ca: PathBuf = PathBuf::new(), "SINTER_WEBHOOKS_CA", "FILE";
+    /// PEM file with the certificates that others' TLS is trusted by; empty for the usual ones
+    outgoing_ca: PathBuf = PathBuf::new(), "SINTER_OUTGOING_CA", "FILE";
+    /// MLflow tracking server that ended jobs are written to; empty for none
+    mlflow_url: String = String::new(), "SINTER_MLFLOW_URL", "URL";
+    /// Token for MLflow; or a user name and a password
+    mlflow_token: String = String::new(), "SINTER_MLFLOW_TOKEN", "TOKEN", { hide_env_values = true };
+    /// User name for MLflow
+    mlflow_username: String = String::new(), "SINTER_MLFLOW_USERNAME", "NAME";
+    /// Password for MLflow
+    mlflow_password: String = String::new(), "SINTER_MLFLOW_PASSWORD", "PASSWORD", { hide_env_values = true };
+    /// Experiment of the runs [default: sinter]
+    mlflow_experiment: String = "sinter".to_owned(), "SINTER_MLFLOW_EXPERIMENT", "NAME";
+    /// Alias of the newest version of a registered model; empty for none [default: sinter]
+    mlflow_alias: String = "sinter".to_owned(), "SINTER_MLFLOW_ALIAS", "NAME";
     /// Seconds to wait after each try of a webhook that failed, separated by commas
     webhook_retry_seconds: Vec<u64> = WEBHOOK_RETRY_SECONDS.to_vec(), "SINTER_WEBHOOK_RETRY_SECONDS", "SECONDS",
         { value_delimiter = ',' };
@@ -236,6 +249,23 @@ impl Settings {
             (1..=1 << 20).contains(&self.connections_limit),
             "connections_limit",
             "must be from 1 to 1048576",
+        )?;
+        require(
+            self.mlflow_url.is_empty() || read_url(&self.mlflow_url).is_ok(),
+            "mlflow_url",
+            "must be like http://mlflow:5000; name and password are settings of their own",
+        )?;
+        require(
+            !self.mlflow_experiment.is_empty(),
+            "mlflow_experiment",
+            "must not be empty",
+        )?;
+        require(
+            self.mlflow_alias
+                .chars()
+                .all(|each| each.is_ascii_alphanumeric() || each == '-' || each == '_'),
+            "mlflow_alias",
+            "has letters, digits, `-` and `_` only",
         )?;
         require(
             self.upload_expiry_hours >= 1,

@@ -1,6 +1,6 @@
 //! Sinter: a self-contained HTTP service that makes trained ONNX models smaller and faster.
 //!
-//! Two halves and one language between them. The service half ([`api`], [`store`], [`worker`], [`webhook`])
+//! Two halves and one language between them. The service half ([`api`], [`store`], [`worker`], [`outbox`])
 //! never touches a tensor; the engine half ([`engine`] and the rooms it calls) knows no HTTP, no
 //! SQL and no async; both speak [`spec`]. The boundary between them is a process: the worker
 //! starts `sinter job` as a child for every job.
@@ -13,9 +13,10 @@ pub mod config;
 pub mod spec;
 
 pub mod api;
+pub mod bundle;
+pub mod outbox;
 pub mod store;
 pub mod telemetry;
-pub mod webhook;
 pub mod worker;
 
 pub mod data;

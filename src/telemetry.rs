@@ -40,6 +40,7 @@ struct JobLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
+    target: &'static str,
     outcome: &'static str,
 }
 
@@ -58,8 +59,9 @@ pub struct Telemetry {
     jobs: Family<StatusLabels, Gauge>,
     queue_depth: Gauge,
     job_seconds: Family<JobLabels, Histogram>,
+    queue_seconds: Histogram,
     failed_attempts: Counter<u64, AtomicU64>,
-    webhooks: Family<OutcomeLabels, Counter>,
+    deliveries: Family<OutcomeLabels, Counter>,
 }
 
 impl Telemetry {
@@ -74,6 +76,7 @@ impl Telemetry {
         let job_seconds = Family::<JobLabels, Histogram>::new_with_constructor(
             job_histogram as fn() -> Histogram,
         );
+        let queue_seconds = job_histogram();
         let failed_attempts = Counter::<u64, AtomicU64>::default();
         let mut registry = Registry::with_prefix("sinter");
         registry.register("http_requests", "HTTP requests answered", requests.clone());
@@ -95,15 +98,20 @@ impl Telemetry {
             job_seconds.clone(),
         );
         registry.register(
+            "job_queue_seconds",
+            "Time from the submission of a job to its first attempt",
+            queue_seconds.clone(),
+        );
+        registry.register(
             "job_attempts_failed",
             "Attempts whose child process died",
             failed_attempts.clone(),
         );
-        let webhooks = Family::<OutcomeLabels, Counter>::default();
+        let deliveries = Family::<OutcomeLabels, Counter>::default();
         registry.register(
-            "webhook_attempts",
-            "Messages sent to webhooks",
-            webhooks.clone(),
+            "delivery_attempts",
+            "Tries to tell webhooks and MLflow",
+            deliveries.clone(),
         );
         Self {
             registry,
@@ -113,8 +121,9 @@ impl Telemetry {
             jobs,
             queue_depth,
             job_seconds,
+            queue_seconds,
             failed_attempts,
-            webhooks,
+            deliveries,
         }
     }
 
@@ -148,11 +157,15 @@ impl Telemetry {
             .observe(run_time.as_secs_f64());
     }
 
-    pub fn webhook_sent(&self, accepted: bool) {
+    pub fn delivery_tried(&self, target: &'static str, accepted: bool) {
         let outcome = if accepted { "accepted" } else { "failed" };
-        self.webhooks
-            .get_or_create(&OutcomeLabels { outcome })
+        self.deliveries
+            .get_or_create(&OutcomeLabels { target, outcome })
             .inc();
+    }
+
+    pub fn job_waited(&self, time: Duration) {
+        self.queue_seconds.observe(time.as_secs_f64());
     }
 
     pub fn attempt_failed(&self) {

@@ -193,7 +193,12 @@ impl Follower {
             // A thousand followers wait for most of their time, and hold nothing meanwhile.
             self.pending = VecDeque::new();
             let closing = self.app.closing.is_cancelled();
-            let Some((status, rows)) = Box::pin(self.look()).await? else {
+            let app = App::clone(&self.app);
+            // Few look at once: each holds memory for it, and the database has no more readers.
+            let turn = app.looks.acquire().await;
+            let looked = Box::pin(self.look()).await;
+            drop(turn);
+            let Some((status, rows)) = looked? else {
                 return Ok(None);
             };
             if !rows.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::access::Gate;
@@ -14,6 +14,9 @@ use crate::spec::child::{DeviceInfo, Message, Order};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::worker::{InspectionError, Inspector, WorkerHealth};
+
+/// As many as the database has connections for reading, twice.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// The server's parts.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct AppState {
     pub closing: CancellationToken,
     pub(super) gate: Gate,
     pub(super) arrivals: Arrivals,
+    /// Followers of events that may read the database at once.
+    pub(super) looks: Semaphore,
     /// What only one request at a time may use: keys of creations that run now, and uploads that go on.
     pub(super) in_use: Mutex<HashSet<String>>,
     devices: OnceCell<Vec<DeviceInfo>>,
@@ -60,6 +65,7 @@ impl AppState {
             closing,
             gate,
             arrivals: Arrivals::default(),
+            looks: Semaphore::new(LOOKS_AT_ONCE),
             in_use: Mutex::default(),
             devices: OnceCell::new(),
             writable: tokio::sync::Mutex::default(),

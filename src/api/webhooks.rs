@@ -14,10 +14,10 @@ use super::jobs::find_status;
 use super::problem::{ApiError, Problems};
 use super::request::{Listed, NoQuery, json_body, located_json};
 use super::state::App;
+use crate::outbox::webhook::check_url;
 use crate::spec::webhook::read_url;
-use crate::store::deliveries::{Delivery, DeliveryStatus, WebhookRow};
+use crate::store::deliveries::{Delivery, DeliveryStatus, Target, WebhookRow};
 use crate::store::keys::Role;
-use crate::webhook::check_url;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -51,12 +51,14 @@ impl WebhookView {
     }
 }
 
-/// A message to a webhook.
+/// A message to a webhook, or what is written to MLflow.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Delivery)]
 pub struct DeliveryView {
     /// What the receiver gets as `webhook-id`, the same at each try.
     pub id: String,
+    pub target: Target,
+    /// Empty for MLflow.
     pub url: String,
     pub event: String,
     pub status: DeliveryStatus,
@@ -76,6 +78,7 @@ impl From<Delivery> for DeliveryView {
     fn from(delivery: Delivery) -> Self {
         Self {
             id: delivery.id,
+            target: delivery.target,
             url: delivery.url,
             event: delivery.event,
             status: delivery.status,
@@ -171,7 +174,7 @@ async fn delete_webhook(
     }
 }
 
-/// List what a job told its webhook, and whether it was taken.
+/// List what a job told its webhook and MLflow, and whether it was taken.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/deliveries", operation_id = "listJobDeliveries", tag = "webhooks",
     params(("id" = String, Path)),
@@ -184,7 +187,13 @@ async fn list_deliveries(
 ) -> Result<Json<Listed<DeliveryView>>, ApiError> {
     find_status(&access, &id).await?;
     let rows = access.app.store.deliveries(&id).await?;
-    let data = rows.into_iter().map(DeliveryView::from).collect();
+    let has_mlflow = !access.app.settings.mlflow_url.is_empty();
+    let told = |row: &Delivery| row.target == Target::Webhook || has_mlflow;
+    let data = rows
+        .into_iter()
+        .filter(told)
+        .map(DeliveryView::from)
+        .collect();
     Ok(Json(Listed { data }))
 }
 

@@ -14,10 +14,10 @@ use tracing_subscriber::EnvFilter;
 use super::connections::{Patient, raise_open_files};
 use crate::api::{App, AppState};
 use crate::config::{LogFormat, Settings};
+use crate::outbox::Deliverer;
 use crate::spec::child::Confinement;
 use crate::store::{DATABASE, Store};
 use crate::telemetry::Telemetry;
-use crate::webhook::Deliverer;
 use crate::worker::{Inspector, Worker, child::ChildProgram};
 
 /// How long open connections may take to end after the last job has drained.

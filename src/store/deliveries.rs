@@ -30,6 +30,23 @@ pub struct WebhookRow {
     pub created_at: String,
 }
 
+/// Who is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    Webhook,
+    Mlflow,
+}
+
+impl Target {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Mlflow => "mlflow",
+        }
+    }
+}
+
 /// How far a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -45,6 +62,8 @@ pub enum DeliveryStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     pub id: String,
+    pub target: Target,
+    /// Empty for MLflow.
     pub url: String,
     pub event: String,
     pub status: DeliveryStatus,
@@ -62,31 +81,37 @@ pub struct Delivery {
 pub struct DueDelivery {
     pub id: String,
     pub job_id: String,
+    pub project: String,
+    pub target: Target,
     pub url: String,
     pub event: String,
     pub body: String,
     /// With this one.
     pub attempts: u64,
+    /// What it is signed with; empty for MLflow.
     pub secret: String,
 }
 
 /// What a receiver said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Response {
     pub status: Option<u16>,
     /// `None` if the message was taken.
     pub error: Option<String>,
+    /// Whether another try would be in vain.
+    pub is_final: bool,
     /// When it wants to be asked again at the earliest.
     pub retry_after: Option<Duration>,
+    /// What the job's events say of it.
+    pub note: Option<NewEvent>,
 }
 
 impl Response {
     /// There was no answer.
     pub fn failed(error: String) -> Self {
         Self {
-            status: None,
             error: Some(error),
-            retry_after: None,
+            ..Self::default()
         }
     }
 
@@ -129,10 +154,6 @@ pub(super) async fn ensure_webhook(
     .fetch_one(connection)
     .await?;
     Ok((row, made > 0))
-}
-
-fn busy_list(busy: &HashSet<String>) -> String {
-    to_json(&busy)
 }
 
 impl Store {
@@ -182,8 +203,8 @@ impl Store {
     /// Messages of a job, the oldest first.
     pub async fn deliveries(&self, job_id: &str) -> Result<Vec<Delivery>, StoreError> {
         let rows = sqlx::query!(
-            r#"SELECT id as "id!: String", url as "url!: String", event as "event!: String",
-                      status as "status!: String", attempts as "attempts!: i64",
+            r#"SELECT id as "id!: String", target as "target!: String", url as "url!: String",
+                      event as "event!: String", status as "status!: String", attempts as "attempts!: i64",
                       next_attempt_at as "next_attempt_at!: i64",
                       response_status as "response_status?: u16", last_error as "last_error?: String",
                       created_at as "created_at!: String", delivered_at as "delivered_at?: String"
@@ -199,6 +220,7 @@ impl Store {
                 let wait = Duration::from_millis(to_u64(row.next_attempt_at.saturating_sub(now)));
                 Ok(Delivery {
                     status,
+                    target: from_word(&row.target, "target", &row.id)?,
                     next_attempt_in: (status == DeliveryStatus::Pending).then_some(wait),
                     id: row.id,
                     url: row.url,
@@ -230,17 +252,20 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// How long until a message is due, of those to other URLs than the busy ones; `None` if none waits.
+    /// How long until a message is due, of those to these targets and other URLs than the busy ones; `None` if none waits.
     pub async fn next_delivery(
         &self,
+        targets: &[Target],
         busy: &HashSet<String>,
     ) -> Result<Option<Duration>, StoreError> {
-        let busy = busy_list(busy);
+        let (targets, busy) = (to_json(&targets), to_json(&busy));
         let next = sqlx::query_scalar!(
             r#"SELECT next_attempt_at as "at!: i64" FROM deliveries
                WHERE status IN ('pending', 'sending') AND url NOT IN (SELECT value FROM json_each(?1))
+                 AND target IN (SELECT value FROM json_each(?2))
                ORDER BY next_attempt_at LIMIT 1"#,
-            busy
+            busy,
+            targets
         )
         .fetch_optional(&self.reader)
         .await?;
@@ -248,13 +273,14 @@ impl Store {
         Ok(next.map(|at| Duration::from_millis(to_u64(at.saturating_sub(now)))))
     }
 
-    /// Takes the message that has been due the longest, of those to other URLs than the busy ones. It is due again after
+    /// Takes the message that has been due the longest, of those to these targets and other URLs than the busy ones. It is due again after
     /// [`SEND_TIME`], should nobody tell how it ended.
     pub async fn take_delivery(
         &self,
+        targets: &[Target],
         busy: &HashSet<String>,
     ) -> Result<Option<DueDelivery>, StoreError> {
-        let busy = busy_list(busy);
+        let (targets, busy) = (to_json(&targets), to_json(&busy));
         let now = self.clock.now();
         let again_at = now + i64::try_from(SEND_TIME.as_millis()).unwrap_or(i64::MAX / 2);
         let mut transaction = self.begin().await?;
@@ -263,30 +289,41 @@ impl Store {
                WHERE id = (SELECT id FROM deliveries
                            WHERE status IN ('pending', 'sending') AND next_attempt_at <= ?2
                              AND url NOT IN (SELECT value FROM json_each(?1))
+                             AND target IN (SELECT value FROM json_each(?4))
                            ORDER BY next_attempt_at LIMIT 1)
                RETURNING id as "id!: String", job_id as "job_id!: String", project as "project!: String",
-                         url as "url!: String", event as "event!: String", body as "body!: String",
-                         attempts as "attempts!: i64""#,
+                         target as "target!: String", url as "url!: String", event as "event!: String",
+                         body as "body!: String", attempts as "attempts!: i64""#,
             busy,
             now,
-            again_at
+            again_at,
+            targets
         )
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = taken else {
             return Ok(None);
         };
-        let (webhook, _) = ensure_webhook(&mut transaction, &row.project, &row.url).await?;
+        let target = from_word(&row.target, "target", &row.id)?;
+        let secret = match target {
+            Target::Webhook => {
+                let (webhook, _) = ensure_webhook(&mut transaction, &row.project, &row.url).await?;
+                webhook.secret
+            }
+            Target::Mlflow => String::new(),
+        };
         transaction.commit().await?;
         fail_point!("delivery_taken");
         Ok(Some(DueDelivery {
             id: row.id,
             job_id: row.job_id,
+            project: row.project,
+            target,
             url: row.url,
             event: row.event,
             body: row.body,
             attempts: to_u64(row.attempts),
-            secret: webhook.secret,
+            secret,
         }))
     }
 
@@ -320,15 +357,15 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        if changed > 0 && status == "failed" {
-            let text = format!(
-                "The webhook did not take `{}`, and is asked no more",
-                due.event
-            );
-            NewEvent::new(Level::Warning, "webhook_failed", text)
-                .with_data(json!({"delivery": due.id, "attempts": due.attempts, "status": response.status}))
-                .insert(&mut transaction, &due.job_id)
-                .await?;
+        let failed = (status == "failed").then(|| {
+            let target = due.target.as_str();
+            let text = format!("The {target} did not take `{}`, and is asked no more", due.event);
+            NewEvent::new(Level::Warning, &format!("{target}_failed"), text).with_data(json!({
+                "delivery": due.id, "attempts": due.attempts, "status": response.status, "error": response.error}))
+        });
+        let note = failed.or_else(|| response.note.clone());
+        if let Some(note) = note.filter(|_| changed > 0) {
+            note.insert(&mut transaction, &due.job_id).await?;
         }
         transaction.commit().await?;
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::bundle::{BUNDLE_ARTIFACT, Bundle};
 use crate::spec::child::{MODEL_ARTIFACT, StagedFile, StagedModel};
 use crate::spec::model::ModelFormat;
 use crate::spec::result::JobResult;
@@ -48,12 +49,56 @@ pub async fn prepare(
     result.model = own.map(|model| model.id);
     let mut new_models = Vec::with_capacity(models.len());
     for model in models {
-        new_models.push(model_of(store, job, &artifacts, model).await?);
+        let is_own = model.artifact == MODEL_ARTIFACT;
+        let new = model_of(store, job, &artifacts, model).await?;
+        if is_own {
+            artifacts.push(bundle_of(store, job, &result, &new, &folder).await?);
+        }
+        new_models.push(new);
     }
     Ok(Publication {
         result,
         artifacts,
         new_models,
+    })
+}
+
+/// Everything about the new model in one file.
+async fn bundle_of(
+    store: &Store,
+    job: &Job,
+    result: &JobResult,
+    new: &NewModel,
+    folder: &Path,
+) -> Result<NewArtifact, PublishError> {
+    let base = store
+        .model(&Scope::All, &job.request.model.to_string())
+        .await?;
+    let dataset = match job.request.dataset {
+        None => None,
+        Some(id) => store.dataset(&Scope::All, &id.to_string()).await?,
+    };
+    let bundle = Bundle {
+        job: job.clone(),
+        result: result.clone(),
+        name: new.name.clone(),
+        summary: new.summary.clone(),
+        digest: new.file.digest.clone(),
+        size_bytes: new.file.size_bytes,
+        path: new.file.path.clone(),
+        base,
+        dataset,
+    };
+    let path = folder.join(BUNDLE_ARTIFACT);
+    let target = path.clone();
+    tokio::task::spawn_blocking(move || bundle.write_tar(&target))
+        .await
+        .map_err(StoreError::from)?
+        .map_err(StoreError::file("write", &path))?;
+    Ok(NewArtifact {
+        name: BUNDLE_ARTIFACT.to_owned(),
+        media_type: "application/x-tar".to_owned(),
+        file: digest_file(&path).await?,
     })
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::broadcast;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +18,7 @@ use crate::config::Settings;
 use crate::spec::child::{
     Command, JobInputs, Message, Order, StagedFile, StagedModel, TRIALS_ARTIFACT,
 };
-use crate::spec::job::Params;
+use crate::spec::job::{JobRequest, Params};
 use crate::spec::problem::Problem;
 use crate::spec::result::JobResult;
 use crate::store::events::NewEvent;
@@ -89,6 +91,11 @@ impl Slot {
         let started = Instant::now();
         let job_id = &claim.job.id;
         tracing::info!(job = %job_id, attempt = claim.lease.attempt, "job started");
+        if claim.lease.attempt == 1
+            && let Some(waited) = since(&claim.job.created_at)
+        {
+            self.telemetry.job_waited(waited);
+        }
         let outcome = match self.run_child(&claim).await {
             Ok(outcome) => outcome,
             Err(problem) => Outcome::Ended(AttemptEnd::Died(problem)),
@@ -214,7 +221,11 @@ impl Slot {
             inputs: Box::new(JobInputs {
                 job: Uuid::parse_str(&job.id)
                     .map_err(|_| Problem::new(500, "internal_error", "the job has no UUID"))?,
-                request: job.request.clone(),
+                request: JobRequest {
+                    // Where the job tells how it went is nothing that its report should show.
+                    webhook: None,
+                    ..job.request.clone()
+                },
                 model: self.store.blobs().path(&model.digest),
                 models,
                 dataset,
@@ -514,4 +525,10 @@ async fn until(deadline: Option<tokio::time::Instant>) {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
+}
+
+/// Time since a moment that the database wrote down; `None` for one that the clock has not come to.
+fn since(at: &str) -> Option<Duration> {
+    let at = OffsetDateTime::parse(at, &Rfc3339).ok()?;
+    (OffsetDateTime::now_utc() - at).try_into().ok()
 }

@@ -290,6 +290,23 @@ def test_a_server_asked_to_stop_during_an_upload_ends_and_keeps_nothing_of_it(st
 # Files.
 
 
+def test_a_server_asked_to_stop_while_it_publishes_publishes_once(tmp_path):
+    server = Server(tmp_path, env={"FAILPOINTS": "publish=sleep(2000)"})
+    server.start().wait_ready()
+    inputs = server.upload_model(), server.upload_dataset()
+    job = submit_training(server, inputs, QUICK)
+    the_child(server)
+    wait_until(lambda: not job_children(server), 60, "the end of the process")
+    assert server.job(job)["status"] == "running"
+    server.stop()
+    server.env.clear()
+    server.start().wait_ready()
+    assert_published_once(server, job)
+    server.stop()
+    assert leftovers(server) == []
+    checked(server)
+
+
 def test_a_torn_log_of_the_database_is_opened_and_whole(tmp_path):
     """What a power cut may leave: the log ends anywhere. Every row that is there is whole, with its files."""
     chance = random.Random(5)

@@ -11,7 +11,7 @@ import time
 import pytest
 from standardwebhooks import Webhook
 
-from conftest import assert_problem
+from conftest import Server, assert_problem
 from lifecycle_tools import ENDLESS, TRAINING, event_types, submit_training, wait_until
 from test_access import bearer, new_key
 
@@ -278,8 +278,26 @@ def test_tls_is_verified(open_server, tmp_path, certificate):
         wait_until(lambda: deliveries(server, job)[0]["status"] == "failed", 30, "the end")
         assert "certificate" in deliveries(server, job)[0]["last_error"].lower()
         server.stop()
-        server.flags += ["--webhooks-ca", str(certificate[0])]
+        server.flags += ["--outgoing-ca", str(certificate[0])]
         server.start().wait_ready()
         job = submit_training(server, inputs, webhook={"url": receiver.url})
         server.wait(job)
         Webhook(secret_of(server, receiver.url)).verify(receiver.wait(1)[0][1], lowered(receiver.received[0][0]))
+
+
+@pytest.mark.parametrize("place", ["delivery_taken", "delivery_sent"])
+def test_a_server_that_dies_while_it_tells_tells_again(tmp_path, place):
+    server = Server(tmp_path, ("--webhooks-private", "true"), env={"SINTER_CRASH_AT": place})
+    server.start().wait_ready()
+    inputs = server.upload_model(), server.upload_dataset()
+    with receiving() as receiver:
+        job = submit_training(server, inputs, webhook={"url": receiver.url})
+        wait_until(lambda: server.process.poll() is not None, 60, "the crash")
+        server.kill()
+        server.env.clear()
+        server.start().wait_ready()
+        messages = receiver.wait(1 if place == "delivery_taken" else 2)
+        wait_until(lambda: deliveries(server, job)[0]["status"] == "delivered", 20, "the delivery")
+    # At least once, and the receiver can tell that it is the same.
+    assert len({lowered(headers)["webhook-id"] for headers, *_ in messages}) == 1
+    server.stop()

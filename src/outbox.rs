@@ -1,0 +1,211 @@
+//! What is on its way to others: messages to webhooks, and finished jobs to MLflow.
+//!
+//! A row is written in the commit of the change that it tells of, and sent until it is taken. It may be sent twice (a server
+//! that dies after a send repeats it); webhooks see the same `webhook-id`, and MLflow is asked what it has already. One
+//! at a time goes to a URL, so that one that does not answer keeps no other waiting.
+
+pub mod address;
+mod mlflow;
+pub mod webhook;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use ureq::Agent;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+
+use self::mlflow::Mlflow;
+use crate::config::{ConfigError, Settings};
+use crate::store::deliveries::{DueDelivery, Response, SEND_TIME, Target};
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
+
+const USER_AGENT: &str = concat!("sinter/", env!("CARGO_PKG_VERSION"));
+
+/// Rows that are sent at the same time.
+const AT_ONCE: usize = 16;
+
+/// Due rows are looked for this often, whatever is heard.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The longest wait before MLflow is asked again, which goes on until it answers.
+const MLFLOW_WAIT: Duration = Duration::from_secs(300);
+
+/// Sends what is due.
+#[derive(Clone)]
+pub struct Deliverer {
+    store: Arc<Store>,
+    telemetry: Arc<Telemetry>,
+    /// For webhooks.
+    agent: Agent,
+    /// How long to wait after each try of a webhook that was in vain; after the last one it is given up.
+    retries: Arc<[Duration]>,
+    mlflow: Option<Arc<Mlflow>>,
+}
+
+impl fmt::Debug for Deliverer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Deliverer").finish_non_exhaustive()
+    }
+}
+
+impl Deliverer {
+    pub fn new(
+        store: Arc<Store>,
+        settings: &Settings,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, ConfigError> {
+        let tls = tls(settings)?;
+        let retries = settings.webhook_retry_seconds.iter();
+        Ok(Self {
+            store,
+            telemetry,
+            agent: webhook::agent(settings, tls.clone()),
+            retries: retries
+                .map(|&seconds| Duration::from_secs(seconds))
+                .collect(),
+            mlflow: Mlflow::new(settings, tls).map(Arc::new),
+        })
+    }
+
+    fn targets(&self) -> &'static [Target] {
+        match self.mlflow {
+            Some(_) => &[Target::Webhook, Target::Mlflow],
+            None => &[Target::Webhook],
+        }
+    }
+
+    /// Sends until `closing` is canceled. What is on its way then is sent again by the next server.
+    pub async fn run(self, closing: CancellationToken) {
+        let mut changes = self.store.changes();
+        let mut sending = JoinSet::new();
+        let mut busy: HashSet<String> = HashSet::new();
+        while !closing.is_cancelled() {
+            let wait = match self.send_due(&mut sending, &mut busy).await {
+                Ok(wait) => wait,
+                Err(error) => {
+                    tracing::error!(%error, "deliveries wait: the database failed");
+                    LOOK
+                }
+            };
+            tokio::select! {
+                () = closing.cancelled() => return,
+                // Whatever was heard or missed: the rows tell.
+                _ = changes.recv() => {}
+                Some(sent) = sending.join_next() => match sent {
+                    Ok(url) => { busy.remove(&url); }
+                    Err(error) => {
+                        tracing::error!(%error, "a delivery ended early");
+                        busy.clear();
+                    }
+                },
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Starts to send all that is due; tells how long nothing will be.
+    async fn send_due(
+        &self,
+        sending: &mut JoinSet<String>,
+        busy: &mut HashSet<String>,
+    ) -> Result<Duration, StoreError> {
+        while sending.len() < AT_ONCE {
+            match self.store.next_delivery(self.targets(), busy).await? {
+                None => return Ok(LOOK),
+                Some(wait) if !wait.is_zero() => return Ok(wait.min(LOOK)),
+                Some(_) => {}
+            }
+            let Some(due) = self.store.take_delivery(self.targets(), busy).await? else {
+                return Ok(LOOK);
+            };
+            busy.insert(due.url.clone());
+            let deliverer = self.clone();
+            sending.spawn(async move {
+                deliverer.deliver(&due).await;
+                due.url
+            });
+        }
+        Ok(LOOK)
+    }
+
+    async fn deliver(&self, due: &DueDelivery) {
+        let response = match (due.target, &self.mlflow) {
+            (Target::Mlflow, Some(mlflow)) => mlflow::export(mlflow, &self.store, due).await,
+            _ => {
+                let (agent, message) = (self.agent.clone(), due.clone());
+                let sent = tokio::task::spawn_blocking(move || webhook::send(&agent, &message));
+                match timeout(SEND_TIME / 2, sent).await {
+                    Ok(Ok(response)) => response,
+                    Ok(Err(error)) => {
+                        Response::failed(format!("the delivery ended early: {error}"))
+                    }
+                    Err(_) => Response::failed("the receiver took too long".to_owned()),
+                }
+            }
+        };
+        let wait = self.wait_after(due, &response);
+        self.telemetry
+            .delivery_tried(due.target.as_str(), response.accepted());
+        if let Some(error) = &response.error {
+            tracing::warn!(delivery = %due.id, job = %due.job_id, target = due.target.as_str(), %error, "not delivered");
+        }
+        if let Err(error) = self.store.end_delivery(due, &response, wait).await {
+            tracing::error!(delivery = %due.id, %error, "a delivery's end was not written down; it is sent again");
+        }
+    }
+
+    /// How long to wait before the next try; `None` when there is none.
+    fn wait_after(&self, due: &DueDelivery, response: &Response) -> Option<Duration> {
+        if response.is_final {
+            return None;
+        }
+        let tries = usize::try_from(due.attempts.saturating_sub(1)).unwrap_or(usize::MAX);
+        let wait = match due.target {
+            Target::Webhook => *self.retries.get(tries)?,
+            // Nobody is told when it is up again, and what was done must not be lost.
+            Target::Mlflow => MLFLOW_WAIT.min(Duration::from_secs(1 << tries.min(16))),
+        };
+        // Many that failed together must not come back together.
+        let spread = wait.mul_f64(rand::rng().random_range(0.9..1.1));
+        Some(spread.max(response.retry_after.unwrap_or_default()))
+    }
+}
+
+/// Which authorities others' certificates are trusted by.
+fn tls(settings: &Settings) -> Result<TlsConfig, ConfigError> {
+    let tls = TlsConfig::builder();
+    let path = &settings.outgoing_ca;
+    if path.as_os_str().is_empty() {
+        return Ok(tls.build());
+    }
+    Ok(tls.root_certs(read_certificates(path)?).build())
+}
+
+fn read_certificates(path: &Path) -> Result<RootCerts, ConfigError> {
+    let invalid = |fault: String| ConfigError::Invalid {
+        setting: "outgoing_ca",
+        fault,
+    };
+    let pem = std::fs::read(path)
+        .map_err(|error| invalid(format!("can't be read: `{}`: {error}", path.display())))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(error) => return Err(invalid(format!("is no PEM file: {error}"))),
+        }
+    }
+    if certificates.is_empty() {
+        return Err(invalid(format!("has no certificate: `{}`", path.display())));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}

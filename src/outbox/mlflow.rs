@@ -1,0 +1,1025 @@
+//! Writes ended jobs to an MLflow tracking server (its REST API, 2.0): a run with parameters, curves, figures and files, runs
+//! below it for trials and steps, and the new model as a version of a registered model.
+//!
+//! Each step asks first what is there, so that an export that was cut, or whose answer was lost, goes on instead of
+//! beginning a second run: runs are found by their tag `sinter.job_id`, versions by their run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use ureq::tls::TlsConfig;
+use ureq::{Agent, Body, SendBody};
+
+use crate::bundle::{BUNDLE_ARTIFACT, Bundle};
+use crate::config::Settings;
+use crate::spec::child::{Level, MODEL_ARTIFACT, TRIALS_ARTIFACT};
+use crate::spec::result::{JobResult, Measurement};
+use crate::spec::trial::{Trial, Trials};
+use crate::store::artifacts::Artifact;
+use crate::store::datasets::Dataset;
+use crate::store::deliveries::{DueDelivery, Response};
+use crate::store::events::NewEvent;
+use crate::store::jobs::{Job, JobStatus};
+use crate::store::metrics::Point;
+use crate::store::models::Model;
+use crate::store::{DEFAULT_PROJECT, Scope, Store, StoreError};
+
+/// How long a connection and an answer may take. Files may take longer, as long as they move.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one call may write at most (MLflow's `log-batch`).
+const METRICS_AT_ONCE: usize = 1000;
+const PARAMS_AT_ONCE: usize = 100;
+
+/// Values of parameters and tags are cut after so many characters.
+const VALUE_CHARACTERS: usize = 5000;
+
+/// The folder of the model among a run's files.
+const MODEL_FOLDER: &str = "model";
+
+/// The tag by which the run of a job is found again.
+const JOB_TAG: &str = "sinter.job_id";
+
+/// The tag by which a run below it is found again.
+const PART_TAG: &str = "sinter.part";
+
+/// A tracking server.
+pub struct Mlflow {
+    agent: Agent,
+    url: String,
+    authorization: Option<String>,
+    experiment: String,
+    alias: String,
+}
+
+impl fmt::Debug for Mlflow {
+    /// Without the secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Mlflow")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("MLflow can't be reached: {0}")]
+    Unreachable(String),
+    #[error("MLflow answered {status} {code}: {message}")]
+    Refused {
+        status: u16,
+        code: String,
+        message: String,
+    },
+    #[error("MLflow's answer lacks `{0}`")]
+    Incomplete(&'static str),
+    #[error(
+        "the run's files are at `{0}`, which MLflow does not serve; start it with --serve-artifacts (the default), and \
+         give the experiment a location under mlflow-artifacts:"
+    )]
+    NotServed(String),
+    #[error("can't read `{path}`: {source}")]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the job was deleted meanwhile")]
+    Gone,
+}
+
+impl Failure {
+    /// Whether another try would be answered alike. Missing rights may be given, so they are tried again.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => {
+                (400..500).contains(status) && ![401, 403, 408, 409, 429].contains(status)
+            }
+            Self::NotServed(_) | Self::Gone => true,
+            Self::Unreachable(_) | Self::Incomplete(_) | Self::File { .. } | Self::Store(_) => {
+                false
+            }
+        }
+    }
+
+    fn has_code(&self, wanted: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == wanted)
+    }
+}
+
+/// All that is known about an ended job.
+struct Ended {
+    job: Job,
+    points: Vec<Point>,
+    artifacts: Vec<(Artifact, PathBuf)>,
+    trials: Option<Trials>,
+    /// `None` for a job that made no model, or whose model was deleted since.
+    bundle: Option<Bundle>,
+    base: Option<Model>,
+    dataset: Option<Dataset>,
+}
+
+/// What became of it.
+struct Exported {
+    run_id: String,
+    /// Name and version of the registered model.
+    version: Option<(String, String)>,
+}
+
+/// Writes a job to the server.
+pub(super) async fn export(
+    mlflow: &std::sync::Arc<Mlflow>,
+    store: &Store,
+    due: &DueDelivery,
+) -> Response {
+    let exported = async {
+        let ended = gather(store, &due.job_id).await?;
+        let mlflow = std::sync::Arc::clone(mlflow);
+        tokio::task::spawn_blocking(move || mlflow.export(&ended))
+            .await
+            .map_err(StoreError::from)?
+    };
+    match exported.await {
+        Ok(exported) => {
+            let mut text = "The job was written to MLflow".to_owned();
+            let (mut name, mut version) = (None, None);
+            if let Some((model, number)) = exported.version {
+                text.push_str(&format!(", its model as version {number} of `{model}`"));
+                (name, version) = (Some(model), Some(number));
+            }
+            let data = json!({"run_id": exported.run_id, "model": name, "version": version});
+            Response {
+                status: Some(200),
+                note: Some(NewEvent::new(Level::Info, "mlflow_exported", text).with_data(data)),
+                ..Response::default()
+            }
+        }
+        Err(failure) => Response {
+            status: match &failure {
+                Failure::Refused { status, .. } => Some(*status),
+                _ => None,
+            },
+            is_final: failure.is_final(),
+            ..Response::failed(failure.to_string())
+        },
+    }
+}
+
+async fn gather(store: &Store, job_id: &str) -> Result<Ended, Failure> {
+    let job = store.job(&Scope::All, job_id).await?.ok_or(Failure::Gone)?;
+    let find_model = async |id: Option<String>| match id {
+        None => Ok(None),
+        Some(id) => store.model(&Scope::All, &id).await,
+    };
+    let base = find_model(Some(job.request.model.to_string())).await?;
+    let dataset = match job.request.dataset {
+        None => None,
+        Some(id) => store.dataset(&Scope::All, &id.to_string()).await?,
+    };
+    let blobs = store.blobs();
+    let result = job.result.clone();
+    let made = find_model(
+        result
+            .as_ref()
+            .and_then(|result| Some(result.model?.to_string())),
+    )
+    .await?;
+    let bundle = result.zip(made).map(|(result, made)| Bundle {
+        job: job.clone(),
+        result,
+        path: blobs.path(&made.digest),
+        name: made.name,
+        summary: made.summary,
+        digest: made.digest,
+        size_bytes: made.size_bytes,
+        base: base.clone(),
+        dataset: dataset.clone(),
+    });
+    let artifacts = store.artifacts(job_id).await?;
+    let artifacts: Vec<_> = artifacts
+        .into_iter()
+        .map(|artifact| {
+            let path = blobs.path(&artifact.digest);
+            (artifact, path)
+        })
+        .collect();
+    let trials = artifacts
+        .iter()
+        .find(|(file, _)| file.name == TRIALS_ARTIFACT);
+    let trials = match trials {
+        None => None,
+        Some((_, path)) => {
+            let text = tokio::fs::read(path)
+                .await
+                .map_err(|source| Failure::File {
+                    path: path.clone(),
+                    source,
+                })?;
+            serde_json::from_slice(&text).ok()
+        }
+    };
+    Ok(Ended {
+        points: store.metrics(job_id).await?,
+        job,
+        artifacts,
+        trials,
+        bundle,
+        base,
+        dataset,
+    })
+}
+
+/// Milliseconds since the Unix epoch.
+fn milliseconds(time: Option<&String>) -> Option<i64> {
+    let parsed = OffsetDateTime::parse(time?, &Rfc3339).ok()?;
+    i64::try_from(parsed.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
+type Texts = Vec<(String, String)>;
+
+/// A value of a metric at a step.
+struct Figure {
+    name: String,
+    value: f64,
+    step: u64,
+    at: i64,
+}
+
+/// A run as the server has it.
+struct Run {
+    id: String,
+    artifact_uri: String,
+}
+
+impl Run {
+    fn read(run: &Value) -> Result<Self, Failure> {
+        let text = |name: &'static str| {
+            let found = run["info"][name].as_str();
+            found.map(str::to_owned).ok_or(Failure::Incomplete(name))
+        };
+        Ok(Self {
+            id: text("run_id")?,
+            artifact_uri: text("artifact_uri")?,
+        })
+    }
+}
+
+impl Mlflow {
+    /// `None` without `mlflow_url`.
+    pub fn new(settings: &Settings, tls: TlsConfig) -> Option<Self> {
+        let url = settings.mlflow_url.trim_end_matches('/').to_owned();
+        if url.is_empty() {
+            return None;
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_connect(Some(PATIENCE))
+            .timeout_recv_response(Some(PATIENCE))
+            .timeout_recv_body(Some(PATIENCE))
+            .user_agent(super::USER_AGENT)
+            .tls_config(tls)
+            .build();
+        let authorization = if !settings.mlflow_token.is_empty() {
+            Some(format!("Bearer {}", settings.mlflow_token))
+        } else if !settings.mlflow_username.is_empty() {
+            let pair = format!("{}:{}", settings.mlflow_username, settings.mlflow_password);
+            Some(format!("Basic {}", STANDARD.encode(pair)))
+        } else {
+            None
+        };
+        Some(Self {
+            agent: config.new_agent(),
+            url,
+            authorization,
+            experiment: settings.mlflow_experiment.clone(),
+            alias: settings.mlflow_alias.clone(),
+        })
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, String)],
+        body: SendBody<'_>,
+    ) -> Result<Value, Failure> {
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request
+            .body(body)
+            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let answer = self.agent.run(request);
+        let mut answer: ureq::http::Response<Body> =
+            answer.map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let status = answer.status().as_u16();
+        let text = answer
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if (200..300).contains(&status) {
+            return Ok(value);
+        }
+        let word = |name: &str| value[name].as_str().map(str::to_owned);
+        Err(Failure::Refused {
+            status,
+            code: word("error_code").unwrap_or_default(),
+            message: word("message").unwrap_or_else(|| text.chars().take(500).collect()),
+        })
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let url = format!("{}/api/2.0/mlflow/{path}", self.url);
+        let text = body.to_string();
+        // MLflow's server reads no body that comes in chunks.
+        let headers = [
+            ("content-type", "application/json".to_owned()),
+            ("content-length", text.len().to_string()),
+        ];
+        let body = SendBody::from_owned_reader(std::io::Cursor::new(text));
+        self.send("POST", &url, &headers, body)
+    }
+
+    fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Failure> {
+        let mut url = url::Url::parse(&format!("{}/api/2.0/mlflow/{path}", self.url))
+            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        url.query_pairs_mut().extend_pairs(query);
+        self.send("GET", url.as_str(), &[], SendBody::none())
+    }
+
+    fn export(&self, ended: &Ended) -> Result<Exported, Failure> {
+        let job = &ended.job;
+        let experiment = self.ensure_experiment(&job.project)?;
+        let name = job.name.clone().unwrap_or_else(|| {
+            let base = ended
+                .base
+                .as_ref()
+                .map_or("model", |base| base.name.as_str());
+            format!("{} {base}", job.kind.as_str())
+        });
+        let started = milliseconds(job.started_at.as_ref().or(Some(&job.created_at)));
+        let finished = milliseconds(job.finished_at.as_ref());
+        let found = self.find_runs(
+            &experiment,
+            &format!("tags.`{JOB_TAG}` = '{}'", job.id),
+            Some(1),
+        )?;
+        let run = match found.first() {
+            Some(run) => Run::read(run)?,
+            None => self.create_run(
+                &experiment,
+                &name,
+                started,
+                &[(JOB_TAG.to_owned(), job.id.clone())],
+            )?,
+        };
+        fail_here("mlflow_run_created")?;
+        let at = finished.or(started).unwrap_or(0);
+        let mut figures: Vec<Figure> = ended
+            .points
+            .iter()
+            .map(|point| Figure {
+                name: point.name.clone(),
+                value: point.value,
+                step: point.step,
+                at: milliseconds(Some(&point.at)).unwrap_or(at),
+            })
+            .collect();
+        if let Some(result) = &job.result {
+            figures.extend(figures_of(result, at));
+        }
+        let mut params = Vec::new();
+        flatten("", &job.request.params, &mut params);
+        let request = &job.request;
+        params.push(("seed".to_owned(), request.seed.to_string()));
+        params.push(("device".to_owned(), request.device.clone()));
+        self.log(&run.id, &params, &figures, &tags(ended))?;
+        self.log_dataset(&run.id, ended)?;
+        self.export_parts(&experiment, &run.id, ended, at)?;
+        for (artifact, path) in &ended.artifacts {
+            // The model goes into its folder, the bundle's files beside it.
+            if artifact.name != MODEL_ARTIFACT && artifact.name != BUNDLE_ARTIFACT {
+                self.upload(&run, &artifact.name, path)?;
+            }
+        }
+        let version = match &ended.bundle {
+            None => None,
+            Some(bundle) => Some(self.register(&run, bundle, ended)?),
+        };
+        let status = match job.status {
+            JobStatus::Succeeded => "FINISHED",
+            JobStatus::Canceled => "KILLED",
+            _ => "FAILED",
+        };
+        self.end_run(&run.id, status, finished)?;
+        Ok(Exported {
+            run_id: run.id,
+            version,
+        })
+    }
+
+    fn ensure_experiment(&self, project: &str) -> Result<String, Failure> {
+        let name = match project {
+            DEFAULT_PROJECT => self.experiment.clone(),
+            other => format!("{}/{other}", self.experiment),
+        };
+        let find = || -> Result<Option<String>, Failure> {
+            match self.get("experiments/get-by-name", &[("experiment_name", &name)]) {
+                Ok(found) => Ok(found["experiment"]["experiment_id"]
+                    .as_str()
+                    .map(str::to_owned)),
+                Err(failure) if failure.has_code("RESOURCE_DOES_NOT_EXIST") => Ok(None),
+                Err(failure) => Err(failure),
+            }
+        };
+        if let Some(id) = find()? {
+            return Ok(id);
+        }
+        match self.post("experiments/create", &json!({ "name": name })) {
+            Ok(made) => {
+                let id = made["experiment_id"].as_str().map(str::to_owned);
+                id.ok_or(Failure::Incomplete("experiment_id"))
+            }
+            // Someone else made it at the same time.
+            Err(failure) if failure.has_code("RESOURCE_ALREADY_EXISTS") => {
+                find()?.ok_or(Failure::Incomplete("experiment_id"))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Runs that pass a filter, all of them or so many.
+    fn find_runs(
+        &self,
+        experiment: &str,
+        filter: &str,
+        most: Option<usize>,
+    ) -> Result<Vec<Value>, Failure> {
+        let mut runs = Vec::new();
+        let mut page = String::new();
+        loop {
+            let mut body = json!({
+                "experiment_ids": [experiment], "filter": filter, "max_results": most.unwrap_or(1000),
+                "order_by": ["attributes.start_time ASC"]});
+            if !page.is_empty() {
+                body["page_token"] = Value::from(page);
+            }
+            let answer = self.post("runs/search", &body)?;
+            runs.extend(answer["runs"].as_array().cloned().unwrap_or_default());
+            page = answer["next_page_token"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            if page.is_empty() || most.is_some() {
+                return Ok(runs);
+            }
+        }
+    }
+
+    fn create_run(
+        &self,
+        experiment: &str,
+        name: &str,
+        started: Option<i64>,
+        tags: &[(String, String)],
+    ) -> Result<Run, Failure> {
+        let tags: Vec<Value> = tags
+            .iter()
+            .map(|(key, value)| json!({"key": key, "value": value}))
+            .collect();
+        let made = self.post("runs/create", &json!({
+            "experiment_id": experiment, "run_name": cut(name), "start_time": started, "tags": tags}))?;
+        Run::read(&made["run"])
+    }
+
+    fn end_run(&self, id: &str, status: &str, finished: Option<i64>) -> Result<(), Failure> {
+        self.post(
+            "runs/update",
+            &json!({"run_id": id, "status": status, "end_time": finished}),
+        )?;
+        Ok(())
+    }
+
+    /// Writes parameters, figures and tags; what is there already stays as it is.
+    fn log(
+        &self,
+        run: &str,
+        params: &[(String, String)],
+        figures: &[Figure],
+        tags: &[(String, String)],
+    ) -> Result<(), Failure> {
+        let texts = |texts: &[(String, String)]| -> Vec<Value> {
+            let value =
+                |(key, value): &(String, String)| json!({"key": key_of(key), "value": cut(value)});
+            texts.iter().map(value).collect()
+        };
+        // Neither NaN nor an infinity has a form in JSON.
+        let figures: Vec<Value> = figures.iter().filter(|figure| figure.value.is_finite()).map(|figure| {
+            json!({"key": key_of(&figure.name), "value": figure.value, "timestamp": figure.at, "step": figure.step})
+        }).collect();
+        for some in texts(params).chunks(PARAMS_AT_ONCE) {
+            self.post("runs/log-batch", &json!({"run_id": run, "params": some}))?;
+        }
+        for some in texts(tags).chunks(PARAMS_AT_ONCE) {
+            self.post("runs/log-batch", &json!({"run_id": run, "tags": some}))?;
+        }
+        for some in figures.chunks(METRICS_AT_ONCE) {
+            self.post("runs/log-batch", &json!({"run_id": run, "metrics": some}))?;
+        }
+        Ok(())
+    }
+
+    fn log_dataset(&self, run: &str, ended: &Ended) -> Result<(), Failure> {
+        let Some(dataset) = &ended.dataset else {
+            return Ok(());
+        };
+        let source = json!({"id": dataset.id, "sha256": dataset.digest});
+        self.post(
+            "runs/log-inputs",
+            &json!({"run_id": run, "datasets": [{
+            "tags": [{"key": "mlflow.data.context", "value": "training"}],
+            "dataset": {
+                "name": cut(&dataset.name),
+                // MLflow takes 36 characters.
+                "digest": dataset.digest.chars().take(32).collect::<String>(),
+                "source_type": "sinter", "source": source.to_string(),
+                "profile": json!({"size_bytes": dataset.size_bytes}).to_string(),
+            }}]}),
+        )?;
+        Ok(())
+    }
+
+    /// Trials of a search and steps of a pipeline, each a run below the job's.
+    fn export_parts(
+        &self,
+        experiment: &str,
+        parent: &str,
+        ended: &Ended,
+        at: i64,
+    ) -> Result<(), Failure> {
+        let parts = parts(ended, at);
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let filter = format!("tags.`mlflow.parentRunId` = '{parent}'");
+        let mut known = BTreeMap::new();
+        for run in self.find_runs(experiment, &filter, None)? {
+            let tags = run["data"]["tags"].as_array().cloned().unwrap_or_default();
+            let part = tags.iter().find(|tag| tag["key"] == PART_TAG);
+            if let Some(part) = part.and_then(|tag| tag["value"].as_str()) {
+                known.insert(part.to_owned(), Run::read(&run)?.id);
+            }
+        }
+        for part in parts {
+            let id = match known.remove(&part.name) {
+                Some(id) => id,
+                None => {
+                    let tags = [
+                        ("mlflow.parentRunId".to_owned(), parent.to_owned()),
+                        (PART_TAG.to_owned(), part.name.clone()),
+                    ];
+                    self.create_run(experiment, &part.name, Some(at), &tags)?.id
+                }
+            };
+            self.log(&id, &part.params, &part.figures, &part.tags)?;
+            let status = if part.succeeded { "FINISHED" } else { "FAILED" };
+            self.end_run(&id, status, Some(at))?;
+        }
+        Ok(())
+    }
+
+    /// Sends a file through the server, which keeps it where the run's files are.
+    fn upload(&self, run: &Run, name: &str, path: &Path) -> Result<(), Failure> {
+        let read = |source| Failure::File {
+            path: path.to_owned(),
+            source,
+        };
+        let mut file = File::open(path).map_err(read)?;
+        let size = file.metadata().map_err(read)?.len();
+        self.put(run, name, size, SendBody::from_reader(&mut file))
+    }
+
+    fn put(&self, run: &Run, name: &str, size: u64, body: SendBody<'_>) -> Result<(), Failure> {
+        let place = run.artifact_uri.strip_prefix("mlflow-artifacts:");
+        let place = place.ok_or_else(|| Failure::NotServed(run.artifact_uri.clone()))?;
+        // mlflow-artifacts:/path, or mlflow-artifacts://host/path.
+        let path = match place.strip_prefix("//") {
+            Some(rest) => rest.split_once('/').map_or("", |(_, path)| path),
+            None => place.trim_start_matches('/'),
+        };
+        let mut url =
+            url::Url::parse(&self.url).map_err(|error| Failure::Unreachable(error.to_string()))?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments
+                .pop_if_empty()
+                .extend("api/2.0/mlflow-artifacts/artifacts".split('/'));
+            segments.extend(path.split('/')).extend(name.split('/'));
+        }
+        let headers = [
+            ("content-length", size.to_string()),
+            ("content-type", "application/octet-stream".to_owned()),
+        ];
+        self.send("PUT", url.as_str(), &headers, body)?;
+        Ok(())
+    }
+
+    /// Sends the model and makes it a version of the registered model of its base's name.
+    fn register(
+        &self,
+        run: &Run,
+        bundle: &Bundle,
+        ended: &Ended,
+    ) -> Result<(String, String), Failure> {
+        let in_folder = |name: &str| format!("{MODEL_FOLDER}/{name}");
+        self.upload(run, &in_folder(MODEL_ARTIFACT), &bundle.path)?;
+        for (name, bytes) in bundle.files() {
+            let size = bytes.len() as u64;
+            self.put(
+                run,
+                &in_folder(&name),
+                size,
+                SendBody::from_reader(&mut bytes.as_slice()),
+            )?;
+        }
+        let created = bundle
+            .job
+            .finished_at
+            .as_deref()
+            .unwrap_or(&bundle.job.created_at);
+        let about = json!({
+            "run_id": run.id, "artifact_path": MODEL_FOLDER, "flavors": bundle.flavors(),
+            "utc_time_created": created.replace('T', " ").replace('Z', ""),
+            "model_uuid": bundle.job.id.replace('-', ""),
+        });
+        self.post(
+            "runs/log-model",
+            &json!({"run_id": run.id, "model_json": about.to_string()}),
+        )?;
+        fail_here("mlflow_model_uploaded")?;
+
+        let base = ended
+            .base
+            .as_ref()
+            .map_or(bundle.name.as_str(), |base| base.name.as_str());
+        let name = base.replace(['/', ':', '\\'], "-");
+        match self.post(
+            "registered-models/create",
+            &json!({
+            "name": name, "description": "Models that Sinter made out of this one"}),
+        ) {
+            Err(failure) if !failure.has_code("RESOURCE_ALREADY_EXISTS") => return Err(failure),
+            _ => {}
+        }
+        let filter = format!("run_id='{}'", run.id);
+        let found = self.get(
+            "model-versions/search",
+            &[("filter", &filter), ("max_results", "100")],
+        )?;
+        let versions = found["model_versions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let own = versions
+            .iter()
+            .find(|version| version["name"] == name.as_str());
+        let version = match own {
+            Some(version) => version.clone(),
+            None => {
+                let made = self.post("model-versions/create", &json!({
+                    "name": name, "source": format!("{}/{MODEL_FOLDER}", run.artifact_uri), "run_id": run.id,
+                    "description": format!("{} by Sinter, job {}", bundle.job.kind.as_str(), bundle.job.id),
+                    "tags": [{"key": JOB_TAG, "value": bundle.job.id},
+                             {"key": "sinter.digest", "value": format!("sha256:{}", bundle.digest)}]}))?;
+                made["model_version"].clone()
+            }
+        };
+        fail_here("mlflow_version_created")?;
+        // A number in some versions of the server, a text in others.
+        let number = match &version["version"] {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return Err(Failure::Incomplete("version")),
+        };
+        if !self.alias.is_empty() {
+            self.post(
+                "registered-models/alias",
+                &json!({"name": name, "alias": self.alias, "version": number}),
+            )?;
+        }
+        Ok((name, number))
+    }
+}
+
+/// A fail point of the calls, which have no store.
+fn fail_here(_name: &'static str) -> Result<(), Failure> {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!(_name, |_| Err(Failure::Unreachable(format!(
+        "the failpoint {_name}"
+    ))));
+    Ok(())
+}
+
+/// A run below the job's.
+struct Part {
+    name: String,
+    succeeded: bool,
+    params: Texts,
+    figures: Vec<Figure>,
+    tags: Texts,
+}
+
+fn parts(ended: &Ended, at: i64) -> Vec<Part> {
+    let mut parts = Vec::new();
+    if let Some(result) = &ended.job.result {
+        for (index, step) in result.steps.iter().enumerate() {
+            let mut figures = Vec::new();
+            add_figures("after", &step.after, at, &mut figures);
+            let mut params = vec![("kind".to_owned(), step.kind.as_str().to_owned())];
+            let asked = ended
+                .job
+                .request
+                .params
+                .pointer(&format!("/steps/{index}/params"));
+            flatten("", asked.unwrap_or(&Value::Null), &mut params);
+            parts.push(Part {
+                name: format!("step-{index}"),
+                succeeded: true,
+                params,
+                figures,
+                tags: Vec::new(),
+            });
+        }
+    }
+    if let Some(trials) = &ended.trials {
+        parts.extend(
+            trials
+                .trials
+                .iter()
+                .map(|trial| of_trial("trial", trial, at)),
+        );
+        parts.extend(
+            trials
+                .control
+                .iter()
+                .map(|trial| of_trial("control", trial, at)),
+        );
+    }
+    parts
+}
+
+fn of_trial(what: &str, trial: &Trial, at: i64) -> Part {
+    let figure = |name: String, value: f64| Figure {
+        name,
+        value,
+        step: 0,
+        at,
+    };
+    let mut figures = Vec::new();
+    figures.extend(
+        trial
+            .metrics
+            .iter()
+            .map(|(name, value)| figure(name.clone(), *value)),
+    );
+    figures.extend(
+        trial
+            .values
+            .iter()
+            .map(|(name, value)| figure(format!("objective/{name}"), *value)),
+    );
+    if let Some(cost) = &trial.cost {
+        figures.push(figure("parameters".to_owned(), cost.parameters as f64));
+        figures.push(figure("size_bytes".to_owned(), cost.size_bytes as f64));
+        figures.extend(cost.macs.map(|macs| figure("macs".to_owned(), macs as f64)));
+        figures.extend(
+            cost.latency_ms
+                .map(|time| figure("latency_ms".to_owned(), time)),
+        );
+    }
+    let mut params = Vec::new();
+    for (name, value) in &trial.config {
+        flatten(name, value, &mut params);
+    }
+    let mut tags: Texts = Vec::new();
+    tags.extend(
+        trial
+            .error
+            .clone()
+            .map(|error| ("sinter.error".to_owned(), error)),
+    );
+    Part {
+        name: format!("{what}-{}", trial.trial),
+        succeeded: trial.counts(),
+        params,
+        figures,
+        tags,
+    }
+}
+
+fn figures_of(result: &JobResult, at: i64) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    add_figures("before", &result.before, at, &mut figures);
+    if let Some(after) = &result.after {
+        add_figures("after", after, at, &mut figures);
+    }
+    let mut add = |name: &str, value: f64| {
+        figures.push(Figure {
+            name: name.to_owned(),
+            value,
+            step: 0,
+            at,
+        });
+    };
+    if let Some(change) = &result.change {
+        add("change/parameters_ratio", change.parameters_ratio);
+        add(
+            "change/nonzero_parameters_ratio",
+            change.nonzero_parameters_ratio,
+        );
+        add("change/size_ratio", change.size_ratio);
+        change
+            .macs_ratio
+            .into_iter()
+            .for_each(|ratio| add("change/macs_ratio", ratio));
+        change
+            .speedup
+            .into_iter()
+            .for_each(|speedup| add("change/speedup", speedup));
+        for (name, value) in &change.metrics {
+            add(&format!("change/{name}"), *value);
+        }
+    }
+    if let Some(training) = &result.training {
+        add("training/seconds", training.seconds);
+        add("training/examples_per_second", training.examples_per_second);
+    }
+    if let Some(control) = result
+        .distill
+        .as_ref()
+        .and_then(|distill| distill.control.as_ref())
+    {
+        for (name, value) in &control.metrics {
+            add(&format!("control/{name}"), *value);
+        }
+    }
+    figures
+}
+
+fn add_figures(prefix: &str, of: &Measurement, at: i64, figures: &mut Vec<Figure>) {
+    let mut add = |name: &str, value: f64| {
+        figures.push(Figure {
+            name: format!("{prefix}/{name}"),
+            value,
+            step: 0,
+            at,
+        });
+    };
+    add("parameters", of.parameters as f64);
+    add("nonzero_parameters", of.nonzero_parameters as f64);
+    add("size_bytes", of.size_bytes as f64);
+    add("compressed_bytes", of.compressed_bytes as f64);
+    of.macs
+        .into_iter()
+        .for_each(|macs| add("macs", macs as f64));
+    if let Some(latency) = &of.latency_ms {
+        add("latency_ms_p50", latency.p50);
+        add("latency_ms_p90", latency.p90);
+    }
+    for (name, value) in &of.metrics {
+        add(name, *value);
+    }
+}
+
+/// Where the run came from, as tags.
+fn tags(ended: &Ended) -> Texts {
+    let job = &ended.job;
+    let mut tags = vec![
+        ("sinter.kind".to_owned(), job.kind.as_str().to_owned()),
+        ("sinter.project".to_owned(), job.project.clone()),
+        ("sinter.status".to_owned(), job.status.as_str().to_owned()),
+        ("sinter.attempt".to_owned(), job.attempt.to_string()),
+        ("sinter.model_id".to_owned(), job.request.model.to_string()),
+        ("mlflow.source.name".to_owned(), "sinter".to_owned()),
+        ("mlflow.source.type".to_owned(), "JOB".to_owned()),
+    ];
+    let mut add = |name: &str, value: String| tags.push((name.to_owned(), value));
+    if let Some(base) = &ended.base {
+        add("sinter.model_name", base.name.clone());
+        add("sinter.model_digest", format!("sha256:{}", base.digest));
+    }
+    if let Some(dataset) = &ended.dataset {
+        add("sinter.dataset_id", dataset.id.clone());
+        add("sinter.dataset_name", dataset.name.clone());
+        add(
+            "sinter.dataset_digest",
+            format!("sha256:{}", dataset.digest),
+        );
+    }
+    if let Some(result) = &job.result {
+        add("sinter.version", result.environment.version.clone());
+        result
+            .model
+            .into_iter()
+            .for_each(|id| add("sinter.result_model_id", id.to_string()));
+    }
+    if let Some(error) = &job.error {
+        add("sinter.error", error.code.clone());
+        add("mlflow.note.content", error.detail.clone());
+    }
+    for (name, value) in &job.request.tags {
+        add(name, value.clone());
+    }
+    tags
+}
+
+/// Every scalar with the path to it: `finetune.optimizer.name`.
+fn flatten(prefix: &str, value: &Value, texts: &mut Texts) {
+    let joined = |name: &str| match prefix {
+        "" => name.to_owned(),
+        _ => format!("{prefix}.{name}"),
+    };
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                flatten(&joined(name), value, texts);
+            }
+        }
+        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
+            for (index, item) in items.iter().enumerate() {
+                flatten(&joined(&index.to_string()), item, texts);
+            }
+        }
+        Value::Null => {}
+        Value::String(text) => texts.push((prefix.to_owned(), text.clone())),
+        other => texts.push((prefix.to_owned(), other.to_string())),
+    }
+}
+
+/// A key as MLflow allows it: letters, digits and `_-. :/`, at most 250 characters.
+fn key_of(name: &str) -> String {
+    let fits = |character: char| character.is_alphanumeric() || "_-. :/".contains(character);
+    name.chars()
+        .take(250)
+        .map(|character| if fits(character) { character } else { '_' })
+        .collect()
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(VALUE_CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_flat_and_keys_as_mlflow_has_them() {
+        let mut flat = Vec::new();
+        flatten(
+            "",
+            &json!({
+            "target": {"macs_ratio": 0.5}, "losses": [{"name": "soft_targets"}, {"name": "cross_entropy"}],
+            "exclude": ["/a", "/b"], "schedule": null}),
+            &mut flat,
+        );
+        flat.sort();
+        let found: Vec<(&str, &str)> = flat
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("exclude", r#"["/a","/b"]"#),
+                ("losses.0.name", "soft_targets"),
+                ("losses.1.name", "cross_entropy"),
+                ("target.macs_ratio", "0.5")
+            ]
+        );
+        assert_eq!(key_of("a(b)*c/d é"), "a_b__c/d é");
+    }
+
+    #[test]
+    fn times_become_milliseconds() {
+        let time = "1970-01-01T00:00:01.250Z".to_owned();
+        assert_eq!(milliseconds(Some(&time)), Some(1250));
+        assert_eq!(milliseconds(None), None);
+    }
+}
