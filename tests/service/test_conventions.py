@@ -625,7 +625,7 @@ def test_prometheus_reads_the_metrics(server, digits_model):
     def not_found(text):
         families = {family.name: family for family in text_string_to_metric_families(text)}
         assert all(name.startswith("sinter_") for name in families)
-        assert {"sinter_job_queue_seconds", "sinter_job_duration_seconds", "sinter_delivery_attempts"} <= set(families)
+        assert "sinter_job_queue_seconds" in families
         return sum(
             sample.value
             for family in families.values()

@@ -196,7 +196,7 @@ def test_a_server_killed_in_any_phase_publishes_the_job_exactly_once(start_serve
     assert len(made_models(server, job)) == 1
     assert event_types(server, job).count("job_succeeded") == 1
     names = {row["name"] for row in server.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}
-    assert names == {"model.onnx", "report.html", "report.json", "metrics.csv"}
+    assert names == {"model.onnx", "report.html", "report.json", "metrics.csv", "bundle.tar"}
     # The folder goes after the end is told.
     wait_until(lambda: not list((server.data_dir / "jobs").rglob("*.*")), what="the end of the job's folder")
 
