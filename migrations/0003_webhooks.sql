@@ -22,7 +22,7 @@ CREATE TABLE deliveries (
     body            TEXT NOT NULL,
     status          TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'sending', 'delivered', 'failed')),
     attempts        INTEGER NOT NULL DEFAULT 0,
-    -- Unix milliseconds of the server's clock. One that is being sent is due again then, should nobody tell how it ended.
+    -- Unix milliseconds of the server's clock.
     next_attempt_at INTEGER NOT NULL DEFAULT 0,
     response_status INTEGER,
     last_error      TEXT,
@@ -30,7 +30,7 @@ CREATE TABLE deliveries (
     delivered_at    TEXT
 ) STRICT;
 
-CREATE INDEX deliveries_due ON deliveries (status, next_attempt_at);
+CREATE INDEX deliveries_due ON deliveries (target, status, next_attempt_at);
 CREATE INDEX deliveries_job ON deliveries (job_id, created_at);
 
 CREATE TRIGGER jobs_webhook AFTER UPDATE OF status ON jobs

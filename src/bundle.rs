@@ -98,6 +98,16 @@ impl Bundle {
         tar.into_inner()?.flush()
     }
 
+    /// When its job began, as MLflow writes times.
+    pub fn created(&self) -> String {
+        let at = self
+            .job
+            .started_at
+            .as_deref()
+            .unwrap_or(&self.job.created_at);
+        at.replace('T', " ").replace('Z', "")
+    }
+
     /// The flavors as MLflow's `MLmodel` has them.
     pub fn flavors(&self) -> Value {
         json!({
@@ -128,7 +138,7 @@ impl Bundle {
             "model_size_bytes": self.size_bytes,
             // Of its own for each job, and the same whenever it is asked for.
             "model_uuid": self.job.id.replace('-', ""),
-            "utc_time_created": self.job.started_at.as_deref().unwrap_or(&self.job.created_at).replace('T', " ").replace('Z', ""),
+            "utc_time_created": self.created(),
         });
         if let Some(signature) = signature {
             model["signature"] = signature;
@@ -265,7 +275,7 @@ impl Bundle {
         if let Some(after) = after {
             text.push_str(&figures(&self.result.before, after));
         }
-        if let Some(dataset) = &self.dataset {
+        if let Some(dataset) = self.dataset.as_ref().filter(|_| after.is_some()) {
             text.push_str(&format!(
                 "Measured on the test split of the data set `{}`, which was not trained on.\n\n",
                 dataset.name

@@ -251,6 +251,15 @@ impl Settings {
             "must be from 1 to 1048576",
         )?;
         require(
+            self.webhook_retry_seconds.len() <= 100
+                && self
+                    .webhook_retry_seconds
+                    .iter()
+                    .all(|&seconds| seconds <= 30 * 86_400),
+            "webhook_retry_seconds",
+            "may have 100 waits of at most 2592000 seconds (30 days)",
+        )?;
+        require(
             self.mlflow_url.is_empty() || read_url(&self.mlflow_url).is_ok(),
             "mlflow_url",
             "must be like http://mlflow:5000; name and password are settings of their own",

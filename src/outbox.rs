@@ -2,13 +2,12 @@
 //!
 //! A row is written in the commit of the change that it tells of, and sent until it is taken. It may be sent twice (a server
 //! that dies after a send repeats it); webhooks see the same `webhook-id`, and MLflow is asked what it has already. One
-//! at a time goes to a URL, so that one that does not answer keeps no other waiting.
+//! at a time goes to a URL, and few of a project, so that one that does not answer keeps no other waiting.
 
 pub mod address;
 mod mlflow;
 pub mod webhook;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,17 +22,23 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use self::mlflow::Mlflow;
 use crate::config::{ConfigError, Settings};
-use crate::store::deliveries::{DueDelivery, Response, SEND_TIME, Target};
+use crate::store::deliveries::{Busy, DueDelivery, Response, Target};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 
 const USER_AGENT: &str = concat!("sinter/", env!("CARGO_PKG_VERSION"));
 
-/// Rows that are sent at the same time.
+/// Messages to webhooks that are sent at the same time; a project has four of these places at most.
 const AT_ONCE: usize = 16;
 
 /// Due rows are looked for this often, whatever is heard.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// How often it is tried to write down what came of a delivery; after that it is sent again when the server starts.
+const END_TRIES: u32 = 30;
+
+/// After a change has been heard of, others are waited for so long.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// The longest wait before MLflow is asked again, which goes on until it answers.
 const MLFLOW_WAIT: Duration = Duration::from_secs(300);
@@ -75,18 +80,11 @@ impl Deliverer {
         })
     }
 
-    fn targets(&self) -> &'static [Target] {
-        match self.mlflow {
-            Some(_) => &[Target::Webhook, Target::Mlflow],
-            None => &[Target::Webhook],
-        }
-    }
-
     /// Sends until `closing` is canceled. What is on its way then is sent again by the next server.
     pub async fn run(self, closing: CancellationToken) {
         let mut changes = self.store.changes();
         let mut sending = JoinSet::new();
-        let mut busy: HashSet<String> = HashSet::new();
+        let mut busy = Busy::default();
         while !closing.is_cancelled() {
             let wait = match self.send_due(&mut sending, &mut busy).await {
                 Ok(wait) => wait,
@@ -97,13 +95,15 @@ impl Deliverer {
             };
             tokio::select! {
                 () = closing.cancelled() => return,
-                // Whatever was heard or missed: the rows tell.
-                _ = changes.recv() => {}
+                // Whatever was heard or missed: the rows tell, and once is enough for all that comes in a moment.
+                _ = changes.recv() => {
+                    sleep(GATHER).await;
+                    changes = changes.resubscribe();
+                }
                 Some(sent) = sending.join_next() => match sent {
-                    Ok(url) => { busy.remove(&url); }
+                    Ok(due) => busy.remove(&due),
                     Err(error) => {
-                        tracing::error!(%error, "a delivery ended early");
-                        busy.clear();
+                        tracing::error!(%error, "a delivery ended early; it is sent again when the server starts");
                     }
                 },
                 () = sleep(wait) => {}
@@ -114,26 +114,35 @@ impl Deliverer {
     /// Starts to send all that is due; tells how long nothing will be.
     async fn send_due(
         &self,
-        sending: &mut JoinSet<String>,
-        busy: &mut HashSet<String>,
+        sending: &mut JoinSet<DueDelivery>,
+        busy: &mut Busy,
     ) -> Result<Duration, StoreError> {
-        while sending.len() < AT_ONCE {
-            match self.store.next_delivery(self.targets(), busy).await? {
-                None => return Ok(LOOK),
-                Some(wait) if !wait.is_zero() => return Ok(wait.min(LOOK)),
-                Some(_) => {}
+        let mut shortest = LOOK;
+        let targets = [
+            (Target::Webhook, AT_ONCE),
+            (Target::Mlflow, usize::from(self.mlflow.is_some())),
+        ];
+        for (target, most) in targets {
+            while busy.count(target) < most {
+                match self.store.next_delivery(target, busy).await? {
+                    Some(wait) if wait.is_zero() => {}
+                    waiting => {
+                        shortest = shortest.min(waiting.unwrap_or(LOOK));
+                        break;
+                    }
+                }
+                let Some(due) = self.store.take_delivery(target, busy).await? else {
+                    break;
+                };
+                busy.insert(&due);
+                let deliverer = self.clone();
+                sending.spawn(async move {
+                    deliverer.deliver(&due).await;
+                    due
+                });
             }
-            let Some(due) = self.store.take_delivery(self.targets(), busy).await? else {
-                return Ok(LOOK);
-            };
-            busy.insert(due.url.clone());
-            let deliverer = self.clone();
-            sending.spawn(async move {
-                deliverer.deliver(&due).await;
-                due.url
-            });
         }
-        Ok(LOOK)
+        Ok(shortest)
     }
 
     async fn deliver(&self, due: &DueDelivery) {
@@ -142,7 +151,7 @@ impl Deliverer {
             _ => {
                 let (agent, message) = (self.agent.clone(), due.clone());
                 let sent = tokio::task::spawn_blocking(move || webhook::send(&agent, &message));
-                match timeout(SEND_TIME / 2, sent).await {
+                match timeout(2 * webhook::PATIENCE, sent).await {
                     Ok(Ok(response)) => response,
                     Ok(Err(error)) => {
                         Response::failed(format!("the delivery ended early: {error}"))
@@ -157,8 +166,14 @@ impl Deliverer {
         if let Some(error) = &response.error {
             tracing::warn!(delivery = %due.id, job = %due.job_id, target = due.target.as_str(), %error, "not delivered");
         }
-        if let Err(error) = self.store.end_delivery(due, &response, wait).await {
-            tracing::error!(delivery = %due.id, %error, "a delivery's end was not written down; it is sent again");
+        for _ in 0..END_TRIES {
+            match self.store.end_delivery(due, &response, wait).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(delivery = %due.id, %error, "a delivery's end was not written down")
+                }
+            }
+            sleep(Duration::from_secs(1)).await;
         }
     }
 

@@ -22,8 +22,8 @@ const GATHERED_BYTES: usize = 16 << 20;
 /// What one file gathers, at least and at most.
 const PIECE_BYTES: (usize, usize) = (16 << 10, 1 << 20);
 
-/// A piece is written when it has so many chunks, however short these are.
-const PIECE_CHUNKS: usize = 256;
+/// Shorter chunks are copied together: each would keep the whole buffer that it came in.
+const SHORT_BYTES: usize = 4 << 10;
 
 /// So much is brought to the disk while more comes, so that little is left to wait for at the end.
 const SYNC_AFTER_BYTES: usize = 32 << 20;
@@ -87,10 +87,12 @@ pub struct ArrivingFile {
     path: PathBuf,
     /// What is not on its way to the file yet, as it came.
     piece: Vec<Bytes>,
-    /// Bytes of the piece.
+    /// Short chunks that came after these.
+    short: Vec<u8>,
+    /// Bytes of both.
     gathered: usize,
-    /// Writes the piece before.
-    writing: JoinHandle<std::io::Result<Sink>>,
+    /// Writes the piece before; `None` after a failure.
+    writing: Option<JoinHandle<std::io::Result<Sink>>>,
     syncing: Option<JoinHandle<std::io::Result<()>>>,
     since_sync: usize,
 }
@@ -129,8 +131,9 @@ impl ArrivingFile {
             app: App::clone(app),
             path: path.to_owned(),
             piece: Vec::new(),
+            short: Vec::new(),
             gathered: 0,
-            writing,
+            writing: Some(writing),
             syncing: None,
             since_sync: 0,
         }
@@ -144,11 +147,22 @@ impl ArrivingFile {
     ) -> Result<(), ApiError> {
         allowance.take(chunk.len() as u64).await?;
         self.gathered += chunk.len();
-        self.piece.push(chunk);
-        if self.gathered >= self.app.arrivals.piece_bytes() || self.piece.len() >= PIECE_CHUNKS {
+        if chunk.len() < SHORT_BYTES {
+            self.short.extend_from_slice(&chunk);
+        } else {
+            self.close_short();
+            self.piece.push(chunk);
+        }
+        if self.gathered >= self.app.arrivals.piece_bytes() {
             self.write_piece().await?;
         }
         Ok(())
+    }
+
+    fn close_short(&mut self) {
+        if !self.short.is_empty() {
+            self.piece.push(mem::take(&mut self.short).into());
+        }
     }
 
     async fn write_piece(&mut self) -> Result<(), StoreError> {
@@ -161,14 +175,21 @@ impl ArrivingFile {
             let file = file.map_err(StoreError::file("sync", &self.path))?;
             self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
         }
+        self.close_short();
         let piece = mem::take(&mut self.piece);
-        self.writing = tokio::task::spawn_blocking(move || sink.write(&piece).map(|()| sink));
+        let writing = tokio::task::spawn_blocking(move || sink.write(&piece).map(|()| sink));
+        self.writing = Some(writing);
         Ok(())
     }
 
     async fn written(&mut self) -> Result<Sink, StoreError> {
-        let sink = (&mut self.writing).await?;
-        sink.map_err(StoreError::file("write", &self.path))
+        let Some(writing) = self.writing.take() else {
+            let broken = std::io::Error::other("an earlier piece could not be written");
+            return Err(StoreError::file("write", &self.path)(broken));
+        };
+        writing
+            .await?
+            .map_err(StoreError::file("write", &self.path))
     }
 
     async fn synced(&mut self) -> Result<(), StoreError> {

@@ -304,7 +304,11 @@ async fn append(
             Err(error) => Err(broken_body(&error)),
         };
     }
-    let (digest, size_bytes) = file.finish().await?;
+    let (digest, size_bytes) = match file.finish().await {
+        Ok(finished) => finished,
+        // The first error says more.
+        Err(error) => return arrived.and(Err(error.into())),
+    };
     store.sync(&upload.path).await?;
     let whole = (upload.offset == 0).then_some(digest);
     upload.offset += size_bytes;

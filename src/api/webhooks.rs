@@ -33,6 +33,7 @@ pub fn routes() -> OpenApiRouter<App> {
 pub struct WebhookView {
     #[schema(format = "uuid")]
     pub id: String,
+    pub project: String,
     pub url: String,
     /// What its messages are signed with (`whsec_…`); `null` for a key that may only read.
     pub secret: Option<String>,
@@ -44,6 +45,7 @@ impl WebhookView {
     fn new(row: WebhookRow, role: Role) -> Self {
         Self {
             id: row.id,
+            project: row.project,
             url: row.url,
             secret: (role >= Role::Submit).then_some(row.secret),
             created_at: row.created_at,
@@ -136,13 +138,14 @@ async fn create_webhook(
     body: axum::body::Body,
 ) -> Result<Response, ApiError> {
     let (_, new) = json_body::<NewWebhook>(&headers, body).await?;
-    if let Err(fault) = read_url(&new.url) {
-        return Err(ApiError::fault("invalid_request", "/url", fault));
-    }
-    check_target(&access, &new.url, "/url")?;
+    let url = match read_url(&new.url) {
+        Ok((url, _)) => url.to_string(),
+        Err(fault) => return Err(ApiError::fault("invalid_request", "/url", fault)),
+    };
+    check_target(&access, &url, "/url")?;
     let store = &access.app.store;
     let project = &access.caller.project;
-    let (row, made) = store.ensure_webhook(project, &new.url).await?;
+    let (row, made) = store.ensure_webhook(project, &url).await?;
     let location = format!("/v1/webhooks/{}", row.id);
     let view = WebhookView::new(row, access.caller.role);
     let status = if made { 201 } else { 200 };

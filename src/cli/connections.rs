@@ -17,11 +17,13 @@ use tokio_io_timeout::TimeoutWriter;
 const OTHER_FILES: u64 = 256;
 
 /// Lets in so many connections at once, and ends those that read nothing of their answer for so long. One that comes when
-/// there is no place waits as long for one.
+/// there is no place waits as long for one, unless as many wait already.
 #[derive(Debug, Clone)]
 pub struct Patient<A> {
     inner: A,
     places: Arc<Semaphore>,
+    /// Of those that wait for a place; as many as there are places.
+    queue: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -30,6 +32,7 @@ impl<A> Patient<A> {
         Self {
             inner,
             places: Arc::new(Semaphore::new(places)),
+            queue: Arc::new(Semaphore::new(places)),
             timeout,
         }
     }
@@ -50,6 +53,7 @@ where
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let patient = self.clone();
         Box::pin(async move {
+            let waiting = patient.queue.try_acquire().map_err(io::Error::other)?;
             let place = Arc::clone(&patient.places).acquire_owned();
             let place = tokio::time::timeout(patient.timeout, place)
                 .await
@@ -57,6 +61,7 @@ where
                     io::Error::new(io::ErrorKind::TimedOut, "there are too many connections")
                 })?
                 .map_err(io::Error::other)?;
+            drop(waiting);
             // Answers are written whole; none waits for more to send.
             stream.set_nodelay(true)?;
             let (stream, service) = patient.inner.accept(stream, service).await?;
@@ -119,7 +124,7 @@ impl<S: AsyncWrite> AsyncWrite for Placed<S> {
 }
 
 /// Lets this process open as many files as the system allows it, and tells for how many connections these are enough: each
-/// may bring a file.
+/// may bring a file, and as many wait.
 #[cfg(target_os = "linux")]
 pub fn raise_open_files() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -129,7 +134,7 @@ pub fn raise_open_files() -> usize {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(files.saturating_sub(OTHER_FILES) / 2)
+    usize::try_from(files.saturating_sub(OTHER_FILES) / 3)
         .unwrap_or(Semaphore::MAX_PERMITS)
         .clamp(1, Semaphore::MAX_PERMITS)
 }

@@ -114,8 +114,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
             tokio::spawn(server.serve(service))
         }
         None => {
-            // Nobody asks for HTTP/2 without TLS, and looking for it costs each connection 8 KiB.
-            let server = patient(axum_server::from_tcp(listener)?, &settings).http1_only();
+            let server = patient(axum_server::from_tcp(listener)?, &settings);
             tokio::spawn(server.handle(connections.clone()).serve(service))
         }
     };
@@ -164,7 +163,8 @@ fn patient<Acceptor>(
         .http1()
         .header_read_timeout(timeout)
         .max_buf_size(READ_BUFFER_BYTES);
-    server.first_request_timeout(timeout)
+    // HTTP/2 has streams that none of these bounds knows, and looking for it costs each connection 8 KiB.
+    server.first_request_timeout(timeout).http1_only()
 }
 
 async fn load_tls(settings: &Settings) -> Result<Option<RustlsConfig>, Box<dyn Error>> {
@@ -181,7 +181,16 @@ async fn load_tls(settings: &Settings) -> Result<Option<RustlsConfig>, Box<dyn E
             settings.tls_key.display()
         )
     };
-    Ok(Some(loaded.map_err(explain)?))
+    let loaded = loaded.map_err(explain)?;
+    offer_http1(&loaded);
+    Ok(Some(loaded))
+}
+
+/// Offers HTTP/1.1 alone in the handshake.
+fn offer_http1(tls: &RustlsConfig) {
+    let mut config = rustls::ServerConfig::clone(&tls.get_inner());
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls.reload_from_config(Arc::new(config));
 }
 
 /// Removes what is too old, now and every hour.
@@ -207,8 +216,11 @@ async fn keep_house(app: App, tls: Option<RustlsConfig>) {
         }
         if let Some(tls) = &tls {
             let (certificate, key) = (&settings.tls_certificate, &settings.tls_key);
-            if let Err(error) = tls.reload_from_pem_file(certificate, key).await {
-                tracing::error!(%error, "the certificate can't be read again; the one from before stays");
+            match tls.reload_from_pem_file(certificate, key).await {
+                Ok(()) => offer_http1(tls),
+                Err(error) => {
+                    tracing::error!(%error, "the certificate can't be read again; the one from before stays");
+                }
             }
         }
     }

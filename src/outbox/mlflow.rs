@@ -32,12 +32,15 @@ use crate::store::metrics::Point;
 use crate::store::models::Model;
 use crate::store::{DEFAULT_PROJECT, Scope, Store, StoreError};
 
-/// How long a connection and an answer may take. Files may take longer, as long as they move.
+/// How long a connection, a write, and the body of an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one call may write at most (MLflow's `log-batch`).
 const METRICS_AT_ONCE: usize = 1000;
 const PARAMS_AT_ONCE: usize = 100;
+
+/// Runs that are asked for at once; an answer is read up to 10 MB.
+const RUNS_AT_ONCE: usize = 200;
 
 /// Values of parameters and tags are cut after so many characters.
 const VALUE_CHARACTERS: usize = 5000;
@@ -47,6 +50,13 @@ const MODEL_FOLDER: &str = "model";
 
 /// The tag by which the run of a job is found again.
 const JOB_TAG: &str = "sinter.job_id";
+
+/// Tags of a job that failed.
+const ERROR_TAG: &str = "sinter.error";
+const NOTE_TAG: &str = "mlflow.note.content";
+
+/// Where MLflow keeps what `runs/log-model` was told.
+const HISTORY_TAG: &str = "mlflow.log-model.history";
 
 /// The tag by which a run below it is found again.
 const PART_TAG: &str = "sinter.part";
@@ -145,13 +155,19 @@ pub(super) async fn export(
 ) -> Response {
     let exported = async {
         let ended = gather(store, &due.job_id).await?;
+        if !ended.job.status.has_ended() {
+            // It was retried; its next end has a row of its own.
+            return Ok(None);
+        }
         let mlflow = std::sync::Arc::clone(mlflow);
         tokio::task::spawn_blocking(move || mlflow.export(&ended))
             .await
             .map_err(StoreError::from)?
+            .map(Some)
     };
     match exported.await {
-        Ok(exported) => {
+        Ok(None) => Response::default(),
+        Ok(Some(exported)) => {
             let mut text = "The job was written to MLflow".to_owned();
             let (mut name, mut version) = (None, None);
             if let Some((model, number)) = exported.version {
@@ -286,7 +302,9 @@ impl Mlflow {
             .http_status_as_error(false)
             .proxy(None)
             .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
+            .timeout_per_write(Some(PATIENCE))
+            // It may bring a file to a store of its own before it answers.
+            .timeout_recv_response(Some(10 * PATIENCE))
             .timeout_recv_body(Some(PATIENCE))
             .user_agent(super::USER_AGENT)
             .tls_config(tls)
@@ -381,6 +399,15 @@ impl Mlflow {
             &format!("tags.`{JOB_TAG}` = '{}'", job.id),
             Some(1),
         )?;
+        let known_tags = found
+            .first()
+            .map_or(&Value::Null, |run| &run["data"]["tags"]);
+        let known_tags: Vec<(&str, &str)> = known_tags
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|tag| Some((tag["key"].as_str()?, tag["value"].as_str()?)))
+            .collect();
         let run = match found.first() {
             Some(run) => Run::read(run)?,
             None => self.create_run(
@@ -411,6 +438,14 @@ impl Mlflow {
         params.push(("seed".to_owned(), request.seed.to_string()));
         params.push(("device".to_owned(), request.device.clone()));
         self.log(&run.id, &params, &figures, &tags(ended))?;
+        if job.error.is_none() {
+            // Of an end before a retry.
+            for key in [ERROR_TAG, NOTE_TAG] {
+                if known_tags.iter().any(|tag| tag.0 == key) {
+                    self.post("runs/delete-tag", &json!({"run_id": run.id, "key": key}))?;
+                }
+            }
+        }
         self.log_dataset(&run.id, ended)?;
         self.export_parts(&experiment, &run.id, ended, at)?;
         for (artifact, path) in &ended.artifacts {
@@ -421,7 +456,11 @@ impl Mlflow {
         }
         let version = match &ended.bundle {
             None => None,
-            Some(bundle) => Some(self.register(&run, bundle, ended)?),
+            Some(bundle) => {
+                let history = known_tags.iter().find(|tag| tag.0 == HISTORY_TAG);
+                let logged = history.is_some_and(|tag| tag.1.contains(&uuid_of(bundle)));
+                Some(self.register(&run, bundle, ended, logged)?)
+            }
         };
         let status = match job.status {
             JobStatus::Succeeded => "FINISHED",
@@ -476,7 +515,7 @@ impl Mlflow {
         let mut page = String::new();
         loop {
             let mut body = json!({
-                "experiment_ids": [experiment], "filter": filter, "max_results": most.unwrap_or(1000),
+                "experiment_ids": [experiment], "filter": filter, "max_results": most.unwrap_or(RUNS_AT_ONCE),
                 "order_by": ["attributes.start_time ASC"]});
             if !page.is_empty() {
                 body["page_token"] = Value::from(page);
@@ -525,10 +564,14 @@ impl Mlflow {
         figures: &[Figure],
         tags: &[(String, String)],
     ) -> Result<(), Failure> {
+        // Keys that become alike are one.
         let texts = |texts: &[(String, String)]| -> Vec<Value> {
-            let value =
-                |(key, value): &(String, String)| json!({"key": key_of(key), "value": cut(value)});
-            texts.iter().map(value).collect()
+            let unique: BTreeMap<String, &String> = texts
+                .iter()
+                .map(|(key, value)| (key_of(key), value))
+                .collect();
+            let value = |(key, value): (String, &String)| json!({"key": key, "value": cut(value)});
+            unique.into_iter().map(value).collect()
         };
         // Neither NaN nor an infinity has a form in JSON.
         let figures: Vec<Value> = figures.iter().filter(|figure| figure.value.is_finite()).map(|figure| {
@@ -646,6 +689,7 @@ impl Mlflow {
         run: &Run,
         bundle: &Bundle,
         ended: &Ended,
+        logged: bool,
     ) -> Result<(String, String), Failure> {
         let in_folder = |name: &str| format!("{MODEL_FOLDER}/{name}");
         self.upload(run, &in_folder(MODEL_ARTIFACT), &bundle.path)?;
@@ -658,27 +702,42 @@ impl Mlflow {
                 SendBody::from_reader(&mut bytes.as_slice()),
             )?;
         }
-        let created = bundle
-            .job
-            .finished_at
-            .as_deref()
-            .unwrap_or(&bundle.job.created_at);
         let about = json!({
             "run_id": run.id, "artifact_path": MODEL_FOLDER, "flavors": bundle.flavors(),
-            "utc_time_created": created.replace('T', " ").replace('Z', ""),
-            "model_uuid": bundle.job.id.replace('-', ""),
+            "utc_time_created": bundle.created(), "model_uuid": uuid_of(bundle),
         });
-        self.post(
-            "runs/log-model",
-            &json!({"run_id": run.id, "model_json": about.to_string()}),
-        )?;
+        // It would stand there twice.
+        if !logged {
+            self.post(
+                "runs/log-model",
+                &json!({"run_id": run.id, "model_json": about.to_string()}),
+            )?;
+        }
         fail_here("mlflow_model_uploaded")?;
 
         let base = ended
             .base
             .as_ref()
             .map_or(bundle.name.as_str(), |base| base.name.as_str());
-        let name = base.replace(['/', ':', '\\'], "-");
+        let base = base.replace(['/', ':', '\\'], "-");
+        // What one project makes must not become what another one loads.
+        let name = match bundle.job.project.as_str() {
+            DEFAULT_PROJECT => base,
+            project => format!("{project}.{base}"),
+        };
+        let filter = format!("run_id='{}'", run.id);
+        let found = self.get(
+            "model-versions/search",
+            &[("filter", &filter), ("max_results", "100")],
+        )?;
+        // Whatever its name: the base may have been deleted since.
+        if let Some(version) = found["model_versions"]
+            .as_array()
+            .and_then(|all| all.first())
+        {
+            let name = version["name"].as_str().unwrap_or(&name).to_owned();
+            return self.name_newest(name, version);
+        }
         match self.post(
             "registered-models/create",
             &json!({
@@ -687,43 +746,49 @@ impl Mlflow {
             Err(failure) if !failure.has_code("RESOURCE_ALREADY_EXISTS") => return Err(failure),
             _ => {}
         }
-        let filter = format!("run_id='{}'", run.id);
-        let found = self.get(
-            "model-versions/search",
-            &[("filter", &filter), ("max_results", "100")],
-        )?;
-        let versions = found["model_versions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let own = versions
-            .iter()
-            .find(|version| version["name"] == name.as_str());
-        let version = match own {
-            Some(version) => version.clone(),
-            None => {
-                let made = self.post("model-versions/create", &json!({
-                    "name": name, "source": format!("{}/{MODEL_FOLDER}", run.artifact_uri), "run_id": run.id,
-                    "description": format!("{} by Sinter, job {}", bundle.job.kind.as_str(), bundle.job.id),
-                    "tags": [{"key": JOB_TAG, "value": bundle.job.id},
-                             {"key": "sinter.digest", "value": format!("sha256:{}", bundle.digest)}]}))?;
-                made["model_version"].clone()
-            }
-        };
+        let made = self.post("model-versions/create", &json!({
+            "name": name, "source": format!("{}/{MODEL_FOLDER}", run.artifact_uri), "run_id": run.id,
+            "description": format!("{} by Sinter, job {}", bundle.job.kind.as_str(), bundle.job.id),
+            "tags": [{"key": JOB_TAG, "value": bundle.job.id},
+                     {"key": "sinter.digest", "value": format!("sha256:{}", bundle.digest)}]}))?;
         fail_here("mlflow_version_created")?;
-        // A number in some versions of the server, a text in others.
-        let number = match &version["version"] {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            _ => return Err(Failure::Incomplete("version")),
+        self.name_newest(name, &made["model_version"])
+    }
+
+    /// Gives a version the alias, unless a newer one has it.
+    fn name_newest(&self, name: String, version: &Value) -> Result<(String, String), Failure> {
+        let number = number_of(version).ok_or(Failure::Incomplete("version"))?;
+        if self.alias.is_empty() {
+            return Ok((name, number));
+        }
+        let query = [("name", name.as_str()), ("alias", self.alias.as_str())];
+        let newest = match self.get("registered-models/alias", &query) {
+            Ok(found) => number_of(&found["model_version"]),
+            Err(Failure::Refused { status, .. }) if (400..500).contains(&status) => None,
+            Err(failure) => return Err(failure),
         };
-        if !self.alias.is_empty() {
+        let numeric = |text: &String| text.parse::<u64>().unwrap_or(0);
+        if newest.as_ref().map_or(0, numeric) < numeric(&number) {
             self.post(
                 "registered-models/alias",
                 &json!({"name": name, "alias": self.alias, "version": number}),
             )?;
         }
         Ok((name, number))
+    }
+}
+
+/// What MLflow knows the model by.
+fn uuid_of(bundle: &Bundle) -> String {
+    bundle.job.id.replace('-', "")
+}
+
+/// A version's number: a number in some versions of the server, a text in others.
+fn number_of(version: &Value) -> Option<String> {
+    match &version["version"] {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
 }
 
@@ -940,11 +1005,14 @@ fn tags(ended: &Ended) -> Texts {
             .for_each(|id| add("sinter.result_model_id", id.to_string()));
     }
     if let Some(error) = &job.error {
-        add("sinter.error", error.code.clone());
-        add("mlflow.note.content", error.detail.clone());
+        add(ERROR_TAG, error.code.clone());
+        add(NOTE_TAG, error.detail.clone());
     }
     for (name, value) in &job.request.tags {
-        add(name, value.clone());
+        // By ours runs are found again.
+        if !name.starts_with("sinter.") && !name.starts_with("mlflow.") {
+            add(name, value.clone());
+        }
     }
     tags
 }
@@ -972,13 +1040,21 @@ fn flatten(prefix: &str, value: &Value, texts: &mut Texts) {
     }
 }
 
-/// A key as MLflow allows it: letters, digits and `_-. :/`, at most 250 characters.
+/// A key as MLflow allows it: letters, digits and `_-. :/`, at most 250 characters, and a path that can't be written shorter.
 fn key_of(name: &str) -> String {
     let fits = |character: char| character.is_alphanumeric() || "_-. :/".contains(character);
-    name.chars()
+    let fitting: String = name
+        .chars()
         .take(250)
         .map(|character| if fits(character) { character } else { '_' })
-        .collect()
+        .collect();
+    let parts = fitting
+        .split('/')
+        .filter(|part| !["", ".", ".."].contains(part));
+    match parts.collect::<Vec<_>>().join("/") {
+        key if key.is_empty() => "_".to_owned(),
+        key => key,
+    }
 }
 
 fn cut(text: &str) -> String {
@@ -1013,7 +1089,14 @@ mod tests {
                 ("target.macs_ratio", "0.5")
             ]
         );
-        assert_eq!(key_of("a(b)*c/d é"), "a_b__c/d é");
+        for (name, key) in [
+            ("a(b)*c/d é", "a_b__c/d é"),
+            ("/team//x/./../", "team/x"),
+            (".", "_"),
+            ("a.b", "a.b"),
+        ] {
+            assert_eq!(key_of(name), key);
+        }
     }
 
     #[test]

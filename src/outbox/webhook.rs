@@ -1,6 +1,7 @@
 //! Sends signed messages to URLs that users name, after Standard Webhooks
 //! (<https://github.com/standard-webhooks/standard-webhooks>), and only into the public internet unless told otherwise.
 
+use std::io::Read as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ureq::config::Config;
@@ -17,7 +18,7 @@ use crate::spec::webhook::read_url;
 use crate::store::deliveries::{DueDelivery, Response};
 
 /// How long a receiver may take, all in all.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How many bytes of an answer that says no are kept.
 const KEPT_BYTES: u64 = 500;
@@ -115,8 +116,11 @@ pub(super) fn send(agent: &Agent, due: &DueDelivery) -> Response {
                     Some("it redirects, which is not followed; name the final URL".to_owned())
                 }
                 _ => {
-                    let body = answer.body_mut().with_config().limit(KEPT_BYTES);
-                    let text = body.read_to_string().unwrap_or_default();
+                    let mut bytes = Vec::new();
+                    let body = answer.body_mut().as_reader().take(KEPT_BYTES);
+                    // What could be read of it is enough.
+                    let _ = { body }.read_to_end(&mut bytes);
+                    let text = String::from_utf8_lossy(&bytes);
                     Some(format!("it answered {status}: {text}"))
                 }
             };

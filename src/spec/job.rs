@@ -16,7 +16,7 @@ use super::prune::PruneParams;
 use super::search::SearchParams;
 use super::tokens::MOST_LENGTH;
 use super::train::{StartWeights, TrainParams};
-use super::webhook::Webhook;
+use super::webhook::{Webhook, read_url};
 
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -604,6 +604,12 @@ impl JobRequest {
             });
         }
         self.params = params.to_json();
+        if let Some(webhook) = &mut self.webhook
+            && let Ok((url, _)) = read_url(&webhook.url)
+        {
+            // As it is sent: a host of other letters becomes its punycode.
+            webhook.url = url.to_string();
+        }
         Ok((self, params))
     }
 }
@@ -700,7 +706,11 @@ mod tests {
                 .validate()
         };
         let (told, _) = with(json!({"url": "https://example.com"})).unwrap();
-        assert_eq!(told.webhook.unwrap().events, [WebhookEvent::Finished]);
+        let told = told.webhook.unwrap();
+        assert_eq!(
+            (told.url.as_str(), told.events),
+            ("https://example.com/", vec![WebhookEvent::Finished])
+        );
         let wrong = json!({"url": "example.com", "events": ["job.failed", "job.failed"]});
         let found = pointers(with(wrong).unwrap_err());
         assert_eq!(found, ["/webhook/url", "/webhook/events"]);

@@ -1,7 +1,7 @@
 //! Webhooks: what their messages are signed with, and messages on their way. A trigger of the database makes the messages,
 //! in the commit of the change that they tell of.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,13 +17,62 @@ use super::events::NewEvent;
 use super::{Scope, Store, StoreError, from_word, to_json, to_u64};
 use crate::spec::child::Level;
 
-/// A message that was taken and not heard of again is due after this time.
-pub const SEND_TIME: Duration = Duration::from_secs(60);
+/// What is being sent.
+#[derive(Debug, Default)]
+pub struct Busy {
+    /// Of webhooks; one message at a time goes to each.
+    urls: HashSet<String>,
+    /// How many webhooks of each project are told.
+    projects: HashMap<String, usize>,
+    exports: usize,
+}
+
+impl Busy {
+    pub fn insert(&mut self, due: &DueDelivery) {
+        match due.target {
+            Target::Webhook => {
+                self.urls.insert(due.url.clone());
+                *self.projects.entry(due.project.clone()).or_default() += 1;
+            }
+            Target::Mlflow => self.exports += 1,
+        }
+    }
+
+    pub fn remove(&mut self, due: &DueDelivery) {
+        match due.target {
+            Target::Webhook => {
+                self.urls.remove(&due.url);
+                if let Some(count) = self.projects.get_mut(&due.project) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            Target::Mlflow => self.exports = self.exports.saturating_sub(1),
+        }
+    }
+
+    pub fn count(&self, target: Target) -> usize {
+        match target {
+            Target::Webhook => self.urls.len(),
+            Target::Mlflow => self.exports,
+        }
+    }
+
+    /// URLs that are told now, and projects of which `most` are: JSON lists for SQL.
+    fn lists(&self, most: usize) -> (String, String) {
+        let full = self.projects.iter().filter(|project| *project.1 >= most);
+        let full: Vec<&String> = full.map(|(project, _)| project).collect();
+        (to_json(&self.urls), to_json(&full))
+    }
+}
+
+/// Messages of one project that are sent at the same time.
+const OF_A_PROJECT: usize = 4;
 
 /// A URL that messages go to, and the secret that they are signed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookRow {
     pub id: String,
+    pub project: String,
     pub url: String,
     /// `whsec_` and 32 bytes in Base64.
     pub secret: String,
@@ -145,8 +194,8 @@ pub(super) async fn ensure_webhook(
     .rows_affected();
     let row = sqlx::query_as!(
         WebhookRow,
-        r#"SELECT id as "id!: String", url as "url!: String", secret as "secret!: String",
-                  created_at as "created_at!: String"
+        r#"SELECT id as "id!: String", project as "project!: String", url as "url!: String",
+                  secret as "secret!: String", created_at as "created_at!: String"
            FROM webhooks WHERE project = ?1 AND url = ?2"#,
         project,
         url
@@ -171,8 +220,8 @@ impl Store {
         let project = scope.project();
         let rows = sqlx::query_as!(
             WebhookRow,
-            r#"SELECT id as "id!: String", url as "url!: String", secret as "secret!: String",
-                      created_at as "created_at!: String"
+            r#"SELECT id as "id!: String", project as "project!: String", url as "url!: String",
+                      secret as "secret!: String", created_at as "created_at!: String"
                FROM webhooks WHERE ?1 IS NULL OR project = ?1 ORDER BY id"#,
             project
         );
@@ -252,20 +301,21 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// How long until a message is due, of those to these targets and other URLs than the busy ones; `None` if none waits.
+    /// How long until a message to a target is due that need not wait for the busy ones; `None` if none waits.
     pub async fn next_delivery(
         &self,
-        targets: &[Target],
-        busy: &HashSet<String>,
+        target: Target,
+        busy: &Busy,
     ) -> Result<Option<Duration>, StoreError> {
-        let (targets, busy) = (to_json(&targets), to_json(&busy));
+        let (target, (urls, projects)) = (target.as_str(), busy.lists(OF_A_PROJECT));
         let next = sqlx::query_scalar!(
             r#"SELECT next_attempt_at as "at!: i64" FROM deliveries
-               WHERE status IN ('pending', 'sending') AND url NOT IN (SELECT value FROM json_each(?1))
-                 AND target IN (SELECT value FROM json_each(?2))
+               WHERE target = ?1 AND status = 'pending' AND url NOT IN (SELECT value FROM json_each(?2))
+                 AND project NOT IN (SELECT value FROM json_each(?3))
                ORDER BY next_attempt_at LIMIT 1"#,
-            busy,
-            targets
+            target,
+            urls,
+            projects
         )
         .fetch_optional(&self.reader)
         .await?;
@@ -273,38 +323,35 @@ impl Store {
         Ok(next.map(|at| Duration::from_millis(to_u64(at.saturating_sub(now)))))
     }
 
-    /// Takes the message that has been due the longest, of those to these targets and other URLs than the busy ones. It is due again after
-    /// [`SEND_TIME`], should nobody tell how it ended.
+    /// Takes the message to a target that has been due the longest, of those that need not wait for the busy ones.
     pub async fn take_delivery(
         &self,
-        targets: &[Target],
-        busy: &HashSet<String>,
+        target: Target,
+        busy: &Busy,
     ) -> Result<Option<DueDelivery>, StoreError> {
-        let (targets, busy) = (to_json(&targets), to_json(&busy));
+        let (word, (urls, projects)) = (target.as_str(), busy.lists(OF_A_PROJECT));
         let now = self.clock.now();
-        let again_at = now + i64::try_from(SEND_TIME.as_millis()).unwrap_or(i64::MAX / 2);
         let mut transaction = self.begin().await?;
         let taken = sqlx::query!(
-            r#"UPDATE deliveries SET status = 'sending', attempts = attempts + 1, next_attempt_at = ?3
+            r#"UPDATE deliveries SET status = 'sending', attempts = attempts + 1
                WHERE id = (SELECT id FROM deliveries
-                           WHERE status IN ('pending', 'sending') AND next_attempt_at <= ?2
-                             AND url NOT IN (SELECT value FROM json_each(?1))
-                             AND target IN (SELECT value FROM json_each(?4))
+                           WHERE target = ?1 AND status = 'pending' AND next_attempt_at <= ?4
+                             AND url NOT IN (SELECT value FROM json_each(?2))
+                             AND project NOT IN (SELECT value FROM json_each(?3))
                            ORDER BY next_attempt_at LIMIT 1)
                RETURNING id as "id!: String", job_id as "job_id!: String", project as "project!: String",
-                         target as "target!: String", url as "url!: String", event as "event!: String",
-                         body as "body!: String", attempts as "attempts!: i64""#,
-            busy,
-            now,
-            again_at,
-            targets
+                         url as "url!: String", event as "event!: String", body as "body!: String",
+                         attempts as "attempts!: i64""#,
+            word,
+            urls,
+            projects,
+            now
         )
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = taken else {
             return Ok(None);
         };
-        let target = from_word(&row.target, "target", &row.id)?;
         let secret = match target {
             Target::Webhook => {
                 let (webhook, _) = ensure_webhook(&mut transaction, &row.project, &row.url).await?;
@@ -343,16 +390,19 @@ impl Store {
         };
         let wait = i64::try_from(wait.unwrap_or_default().as_millis()).unwrap_or(i64::MAX / 2);
         let next_attempt_at = self.clock.now().saturating_add(wait);
+        // One that was meanwhile asked for anew is sent anew.
+        let attempts = super::to_i64(due.attempts);
         let mut transaction = self.begin().await?;
         let changed = sqlx::query!(
             "UPDATE deliveries SET status = ?2, next_attempt_at = ?3, response_status = ?4, last_error = ?5,
                  delivered_at = CASE ?2 WHEN 'delivered' THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
-             WHERE id = ?1",
+             WHERE id = ?1 AND status = 'sending' AND attempts = ?6",
             due.id,
             status,
             next_attempt_at,
             response.status,
-            response.error
+            response.error,
+            attempts
         )
         .execute(&mut *transaction)
         .await?

@@ -52,7 +52,13 @@ pub async fn prepare(
         let is_own = model.artifact == MODEL_ARTIFACT;
         let new = model_of(store, job, &artifacts, model).await?;
         if is_own {
-            artifacts.push(bundle_of(store, job, &result, &new, &folder).await?);
+            match bundle_of(store, job, &result, &new, &folder).await {
+                Ok(bundle) => artifacts.push(bundle),
+                // The model is worth more than what stands beside it.
+                Err(error) => {
+                    tracing::error!(job = %job.id, %error, "the job is published without its bundle");
+                }
+            }
         }
         new_models.push(new);
     }

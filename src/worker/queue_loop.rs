@@ -91,7 +91,9 @@ impl Slot {
         let started = Instant::now();
         let job_id = &claim.job.id;
         tracing::info!(job = %job_id, attempt = claim.lease.attempt, "job started");
-        if claim.lease.attempt == 1
+        // Of the first claim only: a later one keeps the first one's time.
+        let first = claim.job.started_at.as_deref().and_then(since);
+        if first.is_some_and(|time| time < Duration::from_secs(1))
             && let Some(waited) = since(&claim.job.created_at)
         {
             self.telemetry.job_waited(waited);
