@@ -170,12 +170,13 @@ impl Store {
         Ok(())
     }
 
-    /// Removes an upload and its bytes, if they were not moved.
+    /// Removes an upload and its bytes, if they were not moved; the bytes first, so that a full disk has room for the rest.
     pub async fn remove_upload(&self, id: &str) -> Result<(), StoreError> {
+        self.remove_upload_file(id).await?;
         sqlx::query!("DELETE FROM uploads WHERE id = ?1", id)
             .execute(&self.writer)
             .await?;
-        self.remove_upload_file(id).await
+        Ok(())
     }
 
     async fn remove_upload_file(&self, id: &str) -> Result<(), StoreError> {

@@ -282,6 +282,7 @@ def test_every_answer_forbids_guessing_its_type(server):
 
 def test_tls_is_spoken_with_the_certificate_of_the_settings(tmp_path, certificate):
     import http.client
+    import socket
     import ssl
     import urllib.request
 
@@ -292,6 +293,10 @@ def test_tls_is_spoken_with_the_certificate_of_the_settings(tmp_path, certificat
         with urllib.request.urlopen(server.url + "/healthz", context=trusted, timeout=10) as answer:
             assert answer.status == 200
             assert "max-age" in answer.headers["Strict-Transport-Security"]
+        trusted.set_alpn_protocols(["h2", "http/1.1"])
+        host, port = server.url.removeprefix("https://").split(":")
+        with socket.create_connection((host, int(port))) as plain, trusted.wrap_socket(plain, server_hostname=host) as spoken:
+            assert spoken.selected_alpn_protocol() == "http/1.1"
         with pytest.raises(OSError):
             urllib.request.urlopen(server.url + "/healthz", timeout=10)
         with pytest.raises((OSError, http.client.HTTPException)):

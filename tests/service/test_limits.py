@@ -95,6 +95,17 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path):
             kept = server.upload_model(DIGITS_CNN, "kept")
             refused = server.post_dataset(os.urandom(4 << 20))
             assert_problem(refused, 507, "insufficient_storage")
+            # In pieces: one that begins with too much leaves nothing, one that goes on with too much keeps what it could.
+            too_much = os.urandom(4 << 20)
+            begun = server.post("/v1/models", params={"name": "x"}, data=too_much, headers={"Upload-Complete": "?0"})
+            assert_problem(begun, 507, "insufficient_storage")
+            assert not [name for name in server.stored_files() if name.startswith("uploads/")]
+            begun = server.post("/v1/models", params={"name": "x"}, headers={"Upload-Complete": "?0"})
+            piece = {"Content-Type": "application/partial-upload", "Upload-Offset": "0", "Upload-Complete": "?1"}
+            address = begun.headers["Location"]
+            assert_problem(server.request("PATCH", address, data=too_much, headers=piece), 507, "insufficient_storage")
+            assert server.get(address).status_code == 200
+            assert server.delete(address).status_code == 204
             assert server.model_content(kept) == DIGITS_CNN.read_bytes()
             assert server.is_healthy()
             assert server.upload_model(DIGITS_CNN, "and another")

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import requests
 
-from conftest import Server, assert_problem, often, run_sinter
+from conftest import DIGITS, DIGITS_CNN, Server, assert_problem, often, run_sinter
 from graph_tools import accuracy, run
 from lifecycle_tools import ENDLESS, PIPELINE, TRAINING, event_types, submit_training, wait_until
 from models import digits as digits_arrays
+from test_access import bearer, new_key
 
 PRUNING = {"target": {"macs_ratio": 0.6}, "finetune": {"epochs": 2}}
 
@@ -195,6 +196,42 @@ def test_a_job_becomes_a_run_with_a_registered_version_that_predicts(start_serve
     server.wait(again)
     assert written(server, again)["version"] == "2"
     assert client.get_model_version_by_alias("digits-cnn", "sinter").version in ("2", 2)
+
+
+def test_tags_of_users_take_no_run_and_the_newest_version_keeps_the_alias(start_server, mlflow_url, client):
+    server = start_server("--mlflow-url", mlflow_url, "--mlflow-experiment", "tags")
+    inputs = server.upload_model(name="tagged"), server.upload_dataset()
+    quick = {"epochs": 1, "weights": "reinitialize"}
+    first = submit_training(server, inputs, quick, tags={"/team": "a", "team": "b", ".": "dot"})
+    server.wait(first)
+    written(server, first)
+    second = submit_training(server, inputs, quick, tags={"sinter.job_id": first["id"]})
+    server.wait(second)
+    assert written(server, second)["version"] == "2"
+    assert [len(runs_of(client, job, "tags")) for job in (first, second)] == [1, 1]
+    # The first one again, which is no newer for that.
+    row = next(row for row in server.get(f"/v1/jobs/{first['id']}/deliveries").json()["data"] if row["target"] == "mlflow")
+    assert server.post(f"/v1/jobs/{first['id']}/deliveries/{row['id']}/resend").status_code == 202
+    wait_until(lambda: event_types(server, first).count("mlflow_exported") == 2, 60, "the second export")
+    assert str(client.get_model_version_by_alias("tagged", "sinter").version) == "2"
+    assert len(client.search_model_versions("name='tagged'")) == 2
+    history = json.loads(runs_of(client, first, "tags")[0].data.tags["mlflow.log-model.history"])
+    assert len(history) == 1
+
+
+def test_projects_have_experiments_and_registered_models_of_their_own(start_server, mlflow_url, client):
+    server = start_server("--mlflow-url", mlflow_url, "--mlflow-experiment", "projects")
+    server.key = new_key(server, role="admin")
+    headers = bearer(new_key(server, project="vision"))
+    model = server.post_model(DIGITS_CNN, "shared", headers=headers).json()
+    data = server.post_dataset(DIGITS, headers=headers).json()
+    job = server.post("/v1/jobs", headers=headers, json={
+        "kind": "train", "model": model["id"], "dataset": data["id"],
+        "params": {"epochs": 1, "weights": "reinitialize"}}).json()
+    server.wait(job)
+    assert written(server, job)["model"] == "vision.shared"
+    assert len(runs_of(client, job, "projects/vision")) == 1
+    assert client.search_model_versions("name='shared'") == []
 
 
 def test_trials_and_steps_are_runs_below_the_job(start_server, mlflow_url, client):

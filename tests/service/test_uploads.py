@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -388,6 +389,14 @@ def test_connections_wait_for_a_place(start_server):
         waiting.settimeout(0.3)
         with pytest.raises(TimeoutError):
             waiting.recv(100)
+        # As many wait as there are places; what comes then is sent away.
+        others = [socket.create_connection((host, int(port))) for _ in range(3)]
+        others[-1].settimeout(1)
+        others[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert others[-1].recv(100) == b""
+        for each in others:
+            each.close()
         held.pop().close()
         waiting.settimeout(10)
         assert waiting.recv(100).startswith(b"HTTP/1.1 200")
