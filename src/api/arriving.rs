@@ -115,28 +115,27 @@ impl Sink {
 }
 
 impl ArrivingFile {
-    /// A file that is there already goes on at its end.
-    pub fn open(app: &App, path: &Path) -> Self {
+    /// A file that is there already goes on at its end. It is opened here and now: one that came to be later could come
+    /// into a folder that is being removed.
+    pub fn open(app: &App, path: &Path) -> Result<Self, StoreError> {
+        let opened = File::options().append(true).create(true).open(path);
+        let file = opened.map_err(StoreError::file("open", path))?;
+        let sink = Sink {
+            file,
+            hasher: Sha256::new(),
+            size_bytes: 0,
+        };
         app.arrivals.0.fetch_add(1, Ordering::Relaxed);
-        let opened = path.to_owned();
-        let writing = tokio::task::spawn_blocking(move || {
-            let file = File::options().append(true).create(true).open(opened)?;
-            Ok(Sink {
-                file,
-                hasher: Sha256::new(),
-                size_bytes: 0,
-            })
-        });
-        Self {
+        Ok(Self {
             app: App::clone(app),
             path: path.to_owned(),
             piece: Vec::new(),
             short: Vec::new(),
             gathered: 0,
-            writing: Some(writing),
+            writing: Some(tokio::task::spawn_blocking(move || Ok(sink))),
             syncing: None,
             since_sync: 0,
-        }
+        })
     }
 
     /// Takes what came, if the upload may bring it.

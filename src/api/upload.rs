@@ -256,7 +256,7 @@ impl Receiver<'_> {
         explain: impl Fn(&E) -> ApiError,
     ) -> Result<(), ApiError> {
         let path = self.folder.path().join(format!("{}", self.files.len()));
-        let mut file = ArrivingFile::open(self.app, &path);
+        let mut file = ArrivingFile::open(self.app, &path)?;
         tokio::pin!(chunks);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| explain(&error))?;

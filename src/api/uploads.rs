@@ -286,7 +286,7 @@ async fn append(
     store.check_quota(&upload.project, announced).await?;
     store.touch_upload(&upload.id, upload.length).await?;
     store.own_bytes(upload).await?;
-    let mut file = ArrivingFile::open(&access.app, &upload.path);
+    let mut file = ArrivingFile::open(&access.app, &upload.path)?;
     let mut allowance = Allowance::new(
         &access.app,
         &access.caller.project,
