@@ -378,7 +378,7 @@ def test_a_reader_that_reads_nothing_is_cut(start_server):
 
 
 def test_connections_wait_for_a_place(start_server):
-    server = start_server("--connections-limit", "3", "--client-timeout-seconds", "2")
+    server = start_server("--connections-limit", "3", "--client-timeout-seconds", "20")
     host, port = server.url.removeprefix("http://").split(":")
     held = [socket.create_connection((host, int(port))) for _ in range(3)]
     for each in held:
