@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::spec::fit::InferredData;
-use crate::spec::job::{JobKind, JobRequest};
+use crate::spec::job::JobKind;
 use crate::spec::model::{Dimension, ModelSummary, TensorInfo};
 use crate::spec::result::{JobResult, Measurement};
 use crate::store::datasets::Dataset;
 use crate::store::jobs::Job;
 use crate::store::models::Model;
+use crate::store::{Scope, Store, StoreError};
 
 /// The artifact that has all of it in one file.
 pub const BUNDLE_ARTIFACT: &str = "bundle.tar";
@@ -48,6 +49,20 @@ pub struct Bundle {
     /// What it was made from, unless that was deleted since.
     pub base: Option<Model>,
     pub dataset: Option<Dataset>,
+}
+
+/// The model and the data set that a job worked on, as far as they are still there.
+pub async fn inputs_of(
+    store: &Store,
+    job: &Job,
+) -> Result<(Option<Model>, Option<Dataset>), StoreError> {
+    let request = &job.request;
+    let base = store.model(&Scope::All, &request.model.to_string()).await?;
+    let dataset = match request.dataset {
+        None => None,
+        Some(id) => store.dataset(&Scope::All, &id.to_string()).await?,
+    };
+    Ok((base, dataset))
 }
 
 impl Bundle {
@@ -185,7 +200,7 @@ impl Bundle {
     fn compression(&self) -> Value {
         json!({
             "job": self.job.id,
-            "request": shown(&self.job.request),
+            "request": self.job.request.shown(),
             "before": self.result.before,
             "after": self.result.after,
             "change": self.result.change,
@@ -217,7 +232,7 @@ impl Bundle {
             "predicate": {
                 "buildDefinition": {
                     "buildType": format!("{PROJECT}/job/v1"),
-                    "externalParameters": {"request": shown(&self.job.request)},
+                    "externalParameters": {"request": self.job.request.shown()},
                     "internalParameters": {"device": self.result.environment.device},
                     "resolvedDependencies": dependencies,
                 },
@@ -311,14 +326,6 @@ impl Bundle {
              digests.\n",
         );
         text
-    }
-}
-
-/// A request without what is nobody's business: where its job tells how it went.
-fn shown(request: &JobRequest) -> JobRequest {
-    JobRequest {
-        webhook: None,
-        ..request.clone()
     }
 }
 

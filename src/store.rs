@@ -52,7 +52,7 @@ use self::limits::Limits;
 const CHANGES_KEPT: usize = 1024;
 
 /// Connections for reading.
-const READERS: u32 = 4;
+pub const READERS: u32 = 4;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -11,12 +11,12 @@ use super::access::Gate;
 use super::arriving::Arrivals;
 use crate::config::Settings;
 use crate::spec::child::{DeviceInfo, Message, Order};
-use crate::store::Store;
+use crate::store::{READERS, Store};
 use crate::telemetry::Telemetry;
 use crate::worker::{InspectionError, Inspector, WorkerHealth};
 
 /// As many as the database has connections for reading, twice.
-const LOOKS_AT_ONCE: usize = 8;
+const LOOKS_AT_ONCE: usize = 2 * READERS as usize;
 
 /// The server's parts.
 #[derive(Debug)]

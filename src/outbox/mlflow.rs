@@ -18,7 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, SendBody};
 
-use crate::bundle::{BUNDLE_ARTIFACT, Bundle};
+use crate::bundle::{BUNDLE_ARTIFACT, Bundle, inputs_of};
 use crate::config::Settings;
 use crate::spec::child::{Level, MODEL_ARTIFACT, TRIALS_ARTIFACT};
 use crate::spec::result::{JobResult, Measurement};
@@ -194,23 +194,13 @@ pub(super) async fn export(
 
 async fn gather(store: &Store, job_id: &str) -> Result<Ended, Failure> {
     let job = store.job(&Scope::All, job_id).await?.ok_or(Failure::Gone)?;
-    let find_model = async |id: Option<String>| match id {
-        None => Ok(None),
-        Some(id) => store.model(&Scope::All, &id).await,
-    };
-    let base = find_model(Some(job.request.model.to_string())).await?;
-    let dataset = match job.request.dataset {
-        None => None,
-        Some(id) => store.dataset(&Scope::All, &id.to_string()).await?,
-    };
+    let (base, dataset) = inputs_of(store, &job).await?;
     let blobs = store.blobs();
     let result = job.result.clone();
-    let made = find_model(
-        result
-            .as_ref()
-            .and_then(|result| Some(result.model?.to_string())),
-    )
-    .await?;
+    let made = match result.as_ref().and_then(|result| result.model) {
+        None => None,
+        Some(id) => store.model(&Scope::All, &id.to_string()).await?,
+    };
     let bundle = result.zip(made).map(|(result, made)| Bundle {
         job: job.clone(),
         result,

@@ -507,6 +507,14 @@ impl Params {
 }
 
 impl JobRequest {
+    /// What reports and bundles show: without where the job tells how it went, which is nobody else's business.
+    pub fn shown(&self) -> Self {
+        Self {
+            webhook: None,
+            ..self.clone()
+        }
+    }
+
     /// Checks everything that can be told from the request alone and returns the request with
     /// the defaults of its parameters filled in, beside the parameters as read.
     pub fn validate(mut self) -> Result<(Self, Params), Problem> {

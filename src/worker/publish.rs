@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::bundle::{BUNDLE_ARTIFACT, Bundle};
+use crate::bundle::{BUNDLE_ARTIFACT, Bundle, inputs_of};
 use crate::spec::child::{MODEL_ARTIFACT, StagedFile, StagedModel};
 use crate::spec::model::ModelFormat;
 use crate::spec::result::JobResult;
@@ -77,13 +77,7 @@ async fn bundle_of(
     new: &NewModel,
     folder: &Path,
 ) -> Result<NewArtifact, PublishError> {
-    let base = store
-        .model(&Scope::All, &job.request.model.to_string())
-        .await?;
-    let dataset = match job.request.dataset {
-        None => None,
-        Some(id) => store.dataset(&Scope::All, &id.to_string()).await?,
-    };
+    let (base, dataset) = inputs_of(store, job).await?;
     let bundle = Bundle {
         job: job.clone(),
         result: result.clone(),

@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::spec::child::{
     Command, JobInputs, Message, Order, StagedFile, StagedModel, TRIALS_ARTIFACT,
 };
-use crate::spec::job::{JobRequest, Params};
+use crate::spec::job::Params;
 use crate::spec::problem::Problem;
 use crate::spec::result::JobResult;
 use crate::store::events::NewEvent;
@@ -223,11 +223,7 @@ impl Slot {
             inputs: Box::new(JobInputs {
                 job: Uuid::parse_str(&job.id)
                     .map_err(|_| Problem::new(500, "internal_error", "the job has no UUID"))?,
-                request: JobRequest {
-                    // Where the job tells how it went is nothing that its report should show.
-                    webhook: None,
-                    ..job.request.clone()
-                },
+                request: job.request.shown(),
                 model: self.store.blobs().path(&model.digest),
                 models,
                 dataset,
