@@ -102,6 +102,7 @@ def test_onnx_runtime_finds_the_accuracy_that_the_service_reports(jobs, files, e
 
 @pytest.mark.parametrize("batch", [1, 64])
 def test_half_the_macs_are_faster_in_onnx_runtime(files, examples, batch):
-    sessions = [judge.open_session(files[name], 2) for name in ("trained", "channels")]
+    # One thread each: idle threads of two sessions spin, and take the processors from one another.
+    sessions = [judge.open_session(files[name], 1) for name in ("trained", "channels")]
     before, after = judge.median_latencies(sessions, examples[0], batch, 50, 1.0)
     assert after < before, f"{after} ms after, {before} ms before"
