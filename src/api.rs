@@ -11,6 +11,7 @@ mod download;
 mod events;
 mod health;
 mod idempotent;
+mod import;
 mod jobs;
 mod metrics;
 mod models;
@@ -41,7 +42,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::problem::ApiError;
-pub use self::state::{App, AppState};
+pub use self::state::{App, AppState, Ending};
 use crate::spec::dataset::Damaged;
 use crate::spec::distill::DistillParams;
 use crate::spec::evaluate::EvaluateParams;

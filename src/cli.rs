@@ -2,6 +2,7 @@
 
 mod connections;
 mod folder;
+mod remote;
 mod serve;
 
 use std::io::Write as _;
@@ -36,6 +37,16 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         data_dir: Option<PathBuf>,
     },
+    /// Give a running service a job, with a model and a data set of its own or from files here
+    Submit(Box<remote::SubmitFlags>),
+    /// Follow jobs to their end
+    Watch(remote::WatchFlags),
+    /// Fetch what a job made, or a model
+    Get(remote::GetFlags),
+    /// List the jobs, models or data sets of a service
+    Ls(remote::ListFlags),
+    /// Ask whether a service can do its work; ends with 0 if so, for health checks of containers
+    Health(remote::HealthFlags),
     /// Print the OpenAPI document
     Openapi,
     /// Make, list and revoke keys of the API
@@ -67,6 +78,11 @@ pub fn main() -> ExitCode {
             exit,
             data_dir,
         })),
+        Command::Submit(flags) => report(remote::submit(&flags)),
+        Command::Watch(flags) => report(remote::watch(&flags)),
+        Command::Get(flags) => report(remote::get(&flags)),
+        Command::Ls(flags) => report(remote::list(&flags)),
+        Command::Health(flags) => report(remote::health(&flags)),
         Command::Openapi => print(crate::api::openapi_json()),
         Command::Key(command) => folder::key(command),
         Command::Backup(flags) => folder::backup(flags),

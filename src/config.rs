@@ -148,6 +148,8 @@ settings! {
     /// Seconds to wait after each try of a webhook that failed, separated by commas
     webhook_retry_seconds: Vec<u64> = WEBHOOK_RETRY_SECONDS.to_vec(), "SINTER_WEBHOOK_RETRY_SECONDS", "SECONDS",
         { value_delimiter = ',' };
+    /// OpenTelemetry collector that traces are sent to (OTLP over HTTP); empty for none
+    otlp_endpoint: String = String::new(), "SINTER_OTLP_ENDPOINT", "URL";
     /// Days after which ended jobs are deleted, 0 for never [default: 0]
     keep_jobs_days: u64 = 0, "SINTER_KEEP_JOBS_DAYS", "DAYS";
     /// How long a worker may be silent before its job is given away [default: 15]
@@ -263,6 +265,11 @@ impl Settings {
             self.mlflow_url.is_empty() || read_url(&self.mlflow_url).is_ok(),
             "mlflow_url",
             "must be like http://mlflow:5000; name and password are settings of their own",
+        )?;
+        require(
+            self.otlp_endpoint.is_empty() || read_url(&self.otlp_endpoint).is_ok(),
+            "otlp_endpoint",
+            "must be like http://collector:4318; `/v1/traces` is added to it",
         )?;
         require(
             !self.mlflow_experiment.is_empty(),

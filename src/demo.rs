@@ -4,22 +4,25 @@
 //! their artifacts and prints what became smaller. Both files are inside the program, so that the
 //! demo needs nothing but itself.
 
-mod client;
-mod follow;
 mod jobs;
 mod server;
-mod table;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use serde_json::json;
+use ureq::tls::TlsConfig;
 use uuid::Uuid;
 
-use crate::spec::Problem;
-use client::{Client, JobView};
+use crate::client::follow::follow;
+use crate::client::{Client, ClientError, JobView, table};
 use jobs::DemoJob;
 use server::Server;
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
 
 const MODEL: &[u8] = include_bytes!("../examples/models/digits_cnn.onnx");
 const DIGITS: &[u8] = include_bytes!("../examples/data/digits.npz");
@@ -44,20 +47,8 @@ pub(crate) enum DemoError {
     },
     #[error("the service did not come up: {reason}; its log is {}", .log.display())]
     NotUp { reason: String, log: PathBuf },
-    #[error("{call} failed: {source}")]
-    Http {
-        call: String,
-        #[source]
-        source: Box<ureq::Error>,
-    },
-    #[error("{call} was refused with {status}: {problem}")]
-    Refused {
-        call: String,
-        status: u16,
-        problem: Box<Problem>,
-    },
-    #[error("{call} answered {what}")]
-    UnexpectedAnswer { call: String, what: String },
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("{failed} of {all} jobs did not succeed")]
     JobsFailed { failed: usize, all: usize },
     #[error("the service ended by itself; its log is {}", .log.display())]
@@ -87,13 +78,13 @@ pub fn run(options: DemoOptions) -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(|| PathBuf::from("sinter-demo"));
     println!("starting the service, data in {}", data_dir.display());
     let server = Server::start(&data_dir)?;
-    let client = Client::new(server.base());
-    client.wait_until_ready(&server)?;
+    let client = Client::new(server.base(), None, TlsConfig::default());
+    wait_until_ready(&client, &server)?;
     println!("service is ready at {}", server.base());
 
     let planned = jobs::planned();
     let submitted = submit(&client, &planned)?;
-    let ended = follow::follow(&client, &server, &submitted)?;
+    let ended = follow(&client, &submitted, || server.check())?;
     let failed = report_failures(&ended);
     let artifacts = data_dir.join("artifacts");
     for (name, job) in ended.iter().filter(|(_, job)| job.succeeded()) {
@@ -119,10 +110,23 @@ pub fn run(options: DemoOptions) -> Result<(), Box<dyn std::error::Error>> {
     server.wait().map_err(Into::into)
 }
 
+/// Asks `/readyz` until it says yes.
+fn wait_until_ready(client: &Client, server: &Server) -> Result<(), DemoError> {
+    let started = Instant::now();
+    loop {
+        server.check()?;
+        match client.ready() {
+            Ok(()) => return Ok(()),
+            Err(said) if started.elapsed() > READY_WITHIN => return Err(server.not_up(said)),
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
 /// Uploads both files and submits the jobs, which the service queues.
-fn submit(client: &Client, planned: &[DemoJob]) -> Result<Vec<(&'static str, Uuid)>, DemoError> {
-    let model = client.upload("/v1/models?name=digits-cnn", MODEL)?;
-    let dataset = client.upload("/v1/datasets?name=digits", DIGITS)?;
+fn submit(client: &Client, planned: &[DemoJob]) -> Result<Vec<(String, Uuid)>, DemoError> {
+    let model = client.upload_bytes("models", &[("name", "digits-cnn")], MODEL)?;
+    let dataset = client.upload_bytes("datasets", &[("name", "digits")], DIGITS)?;
     println!("uploaded the model {model} and the data set {dataset}");
     planned
         .iter()
@@ -140,13 +144,13 @@ fn submit(client: &Client, planned: &[DemoJob]) -> Result<Vec<(&'static str, Uui
                 "timeout_seconds": 600,
                 "tags": {"from": "demo"},
             });
-            Ok((job.name, client.submit(&body)?))
+            Ok((job.name.to_owned(), client.submit(&body)?))
         })
         .collect()
 }
 
 /// Prints what went wrong and returns how many jobs it went wrong with.
-fn report_failures(ended: &[(&'static str, JobView)]) -> usize {
+fn report_failures(ended: &[(String, JobView)]) -> usize {
     let unsuccessful = ended.iter().filter(|(_, job)| !job.succeeded());
     let mut failed = 0;
     for (name, job) in unsuccessful {
@@ -165,13 +169,19 @@ fn fetch_artifacts(client: &Client, job: &JobView, folder: &Path) -> Result<(), 
         .map_err(DemoError::io(format!("creating {}", folder.display())))?;
     for artifact in client.artifacts(job.id)? {
         if matches!(artifact.name.as_str(), "model.onnx" | "report.html") {
-            client.download(&artifact, &folder.join(&artifact.name))?;
+            let path = folder.join(&artifact.name);
+            client.download(
+                &artifact.url,
+                &artifact.digest,
+                &path,
+                &ProgressBar::hidden(),
+            )?;
         }
     }
     Ok(())
 }
 
-fn print_places(artifacts: &Path, ended: &[(&'static str, JobView)]) {
+fn print_places(artifacts: &Path, ended: &[(String, JobView)]) {
     println!("\nartifacts:");
     for (name, _) in ended.iter().filter(|(_, job)| job.succeeded()) {
         let folder = artifacts.join(name);

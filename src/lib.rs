@@ -14,6 +14,7 @@ pub mod spec;
 
 pub mod api;
 pub mod bundle;
+pub mod mlflow;
 pub mod outbox;
 pub mod store;
 pub mod telemetry;
@@ -30,4 +31,5 @@ pub mod prune;
 pub mod search;
 pub mod train;
 
+pub mod client;
 pub mod demo;

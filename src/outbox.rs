@@ -5,7 +5,6 @@
 //! at a time goes to a URL, and few of a project, so that one that does not answer keeps no other waiting.
 
 pub mod address;
-mod mlflow;
 pub mod webhook;
 
 use std::fmt;
@@ -13,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::trace::SpanKind;
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -20,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
-use self::mlflow::Mlflow;
 use crate::config::{ConfigError, Settings};
+use crate::mlflow::{Mlflow, export};
 use crate::store::deliveries::{Busy, DueDelivery, Response, Target};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
+use crate::telemetry::traces::attribute;
 
 const USER_AGENT: &str = concat!("sinter/", env!("CARGO_PKG_VERSION"));
 
@@ -65,18 +66,18 @@ impl Deliverer {
     pub fn new(
         store: Arc<Store>,
         settings: &Settings,
+        mlflow: Option<Arc<Mlflow>>,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, ConfigError> {
-        let tls = tls(settings)?;
         let retries = settings.webhook_retry_seconds.iter();
         Ok(Self {
             store,
             telemetry,
-            agent: webhook::agent(settings, tls.clone()),
+            agent: webhook::agent(settings, trusting(&settings.outgoing_ca)?),
             retries: retries
                 .map(|&seconds| Duration::from_secs(seconds))
                 .collect(),
-            mlflow: Mlflow::new(settings, tls).map(Arc::new),
+            mlflow,
         })
     }
 
@@ -146,11 +147,24 @@ impl Deliverer {
     }
 
     async fn deliver(&self, due: &DueDelivery) {
+        let span = self.telemetry.traces.of_job(
+            due.traceparent.as_deref(),
+            SpanKind::Producer,
+            "deliver",
+            vec![
+                attribute("sinter.job.id", due.job_id.clone()),
+                attribute("sinter.delivery.id", due.id.clone()),
+                attribute("sinter.delivery.target", due.target.as_str()),
+            ],
+        );
         let response = match (due.target, &self.mlflow) {
-            (Target::Mlflow, Some(mlflow)) => mlflow::export(mlflow, &self.store, due).await,
+            (Target::Mlflow, Some(mlflow)) => export::export(mlflow, &self.store, due).await,
             _ => {
                 let (agent, message) = (self.agent.clone(), due.clone());
-                let sent = tokio::task::spawn_blocking(move || webhook::send(&agent, &message));
+                let trace = span.traceparent();
+                let sent = tokio::task::spawn_blocking(move || {
+                    webhook::send(&agent, &message, trace.as_deref())
+                });
                 match timeout(2 * webhook::PATIENCE, sent).await {
                     Ok(Ok(response)) => response,
                     Ok(Err(error)) => {
@@ -164,8 +178,10 @@ impl Deliverer {
         self.telemetry
             .delivery_tried(due.target.as_str(), response.accepted());
         if let Some(error) = &response.error {
+            span.fail(error);
             tracing::warn!(delivery = %due.id, job = %due.job_id, target = due.target.as_str(), %error, "not delivered");
         }
+        drop(span);
         for _ in 0..END_TRIES {
             match self.store.end_delivery(due, &response, wait).await {
                 Ok(()) => return,
@@ -194,10 +210,9 @@ impl Deliverer {
     }
 }
 
-/// Which authorities others' certificates are trusted by.
-fn tls(settings: &Settings) -> Result<TlsConfig, ConfigError> {
+/// Trusts others by the certificates in a PEM file, or without one by those of the usual authorities.
+pub fn trusting(path: &Path) -> Result<TlsConfig, ConfigError> {
     let tls = TlsConfig::builder();
-    let path = &settings.outgoing_ca;
     if path.as_os_str().is_empty() {
         return Ok(tls.build());
     }

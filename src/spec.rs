@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod fit;
 pub mod hyperparameters;
 pub mod job;
+pub mod mlflow;
 pub mod model;
 pub mod picture;
 pub mod pipeline;

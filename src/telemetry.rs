@@ -1,4 +1,6 @@
-//! Counters and histograms for `GET /metrics`.
+//! What the server tells of itself: counters and histograms for `GET /metrics`, and traces.
+
+pub mod traces;
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -9,7 +11,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use self::traces::Traces;
 
 /// Upper bounds of request durations, in seconds.
 const REQUEST_SECONDS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
@@ -49,9 +54,10 @@ struct StatusLabels {
     status: String,
 }
 
-/// Everything that is counted.
+/// Everything that is counted and traced.
 #[derive(Debug)]
 pub struct Telemetry {
+    pub traces: Traces,
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<RouteLabels, Histogram>,
@@ -62,10 +68,12 @@ pub struct Telemetry {
     queue_seconds: Histogram,
     failed_attempts: Counter<u64, AtomicU64>,
     deliveries: Family<OutcomeLabels, Counter>,
+    free_bytes: Gauge<u64, AtomicU64>,
+    worker_alive: Gauge,
 }
 
 impl Telemetry {
-    pub fn new() -> Self {
+    pub fn new(traces: Traces) -> Self {
         let requests = Family::<RequestLabels, Counter>::default();
         let request_seconds = Family::<RouteLabels, Histogram>::new_with_constructor(
             request_histogram as fn() -> Histogram,
@@ -113,7 +121,29 @@ impl Telemetry {
             "Tries to tell webhooks and MLflow",
             deliveries.clone(),
         );
+        // One that is there from the beginning shows its first step.
+        for target in ["webhook", "mlflow"] {
+            for outcome in ["accepted", "failed"] {
+                drop(deliveries.get_or_create(&OutcomeLabels { target, outcome }));
+            }
+        }
+        let free_bytes = Gauge::<u64, AtomicU64>::default();
+        registry.register(
+            "disk_free_bytes",
+            "Bytes left on the disk of the data folder",
+            free_bytes.clone(),
+        );
+        let worker_alive: Gauge = Gauge::default();
+        registry.register(
+            "worker_alive",
+            "1 while every worker gives signs of life",
+            worker_alive.clone(),
+        );
+        let version = ("version", env!("CARGO_PKG_VERSION"));
+        let build = Info::new(vec![version]);
+        registry.register("build", "What runs", build);
         Self {
+            traces,
             registry,
             requests,
             request_seconds,
@@ -124,6 +154,8 @@ impl Telemetry {
             queue_seconds,
             failed_attempts,
             deliveries,
+            free_bytes,
+            worker_alive,
         }
     }
 
@@ -186,6 +218,11 @@ impl Telemetry {
         }
     }
 
+    pub fn set_state(&self, free_bytes: u64, worker_alive: bool) {
+        self.free_bytes.set(free_bytes);
+        self.worker_alive.set(i64::from(worker_alive));
+    }
+
     /// All of it as OpenMetrics text.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
@@ -196,7 +233,7 @@ impl Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self::new()
+        Self::new(Traces::default())
     }
 }
 
@@ -214,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_under_its_route_and_status() {
-        let telemetry = Telemetry::new();
+        let telemetry = Telemetry::default();
         telemetry.request_answered("GET", "/v1/jobs/{id}", 404, Duration::from_millis(2));
         let text = telemetry.text().unwrap();
         let line =

@@ -11,11 +11,15 @@ use uuid::Uuid;
 
 use super::problem::settle;
 use super::state::App;
+use crate::telemetry::traces::{Span, attribute};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Asked every few seconds by machines; not worth a trace.
+const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// The outermost layer.
-pub async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn around(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let path = request.uri().path().to_owned();
@@ -25,8 +29,25 @@ pub async fn around(State(app): State<App>, request: Request, next: Next) -> Res
         .get::<MatchedPath>()
         .map_or("unmatched", MatchedPath::as_str)
         .to_owned();
-    let span =
-        tracing::info_span!("request", %method, path, request_id, key = tracing::field::Empty);
+    let span = tracing::info_span!("request", %method, path, request_id, key = tracing::field::Empty,
+        trace_id = tracing::field::Empty);
+    let traced = match UNTRACED.contains(&route.as_str()) {
+        true => Span::default(),
+        false => app.telemetry.traces.request(
+            request.headers(),
+            format!("{method} {route}"),
+            vec![
+                attribute("http.request.method", method.to_string()),
+                attribute("http.route", route.clone()),
+                attribute("url.path", path.clone()),
+                attribute("sinter.request_id", request_id.clone()),
+            ],
+        ),
+    };
+    if let Some(trace_id) = traced.trace_id() {
+        span.record("trace_id", trace_id);
+    }
+    request.extensions_mut().insert(traced.clone());
     let answer = async {
         let answered = settle(next.run(request).await, &path, &request_id);
         let status = answered.status().as_u16();
@@ -40,12 +61,16 @@ pub async fn around(State(app): State<App>, request: Request, next: Next) -> Res
         answered
     };
     let mut response = answer.instrument(span).await;
-    app.telemetry.request_answered(
-        method.as_str(),
-        &route,
-        response.status().as_u16(),
-        started.elapsed(),
-    );
+    let status = response.status();
+    traced.set(attribute(
+        "http.response.status_code",
+        i64::from(status.as_u16()),
+    ));
+    if status.is_server_error() {
+        traced.fail(status.canonical_reason().unwrap_or_default());
+    }
+    app.telemetry
+        .request_answered(method.as_str(), &route, status.as_u16(), started.elapsed());
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -98,6 +98,8 @@ async fn get_readiness(State(app): State<App>) -> Response {
 async fn get_metrics(access: Authorized) -> Result<Response, ApiError> {
     let app = access.app;
     app.telemetry.set_jobs(&app.store.count_jobs().await?);
+    app.telemetry
+        .set_state(app.store.free_bytes()?, app.worker.is_alive());
     let text = app.telemetry.text();
     let text = text.map_err(|error| ApiError::Internal(error.to_string()))?;
     let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

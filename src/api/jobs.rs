@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use opentelemetry::trace::SpanKind;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
@@ -17,12 +18,14 @@ use uuid::Uuid;
 
 use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, replay, turn};
+use super::import::with_model;
 use super::problem::{ApiError, Problems};
 use super::request::{NoQuery, Paged, StrictQuery, json_body, located_json, page};
 use super::state::App;
 use super::submission::{Checked, check, plan};
 use crate::spec::child::Progress;
 use crate::spec::job::{JobKind, JobRequest};
+use crate::spec::mlflow::ModelSource;
 use crate::spec::problem::Problem;
 use crate::spec::result::{JobResult, Plan};
 use crate::store::JobChange;
@@ -30,6 +33,7 @@ use crate::store::idempotency::Answer;
 use crate::store::jobs::{
     Cancellation, Job, JobDeletion, JobFilter, JobStatus, NewJob, Render, Retry, Submission,
 };
+use crate::telemetry::traces::{Span, attribute};
 
 /// `Prefer: wait` waits no longer than this.
 const MAX_WAIT_SECONDS: u64 = 60;
@@ -140,15 +144,17 @@ async fn create_job(
     access: Authorized,
     _query: NoQuery,
     headers: HeaderMap,
+    Extension(request_span): Extension<Span>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let in_use = KeyInUse::take(&access, &headers, "POST /v1/jobs")?;
-    let (bytes, posted) = json_body::<JobRequest>(&headers, body).await?;
+    let (bytes, posted) = json_body::<JobRequest<ModelSource>>(&headers, body).await?;
     let key = match turn(in_use.as_ref(), &[&bytes]).await? {
         Turn::Replay(response) => return Ok(response),
         Turn::Run(key) => key,
     };
     let app = &access.app;
+    let posted = with_model(&access, posted).await?;
     let checked = check(&access, posted).await?;
     if checked.request.dry_run {
         let kind = checked.request.kind;
@@ -158,15 +164,23 @@ async fn create_job(
     let inputs = checked.inputs();
     let Checked { request, .. } = checked;
     let (model, dataset) = (request.model, request.dataset);
+    let id = Uuid::now_v7().to_string();
+    let about = vec![
+        attribute("sinter.job.id", id.clone()),
+        attribute("sinter.job.kind", request.kind.as_str()),
+    ];
+    let span = request_span.child(SpanKind::Producer, "submit", about);
     let new = NewJob {
-        id: Uuid::now_v7().to_string(),
+        id,
         project: access.caller.project.clone(),
         request,
         inputs,
         keep: key.clone().map(|key| (key, accepted as Render)),
+        traceparent: span.traceparent(),
     };
     match app.store.submit_job(new).await? {
         Submission::Queued(job) => {
+            tracing::info!(job = %job.id, kind = job.kind.as_str(), "job queued");
             let answer = accepted(&job);
             Ok(located_json(answer.status, &answer.location, answer.body))
         }

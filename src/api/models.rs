@@ -159,7 +159,7 @@ pub(super) async fn create(
     Ok(located_json(answer.status, &answer.location, answer.body))
 }
 
-async fn inspect(access: &Authorized, upload: &Upload) -> Result<NewModel, ApiError> {
+pub(super) async fn inspect(access: &Authorized, upload: &Upload) -> Result<NewModel, ApiError> {
     let staging = upload.folder.path().join("single");
     tokio::fs::create_dir(&staging)
         .await

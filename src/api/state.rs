@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Gate;
 use super::arriving::Arrivals;
 use crate::config::Settings;
+use crate::mlflow::Mlflow;
 use crate::spec::child::{DeviceInfo, Message, Order};
 use crate::store::{READERS, Store};
 use crate::telemetry::Telemetry;
@@ -25,6 +26,7 @@ pub struct AppState {
     pub settings: Arc<Settings>,
     pub inspector: Inspector,
     pub worker: WorkerHealth,
+    pub mlflow: Option<Arc<Mlflow>>,
     pub telemetry: Arc<Telemetry>,
     /// Canceled when the server has been asked to stop.
     pub draining: CancellationToken,
@@ -41,6 +43,15 @@ pub struct AppState {
     writable: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
+/// How the server is told to end.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// Canceled when the server has been asked to stop.
+    pub draining: CancellationToken,
+    /// Canceled when connections are to end.
+    pub closing: CancellationToken,
+}
+
 /// A shared [`AppState`].
 pub type App = Arc<AppState>;
 
@@ -50,9 +61,9 @@ impl AppState {
         settings: Arc<Settings>,
         inspector: Inspector,
         worker: WorkerHealth,
+        mlflow: Option<Arc<Mlflow>>,
         telemetry: Arc<Telemetry>,
-        draining: CancellationToken,
-        closing: CancellationToken,
+        Ending { draining, closing }: Ending,
     ) -> Self {
         let gate = Gate::new(&settings.api_keys, settings.requests_per_minute);
         Self {
@@ -60,6 +71,7 @@ impl AppState {
             settings,
             inspector,
             worker,
+            mlflow,
             telemetry,
             draining,
             closing,

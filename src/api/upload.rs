@@ -80,6 +80,22 @@ impl Upload {
         })
     }
 
+    /// Files that the service fetched by itself.
+    pub fn gathered(
+        name: String,
+        tags: BTreeMap<String, String>,
+        files: Vec<UploadedFile>,
+        folder: StagingFolder,
+    ) -> Self {
+        Self {
+            name,
+            tags,
+            files,
+            folder,
+            query: String::new(),
+        }
+    }
+
     /// The files as a child process is told of them.
     pub fn input_files(&self) -> Vec<InputFile> {
         self.files

@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::connections::{Patient, raise_open_files};
-use crate::api::{App, AppState};
+use crate::api::{App, AppState, Ending};
 use crate::config::{LogFormat, Settings};
+use crate::mlflow::Mlflow;
 use crate::outbox::Deliverer;
 use crate::spec::child::Confinement;
 use crate::store::{DATABASE, Store};
 use crate::telemetry::Telemetry;
+use crate::telemetry::traces::Traces;
 use crate::worker::{Inspector, Worker, child::ChildProgram};
 
 /// How long open connections may take to end after the last job has drained.
@@ -64,9 +65,9 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
     let address = listener.local_addr()?;
     let tls = load_tls(&settings).await?;
-    let draining = CancellationToken::new();
-    let closing = CancellationToken::new();
-    let telemetry = Arc::new(Telemetry::new());
+    let ending = Ending::default();
+    let traces = Traces::new(&settings)?;
+    let telemetry = Arc::new(Telemetry::new(traces.clone()));
     let confinement = Confinement {
         sandbox: settings.sandbox,
     };
@@ -82,17 +83,23 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         Arc::clone(&settings),
         program,
         Arc::clone(&telemetry),
-        draining.clone(),
+        ending.draining.clone(),
     );
-    let deliverer = Deliverer::new(Arc::clone(&store), &settings, Arc::clone(&telemetry))?;
+    let mlflow = Mlflow::new(&settings)?.map(Arc::new);
+    let deliverer = Deliverer::new(
+        Arc::clone(&store),
+        &settings,
+        mlflow.clone(),
+        Arc::clone(&telemetry),
+    )?;
     let app = Arc::new(AppState::new(
         store,
         Arc::clone(&settings),
         inspector,
         worker.health(),
+        mlflow,
         telemetry,
-        draining.clone(),
-        closing.clone(),
+        ending.clone(),
     ));
     let asking = Arc::clone(&app);
     tokio::spawn(async move {
@@ -101,7 +108,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     });
 
-    let deliveries = tokio::spawn(deliverer.run(closing.clone()));
+    let deliveries = tokio::spawn(deliverer.run(ending.closing.clone()));
     let janitor = tokio::spawn(keep_house(Arc::clone(&app), tls.clone()));
     let without_keys = settings.api_keys.is_empty() && !app.store.has_keys().await?;
     let service = crate::api::service(app).into_make_service();
@@ -127,18 +134,19 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     signals.next().await;
     tracing::info!("stopping: running jobs write a checkpoint and are queued again");
-    draining.cancel();
+    ending.draining.cancel();
     tokio::select! {
         () = worker.finished() => {}
         () = signals.next() => {
             tracing::warn!("asked to stop again: ending at once");
         }
     }
-    closing.cancel();
+    ending.closing.cancel();
     janitor.abort();
     deliveries.await?;
     connections.graceful_shutdown(Some(CLOSING_TIME));
     server.await??;
+    tokio::task::spawn_blocking(move || traces.finish()).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -83,7 +83,7 @@ pub(super) fn agent(settings: &Settings, tls: TlsConfig) -> Agent {
 }
 
 /// Sends a message, signed, and tells what the receiver said. Waits at most fifteen seconds.
-pub(super) fn send(agent: &Agent, due: &DueDelivery) -> Response {
+pub(super) fn send(agent: &Agent, due: &DueDelivery, traceparent: Option<&str>) -> Response {
     let timestamp = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs());
@@ -95,8 +95,11 @@ pub(super) fn send(agent: &Agent, due: &DueDelivery) -> Response {
         Ok(signature) => signature,
         Err(error) => return Response::failed(format!("the message can't be signed: {error}")),
     };
-    let sent = agent
-        .post(&due.url)
+    let mut request = agent.post(&due.url);
+    if let Some(traceparent) = traceparent {
+        request = request.header("traceparent", traceparent);
+    }
+    let sent = request
         .header("content-type", "application/json")
         .header("webhook-id", &due.id)
         .header("webhook-timestamp", timestamp.to_string())

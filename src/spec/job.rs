@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::audio::AudioOptions;
 use super::distill::{DistillParams, TeacherChoice};
 use super::evaluate::EvaluateParams;
+use super::mlflow::ModelSource;
 use super::picture::Extent;
 use super::pipeline::PipelineParams;
 use super::problem::{Faults, FieldError, Problem, parse};
@@ -218,10 +219,13 @@ impl Preprocess {
 
 /// A job as it is posted, and as it is kept: defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(bound = "")]
 #[serde(deny_unknown_fields)]
-pub struct JobRequest {
+pub struct JobRequest<M = Uuid> {
     pub kind: JobKind,
-    pub model: Uuid,
+    /// In answers always an id.
+    #[schema(value_type = ModelSource)]
+    pub model: M,
     #[serde(default)]
     pub dataset: Option<Uuid>,
     #[serde(default)]
@@ -502,6 +506,29 @@ impl Params {
             Self::Evaluate(_) | Self::Distill(_) => false,
             Self::Prune(prune) => prune.finetune.is_some() || prune.criterion.needs_gradients(),
             Self::Pipeline(steps) => steps.iter().any(Self::needs_gradients),
+        }
+    }
+}
+
+impl<M> JobRequest<M> {
+    /// The same request for a model with this id.
+    pub fn of_model(self, model: Uuid) -> JobRequest {
+        JobRequest {
+            model,
+            kind: self.kind,
+            dataset: self.dataset,
+            name: self.name,
+            params: self.params,
+            data: self.data,
+            task: self.task,
+            device: self.device,
+            seed: self.seed,
+            priority: self.priority,
+            max_attempts: self.max_attempts,
+            timeout_seconds: self.timeout_seconds,
+            tags: self.tags,
+            webhook: self.webhook,
+            dry_run: self.dry_run,
         }
     }
 }

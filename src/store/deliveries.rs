@@ -139,6 +139,8 @@ pub struct DueDelivery {
     pub attempts: u64,
     /// What it is signed with; empty for MLflow.
     pub secret: String,
+    /// The W3C trace context of the job's submission.
+    pub traceparent: Option<String>,
 }
 
 /// What a receiver said.
@@ -341,7 +343,8 @@ impl Store {
                            ORDER BY next_attempt_at LIMIT 1)
                RETURNING id as "id!: String", job_id as "job_id!: String", project as "project!: String",
                          url as "url!: String", event as "event!: String", body as "body!: String",
-                         attempts as "attempts!: i64""#,
+                         attempts as "attempts!: i64",
+                         (SELECT traceparent FROM jobs WHERE jobs.id = job_id) as "traceparent?: String""#,
             word,
             urls,
             projects,
@@ -371,6 +374,7 @@ impl Store {
             body: row.body,
             attempts: to_u64(row.attempts),
             secret,
+            traceparent: row.traceparent,
         }))
     }
 

@@ -84,6 +84,8 @@ pub struct Job {
     pub request: JobRequest,
     pub result: Option<JobResult>,
     pub error: Option<Problem>,
+    /// The W3C trace context of its submission.
+    pub traceparent: Option<String>,
 }
 
 /// What a list of jobs is narrowed to.
@@ -151,6 +153,7 @@ struct JobRow {
     request: String,
     result: Option<String>,
     error: Option<String>,
+    traceparent: Option<String>,
 }
 
 impl JobRow {
@@ -172,6 +175,7 @@ impl JobRow {
             request: from_json(&self.request, "request", &id)?,
             result: optional_json(self.result, "result", &id)?,
             error: optional_json(self.error, "error", &id)?,
+            traceparent: self.traceparent,
             id,
         })
     }
@@ -206,7 +210,7 @@ macro_rules! select_jobs {
                       job.finished_at as "finished_at?: String",
                       job.last_heartbeat_at as "last_heartbeat_at?: String",
                       job.request as "request!: String", job.result as "result?: String",
-                      job.error as "error?: String"
+                      job.error as "error?: String", job.traceparent as "traceparent?: String"
                FROM jobs job WHERE "# + $condition,
             $($argument),+
         )
@@ -251,6 +255,8 @@ pub struct NewJob {
     pub inputs: BTreeSet<String>,
     /// Under which the answer is kept, and what it is.
     pub keep: Option<(IdempotencyKey, Render)>,
+    /// The W3C trace context of the submission.
+    pub traceparent: Option<String>,
 }
 
 /// Makes the answer to a submission.
@@ -336,6 +342,7 @@ async fn insert_job(
         request,
         inputs,
         keep,
+        traceparent,
     } = new;
     // A client that went away may have left the same request on its way here.
     if let Some((key, _)) = keep
@@ -365,8 +372,8 @@ async fn insert_job(
     let request_json = to_json(request);
     sqlx::query!(
         "INSERT INTO jobs
-             (id, kind, name, model_id, dataset_id, status, priority, max_attempts, request, project)
-         VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9)",
+             (id, kind, name, model_id, dataset_id, status, priority, max_attempts, request, project, traceparent)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?8, ?9, ?10)",
         id,
         kind,
         request.name,
@@ -375,7 +382,8 @@ async fn insert_job(
         priority,
         max_attempts,
         request_json,
-        project
+        project,
+        traceparent
     )
     .execute(&mut *connection)
     .await?;

@@ -59,6 +59,11 @@ impl Store {
         })
     }
 
+    /// Bytes that the disk of the data folder has left.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        free_bytes(&self.data_dir)
+    }
+
     /// Whether the disk has room for something new of so many bytes.
     pub fn check_disk(&self, more: u64) -> Result<(), StoreError> {
         let free = free_bytes(&self.data_dir)?;

@@ -131,6 +131,22 @@ impl Store {
         Ok(model.filter(|model| scope.sees(&model.project)))
     }
 
+    /// The newest model of a project with these tags that no job made.
+    pub async fn uploaded_model(
+        &self,
+        project: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, StoreError> {
+        let tags = to_json(tags);
+        let found = sqlx::query_scalar!(
+            r#"SELECT id as "id!: String" FROM models
+               WHERE project = ?1 AND job_id IS NULL AND parent_id IS NULL AND tags = ?2 ORDER BY id DESC LIMIT 1"#,
+            project,
+            tags
+        );
+        Ok(found.fetch_optional(&self.reader).await?)
+    }
+
     /// Models, the newest first.
     pub async fn models(
         &self,

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use opentelemetry::trace::SpanKind;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::broadcast;
@@ -27,6 +28,7 @@ use crate::store::metrics::NewPoint;
 use crate::store::queue::{AttemptEnd, Claim, Report, Reported};
 use crate::store::{ChangeKind, JobChange, Scope, Store, StoreError, remove_folder};
 use crate::telemetry::Telemetry;
+use crate::telemetry::traces::{Attributes, Span, attribute};
 
 /// How often the queue is looked at when nothing is heard.
 const POLL: Duration = Duration::from_secs(1);
@@ -64,6 +66,34 @@ enum Outcome {
     LeaseLost,
 }
 
+/// What a child is at, as a span that ends when it is at something else.
+#[derive(Debug, Default)]
+struct Phase {
+    name: String,
+    span: Span,
+}
+
+impl Phase {
+    fn follow(&mut self, message: &Message, process: &Span) {
+        if let Message::Progress(progress) = message
+            && progress.phase != self.name
+        {
+            self.name.clone_from(&progress.phase);
+            let name = format!("phase {}", self.name);
+            self.span = process.child(SpanKind::Internal, name, Vec::new());
+        }
+    }
+}
+
+/// What all spans of an attempt say.
+fn about(claim: &Claim) -> Attributes {
+    vec![
+        attribute("sinter.job.id", claim.job.id.clone()),
+        attribute("sinter.job.kind", claim.job.kind.as_str()),
+        attribute("sinter.job.attempt", i64::from(claim.lease.attempt)),
+    ]
+}
+
 impl Slot {
     pub async fn run(self) {
         let mut changes = self.store.changes();
@@ -97,14 +127,28 @@ impl Slot {
             && let Some(waited) = since(&claim.job.created_at)
         {
             self.telemetry.job_waited(waited);
+            if let Some(since) = SystemTime::now().checked_sub(waited) {
+                let parent = claim.job.traceparent.as_deref();
+                let traces = &self.telemetry.traces;
+                traces.waited(parent, since, "queue", about(&claim));
+            }
         }
-        let outcome = match self.run_child(&claim).await {
+        let span = self.telemetry.traces.of_job(
+            claim.job.traceparent.as_deref(),
+            SpanKind::Consumer,
+            "attempt",
+            about(&claim),
+        );
+        let outcome = match self.run_child(&claim, &span).await {
             Ok(outcome) => outcome,
             Err(problem) => Outcome::Ended(AttemptEnd::Died(problem)),
         };
         let reported = match outcome {
             Outcome::LeaseLost => Ok(Reported::Refused),
             Outcome::Ended(end) => {
+                if let AttemptEnd::Died(problem) | AttemptEnd::Failed(problem) = &end {
+                    span.fail(&problem.to_string());
+                }
                 if matches!(end, AttemptEnd::Died(_)) {
                     self.telemetry.attempt_failed();
                 }
@@ -114,7 +158,10 @@ impl Slot {
                 result,
                 artifacts,
                 models,
-            } => self.publish(&claim, *result, artifacts, models).await,
+            } => {
+                let _publishing = span.child(SpanKind::Internal, "publish", Vec::new());
+                self.publish(&claim, *result, artifacts, models).await
+            }
         };
         let status = match reported {
             Ok(Reported::Taken(status)) => status,
@@ -129,6 +176,7 @@ impl Slot {
                 return;
             }
         };
+        span.set(attribute("sinter.job.status", status.as_str()));
         tracing::info!(job = %job_id, status = status.as_str(), "attempt ended");
         if status.has_ended() {
             let kind = claim.job.kind.as_str();
@@ -235,9 +283,11 @@ impl Slot {
     }
 
     /// Runs the child to its end. An `Err` is a death that costs the attempt.
-    async fn run_child(&self, claim: &Claim) -> Result<Outcome, Problem> {
+    async fn run_child(&self, claim: &Claim, span: &Span) -> Result<Outcome, Problem> {
         let mut changes = self.store.changes();
         let order = self.order(claim).await?;
+        let process = span.child(SpanKind::Internal, "process", Vec::new());
+        let mut phase = Phase::default();
         let mut child = self.program.start(&order).await.map_err(died)?;
         let lease_time = self.settings.lease();
         let mut report = Report::default();
@@ -260,6 +310,7 @@ impl Slot {
                     Ok(Some(Message::Alive)) => last_heard = Instant::now(),
                     Ok(Some(message)) => {
                         last_heard = Instant::now();
+                        phase.follow(&message, &process);
                         note(&mut report, message);
                         write_down = report.events.len() + report.points.len() >= ROWS_AT_ONCE;
                     }
@@ -329,6 +380,7 @@ impl Slot {
                 Err(error) => tracing::error!(job = %claim.job.id, %error, "can't report"),
             }
         };
+        drop((phase, process));
         self.last_report(claim, &report).await;
         if closing.is_none() && self.draining.is_cancelled() {
             // Whoever stops the server may have signaled its children too.

@@ -234,7 +234,7 @@ class Server:
         return answer.json()
 
     def submit(self, kind, model, dataset=None, params=None, **more):
-        """Queues a job; `model` and `dataset` are ids or the JSON of uploads."""
+        """Queues a job; `model` and `dataset` are ids or the JSON of uploads, or what else the API takes."""
         body = {"kind": kind, "model": _id(model), **more}
         if dataset is not None:
             body["dataset"] = _id(dataset)
@@ -307,7 +307,7 @@ class Server:
 
 
 def _id(thing):
-    return thing["id"] if isinstance(thing, dict) else thing
+    return thing["id"] if isinstance(thing, dict) and "id" in thing else thing
 
 
 def assert_problem(answer, status, code=None, *, pointer=None, says=()):

@@ -453,3 +453,112 @@ def test_the_model_card_is_read_by_the_hub(bundle, digits_model):
 def test_an_evaluation_makes_no_bundle(server, digits_model, digits):
     job = server.run("evaluate", digits_model, digits)
     assert_problem(server.get(f"/v1/jobs/{job['id']}/artifacts/bundle.tar"), 404, "artifact_not_found")
+
+
+def log_model(client, mlflow_url, name, content, **options):
+    """Registers a model as a data scientist would."""
+    import mlflow
+    import onnx
+
+    with mlflow.start_run():
+        mlflow.onnx.log_model(onnx.load_model_from_string(content), name="model", registered_model_name=name, **options)
+    return max(int(version.version) for version in client.search_model_versions(f"name='{name}'"))
+
+
+def test_a_model_comes_from_mlflow_by_alias_or_number_and_only_once(start_server, mlflow_url, client):
+    content = DIGITS_CNN.read_bytes()
+    version = log_model(client, mlflow_url, "digits-net", content)
+    client.set_registered_model_alias("digits-net", "champion", version)
+    server = start_server("--mlflow-url", mlflow_url, "--mlflow-experiment", "imported")
+    data = server.upload_dataset(DIGITS)
+    job = server.submit("prune", {"mlflow": "models:/digits-net@champion"}, data, params=PRUNING)
+    model = server.get(f"/v1/models/{job['request']['model']}").json()
+    assert model["name"] == "digits-net"
+    assert model["tags"] == {"mlflow.model": "digits-net", "mlflow.version": str(version)}
+    assert server.wait(job, 120)["status"] == "succeeded"
+    again = server.submit("evaluate", {"mlflow": f"models:/digits-net/{version}"}, data)
+    assert again["request"]["model"] == model["id"]
+    # What is made of it is a further version beside it, and can be the next one's beginning.
+    exported = written(server, job)
+    assert exported["model"] == "digits-net" and int(exported["version"]) == version + 1
+    next_one = server.submit("evaluate", {"mlflow": "models:/digits-net@sinter"}, data)
+    assert next_one["request"]["model"] != model["id"]
+    result = server.wait(next_one, 60)["result"]
+    after = server.get(f"/v1/jobs/{job['id']}").json()["result"]["after"]
+    assert result["before"]["metrics"]["accuracy"] == after["metrics"]["accuracy"]
+
+
+def test_a_model_with_external_data_comes_from_mlflow(start_server, mlflow_url, client):
+    version = log_model(client, mlflow_url, "split-net", DIGITS_CNN.read_bytes(), save_as_external_data=True)
+    server = start_server("--mlflow-url", mlflow_url)
+    job = server.submit("evaluate", {"mlflow": f"models:/split-net/{version}"}, server.upload_dataset(DIGITS))
+    assert server.wait(job, 60)["status"] == "succeeded"
+
+
+def test_a_model_that_mlflow_has_not_or_not_as_onnx_is_told(start_server, mlflow_url, client, tmp_path):
+    import mlflow
+
+    server = start_server("--mlflow-url", mlflow_url)
+    data = server.upload_dataset(DIGITS)["id"]
+
+    def refused(source):
+        return server.post("/v1/jobs", json={"kind": "evaluate", "model": source, "dataset": data})
+
+    for reference in ("models:/nobody@champion", "models:/nobody/3"):
+        assert_problem(refused({"mlflow": reference}), 422, "mlflow_model_not_found", pointer="/model/mlflow")
+    for reference in ("nobody", "models:/nobody/latest", "models:/nobody", 3):
+        assert_problem(refused({"mlflow": reference}), 422, "invalid_request", pointer="/model/mlflow")
+    assert_problem(refused({"mlflow": "models:/a/1", "name": "x"}), 422, "invalid_request")
+    assert_problem(refused(7), 422, "invalid_request", pointer="/model", says=["models:/NAME@ALIAS"])
+    assert_problem(refused("no-uuid"), 422, "invalid_request", pointer="/model")
+
+    (tmp_path / "notes").write_text("no model")
+    with mlflow.start_run():
+        mlflow.pyfunc.log_model(name="model", python_model=lambda model_input: model_input, registered_model_name="no-net", pip_requirements=[])
+    assert_problem(refused({"mlflow": "models:/no-net/1"}), 422, "mlflow_model_not_onnx", pointer="/model/mlflow")
+    assert server.get("/v1/models").json()["data"] == []
+
+    plain = start_server()
+    answer = plain.post("/v1/jobs", json={"kind": "evaluate", "model": {"mlflow": "models:/a/1"}, "dataset": plain.upload_dataset(DIGITS)["id"]})
+    assert_problem(answer, 422, "mlflow_not_set", pointer="/model/mlflow", says=["mlflow_url"])
+    away = start_server("--mlflow-url", f"http://127.0.0.1:{free_port()}")
+    answer = away.post("/v1/jobs", json={"kind": "evaluate", "model": {"mlflow": "models:/a/1"}, "dataset": away.upload_dataset(DIGITS)["id"]})
+    assert_problem(answer, 502, "mlflow_failed", says=["can't be reached"])
+
+
+def test_what_a_projects_job_wrote_is_not_for_another_one(start_server, mlflow_url, client):
+    server = start_server("--mlflow-url", mlflow_url, "--mlflow-experiment", "kept-apart")
+    keys = {project: bearer(new_key(server, project=project)) for project in ("vision", "speech")}
+
+    def post(project, path, **options):
+        return server.post(path, headers=keys[project], **options)
+
+    ids = {}
+    for project in keys:
+        model = post(project, "/v1/models", params={"name": "net"}, data=DIGITS_CNN.read_bytes()).json()["id"]
+        data = post(project, "/v1/datasets", params={"name": "digits"}, data=DIGITS.read_bytes()).json()["id"]
+        ids[project] = (model, data)
+    model, data = ids["vision"]
+    job = post("vision", "/v1/jobs", json={"kind": "prune", "model": model, "dataset": data, "params": PRUNING}).json()
+
+    def exported():
+        events = server.get(f"/v1/jobs/{job['id']}/events", headers=keys["vision"]).json()["data"]
+        return next((event["data"] for event in events if event["type"] == "mlflow_exported"), None)
+
+    made = wait_until(exported, 90, "the run in MLflow")
+    source = {"mlflow": f"models:/{made['model']}/{made['version']}"}
+    body = {"kind": "evaluate", "model": source, "dataset": ids["speech"][1]}
+    assert_problem(post("speech", "/v1/jobs", json=body), 422, "mlflow_model_not_found")
+    assert post("vision", "/v1/jobs", json={**body, "dataset": data}).status_code == 202
+
+
+def test_a_download_that_breaks_off_leaves_nothing(start_server, between, client, mlflow_url):
+    version = log_model(client, mlflow_url, "broken-net", DIGITS_CNN.read_bytes())
+    broken = between(lambda number, handler: 500 if handler.path.endswith("/model.onnx") else None)
+    server = start_server("--mlflow-url", broken.url)
+    body = {"kind": "evaluate", "model": {"mlflow": f"models:/broken-net/{version}"}, "dataset": server.upload_dataset(DIGITS)["id"]}
+    assert_problem(server.post("/v1/jobs", json=body), 502, "mlflow_failed")
+    assert server.get("/v1/models").json()["data"] == []
+    assert not [name for name in server.stored_files() if name.startswith("staging/")]
+    broken.mood = lambda number, handler: None
+    assert server.post("/v1/jobs", json=body).status_code == 202

@@ -68,6 +68,7 @@ async fn submit(store: &Store, model: Uuid, extra: serde_json::Value) -> String 
         request: parse(body).unwrap(),
         inputs: BTreeSet::from([model.to_string()]),
         keep: None,
+        traceparent: None,
     };
     let submission = store.submit_job(new).await.unwrap();
     assert!(matches!(submission, Submission::Queued(_)));

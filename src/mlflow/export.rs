@@ -1,27 +1,21 @@
-//! Writes ended jobs to an MLflow tracking server (its REST API, 2.0): a run with parameters, curves, figures and files, runs
-//! below it for trials and steps, and the new model as a version of a registered model.
+//! Writes ended jobs to MLflow: a run with parameters, curves, figures and files, runs below it for trials and steps, and the
+//! new model as a version of a registered model.
 //!
 //! Each step asks first what is there, so that an export that was cut, or whose answer was lost, goes on instead of
 //! beginning a second run: runs are found by their tag `sinter.job_id`, versions by their run.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use ureq::tls::TlsConfig;
-use ureq::{Agent, Body, SendBody};
+use ureq::SendBody;
 
+use super::figures::{Figure, Texts, add_figures, cut, figures_of, flatten, key_of, milliseconds};
+use super::{Failure, JOB_TAG, Mlflow, PROJECT_TAG, number_of};
 use crate::bundle::{BUNDLE_ARTIFACT, Bundle, inputs_of};
-use crate::config::Settings;
 use crate::spec::child::{Level, MODEL_ARTIFACT, TRIALS_ARTIFACT};
-use crate::spec::result::{JobResult, Measurement};
 use crate::spec::trial::{Trial, Trials};
 use crate::store::artifacts::Artifact;
 use crate::store::datasets::Dataset;
@@ -32,9 +26,6 @@ use crate::store::metrics::Point;
 use crate::store::models::Model;
 use crate::store::{DEFAULT_PROJECT, Scope, Store, StoreError};
 
-/// How long a connection, a write, and the body of an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// What one call may write at most (MLflow's `log-batch`).
 const METRICS_AT_ONCE: usize = 1000;
 const PARAMS_AT_ONCE: usize = 100;
@@ -42,14 +33,8 @@ const PARAMS_AT_ONCE: usize = 100;
 /// Runs that are asked for at once; an answer is read up to 10 MB.
 const RUNS_AT_ONCE: usize = 200;
 
-/// Values of parameters and tags are cut after so many characters.
-const VALUE_CHARACTERS: usize = 5000;
-
 /// The folder of the model among a run's files.
 const MODEL_FOLDER: &str = "model";
-
-/// The tag by which the run of a job is found again.
-const JOB_TAG: &str = "sinter.job_id";
 
 /// Tags of a job that failed.
 const ERROR_TAG: &str = "sinter.error";
@@ -60,73 +45,6 @@ const HISTORY_TAG: &str = "mlflow.log-model.history";
 
 /// The tag by which a run below it is found again.
 const PART_TAG: &str = "sinter.part";
-
-/// A tracking server.
-pub struct Mlflow {
-    agent: Agent,
-    url: String,
-    authorization: Option<String>,
-    experiment: String,
-    alias: String,
-}
-
-impl fmt::Debug for Mlflow {
-    /// Without the secrets.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Mlflow")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a call came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("MLflow can't be reached: {0}")]
-    Unreachable(String),
-    #[error("MLflow answered {status} {code}: {message}")]
-    Refused {
-        status: u16,
-        code: String,
-        message: String,
-    },
-    #[error("MLflow's answer lacks `{0}`")]
-    Incomplete(&'static str),
-    #[error(
-        "the run's files are at `{0}`, which MLflow does not serve; start it with --serve-artifacts (the default), and \
-         give the experiment a location under mlflow-artifacts:"
-    )]
-    NotServed(String),
-    #[error("can't read `{path}`: {source}")]
-    File {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the job was deleted meanwhile")]
-    Gone,
-}
-
-impl Failure {
-    /// Whether another try would be answered alike. Missing rights may be given, so they are tried again.
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Refused { status, .. } => {
-                (400..500).contains(status) && ![401, 403, 408, 409, 429].contains(status)
-            }
-            Self::NotServed(_) | Self::Gone => true,
-            Self::Unreachable(_) | Self::Incomplete(_) | Self::File { .. } | Self::Store(_) => {
-                false
-            }
-        }
-    }
-
-    fn has_code(&self, wanted: &str) -> bool {
-        matches!(self, Self::Refused { code, .. } if code == wanted)
-    }
-}
 
 /// All that is known about an ended job.
 struct Ended {
@@ -148,18 +66,14 @@ struct Exported {
 }
 
 /// Writes a job to the server.
-pub(super) async fn export(
-    mlflow: &std::sync::Arc<Mlflow>,
-    store: &Store,
-    due: &DueDelivery,
-) -> Response {
+pub async fn export(mlflow: &Arc<Mlflow>, store: &Store, due: &DueDelivery) -> Response {
     let exported = async {
         let ended = gather(store, &due.job_id).await?;
         if !ended.job.status.has_ended() {
             // It was retried; its next end has a row of its own.
             return Ok(None);
         }
-        let mlflow = std::sync::Arc::clone(mlflow);
+        let mlflow = Arc::clone(mlflow);
         tokio::task::spawn_blocking(move || mlflow.export(&ended))
             .await
             .map_err(StoreError::from)?
@@ -246,22 +160,6 @@ async fn gather(store: &Store, job_id: &str) -> Result<Ended, Failure> {
     })
 }
 
-/// Milliseconds since the Unix epoch.
-fn milliseconds(time: Option<&String>) -> Option<i64> {
-    let parsed = OffsetDateTime::parse(time?, &Rfc3339).ok()?;
-    i64::try_from(parsed.unix_timestamp_nanos() / 1_000_000).ok()
-}
-
-type Texts = Vec<(String, String)>;
-
-/// A value of a metric at a step.
-struct Figure {
-    name: String,
-    value: f64,
-    step: u64,
-    at: i64,
-}
-
 /// A run as the server has it.
 struct Run {
     id: String,
@@ -282,96 +180,6 @@ impl Run {
 }
 
 impl Mlflow {
-    /// `None` without `mlflow_url`.
-    pub fn new(settings: &Settings, tls: TlsConfig) -> Option<Self> {
-        let url = settings.mlflow_url.trim_end_matches('/').to_owned();
-        if url.is_empty() {
-            return None;
-        }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .timeout_connect(Some(PATIENCE))
-            .timeout_per_write(Some(PATIENCE))
-            // It may bring a file to a store of its own before it answers.
-            .timeout_recv_response(Some(10 * PATIENCE))
-            .timeout_recv_body(Some(PATIENCE))
-            .user_agent(super::USER_AGENT)
-            .tls_config(tls)
-            .build();
-        let authorization = if !settings.mlflow_token.is_empty() {
-            Some(format!("Bearer {}", settings.mlflow_token))
-        } else if !settings.mlflow_username.is_empty() {
-            let pair = format!("{}:{}", settings.mlflow_username, settings.mlflow_password);
-            Some(format!("Basic {}", STANDARD.encode(pair)))
-        } else {
-            None
-        };
-        Some(Self {
-            agent: config.new_agent(),
-            url,
-            authorization,
-            experiment: settings.mlflow_experiment.clone(),
-            alias: settings.mlflow_alias.clone(),
-        })
-    }
-
-    fn send(
-        &self,
-        method: &str,
-        url: &str,
-        headers: &[(&str, String)],
-        body: SendBody<'_>,
-    ) -> Result<Value, Failure> {
-        let mut request = ureq::http::Request::builder().method(method).uri(url);
-        if let Some(authorization) = &self.authorization {
-            request = request.header("authorization", authorization);
-        }
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let request = request
-            .body(body)
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
-        let answer = self.agent.run(request);
-        let mut answer: ureq::http::Response<Body> =
-            answer.map_err(|error| Failure::Unreachable(error.to_string()))?;
-        let status = answer.status().as_u16();
-        let text = answer
-            .body_mut()
-            .read_to_string()
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
-        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        if (200..300).contains(&status) {
-            return Ok(value);
-        }
-        let word = |name: &str| value[name].as_str().map(str::to_owned);
-        Err(Failure::Refused {
-            status,
-            code: word("error_code").unwrap_or_default(),
-            message: word("message").unwrap_or_else(|| text.chars().take(500).collect()),
-        })
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let url = format!("{}/api/2.0/mlflow/{path}", self.url);
-        let text = body.to_string();
-        // MLflow's server reads no body that comes in chunks.
-        let headers = [
-            ("content-type", "application/json".to_owned()),
-            ("content-length", text.len().to_string()),
-        ];
-        let body = SendBody::from_owned_reader(std::io::Cursor::new(text));
-        self.send("POST", &url, &headers, body)
-    }
-
-    fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Failure> {
-        let mut url = url::Url::parse(&format!("{}/api/2.0/mlflow/{path}", self.url))
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
-        url.query_pairs_mut().extend_pairs(query);
-        self.send("GET", url.as_str(), &[], SendBody::none())
-    }
-
     fn export(&self, ended: &Ended) -> Result<Exported, Failure> {
         let job = &ended.job;
         let experiment = self.ensure_experiment(&job.project)?;
@@ -650,21 +458,7 @@ impl Mlflow {
     }
 
     fn put(&self, run: &Run, name: &str, size: u64, body: SendBody<'_>) -> Result<(), Failure> {
-        let place = run.artifact_uri.strip_prefix("mlflow-artifacts:");
-        let place = place.ok_or_else(|| Failure::NotServed(run.artifact_uri.clone()))?;
-        // mlflow-artifacts:/path, or mlflow-artifacts://host/path.
-        let path = match place.strip_prefix("//") {
-            Some(rest) => rest.split_once('/').map_or("", |(_, path)| path),
-            None => place.trim_start_matches('/'),
-        };
-        let mut url =
-            url::Url::parse(&self.url).map_err(|error| Failure::Unreachable(error.to_string()))?;
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments
-                .pop_if_empty()
-                .extend("api/2.0/mlflow-artifacts/artifacts".split('/'));
-            segments.extend(path.split('/')).extend(name.split('/'));
-        }
+        let url = self.file_url(&run.artifact_uri, name)?;
         let headers = [
             ("content-length", size.to_string()),
             ("content-type", "application/octet-stream".to_owned()),
@@ -740,6 +534,7 @@ impl Mlflow {
             "name": name, "source": format!("{}/{MODEL_FOLDER}", run.artifact_uri), "run_id": run.id,
             "description": format!("{} by Sinter, job {}", bundle.job.kind.as_str(), bundle.job.id),
             "tags": [{"key": JOB_TAG, "value": bundle.job.id},
+                     {"key": PROJECT_TAG, "value": bundle.job.project},
                      {"key": "sinter.digest", "value": format!("sha256:{}", bundle.digest)}]}))?;
         fail_here("mlflow_version_created")?;
         self.name_newest(name, &made["model_version"])
@@ -771,15 +566,6 @@ impl Mlflow {
 /// What MLflow knows the model by.
 fn uuid_of(bundle: &Bundle) -> String {
     bundle.job.id.replace('-', "")
-}
-
-/// A version's number: a number in some versions of the server, a text in others.
-fn number_of(version: &Value) -> Option<String> {
-    match &version["version"] {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 /// A fail point of the calls, which have no store.
@@ -888,80 +674,6 @@ fn of_trial(what: &str, trial: &Trial, at: i64) -> Part {
     }
 }
 
-fn figures_of(result: &JobResult, at: i64) -> Vec<Figure> {
-    let mut figures = Vec::new();
-    add_figures("before", &result.before, at, &mut figures);
-    if let Some(after) = &result.after {
-        add_figures("after", after, at, &mut figures);
-    }
-    let mut add = |name: &str, value: f64| {
-        figures.push(Figure {
-            name: name.to_owned(),
-            value,
-            step: 0,
-            at,
-        });
-    };
-    if let Some(change) = &result.change {
-        add("change/parameters_ratio", change.parameters_ratio);
-        add(
-            "change/nonzero_parameters_ratio",
-            change.nonzero_parameters_ratio,
-        );
-        add("change/size_ratio", change.size_ratio);
-        change
-            .macs_ratio
-            .into_iter()
-            .for_each(|ratio| add("change/macs_ratio", ratio));
-        change
-            .speedup
-            .into_iter()
-            .for_each(|speedup| add("change/speedup", speedup));
-        for (name, value) in &change.metrics {
-            add(&format!("change/{name}"), *value);
-        }
-    }
-    if let Some(training) = &result.training {
-        add("training/seconds", training.seconds);
-        add("training/examples_per_second", training.examples_per_second);
-    }
-    if let Some(control) = result
-        .distill
-        .as_ref()
-        .and_then(|distill| distill.control.as_ref())
-    {
-        for (name, value) in &control.metrics {
-            add(&format!("control/{name}"), *value);
-        }
-    }
-    figures
-}
-
-fn add_figures(prefix: &str, of: &Measurement, at: i64, figures: &mut Vec<Figure>) {
-    let mut add = |name: &str, value: f64| {
-        figures.push(Figure {
-            name: format!("{prefix}/{name}"),
-            value,
-            step: 0,
-            at,
-        });
-    };
-    add("parameters", of.parameters as f64);
-    add("nonzero_parameters", of.nonzero_parameters as f64);
-    add("size_bytes", of.size_bytes as f64);
-    add("compressed_bytes", of.compressed_bytes as f64);
-    of.macs
-        .into_iter()
-        .for_each(|macs| add("macs", macs as f64));
-    if let Some(latency) = &of.latency_ms {
-        add("latency_ms_p50", latency.p50);
-        add("latency_ms_p90", latency.p90);
-    }
-    for (name, value) in &of.metrics {
-        add(name, *value);
-    }
-}
-
 /// Where the run came from, as tags.
 fn tags(ended: &Ended) -> Texts {
     let job = &ended.job;
@@ -1005,94 +717,4 @@ fn tags(ended: &Ended) -> Texts {
         }
     }
     tags
-}
-
-/// Every scalar with the path to it: `finetune.optimizer.name`.
-fn flatten(prefix: &str, value: &Value, texts: &mut Texts) {
-    let joined = |name: &str| match prefix {
-        "" => name.to_owned(),
-        _ => format!("{prefix}.{name}"),
-    };
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                flatten(&joined(name), value, texts);
-            }
-        }
-        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
-            for (index, item) in items.iter().enumerate() {
-                flatten(&joined(&index.to_string()), item, texts);
-            }
-        }
-        Value::Null => {}
-        Value::String(text) => texts.push((prefix.to_owned(), text.clone())),
-        other => texts.push((prefix.to_owned(), other.to_string())),
-    }
-}
-
-/// A key as MLflow allows it: letters, digits and `_-. :/`, at most 250 characters, and a path that can't be written shorter.
-fn key_of(name: &str) -> String {
-    let fits = |character: char| character.is_alphanumeric() || "_-. :/".contains(character);
-    let fitting: String = name
-        .chars()
-        .take(250)
-        .map(|character| if fits(character) { character } else { '_' })
-        .collect();
-    let parts = fitting
-        .split('/')
-        .filter(|part| !["", ".", ".."].contains(part));
-    match parts.collect::<Vec<_>>().join("/") {
-        key if key.is_empty() => "_".to_owned(),
-        key => key,
-    }
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(VALUE_CHARACTERS).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_flat_and_keys_as_mlflow_has_them() {
-        let mut flat = Vec::new();
-        flatten(
-            "",
-            &json!({
-            "target": {"macs_ratio": 0.5}, "losses": [{"name": "soft_targets"}, {"name": "cross_entropy"}],
-            "exclude": ["/a", "/b"], "schedule": null}),
-            &mut flat,
-        );
-        flat.sort();
-        let found: Vec<(&str, &str)> = flat
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                ("exclude", r#"["/a","/b"]"#),
-                ("losses.0.name", "soft_targets"),
-                ("losses.1.name", "cross_entropy"),
-                ("target.macs_ratio", "0.5")
-            ]
-        );
-        for (name, key) in [
-            ("a(b)*c/d é", "a_b__c/d é"),
-            ("/team//x/./../", "team/x"),
-            (".", "_"),
-            ("a.b", "a.b"),
-        ] {
-            assert_eq!(key_of(name), key);
-        }
-    }
-
-    #[test]
-    fn times_become_milliseconds() {
-        let time = "1970-01-01T00:00:01.250Z".to_owned();
-        assert_eq!(milliseconds(Some(&time)), Some(1250));
-        assert_eq!(milliseconds(None), None);
-    }
 }

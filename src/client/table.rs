@@ -1,12 +1,12 @@
-//! The demo's table of figures.
+//! A table of what jobs made of a model.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use super::client::JobView;
+use super::JobView;
 use crate::spec::result::Measurement;
 
 /// One row for the model as uploaded and one for each job that made a model.
-pub(super) fn render(ended: &[(&'static str, JobView)]) -> String {
+pub fn render(ended: &[(String, JobView)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL);
     table.set_header(
@@ -25,7 +25,7 @@ pub(super) fn render(ended: &[(&'static str, JobView)]) -> String {
     let results = || {
         ended
             .iter()
-            .filter_map(|(name, job)| job.result.as_ref().map(|result| (*name, result)))
+            .filter_map(|(name, job)| job.result.as_ref().map(|result| (name.as_str(), result)))
     };
     if let Some((_, first)) = results().next() {
         table.add_row(cells("as uploaded", &first.before, None));
@@ -131,7 +131,7 @@ mod tests {
             },
         }))
         .unwrap();
-        let text = render(&[("smaller", job)]);
+        let text = render(&[("smaller".to_owned(), job)]);
         assert!(text.contains("300,000 (0.50×)"), "{text}");
         assert!(text.contains("0.9800 (-0.0100)"), "{text}");
         assert!(text.contains("0.200 (2.00× as fast)"), "{text}");

@@ -1,27 +1,31 @@
-//! Live progress of the demo's jobs.
+//! Live progress of jobs.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use uuid::Uuid;
 
-use super::DemoError;
-use super::client::{Client, JobView};
-use super::server::Server;
+use super::{Client, ClientError, JobView};
 
+/// How often the service is asked, in the first seconds of a job and later.
 const POLL_EVERY: Duration = Duration::from_millis(200);
+const LATER_EVERY: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(20);
+
+/// How long the service may give no answer: a restart, or a network that is away for a while, does not end a job.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// Thousandths of a job, the bars' unit.
 const WHOLE: u64 = 1000;
 
-/// Polls the jobs until all have ended, and shows a bar for each; without a terminal, a line
-/// whenever a job reaches another phase.
-pub(super) fn follow(
+/// Polls the jobs until all have ended, and shows a bar for each; without a terminal, a line on standard error whenever a
+/// job reaches another phase. `check` may know why there is no answer, and that there will be none.
+pub fn follow<E: From<ClientError>>(
     client: &Client,
-    server: &Server,
-    jobs: &[(&'static str, Uuid)],
-) -> Result<Vec<(&'static str, JobView)>, DemoError> {
+    jobs: &[(String, Uuid)],
+    check: impl Fn() -> Result<(), E>,
+) -> Result<Vec<(String, JobView)>, E> {
     let bars = MultiProgress::new();
     let style = ProgressStyle::with_template("{prefix:24} [{bar:28}] {percent:>3} % {msg}")
         .expect("the template is valid")
@@ -32,32 +36,39 @@ pub(super) fn follow(
             bar: bars.add(
                 ProgressBar::new(WHOLE)
                     .with_style(style.clone())
-                    .with_prefix(*name),
+                    .with_prefix(name.clone()),
             ),
             said: String::new(),
             last: None,
         })
         .collect();
     let plain = bars.is_hidden();
+    let began = Instant::now();
+    let mut heard = began;
     loop {
         for ((name, id), row) in jobs.iter().zip(&mut rows) {
             if row.last.as_ref().is_some_and(JobView::ended) {
                 continue;
             }
-            let job = match client.job(*id) {
-                Ok(job) => job,
-                Err(error) => {
-                    // A service that died explains the failed call better than the call does.
-                    server.check()?;
-                    return Err(error);
+            match client.job(*id) {
+                Ok(job) => {
+                    heard = Instant::now();
+                    row.show(name, job, plain);
                 }
-            };
-            row.show(name, job, plain);
+                Err(error) => {
+                    check()?;
+                    if !error.is_silence() || heard.elapsed() > SILENCE {
+                        return Err(error.into());
+                    }
+                    row.bar.set_message("no answer, asking again");
+                }
+            }
         }
         if let Some(ended) = all_ended(jobs, &rows) {
             return Ok(ended);
         }
-        thread::sleep(POLL_EVERY);
+        let late = began.elapsed() > LATER || heard.elapsed() > LATER_EVERY;
+        thread::sleep(if late { LATER_EVERY } else { POLL_EVERY });
     }
 }
 
@@ -83,19 +94,19 @@ impl Row {
         }
         let stage = stage(&job);
         if plain && stage != self.said {
-            println!("{name}: {stage}");
+            eprintln!("{name}: {stage}");
             self.said = stage;
         }
         self.last = Some(job);
     }
 }
 
-fn all_ended(jobs: &[(&'static str, Uuid)], rows: &[Row]) -> Option<Vec<(&'static str, JobView)>> {
+fn all_ended(jobs: &[(String, Uuid)], rows: &[Row]) -> Option<Vec<(String, JobView)>> {
     jobs.iter()
         .zip(rows)
         .map(|((name, _), row)| {
             let job = row.last.as_ref().filter(|job| job.ended())?;
-            Some((*name, job.clone()))
+            Some((name.clone(), job.clone()))
         })
         .collect()
 }

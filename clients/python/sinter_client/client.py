@@ -1,0 +1,264 @@
+"""The client: uploads, submissions, and what the server has."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import httpx
+
+from . import types
+from ._connection import READING_TIMEOUT, Connection
+from ._transfer import download, pages, upload
+from .job import Job, target
+
+Path = str | os.PathLike[str]
+
+
+class Client:
+    """A Sinter server, and the key to it.
+
+    `url` is by default that of the variable SINTER_URL, or http://127.0.0.1:8080, and `key` that of SINTER_KEY.
+    `timeout` are the seconds that the server may be silent while it owes an answer; those that wait for its work
+    (uploads, plans, jobs) may take longer. What failed for a reason that passes (no connection, 429, a gateway's 502,
+    503 or 504) is tried again up to `retries` times, less often before the first answer, where that can't do anything
+    twice.
+
+    Threads may share a client. A `Job` is for one thread; `client.job(id)` gives each its own. Processes can't share a
+    client: make one after a fork.
+    """
+
+    def __init__(
+        self, url: str | None = None, key: str | None = None, timeout: float = 60.0, retries: int = 10
+    ) -> None:
+        url = url or os.environ.get("SINTER_URL") or "http://127.0.0.1:8080"
+        self._connection = Connection(url, key or os.environ.get("SINTER_KEY"), timeout, retries)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._connection.close()
+
+    # Uploads.
+
+    def upload_model(
+        self,
+        path: Path,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        progress: bool = True,
+        external_data: Iterable[Path] = (),
+    ) -> types.Model:
+        """Uploads an ONNX or safetensors file, under its own name without the ending unless there is another.
+
+        An upload that is cut goes on where it was. With tags, or with the files that hold an ONNX model's external
+        data, it is a form, which begins anew.
+        """
+        model: types.Model = self._upload("/v1/models", path, name, {}, tags, progress, external_data)
+        return model
+
+    def upload_dataset(
+        self,
+        path: Path,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        progress: bool = True,
+        *,
+        format: types.DatasetFormat | None = None,
+        target: str | None = None,
+        text: str | None = None,
+        damaged: types.Damaged | None = None,
+    ) -> types.Dataset:
+        """Uploads a data set: one file, such as an npz, a table, or a tar of pictures.
+
+        What is left out is detected: the format; the column of the target and that of texts; whether damaged files are
+        refused.
+        """
+        options = {"format": format, "target": target, "text": text, "damaged": damaged}
+        given = {key: value for key, value in options.items() if value is not None}
+        dataset: types.Dataset = self._upload("/v1/datasets", path, name, given, tags, progress)
+        return dataset
+
+    def _upload(
+        self,
+        route: str,
+        path: Path,
+        name: str | None,
+        query: Mapping[str, str],
+        tags: Mapping[str, str] | None,
+        progress: bool,
+        beside: Iterable[Path] = (),
+    ) -> Any:
+        path = pathlib.Path(path)
+        query = {"name": name or path.stem, **query}
+        return upload(self._connection, route, path, map(pathlib.Path, beside), query, tags or {}, progress)
+
+    # Jobs.
+
+    # One overload a kind, so that editors know the parameters of each.
+
+    @overload
+    def submit(
+        self, kind: Literal["train"], model: str | types.Model, dataset: str | types.Dataset | None = None,
+        params: types.TrainParams | None = None, **options: Any,
+    ) -> Job: ...
+    @overload
+    def submit(
+        self, kind: Literal["evaluate"], model: str | types.Model, dataset: str | types.Dataset | None = None,
+        params: types.EvaluateParams | None = None, **options: Any,
+    ) -> Job: ...
+    @overload
+    def submit(
+        self, kind: Literal["prune"], model: str | types.Model, dataset: str | types.Dataset | None = None,
+        params: types.PruneParams | None = None, **options: Any,
+    ) -> Job: ...
+    @overload
+    def submit(
+        self, kind: Literal["distill"], model: str | types.Model, dataset: str | types.Dataset | None = None,
+        params: types.DistillParams | None = None, **options: Any,
+    ) -> Job: ...
+    @overload
+    def submit(
+        self, kind: Literal["search"], model: str | types.Model, dataset: str | types.Dataset | None = None,
+        params: types.SearchParams | None = None, **options: Any,
+    ) -> Job: ...
+    @overload
+    def submit(
+        self, kind: Literal["pipeline"], model: str | types.Model, dataset: str | types.Dataset | None = None,
+        params: types.PipelineParams | None = None, **options: Any,
+    ) -> Job: ...
+    def submit(
+        self,
+        kind: types.JobKind,
+        model: str | types.Model,
+        dataset: str | types.Dataset | None = None,
+        params: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """Queues a job; it is durable when this returns.
+
+        `model` and `dataset` are ids or what an upload returned, `options` the other fields of a job: `name`, `data`,
+        `task`, `device`, `seed`, `priority`, `max_attempts`, `timeout_seconds`, `tags`, `webhook`. However often the
+        connection is lost, one job is queued; with an `idempotency_key` of the caller's also when the program was
+        started again, for as long as the server keeps the key.
+        """
+        if options.get("dry_run"):
+            raise TypeError("a dry run queues no job: use plan()")
+        body = _body(kind, model, dataset, params, options)
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return Job(self._connection, self._connection.request("POST", "/v1/jobs", json=body, headers=headers).json())
+
+    def plan(
+        self,
+        kind: Literal["prune", "search"],
+        model: str | types.Model,
+        dataset: str | types.Dataset | None = None,
+        params: types.PruneParams | types.SearchParams | None = None,
+        **options: Any,
+    ) -> types.Plan:
+        """What a job would do and what its result would cost, without queueing it."""
+        body = _body(kind, model, dataset, params, {**options, "dry_run": True})
+        timeout = httpx.Timeout(self._connection.timeout, read=READING_TIMEOUT)
+        plan: types.Plan = self._connection.request("POST", "/v1/jobs", json=body, timeout=timeout).json()["plan"]
+        return plan
+
+    def job(self, id: str) -> Job:
+        """A job of that id."""
+        return Job(self._connection, self._connection.request("GET", f"/v1/jobs/{id}").json())
+
+    def jobs(
+        self,
+        status: types.JobStatus | None = None,
+        kind: types.JobKind | None = None,
+        model: str | types.Model | None = None,
+        tag: str | None = None,
+    ) -> Iterator[Job]:
+        """All jobs, the newest first, or those alone that a filter lets through; `tag` is `key` or `key:value`."""
+        filters = {"status": status, "kind": kind, "model": model and _id(model), "tag": tag}
+        given = {key: value for key, value in filters.items() if value is not None}
+        for row in pages(self._connection, "/v1/jobs", **given):
+            yield Job(self._connection, row)
+
+    # Models and data sets.
+
+    def models(self) -> Iterator[types.Model]:
+        """All models, the newest first."""
+        return pages(self._connection, "/v1/models")
+
+    def model(self, id: str) -> types.Model:
+        model: types.Model = self._connection.request("GET", f"/v1/models/{id}").json()
+        return model
+
+    def layers(self, model: str | types.Model) -> list[types.LayerInfo]:
+        """What a model consists of, what each layer costs, and which must lose channels together."""
+        path = f"/v1/models/{_id(model)}/layers"
+        layers: list[types.LayerInfo] = self._connection.request("GET", path).json()["data"]
+        return layers
+
+    def download_model(self, model: str | types.Model, path: Path = ".", progress: bool = True) -> pathlib.Path:
+        """Fetches a model's file into a file or a folder, and returns where it is.
+
+        It goes on after a cut, is verified, and is at the path only when it is whole.
+        """
+        address = f"/v1/models/{_id(model)}/content"
+        if pathlib.Path(path).is_dir():
+            about = self.model(_id(model))
+            path = target(path, f"{about['name'].replace('/', '_')}.{about['format']}")
+        return download(self._connection, address, pathlib.Path(path), progress)
+
+    def delete_model(self, model: str | types.Model) -> None:
+        self._connection.request("DELETE", f"/v1/models/{_id(model)}", repeat=False)
+
+    def datasets(self) -> Iterator[types.Dataset]:
+        """All data sets, the newest first."""
+        return pages(self._connection, "/v1/datasets")
+
+    def dataset(self, id: str) -> types.Dataset:
+        dataset: types.Dataset = self._connection.request("GET", f"/v1/datasets/{id}").json()
+        return dataset
+
+    def delete_dataset(self, dataset: str | types.Dataset) -> None:
+        self._connection.request("DELETE", f"/v1/datasets/{_id(dataset)}", repeat=False)
+
+    # Everything else.
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        """The JSON that any path answers with; options are those of httpx. Not sent again when an answer was lost,
+        unless it is a GET.
+
+            client.request("GET", "/v1/devices")["data"]
+        """
+        response = self._connection.request(method, path, repeat=method == "GET", **options)
+        return response.json() if response.content else None
+
+
+def _id(thing: str | types.Model | types.Dataset) -> str:
+    return thing if isinstance(thing, str) else thing["id"]
+
+
+def _body(
+    kind: types.JobKind,
+    model: str | types.Model,
+    dataset: str | types.Dataset | None,
+    params: Any,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    body: dict[str, Any] = {"kind": kind, "model": _id(model), **options}
+    if dataset is not None:
+        body["dataset"] = _id(dataset)
+    if params is not None:
+        body["params"] = params
+    return body

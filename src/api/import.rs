@@ -1,0 +1,203 @@
+//! Models that a job names by their place in MLflow: fetched, checked and stored as if they had been uploaded.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::access::Authorized;
+use super::arriving::{Allowance, ArrivingFile};
+use super::models::inspect;
+use super::problem::ApiError;
+use super::upload::{Upload, UploadedFile};
+use crate::mlflow::import::{RemoteFile, Version};
+use crate::mlflow::{Failure, Mlflow};
+use crate::spec::job::JobRequest;
+use crate::spec::mlflow::{ModelSource, RegisteredModel};
+use crate::store::{StagedBlob, StagingFolder, StoreError};
+
+/// Where the request names it.
+const POINTER: &str = "/model/mlflow";
+
+/// The tags by which a model that was fetched before is found again.
+const NAME_TAG: &str = "mlflow.model";
+const VERSION_TAG: &str = "mlflow.version";
+
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Pieces on their way from MLflow to the disk.
+const PIECES: usize = 4;
+
+/// The request with the id of its model, which is fetched if MLflow has it and the project does not.
+pub async fn with_model(
+    access: &Authorized,
+    posted: JobRequest<ModelSource>,
+) -> Result<JobRequest, ApiError> {
+    let id = match &posted.model {
+        ModelSource::Id(id) => *id,
+        ModelSource::Mlflow(from) => {
+            let id = import(access, &from.mlflow).await?;
+            id.parse()
+                .map_err(|_| ApiError::Internal(format!("a model has the id `{id}`")))?
+        }
+    };
+    Ok(posted.of_model(id))
+}
+
+/// Returns the id of the model that a version became.
+async fn import(access: &Authorized, wanted: &RegisteredModel) -> Result<String, ApiError> {
+    let app = &access.app;
+    let Some(mlflow) = &app.mlflow else {
+        let detail = "this server knows no MLflow: its setting mlflow_url is empty";
+        return Err(ApiError::fault("mlflow_not_set", POINTER, detail));
+    };
+    let (asked, reference) = (Arc::clone(mlflow), wanted.clone());
+    let version = spawn_blocking(move || asked.find_version(&reference))
+        .await
+        .map_err(StoreError::from)?
+        .map_err(|failure| explain(failure, wanted))?;
+    if !is_visible(access, &version).await? {
+        return Err(not_found(wanted));
+    }
+    let project = &access.caller.project;
+    // Two jobs with the same model fetch it once.
+    let place = format!("mlflow {project} {} {}", version.name, version.number);
+    let _alone = loop {
+        match app.take(place.clone()) {
+            Some(alone) => break alone,
+            None => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
+    let tags = BTreeMap::from([
+        (NAME_TAG.to_owned(), version.name.clone()),
+        (VERSION_TAG.to_owned(), version.number.clone()),
+    ]);
+    let known = app.store.uploaded_model(project, &tags).await?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    let upload = fetch(access, mlflow, version, tags, wanted).await?;
+    let new = inspect(access, &upload).await?;
+    let model = app.store.create_model(project, &new, None).await?;
+    tracing::info!(model = %model.id, from = %wanted, "a model came from MLflow");
+    Ok(model.id)
+}
+
+/// What one project's job wrote to MLflow is not for another one.
+async fn is_visible(access: &Authorized, version: &Version) -> Result<bool, ApiError> {
+    if let Some(project) = &version.project {
+        return Ok(access.scope.sees(project));
+    }
+    match &version.job {
+        None => Ok(true),
+        // Written by a server that did not tell the project.
+        Some(job) => Ok(access.app.store.job(&access.scope, job).await?.is_some()),
+    }
+}
+
+async fn fetch(
+    access: &Authorized,
+    mlflow: &Arc<Mlflow>,
+    version: Version,
+    tags: BTreeMap<String, String>,
+    wanted: &RegisteredModel,
+) -> Result<Upload, ApiError> {
+    let app = &access.app;
+    let (asked, listed) = (Arc::clone(mlflow), version.clone());
+    let files = spawn_blocking(move || asked.model_files(&listed))
+        .await
+        .map_err(StoreError::from)?
+        .map_err(|failure| explain(failure, wanted))?;
+    if files.is_empty() {
+        let detail = format!(
+            "`{wanted}` has no `model.onnx`; log it with mlflow.onnx.log_model, as MLflow's onnx flavor"
+        );
+        return Err(ApiError::fault("mlflow_model_not_onnx", POINTER, &detail));
+    }
+    let total = files.iter().map(|file| file.size_bytes).sum();
+    app.store.check_disk(total)?;
+    app.store.check_quota(&access.caller.project, total).await?;
+    let limit = app.settings.max_upload_bytes;
+    let mut allowance = Allowance::new(app, &access.caller.project, limit, false);
+    let folder = app.store.staging_folder()?;
+    let mut fetched = Vec::with_capacity(files.len());
+    for (index, file) in files.into_iter().enumerate() {
+        let path = folder.path().join(index.to_string());
+        let mut arriving = ArrivingFile::open(app, &path)?;
+        let name = file.name.clone();
+        let mut pieces = read_pieces(Arc::clone(mlflow), version.clone(), file);
+        while let Some(piece) = pieces.recv().await {
+            let piece = piece.map_err(|failure| explain(failure, wanted))?;
+            arriving.take(piece, &mut allowance).await?;
+        }
+        let (digest, size_bytes) = arriving.finish().await?;
+        let blob = StagedBlob {
+            path,
+            digest,
+            size_bytes,
+        };
+        fetched.push(UploadedFile { name, blob });
+    }
+    Ok(gathered(&version, tags, fetched, folder))
+}
+
+fn gathered(
+    version: &Version,
+    tags: BTreeMap<String, String>,
+    files: Vec<UploadedFile>,
+    folder: StagingFolder,
+) -> Upload {
+    let name = version.name.chars().filter(|each| !each.is_control());
+    Upload::gathered(name.take(50).collect(), tags, files, folder)
+}
+
+/// Reads a file of MLflow's in a thread that may wait; the last piece may be a failure.
+fn read_pieces(
+    mlflow: Arc<Mlflow>,
+    version: Version,
+    file: RemoteFile,
+) -> mpsc::Receiver<Result<Bytes, Failure>> {
+    let (sender, pieces) = mpsc::channel(PIECES);
+    spawn_blocking(move || {
+        let read = || -> Result<(), Failure> {
+            let mut reader = mlflow.open(&version, &file)?;
+            loop {
+                let mut piece = vec![0; PIECE_BYTES];
+                let count = reader
+                    .read(&mut piece)
+                    .map_err(|error| Failure::Unreachable(error.to_string()))?;
+                piece.truncate(count);
+                // Nobody waits for more once the request has gone.
+                if count == 0 || sender.blocking_send(Ok(piece.into())).is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        if let Err(failure) = read() {
+            let _ = sender.blocking_send(Err(failure));
+        }
+    });
+    pieces
+}
+
+fn not_found(wanted: &RegisteredModel) -> ApiError {
+    let detail = format!("MLflow has no version `{wanted}`");
+    ApiError::fault("mlflow_model_not_found", POINTER, &detail)
+}
+
+fn explain(failure: Failure, wanted: &RegisteredModel) -> ApiError {
+    match failure {
+        Failure::Refused { code, .. }
+            if code == "RESOURCE_DOES_NOT_EXIST" || code == "INVALID_PARAMETER_VALUE" =>
+        {
+            not_found(wanted)
+        }
+        Failure::Store(error) => error.into(),
+        failure => ApiError::new(502, "mlflow_failed", failure.to_string()),
+    }
+}

@@ -1,0 +1,87 @@
+// Several jobs beside each other: one table, one plot.
+
+import { get, learnNames, names, query } from "./api.js";
+import { scatter } from "./charts.js";
+import { h, link, number, problem, quiet, row, section, select, set, table } from "./dom.js";
+import { COSTS, digits, kindName, largerIsBetter, mainMetric, ratio, sentence, shortId, words } from "./format.js";
+import { jobTitle } from "./jobs.js";
+
+/** What stands in the table: each job's model, and before them each model that they started from. */
+function entries(jobs) {
+  const starts = new Map();
+  for (const job of jobs) {
+    const { model } = job.request;
+    if (job.result && !starts.has(model)) starts.set(model, { start: true, label: names.get(model) || `model ${shortId(model)}`, href: `#/models/${model}`, note: "before", measured: job.result.before });
+  }
+  return [...starts.values(), ...jobs.filter((job) => job.result?.after).map((job) => ({
+    label: jobTitle(job), href: `#/jobs/${job.id}`, note: kindName(job.kind), measured: job.result.after, before: job.result.before,
+  }))];
+}
+
+function comparison(list) {
+  const metrics = [...new Set(list.flatMap((entry) => Object.keys(entry.measured.metrics)))];
+  const columns = [...COSTS.map(([, label, format, of]) => ({ label, format, of, larger: false, relative: true })),
+    ...metrics.map((metric) => ({ label: sentence(metric), format: digits, of: (m) => m.metrics[metric], larger: largerIsBetter(metric) }))]
+    .filter(({ of }) => list.some((entry) => Number.isFinite(of(entry.measured))));
+  const best = columns.map(({ of, larger }) => {
+    const values = list.map((entry) => of(entry.measured)).filter(Number.isFinite);
+    const found = larger ? Math.max(...values) : Math.min(...values);
+    // Where all are alike, none is the best.
+    return values.every((value) => value === values[0]) ? null : found;
+  });
+  return table("Jobs compared; “best” marks the best value of each column", ["Model", ...columns.map(({ label }) => ({ label, number: true }))],
+    list.map((entry) => row([
+      h("th", { scope: "row" }, link(entry.href, entry.label), quiet(entry.note)),
+      ...columns.map(({ of, format, relative }, index) => {
+        const value = of(entry.measured);
+        const was = entry.before && of(entry.before);
+        const won = best[index] !== null && value === best[index];
+        return number(value, (given) => won ? h("strong", null, format(given)) : format(given), won && h("span", { class: "best" }, " best"),
+          relative && was && Number.isFinite(value) ? quiet(ratio(value / was)) : null);
+      }),
+    ])), { visible: true });
+}
+
+function plot(list) {
+  const metrics = [...new Set(list.flatMap((entry) => Object.keys(entry.measured.metrics)))];
+  const costs = COSTS.filter(([, , , of]) => list.some((entry) => Number.isFinite(of(entry.measured))));
+  if (metrics.length === 0 || costs.length === 0) return null;
+  const chosen = { metric: mainMetric(list.find((entry) => Object.keys(entry.measured.metrics).length > 0).measured.metrics), cost: costs.some(([key]) => key === "macs") ? "macs" : costs[0][0] };
+  const place = h("div");
+  function draw() {
+    const [, label, format, of] = costs.find(([key]) => key === chosen.cost);
+    set(place, scatter({
+      title: `${sentence(chosen.metric)} against ${label}`,
+      x: { label, format }, y: { label: sentence(chosen.metric), format: digits },
+      points: list.map((entry) => ({ x: of(entry.measured), y: entry.measured.metrics[chosen.metric], label: entry.label, href: entry.href, kind: entry.start ? "start" : "main" })),
+    }));
+  }
+  draw();
+  return section("Plot", null, h("div", { class: "filters" },
+    select("Metric", metrics.map((metric) => [metric, words(metric)]), chosen.metric, (metric) => { chosen.metric = metric; draw(); }),
+    select("Against", costs.map(([key, label]) => [key, label]), chosen.cost, (cost) => { chosen.cost = cost; draw(); })), place);
+}
+
+export async function comparePage({ query: given, signal }) {
+  const ids = (given.get("jobs") || "").split(",").filter(Boolean);
+  const faults = [];
+  const [listed, ...jobs] = await Promise.all([get(`v1/jobs${query({ status: "succeeded", limit: 100 })}`, signal),
+    ...ids.map((id) => get(`v1/jobs/${encodeURIComponent(id)}`, signal).catch((error) => { if (error.name === "AbortError") throw error; faults.push(problem(error)); return null; }))]);
+  const found = jobs.filter(Boolean);
+  await learnNames("models", [...found, ...listed.data].map((job) => job.request.model), signal);
+  const list = entries(found);
+  const picked = new Set(ids);
+  const go = h("a", { class: "button primary" }, "Compare");
+  const aim = () => { go.href = `#/compare?jobs=${[...picked].join(",")}`; };
+  aim();
+  const choices = listed.data.length === 0 ? h("p", null, "No job has succeeded yet.") : h("details", { open: list.length < 2 }, h("summary", null, "Choose jobs"),
+    h("fieldset", null, h("legend", null, "Jobs that succeeded"), h("ul", { class: "checks" }, listed.data.map((job) => h("li", null, h("label", null,
+      h("input", { type: "checkbox", checked: picked.has(job.id), onchange: (event) => { picked[event.target.checked ? "add" : "delete"](job.id); aim(); } }),
+      " ", jobTitle(job), h("span", { class: "quiet" }, ` ${kindName(job.kind)}`)))))), go);
+  const idle = found.filter((job) => !job.result);
+  return {
+    title: "Compare",
+    content: [choices, ...faults, idle.length > 0 && h("p", { class: "quiet" }, `Without a result so far: ${idle.map(jobTitle).join(", ")}.`),
+      list.length > 0 && section("Figures", null, comparison(list)), list.length > 0 && plot(list)].filter(Boolean),
+  };
+}

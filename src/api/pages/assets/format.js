@@ -1,0 +1,83 @@
+// Numbers, times and names as people read them: three significant digits, units, never an exponent.
+
+const minus = (text) => text.replace("-", "−");
+
+/** Three significant digits. */
+export function digits(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.floor(Math.log10(Math.abs(value)));
+  return minus(value.toFixed(Math.min(15, Math.max(0, 2 - size))));
+}
+
+function scaled(value, units, base = "") {
+  if (value === null || value === undefined) return "–";
+  for (const [unit, size] of units) {
+    // From 999.5 on, three digits would read as 1000 of the smaller unit.
+    if (Math.abs(value) >= size * 0.9995) return `${digits(value / size)} ${unit}`;
+  }
+  return (Number.isInteger(value) ? minus(String(value)) : digits(value)) + base;
+}
+
+export const count = (value) => scaled(value, [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]]);
+export const bytes = (value) => scaled(value, [["TB", 1e12], ["GB", 1e9], ["MB", 1e6], ["kB", 1e3]], " B");
+
+export function milliseconds(value) {
+  if (value === null || value === undefined) return "–";
+  return value < 0.0995 ? `${digits(value * 1000)} µs` : value < 999.5 ? `${digits(value)} ms` : `${digits(value / 1000)} s`;
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+export const ratio = (value) => value === null || value === undefined ? "–"
+  : `×${value >= 0.0095 || value === 0 ? value.toFixed(2) : digits(value)}`;
+export const percent = (share) => `${Math.round(share * 100)} %`;
+export const signed = (value) => value > 0 ? `+${digits(value)}` : digits(value);
+
+/** JSON with what is short on one line. */
+export function pretty(value, indent = "") {
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  const inner = `${indent}  `;
+  const parts = Object.entries(value).filter(([, part]) => part !== undefined).map(([key, part]) => (open === "[" ? "" : `${JSON.stringify(key)}: `) + pretty(part, inner));
+  const line = open + parts.join(", ") + close;
+  return line.length + indent.length < 56 && !line.includes("\n") ? line : `${open}\n${inner}${parts.join(`,\n${inner}`)}\n${indent}${close}`;
+}
+
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+export const when = (time) => time ? moment.format(new Date(time)) : "–";
+export const clock = (time) => new Date(time).toLocaleTimeString();
+
+/** The end of an id: UUIDv7 begin with the time, so that their beginnings are all alike. */
+export const shortId = (id) => `…${id.slice(-8)}`;
+export const words = (name) => name.replaceAll("_", " ").replace(/^macs\b/, "MACs");
+export const sentence = (name) => words(name).replace(/^./, (letter) => letter.toUpperCase());
+export const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
+export const KIND_NAMES = {
+  train: "Train", evaluate: "Evaluate", prune: "Prune", distill: "Distil",
+  search: "Search", quantize: "Quantize", pipeline: "Pipeline",
+};
+export const kindName = (kind) => KIND_NAMES[kind] || sentence(kind);
+
+/** Whether a larger value of a metric is a better one. */
+export const largerIsBetter = (metric) => !/loss|error|perplexity|cross_entropy|macs|parameters|bytes|latency/.test(metric);
+
+/** The metric that judges first: accuracy where there is one. */
+export const mainMetric = (metrics) => ["accuracy", "f1", "r2", "loss"].find((name) => name in metrics) || Object.keys(metrics)[0];
+
+/** The figures of a `Measurement` that are costs: name, heading, format, value. */
+export const COSTS = [
+  ["parameters", "Parameters", count, (m) => m.parameters],
+  ["nonzero_parameters", "Nonzero parameters", count, (m) => m.nonzero_parameters],
+  ["macs", "MACs", count, (m) => m.macs],
+  ["size_bytes", "File size", bytes, (m) => m.size_bytes],
+  ["compressed_bytes", "Deflated size", bytes, (m) => m.compressed_bytes],
+  ["latency_ms", "Latency, median", milliseconds, (m) => m.latency_ms?.p50],
+];

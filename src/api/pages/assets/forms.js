@@ -1,0 +1,330 @@
+// The form of a new job: fields, the request as JSON, the same as curl, the plan, problems at their fields.
+
+import { all, get, hasKey, learn, post } from "./api.js";
+import { button, copy, h, problem, quiet, scroller, section, set, unique } from "./dom.js";
+import { KIND_NAMES, count, kindName, pretty, sentence, shortId, words } from "./format.js";
+import { COMMON, KINDS } from "./kinds.js";
+
+const read = (body, path) => path.split(".").reduce((value, key) => value?.[key], body);
+
+/** Sets a value; `undefined` removes it, and objects that are then empty. */
+function write(body, path, value) {
+  const keys = path.split(".");
+  const last = keys.pop();
+  const chain = [body];
+  for (const key of keys) {
+    const inner = chain.at(-1)[key];
+    if (typeof inner !== "object" || inner === null) {
+      if (value === undefined) return;
+      chain.at(-1)[key] = {};
+    }
+    chain.push(chain.at(-1)[key]);
+  }
+  if (value !== undefined) {
+    chain.at(-1)[last] = value;
+    return;
+  }
+  delete chain.at(-1)[last];
+  for (let depth = keys.length - 1; depth > 0 && Object.keys(chain[depth + 1]).length === 0; depth -= 1) delete chain[depth][keys[depth]];
+}
+
+/** A request that was accepted, without what says nothing. */
+function compact(value) {
+  if (Array.isArray(value)) return value.map(compact);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== null).map(([key, inner]) => [key, compact(inner)])
+    .filter(([, inner]) => typeof inner !== "object" || Object.keys(inner).length > 0));
+}
+
+const numberOf = (text) => text.trim() === "" ? undefined : Number.isFinite(Number(text)) ? Number(text) : text.trim();
+const split = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
+const orNothing = (list) => list.length ? list : undefined;
+
+// How each type of a field turns text into a value and back. What is no number goes to the server as it
+// is, whose problem then says so.
+const TEXTS = {
+  text: [(text) => text.trim() || undefined, (value) => value],
+  number: [numberOf, (value) => value],
+  list: [(text) => orNothing(split(text)), (value) => value.join(", ")],
+  numbers: [(text) => orNothing(split(text).map(numberOf)), (value) => [value].flat().join(", ")],
+  tags: [(text) => { const pairs = split(text).map((pair) => [pair.split("=")[0].trim(), pair.split("=").slice(1).join("=").trim()]); return pairs.length ? Object.fromEntries(pairs) : undefined; },
+    (value) => Object.entries(value).map(([key, word]) => `${key}=${word}`).join(", ")],
+};
+
+/** One field: its element, and how to bring it in line with the request. */
+function field([path, label, type, options = {}], form) {
+  const id = unique("field");
+  const { hint, when, then } = options;
+  const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
+  const note = hint && h("p", { class: "hint", id: `${id}-hint` }, hint);
+  const described = [hint && `${id}-hint`, `${id}-fault`].filter(Boolean).join(" ");
+  const changed = (value) => { write(form.body, path, value); then?.(form.body); form.update(control); };
+  let control;
+  let wrong = null;
+  let sync;
+  let element;
+
+  if (type === "check") {
+    control = h("input", { type: "checkbox", id, "aria-describedby": described, onchange: () => changed(control.checked || undefined) });
+    sync = () => { control.checked = read(form.body, path) === true; };
+    element = h("div", { class: "field check" }, h("label", null, control, " ", label), note, fault);
+  } else if (type === "select" || type === "model" || type === "dataset") {
+    control = h("select", { id, "aria-describedby": described, onchange: () => changed(control.value || undefined) });
+    const listed = type === "model" ? form.models : type === "dataset" ? form.datasets : null;
+    sync = () => {
+      const value = read(form.body, path) ?? "";
+      const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${one.name} (${listed === form.models ? `${count(one.summary.parameters)} parameters` : one.format}, ${shortId(one.id)})`])]
+        : (path === "device" ? ["", ...form.devices] : options.options).map((one) => [one, one === "" ? "default" : words(one)]);
+      // A value that the list does not know must not be lost by looking at it.
+      if (!given.some(([one]) => one === value)) given.push([value, String(value)]);
+      set(control, given.map(([one, text]) => h("option", { value: one }, text)));
+      control.value = value;
+    };
+  } else if (type === "choices") {
+    const boxes = options.options.map((one) => h("input", {
+      type: "checkbox", value: one,
+      onchange: () => changed(orNothing(boxes.filter((box) => box.checked).map((box) => box.value))),
+    }));
+    control = boxes[0];
+    sync = () => { for (const box of boxes) box.checked = (read(form.body, path) || []).includes(box.value); };
+    element = h("fieldset", { class: "field wide", "aria-describedby": described }, h("legend", null, label), note,
+      h("ul", { class: "checks" }, boxes.map((box) => h("li", null, h("label", null, box, " ", words(box.value))))), fault);
+  } else if (type === "rows") {
+    const place = h("div");
+    const more = button(`Add ${options.noun === "objective" ? "an" : "a"} ${options.noun}`, () => {
+      write(form.body, path, [...(read(form.body, path) || []), structuredClone(options.fresh)]);
+      sync();
+      form.update(null);
+      [...place.querySelectorAll("select, input")].at(-options.columns.length)?.focus();
+    });
+    control = more;
+    sync = () => {
+      const rows = [read(form.body, path) ?? []].flat();
+      set(place, rows.map((line, index) => h("div", { class: "row", role: "group", "aria-label": `${sentence(options.noun)} ${index + 1}` },
+        options.columns.map((column) => cell(line, index, column)),
+        button("Remove", () => {
+          write(form.body, path, orNothing(rows.filter((_, other) => other !== index)));
+          sync();
+          form.update(null);
+          more.focus();
+        }, { "aria-label": `Remove ${options.noun} ${index + 1}` }))));
+    };
+    const cell = (line, index, [key, name, kind, values]) => {
+      const own = unique("cell");
+      const value = typeof line === "object" ? line[key] : undefined;
+      const store = (given) => { write(read(form.body, path)[index], key, given); form.update(input); };
+      const input = kind === "select" ? h("select", { id: own, onchange: () => store(input.value) }, [...new Set([...values, value].filter(Boolean))].map((one) => h("option", { value: one }, words(one))))
+        : kind === "json" ? jsonArea(own, () => value, store)
+          : h("input", { id: own, type: "text", inputmode: "decimal", autocomplete: "off", value: typeof value === "object" ? JSON.stringify(value) : value ?? "", oninput: () => store(numberOf(input.value)) });
+      if (kind === "select" && value) input.value = value;
+      input.dataset.path = `${path}.${index}.${key}`;
+      input.setAttribute("aria-describedby", `${id}-fault`);
+      return h("div", { class: kind === "json" ? "grow" : null }, h("label", { for: own }, name), input);
+    };
+    element = h("fieldset", { class: "field wide" }, h("legend", null, label), place, more, fault);
+  } else {
+    const [parse, format] = TEXTS[type];
+    control = h("input", { id, type: "text", inputmode: type === "number" ? "decimal" : null, autocomplete: "off", "aria-describedby": described, oninput: () => changed(parse(control.value)) });
+    sync = () => {
+      const value = read(form.body, path);
+      control.value = value === undefined ? "" : typeof value === "object" && type !== "tags" && !Array.isArray(value) ? JSON.stringify(value) : format(value);
+    };
+  }
+  element ??= h("div", { class: "field" }, h("label", { for: id }, label), control, note, fault);
+  return {
+    path, element,
+    sync(source) {
+      element.hidden = Boolean(when && !when(form.body));
+      if (source !== control && !(type === "rows" && element.contains(source))) sync();
+    },
+    complain(text, at) {
+      fault.hidden = !text;
+      // Several faults can be those of one field.
+      fault.textContent = [text && fault.textContent, text].filter(Boolean).join("; ");
+      for (const marked of element.querySelectorAll("[aria-invalid]")) if (!text) marked.removeAttribute("aria-invalid");
+      if (!text) {
+        wrong = null;
+        return;
+      }
+      wrong = type === "rows" ? element.querySelector(`[data-path="${CSS.escape(at)}"]`) || wrong : control;
+      wrong?.setAttribute("aria-invalid", "true");
+      for (let parent = element.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
+    },
+    focus: () => (wrong || control).focus(),
+  };
+}
+
+/** A text that is JSON; what can't be read is said at once and not taken. */
+function jsonArea(id, value, store) {
+  const text = pretty(value() ?? {});
+  const area = h("textarea", { id, rows: Math.min(8, text.split("\n").length + 1), spellcheck: "false", value: text, oninput() {
+    try {
+      store(JSON.parse(area.value));
+      area.setCustomValidity("");
+      area.removeAttribute("aria-invalid");
+    } catch (error) {
+      area.setCustomValidity(error.message);
+      area.setAttribute("aria-invalid", "true");
+    }
+    area.dispatchEvent(new CustomEvent("judged", { bubbles: true }));
+  } });
+  return area;
+}
+
+function jsonEditor(key, label, form) {
+  const id = unique("json");
+  const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
+  const area = jsonArea(id, () => form.body[key], (value) => { form.body[key] = value; form.update(area); });
+  area.setAttribute("aria-describedby", `${id}-fault`);
+  const say = (text) => { fault.hidden = !text; fault.textContent = text; };
+  area.addEventListener("judged", () => say(area.validationMessage));
+  const element = h("div", { class: "field wide" }, h("label", { for: id }, label), area, fault);
+  return {
+    path: key, element,
+    sync(source) {
+      if (source === area) return;
+      area.value = pretty(form.body[key] ?? {});
+      area.rows = Math.min(16, area.value.split("\n").length + 1);
+      area.setCustomValidity("");
+      area.removeAttribute("aria-invalid");
+      say("");
+    },
+    complain(text) {
+      say(text);
+      if (text) area.setAttribute("aria-invalid", "true");
+      if (text) element.closest("details").open = true;
+    },
+    focus: () => area.focus(),
+  };
+}
+
+/** The command as a POSIX shell reads it. */
+function curl(text) {
+  const url = new URL("v1/jobs", document.baseURI).href;
+  return [`curl -s '${url}'`, ...(hasKey() ? ['  -H "Authorization: Bearer $SINTER_KEY"'] : []), "  -H 'Content-Type: application/json'", `  -d '${text.replaceAll("'", "'\\''")}'`].join(" \\\n");
+}
+
+/** Shows each fault at the field that it is about, or at the JSON that has it; answers with those that have no place. */
+function distribute(faults, fields) {
+  const lost = [];
+  let first = null;
+  for (const { pointer, detail } of faults) {
+    const path = (pointer || "").split("/").slice(1).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~")).join(".");
+    const fits = fields.filter((one) => !one.element.hidden && (path === one.path || path.startsWith(`${one.path}.`)));
+    const place = fits.sort((a, b) => b.path.length - a.path.length)[0]
+      || fields.find((one) => !one.element.hidden && path !== "" && one.path.startsWith(`${path}.`));
+    if (place) {
+      place.complain(path === place.path ? detail : `${pointer}: ${detail}`, path);
+      first ??= place;
+    } else lost.push({ pointer, detail });
+  }
+  first?.focus();
+  return lost;
+}
+
+export async function formPage({ args: [kind], query: given, signal }) {
+  const definition = KINDS[kind] || { about: "", body: { params: {} }, fields: [], more: [] };
+  const from = given.get("from");
+  const [models, datasets, devices, earlier] = await Promise.all([all("v1/models", 500, signal), all("v1/datasets", 500, signal), get("v1/devices", signal), from && get(`v1/jobs/${encodeURIComponent(from)}`, signal)]);
+  learn(models);
+  learn(datasets);
+
+  const fields = [];
+  const code = h("pre", { class: "curl" });
+  const body = { kind, model: "", dataset: "", ...structuredClone(definition.body) };
+  if (earlier) {
+    Object.assign(body, compact(earlier.request));
+    delete body.dry_run;
+  } else {
+    // The newest upload is likelier meant than what a job made last.
+    body.model = given.get("model") || (models.find((one) => !one.parent_id) || models[0])?.id || "";
+    body.dataset = given.get("dataset") || datasets[0]?.id || "";
+  }
+  for (const key of ["model", "dataset"]) if (!body[key]) delete body[key];
+
+  const form = {
+    body, models, datasets, devices: ["auto", ...devices.data.map((device) => device.name)],
+    text: (extra) => pretty({ ...form.body, ...extra }),
+    update(source) {
+      for (const one of fields) one.sync(source);
+      code.textContent = curl(form.text());
+    },
+  };
+  const make = (specification) => {
+    const made = field(specification, form);
+    fields.push(made);
+    return made.element;
+  };
+  const editor = (key, label) => {
+    const made = jsonEditor(key, label, form);
+    fields.push(made);
+    return made.element;
+  };
+  const group = ({ title, fields: list }) => h("details", null, h("summary", null, title), h("div", { class: "fields" }, list.map(make)));
+
+  const answer = h("div");
+  const plan = h("div");
+  const buttons = [];
+
+  async function send(extra, use) {
+    set(answer);
+    for (const one of fields) one.complain("");
+    for (const area of document.querySelectorAll("form.job textarea")) {
+      if (!area.checkValidity()) {
+        area.closest("details")?.setAttribute("open", "");
+        area.focus();
+        set(answer, problem(new Error(`This is no JSON: ${area.validationMessage}`)));
+        return;
+      }
+    }
+    for (const control of buttons) control.disabled = true;
+    try {
+      await use(await (await post("v1/jobs", form.text(extra))).json());
+    } catch (error) {
+      // Buttons come back before a field gets the focus.
+      for (const control of buttons) control.disabled = false;
+      if (error.name !== "AbortError") set(answer, problem(error));
+      if (error.problem?.errors) distribute(error.problem.errors, fields);
+    } finally {
+      for (const control of buttons) control.disabled = false;
+    }
+  }
+
+  buttons.push(h("button", { class: "primary" }, "Submit job"));
+  if (definition.plan) {
+    buttons.push(button("Plan", () => send({ dry_run: true }, async (dry) => {
+      const { planView } = await import("./results.js");
+      set(plan, section("Plan", { class: "plan" }, planView(dry)));
+      plan.querySelector("h2").tabIndex = -1;
+      plan.querySelector("h2").focus();
+    })));
+  }
+  const copier = button("Copy", () => copy(code.textContent, copier), { "aria-label": "Copy the command" });
+  const kinds = Object.keys(KIND_NAMES).filter((one) => KINDS[one] || one === kind);
+  const address = (one) => `#/new/${one}?${new URLSearchParams([["model", body.model || ""], ["dataset", body.dataset || ""]].filter(([, value]) => value))}`;
+
+  const element = h("form", { class: "job", onsubmit: (event) => { event.preventDefault(); send({}, (job) => { location.hash = `#/jobs/${job.id}`; }); } },
+    h("div", { class: "fields pair" }, make(["model", kind === "distill" ? "Teacher" : "Model", "model"]), make(["dataset", "Data set", "dataset", { none: "none" }]), make(["name", "Name of the job", "text"])),
+    h("h2", null, kindName(kind)), definition.about && quiet(definition.about),
+    h("div", { class: "fields" }, definition.fields.map(make)),
+    definition.more.map(group), group(COMMON.data), group(COMMON.run),
+    h("details", { open: definition.fields.length === 0 }, h("summary", null, "Parameters as JSON"),
+      quiet("All that the API takes: see ", h("a", { href: "docs/" }, "its description"), ". Fields and JSON follow each other."),
+      h("div", { class: "fields" }, editor("params", "params"), editor("data", "data"))),
+    h("div", { class: "actions" }, buttons), answer);
+  form.update(null);
+  return {
+    title: `New job: ${kindName(kind).toLowerCase()}`,
+    content: [
+      h("nav", { "aria-label": "Kind of job" }, h("ul", { class: "tabs" }, kinds.map((one) => h("li", null, h("a", {
+        href: address(one), "aria-current": one === kind ? "page" : null,
+        // What was chosen here goes along to the other kind.
+        onclick: (event) => { event.currentTarget.href = address(one); },
+      }, kindName(one)))))),
+      models.length === 0 && h("p", { class: "problem" }, "There is no model yet. ", h("a", { href: "#/models" }, "Upload one"), " first."),
+      h("div", { class: "form-page" }, h("div", null, element, plan),
+        h("section", { class: "command", "aria-labelledby": "curl-title" }, h("h2", { id: "curl-title" }, "As a command"), h("div", { class: "actions" }, copier), scroller("The command", code),
+          hasKey() && quiet("SINTER_KEY is a variable of your shell that has the key."))),
+    ].filter(Boolean),
+  };
+}

@@ -1,0 +1,246 @@
+// One job: live progress, events and curves while it runs, results, files, its request.
+
+import { follow, get, learnNames, names, post, query, remove, save } from "./api.js";
+import { announce, button, confirmed, copy, h, link, number, problem, quiet, scroller, section, set, sleep, table, worker } from "./dom.js";
+import { bytes, clock, kindName, pretty, shortId, when, words } from "./format.js";
+import { ended, jobTitle, progressBar, progressText, statusMark } from "./jobs.js";
+
+function actions(job, reload) {
+  const path = `v1/jobs/${job.id}`;
+  return [
+    !ended(job) && job.status !== "canceling" && worker("Cancel", async () => {
+      if (!await confirmed("Cancel the job?", "What it has done so far is kept as a checkpoint for a retry.", "Cancel the job")) return;
+      await post(`${path}/cancel`);
+      await reload();
+    }),
+    ["failed", "canceled"].includes(job.status) && worker("Retry", async () => { await post(`${path}/retry`); await reload(); }),
+    h("a", { class: "button", href: `#/new/${job.kind}?from=${job.id}` }, "Submit again with changes"),
+    ended(job) && worker("Delete", async () => {
+      if (!await confirmed("Delete the job?", "Its artifacts and curves go with it. A model that it made stays.", "Delete the job")) return;
+      await remove(path);
+      location.hash = "#/jobs";
+    }),
+    job.status === "succeeded" && h("a", { class: "button", href: `#/compare?jobs=${job.id}` }, "Compare…"),
+  ];
+}
+
+function facts(job) {
+  const { request } = job;
+  const entry = (term, ...value) => h("div", null, h("dt", null, term), h("dd", null, value));
+  return h("dl", { class: "facts wide" },
+    entry("Kind", kindName(job.kind)),
+    entry("Model", link(`#/models/${request.model}`, names.get(request.model) || shortId(request.model))),
+    request.dataset && entry("Data set", names.get(request.dataset) || shortId(request.dataset)),
+    entry("Created", when(job.created_at)),
+    job.started_at && entry("Started", when(job.started_at)),
+    job.finished_at && entry("Ended", when(job.finished_at)),
+    job.attempt > 1 && entry("Attempt", `${job.attempt} of ${job.max_attempts}`),
+    Object.keys(request.tags || {}).length > 0 && entry("Tags", Object.entries(request.tags).map(([key, value]) => `${key}: ${value}`).join(", ")),
+    entry("Id", h("code", null, job.id)));
+}
+
+/** A signal that also ends when the page is hidden: a browser has few connections for all its tabs. */
+function whileSeen(signal) {
+  const ending = new AbortController();
+  const hide = () => { if (document.hidden) ending.abort(); };
+  document.addEventListener("visibilitychange", hide, { signal: ending.signal });
+  signal.addEventListener("abort", () => ending.abort(), { signal: ending.signal });
+  return ending.signal;
+}
+
+/** The log; events come by the stream, or by asking where the stream can't be had. */
+function eventLog(job, signal, wake) {
+  const list = h("ol", { class: "log" });
+  const seen = new Set();
+  let last = null;
+  const take = (event) => {
+    if (seen.has(event.id)) return;
+    seen.add(event.id);
+    last = event.id;
+    list.append(h("li", { class: event.level }, h("time", { datetime: event.at, title: event.at }, clock(event.at)), " ",
+      event.level !== "info" && h("strong", null, `${event.level}: `), event.message, " ", h("code", null, event.type)));
+    const box = list.parentElement;
+    if (box && box.scrollHeight - box.scrollTop - box.clientHeight < 120) box.scrollTop = box.scrollHeight;
+    if (event.type.startsWith("job_")) wake();
+  };
+  let running = false;
+  async function run() {
+    if (running) return;
+    running = true;
+    await read();
+    running = false;
+  }
+  async function read() {
+    let cursor = null;
+    for (let tries = 0; !signal.aborted;) {
+      const seenNow = whileSeen(signal);
+      try {
+        if (document.hidden) {
+          await sleep(1000, signal);
+          continue;
+        }
+        if (tries < 3) {
+          await follow(`v1/jobs/${job.id}/events`, last, take, seenNow);
+          return;
+        }
+        const page = await get(`v1/jobs/${job.id}/events${query({ limit: 100, cursor })}`, signal);
+        page.data.forEach(take);
+        cursor = page.next_cursor || cursor;
+        if (!page.next_cursor && page.data.some((event) => /^job_(succeeded|failed|canceled)$/.test(event.type))) return;
+      } catch (error) {
+        if (signal.aborted || error.status === 401 || error.status === 404) return;
+        if (seenNow.aborted) continue;
+        tries += 1;
+      }
+      await sleep(2000, signal);
+    }
+  }
+  return { element: section("Events", null, scroller("Log of events", list)), run };
+}
+
+const download = (job, artifact) => worker("Download", () => save(`v1/jobs/${job.id}/artifacts/${encodeURIComponent(artifact.name)}`, artifact.name), { "aria-label": `Download ${artifact.name}` });
+
+async function files(job, signal) {
+  const { data } = await get(`v1/jobs/${job.id}/artifacts`, signal);
+  return data.length > 0 && section("Artifacts", null, table("Files of the job", ["File", { label: "Size", number: true }, "SHA-256", { label: "Actions", hide: true }],
+    data.map((artifact) => [h("code", null, artifact.name), number(artifact.size_bytes, bytes),
+      h("td", null, h("code", { title: artifact.digest }, `${artifact.digest.replace("sha256:", "").slice(0, 12)}…`)), h("td", null, download(job, artifact))])));
+}
+
+async function deliveries(job, signal) {
+  const { data } = await get(`v1/jobs/${job.id}/deliveries`, signal);
+  const place = h("div");
+  const draw = (rows) => set(place, table("Messages to webhooks and MLflow", ["Event", "To", "Status", { label: "Tries", number: true }, "Last answer", { label: "Actions", hide: true }],
+    rows.map((one) => [words(one.event), one.url || one.target, statusMark(one.status), number(one.attempts, String),
+      one.last_error || (one.response_status ? String(one.response_status) : "–"),
+      h("td", null, worker("Send again", async () => {
+        await post(`v1/jobs/${job.id}/deliveries/${one.id}/resend`);
+        draw((await get(`v1/jobs/${job.id}/deliveries`, signal)).data);
+      }))])));
+  if (data.length === 0) return null;
+  draw(data);
+  return section("Deliveries", null, place);
+}
+
+function requestView(job) {
+  const text = pretty(job.request);
+  const control = button("Copy", () => copy(text, control));
+  return h("details", { class: "request" }, h("summary", null, "Request as JSON"), h("div", { class: "actions" }, control), scroller("The request", h("pre", null, text)));
+}
+
+export async function jobPage({ args: [id], signal }) {
+  const path = `v1/jobs/${encodeURIComponent(id)}`;
+  let job = await get(path, signal);
+  await Promise.all([learnNames("models", [job.request.model, job.result?.model], signal), job.request.dataset && learnNames("datasets", [job.request.dataset], signal)]);
+
+  const status = h("div", { class: "state" });
+  const controls = h("div", { class: "actions" });
+  const faults = h("div");
+  const outcome = h("div");
+  const curveBox = h("section", { "aria-label": "Curves", hidden: true });
+  const after = h("div");
+  const info = h("div");
+  let wake = () => {};
+  const events = eventLog(job, signal, () => wake());
+  let shownStatus = null;
+  let plots = null;
+
+  function draw() {
+    set(status, h("p", { class: "bar-line" }, statusMark(job.status), " ", !ended(job) && job.status !== "queued" && progressBar(job),
+      !ended(job) && h("span", { class: "quiet" }, " ", progressText(job))), job.error && problem({ problem: job.error }, { role: null }));
+    if (job.status === shownStatus) return;
+    if (shownStatus) announce(`Job ${words(job.status)}`);
+    // A retry goes on where the stream had ended.
+    if (shownStatus && !ended(job)) events.run();
+    shownStatus = job.status;
+    const focused = controls.contains(document.activeElement);
+    set(controls, actions(job, reload));
+    if (focused) controls.querySelector("button, a").focus();
+    set(info, facts(job));
+  }
+
+  async function drawCurves() {
+    const { data } = await get(`${path}/metrics`, signal);
+    if (data.every(({ points }) => points.length === 0)) return;
+    const { curves } = await import("./charts.js");
+    if (!plots) {
+      plots = curves(signal);
+      curveBox.hidden = false;
+      set(curveBox, h("h2", null, "Curves"), plots.element);
+    }
+    await plots.show(data);
+  }
+
+  async function drawEnd() {
+    set(outcome);
+    if (job.status === "succeeded") {
+      const { results } = await import("./results.js");
+      await learnNames("models", [job.result.model], signal);
+      set(outcome, await results(job, signal));
+    }
+    set(after, await files(job, signal), await deliveries(job, signal));
+  }
+
+  let asked = 0;
+  let answered = 0;
+  /** Reads the job again; an answer that was overtaken by a later one is dropped. */
+  async function refresh() {
+    const turn = asked += 1;
+    const answer = await get(path, signal);
+    if (turn < answered) return;
+    answered = turn;
+    job = answer;
+    draw();
+  }
+
+  async function reload() {
+    await refresh();
+    wake();
+  }
+
+  async function live() {
+    let slow = 0;
+    let finished = false;
+    while (!signal.aborted) {
+      try {
+        if (ended(job) && !finished) {
+          finished = true;
+          await Promise.all([drawEnd(), drawCurves()]);
+        } else if (!ended(job)) {
+          finished = false;
+          if (!document.hidden && Date.now() >= slow && job.status !== "queued") {
+            const began = Date.now();
+            await drawCurves();
+            // Long curves take longer to fetch; they are then fetched less often.
+            slow = Date.now() + Math.max(1500, (Date.now() - began) * 8);
+          }
+        }
+        set(faults);
+      } catch (error) {
+        if (signal.aborted || error.name === "AbortError") return;
+        set(faults, problem(error));
+      }
+      // An ended job changes only by its buttons, which wake this loop.
+      const pause = new AbortController();
+      wake = () => pause.abort();
+      signal.addEventListener("abort", wake);
+      await sleep(ended(job) ? 86400000 : 1000, pause.signal);
+      signal.removeEventListener("abort", wake);
+      wake = () => {};
+      if (signal.aborted || (ended(job) && finished) || document.hidden) continue;
+      try {
+        await refresh();
+      } catch (error) {
+        if (signal.aborted || error.name === "AbortError") return;
+        set(faults, problem(error));
+      }
+    }
+  }
+
+  draw();
+  return {
+    title: jobTitle(job),
+    content: [controls, status, faults, info, outcome, curveBox, after, events.element, requestView(job)],
+    start: () => { live(); events.run(); },
+  };
+}

@@ -1,0 +1,82 @@
+// Models and data sets in lists: their tables, and the pages of all of them.
+
+import { learn, learnNames, names, query, remove, save } from "./api.js";
+import { confirmed, h, keyed, link, number, problem, quiet, row, set, table, worker } from "./dom.js";
+import { bytes, count, shortId, when } from "./format.js";
+import { pagedList, repeat } from "./jobs.js";
+import { uploader } from "./uploads.js";
+
+export const shape = (dimensions) => `[${dimensions.join(", ")}]`;
+export const tensor = (info) => `${info.name} ${info.dtype} ${shape(info.shape)}`;
+export const modelFile = (model) => `${model.name.replace(/[^\w.-]+/g, "_")}.${model.format}`;
+
+/** A row; `brief` leaves out what half a page has no room for. */
+function modelRow(model, brief) {
+  return row([
+    [link(`#/models/${model.id}`, model.name), quiet(model.parent_id
+      ? ["from ", link(`#/models/${model.parent_id}`, names.get(model.parent_id) || shortId(model.parent_id))] : "uploaded")],
+    number(model.summary.nonzero_parameters, count), number(model.summary.macs, count), number(model.size_bytes, bytes),
+    ...(brief ? [] : [h("td", { class: "time" }, when(model.created_at)),
+      h("td", null, worker("Download", () => save(`v1/models/${model.id}/content`, modelFile(model)), { "aria-label": `Download ${model.name}` }))]),
+  ]);
+}
+
+function datasetRow(dataset, brief, changed) {
+  const { train, test, validation } = dataset.splits;
+  const target = dataset.target && `${dataset.target.name}${dataset.target.classes ? `, ${dataset.target.classes} classes` : ` ${dataset.target.dtype}`}`;
+  return row([
+    [dataset.name, quiet(dataset.format, dataset.skipped.length > 0 && `, ${dataset.skipped.length} skipped`)],
+    number(train, count), number(test, count, validation ? quiet(`${count(validation)} validation`) : null), number(dataset.size_bytes, bytes),
+    ...(brief ? [] : [h("td", null, dataset.inputs.map(tensor).join("; "), target && quiet(`target ${target}`)),
+      h("td", { class: "time" }, when(dataset.created_at)),
+      h("td", null, worker("Delete", async () => {
+        if (!await confirmed("Delete the data set?", `“${dataset.name}” is removed from the server for good.`, "Delete")) return;
+        await remove(`v1/datasets/${dataset.id}`);
+        changed();
+      }, { "aria-label": `Delete the data set ${dataset.name}` }))]),
+  ]);
+}
+
+// The first four columns are those of a brief table.
+const TABLES = {
+  models: ["Model", { label: "Nonzero parameters", number: true }, { label: "MACs", number: true }, { label: "File size", number: true }, "Created", { label: "Actions", hide: true }],
+  datasets: ["Data set", { label: "Train", number: true }, { label: "Test", number: true }, { label: "File size", number: true }, "Inputs", "Created", { label: "Actions", hide: true }],
+};
+
+/** A list that refreshes itself, with the upload above it when `whole`, and `rows` of it at first. */
+export function itemList(folder, { signal, rows = 20, whole = true }) {
+  const noun = folder === "models" ? "models" : "data sets";
+  const body = h("tbody");
+  const list = pagedList((page) => `v1/${folder}${query(page)}`, signal);
+  const empty = h("p", { class: "quiet empty" }, `No ${noun} yet.`);
+  const view = table(`${noun[0].toUpperCase()}${noun.slice(1)}, the newest first`, TABLES[folder].slice(0, whole ? undefined : 4), [], { body });
+  const more = worker("Show more", async () => { await list.showMore(); draw(); });
+  const refresh = async () => {
+    await list.refresh(rows);
+    draw();
+    if (await learnNames("models", list.rows.map((item) => item.parent_id), signal)) draw();
+  };
+  const draw = () => {
+    learn(list.rows);
+    empty.hidden = list.rows.length > 0;
+    view.hidden = list.rows.length === 0;
+    more.hidden = !whole || !list.more;
+    keyed(body, list.rows, (item) => `${item.name} ${names.get(item.parent_id)}`,
+      (item) => folder === "models" ? modelRow(item, !whole) : datasetRow(item, !whole, refresh));
+  };
+  return { element: h("div", null, uploader(folder, refresh), view, empty, more), refresh, list };
+}
+
+async function page(folder, title, signal) {
+  const items = itemList(folder, { signal });
+  const faults = h("div");
+  await items.refresh();
+  return {
+    title,
+    content: [faults, items.element],
+    start: () => repeat(async () => { await items.refresh(); return false; }, signal, (error) => set(faults, error && problem(error))),
+  };
+}
+
+export const modelsPage = ({ signal }) => page("models", "Models", signal);
+export const datasetsPage = ({ signal }) => page("datasets", "Data sets", signal);

@@ -1,0 +1,122 @@
+// One model: summary, lineage, layers as a table and as cards with the groups that are coupled.
+
+import { get, learn, learnNames, names, query, remove, save } from "./api.js";
+import { bars } from "./charts.js";
+import { confirmed, h, link, number, quiet, section, set, table, worker } from "./dom.js";
+import { bytes, count, kindName, ratio, shortId, when } from "./format.js";
+import { jobTitle, statusMark } from "./jobs.js";
+import { modelFile, shape, tensor } from "./lists.js";
+
+/** The model that this one was made from, the one before that, and so on. */
+async function ancestors(model, signal) {
+  const chain = [];
+  let id = model.parent_id;
+  while (id && chain.length < 50) {
+    try {
+      const parent = await get(`v1/models/${id}`, signal);
+      chain.unshift(parent);
+      id = parent.parent_id;
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      chain.unshift({ id, name: null });
+      break;
+    }
+  }
+  learn(chain);
+  return chain;
+}
+
+async function lineage(model, signal) {
+  const [chain, jobs] = await Promise.all([ancestors(model, signal), get(`v1/jobs${query({ model: model.id, limit: 100 })}`, signal).then(({ data }) => data)]);
+  await learnNames("models", jobs.map((job) => job.result?.model), signal);
+  const short = (one) => one.summary && quiet(`${count(one.summary.nonzero_parameters)} parameters, ${count(one.summary.macs)} MACs`);
+  const own = h("li", { "aria-current": "true" }, h("strong", null, model.name), short(model),
+    jobs.length > 0 && h("ul", null, jobs.map((job) => h("li", null, link(`#/jobs/${job.id}`, jobTitle(job)), " ", statusMark(job.status),
+      job.result?.model && [" → ", names.get(job.result.model) === null ? h("span", { class: "quiet" }, "deleted model") : link(`#/models/${job.result.model}`, names.get(job.result.model) || shortId(job.result.model))],
+      job.result?.search?.front.map((entry) => [", ", link(`#/models/${entry.model}`, `trial ${entry.trial}`)])))));
+  // Each generation is a list in the item of the one before.
+  const tree = chain.reduceRight((inner, one) => h("li", null,
+    one.name === null ? h("span", { class: "quiet" }, `deleted model ${shortId(one.id)}`) : link(`#/models/${one.id}`, one.name), short(one), h("ul", null, inner)), own);
+  return section("Lineage", null,
+    model.job_id && h("p", null, "Made by ", link(`#/jobs/${model.job_id}`, `job ${shortId(model.job_id)}`), "."),
+    h("ul", { class: "tree" }, tree), jobs.length === 0 && quiet("No job has started from this model."));
+}
+
+/** Groups get a colour each, and always their name beside it. */
+function groupMarks(layers) {
+  const groups = [...new Set(layers.map((layer) => layer.group).filter(Boolean))];
+  const size = (group) => layers.filter((layer) => layer.group === group).length;
+  const hue = (group) => String(Math.round(groups.indexOf(group) * 137.5) % 360);
+  return {
+    groups,
+    mark: (group) => h("span", { class: "group", css: { "--hue": hue(group) } }, group, size(group) > 1 && ` (${size(group)} coupled)`),
+    edge: (group) => group ? { "--hue": hue(group) } : {},
+  };
+}
+
+function layersView(layers) {
+  const { groups, mark, edge } = groupMarks(layers);
+  const place = h("div");
+  const found = h("span", { class: "quiet", role: "status" });
+  const most = Math.max(...layers.map((layer) => layer.macs || layer.parameters));
+  const text = (layer) => `${layer.name} ${layer.operator} ${layer.group || ""} ${layer.output || ""}`.toLowerCase();
+  const detail = (layer) => layer.group ? mark(layer.group) : layer.blocked_by ? h("span", { class: "quiet" }, layer.blocked_by) : h("span", { class: "quiet" }, "follows its input");
+  const nonzero = (layer) => layer.nonzero_parameters < layer.parameters ? quiet(`${count(layer.nonzero_parameters)} nonzero, ${ratio(layer.nonzero_parameters / layer.parameters)}`) : null;
+
+  const asTable = (rows) => table("Layers in order", ["Layer", "Group", "Output", { label: "Parameters", number: true }, { label: "MACs", number: true }, { label: "Share of MACs", hide: true }],
+    rows.map((layer) => [[h("code", null, layer.name), quiet(layer.operator)], h("td", null, detail(layer)), shape(layer.output_shape),
+      number(layer.parameters, count, nonzero(layer)), number(layer.macs, count), h("td", { class: "bar-cell" }, bars(null, layer.macs || 0, most))]));
+  const asCards = (rows) => h("ol", { class: "cards" }, rows.map((layer) => h("li", { class: layer.group ? "grouped" : null, css: edge(layer.group) },
+    h("h3", null, layer.operator, " ", h("code", null, layer.name)), h("p", null, detail(layer)),
+    quiet(`${shape(layer.output_shape)}, ${count(layer.parameters)} parameters, ${count(layer.macs)} MACs`), nonzero(layer),
+    layer.output && quiet("tensor ", h("code", null, layer.output)))));
+
+  let cards = false;
+  const search = h("input", { type: "search", id: "layer-search", autocomplete: "off", oninput: () => draw() });
+  const group = h("select", { id: "layer-group", onchange: () => draw() }, h("option", { value: "" }, "all"), groups.map((name) => h("option", { value: name }, name)));
+  const view = h("select", { id: "layer-view", onchange: () => { cards = view.value === "cards"; draw(); } }, h("option", { value: "table" }, "table"), h("option", { value: "cards" }, "cards in order"));
+  function draw() {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const rows = layers.filter((layer) => (!group.value || layer.group === group.value) && words.every((word) => text(layer).includes(word)));
+    found.textContent = `${rows.length} of ${layers.length}`;
+    set(place, (cards ? asCards : asTable)(rows));
+  }
+  draw();
+  const choice = (label, control) => h("div", { class: "choice" }, h("label", { for: control.id }, label), control);
+  return section("Layers", null,
+    quiet("Channels of layers with the same group leave together."),
+    h("div", { class: "filters" }, choice("Search", search), choice("Group", group), choice("View", view), found), place);
+}
+
+export async function modelPage({ args: [id], signal }) {
+  const path = `v1/models/${encodeURIComponent(id)}`;
+  const model = learn([await get(path, signal)])[0];
+  const { summary } = model;
+  const [tree, layers] = await Promise.all([lineage(model, signal), get(`${path}/layers`, signal).then(({ data }) => data, () => [])]);
+  const entry = (term, ...value) => [h("dt", null, term), h("dd", null, value)];
+  const operators = Object.entries(summary.operators).sort((a, b) => b[1] - a[1]);
+  return {
+    title: model.name,
+    content: [
+      h("div", { class: "actions" },
+        ["prune", "distill", "search", "evaluate", "train", "pipeline"].map((kind) => h("a", { class: "button", href: `#/new/${kind}?model=${model.id}` }, `${kindName(kind)}…`)),
+        worker("Download", () => save(`${path}/content`, modelFile(model))),
+        worker("Delete", async () => {
+          if (!await confirmed("Delete the model?", `“${model.name}” is removed from the server for good. Jobs that made or used it stay.`, "Delete the model")) return;
+          await remove(path);
+          location.hash = "#/models";
+        })),
+      h("dl", { class: "facts" },
+        entry("Format", `${model.format}${summary.opset ? `, opset ${summary.opset}` : ""}`), entry("Producer", summary.producer || "–"),
+        entry("Parameters", count(summary.parameters), summary.nonzero_parameters < summary.parameters && `, ${count(summary.nonzero_parameters)} nonzero`),
+        entry("MACs", count(summary.macs)), entry("File size", bytes(model.size_bytes)),
+        entry("Inputs", summary.inputs.map(tensor).join("; ") || "–"), entry("Outputs", summary.outputs.map(tensor).join("; ") || "–"),
+        entry("Trainable", summary.trainable ? "yes" : `no${summary.not_trainable_because ? `: ${summary.not_trainable_because}` : ""}`),
+        summary.unsupported_operators.length > 0 && entry("Unsupported operators", summary.unsupported_operators.join(", ")),
+        entry("Operators", operators.map(([name, times]) => `${name} ${times}`).join(", ") || "–"),
+        entry("Created", when(model.created_at)), entry("SHA-256", h("code", null, model.digest.replace("sha256:", ""))), entry("Id", h("code", null, model.id))),
+      tree,
+      layers.length > 0 && layersView(layers),
+    ].filter(Boolean),
+  };
+}

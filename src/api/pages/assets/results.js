@@ -1,0 +1,270 @@
+// What a job came to: figures before and after, layers, confusion, Pareto front, trials, steps.
+
+import { call, get, names } from "./api.js";
+import { add, h, link, number, quiet, row, section, select, set, table } from "./dom.js";
+import { bars, scatter } from "./charts.js";
+import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
+
+const figure = (label) => ({ label, number: true });
+const modelLink = (id, label) => link(`#/models/${id}`, label || names.get(id) || shortId(id));
+
+/** Before, after, what the control and the teacher reached: one row a figure. */
+function comparison(result) {
+  const { before, after, distill, search } = result;
+  const control = distill?.control || search?.control;
+  const teacher = distill && Object.keys(distill.teacher).length > 0 ? distill.teacher : null;
+  const columns = ["Figure", ...(after ? [figure("Before"), figure("After"), figure("Change")] : [figure("Value")]),
+    ...(teacher ? [figure("Teacher")] : []), ...(control ? [figure("Control")] : [])];
+  const rest = (metric) => [...(teacher ? [number(metric && teacher[metric], digits)] : []), ...(control ? [number(metric && control.metrics[metric], digits)] : [])];
+  const costs = [...COSTS, ["p90", "Latency, 90th percentile", milliseconds, (m) => m.latency_ms?.p90]]
+    .filter(([, , , of]) => of(before) !== undefined && of(before) !== null)
+    .map(([, label, format, of]) => {
+      const was = of(before);
+      const is = after && of(after);
+      return [label, number(was, format), ...(after ? [number(is, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...rest(null)];
+    });
+  const metrics = Object.keys({ ...before.metrics, ...after?.metrics }).map((metric) => {
+    const was = before.metrics[metric];
+    const is = after?.metrics[metric];
+    const difference = after ? is - was : null;
+    const verdict = difference && (difference > 0) === largerIsBetter(metric) ? "better" : difference ? "worse" : "same";
+    return [sentence(metric), number(was, digits), ...(after ? [number(is, digits),
+      h("td", { class: `number ${verdict}` }, Number.isFinite(difference) ? difference ? [signed(difference), ` ${verdict}`] : verdict : "–")] : []), ...rest(metric)];
+  });
+  return table("Figures before and after", columns, [...costs, ...metrics], { class: "fit" });
+}
+
+function headline(result) {
+  const { before, after, change } = result;
+  if (!after || !change) return null;
+  const tile = (label, value, more) => h("div", { class: "tile" }, h("dt", null, label), h("dd", null, h("strong", null, value), more && quiet(more)));
+  const metric = Object.keys(change.metrics)[0];
+  return h("dl", { class: "tiles" },
+    tile("Parameters, nonzero", ratio(change.nonzero_parameters_ratio), `${count(before.nonzero_parameters)} → ${count(after.nonzero_parameters)}`),
+    change.macs_ratio !== null && change.macs_ratio !== undefined && tile("MACs", ratio(change.macs_ratio), `${count(before.macs)} → ${count(after.macs)}`),
+    tile("File size", ratio(change.size_ratio), `${bytes(before.size_bytes)} → ${bytes(after.size_bytes)}`),
+    change.speedup && tile("Speed", ratio(change.speedup), `${milliseconds(before.latency_ms.p50)} → ${milliseconds(after.latency_ms.p50)}`),
+    metric && after.metrics[metric] !== undefined && tile(sentence(metric), digits(after.metrics[metric]), `before ${digits(before.metrics[metric])}`));
+}
+
+/** The result in short. */
+function summary({ result }) {
+  const helped = result.distill?.helped ?? result.search?.helped;
+  const control = result.distill?.control ? "the same student trained without a teacher" : "random search with as much training";
+  return section("Result", null,
+    result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
+    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : "It did not help"), `: the control is ${control}.`));
+}
+
+function figures({ result }) {
+  const { training, environment } = result;
+  return section("Figures", null, comparison(result),
+    quiet("Measured on the test split", environment.data && ` of ${plural(environment.data.splits.test, "example")}`, `, device ${environment.device}`,
+      training && `; trained ${duration(training.seconds)}, ${count(Math.round(training.examples_per_second))} examples/s`));
+}
+
+const MEASURES = [["parameters", "Parameters", "parameters_before", "parameters_after"], ["macs", "MACs", "macs_before", "macs_after"],
+  ["nonzero", "Nonzero parameters", "nonzero_before", "nonzero_parameters_after"]];
+
+/** Bars of each layer; `layers` are as a pruning reports them. */
+export function layerBars(layers, after = true) {
+  const place = h("div");
+  const draw = (measure) => {
+    const [, label, was, is] = MEASURES.find(([key]) => key === measure);
+    // Before a pruning hardly any weight is zero, and its report does not count those.
+    const before = (layer) => layer[was] ?? layer.parameters_before ?? null;
+    const most = Math.max(...layers.flatMap((layer) => [before(layer) || 0, layer[is] || 0]));
+    set(place, table(`${label} of each layer`, ["Layer", { label: "Bars", hide: true }, ...(after ? [figure("Before"), figure("After"), figure("Ratio")] : [figure(label)])],
+      layers.map((layer) => [
+        h("th", { scope: "row" }, h("code", null, layer.name), quiet(layer.operator)),
+        h("td", { class: "bar-cell" }, bars(before(layer), after ? layer[is] : null, most)),
+        number(before(layer), count),
+        ...(after ? [number(layer[is], count), h("td", { class: "number" }, before(layer) && layer[is] !== null ? ratio(layer[is] / before(layer)) : "–")] : []),
+      ])));
+  };
+  // Where no channel has left, what counts is how many weights are zero.
+  const first = !after || layers.some((layer) => layer.parameters_after !== layer.parameters_before) ? "parameters" : "nonzero";
+  draw(first);
+  return [h("div", { class: "filters" }, select("Measure", MEASURES.map(([key, label]) => [key, label]), first, draw),
+    after && h("p", { class: "legend" }, h("span", null, h("span", { class: "swatch before" }), " before"), h("span", null, h("span", { class: "swatch after" }), " after"))), place];
+}
+
+/** Layers of the model that came in and of the one that went out, matched by name. */
+async function matchedLayers(job, signal) {
+  const { result, request } = job;
+  const pruned = result.prune?.layers;
+  if (!result.model) return null;
+  try {
+    const [before, after] = await Promise.all([request.model, result.model].map((id) => get(`v1/models/${id}/layers`, signal)));
+    const found = new Map(after.data.map((layer) => [layer.name, layer]));
+    const rows = before.data.map((layer) => {
+      const now = found.get(layer.name);
+      found.delete(layer.name);
+      return {
+        name: layer.name, operator: layer.operator, parameters_before: layer.parameters, macs_before: layer.macs, nonzero_before: layer.nonzero_parameters,
+        parameters_after: now?.parameters ?? null, macs_after: now?.macs ?? null, nonzero_parameters_after: now?.nonzero_parameters ?? null,
+      };
+    });
+    for (const layer of found.values()) {
+      rows.push({
+        name: layer.name, operator: `${layer.operator}, new`, parameters_before: null, macs_before: null, nonzero_before: null,
+        parameters_after: layer.parameters, macs_after: layer.macs, nonzero_parameters_after: layer.nonzero_parameters,
+      });
+    }
+    return rows;
+  } catch (error) {
+    // One of the models may have been deleted since; a pruning's report has the layers itself.
+    if (error.name === "AbortError") throw error;
+    return pruned || null;
+  }
+}
+
+function confusion(job) {
+  const { before, after, environment } = job.result;
+  const given = [["after", after], ["before", before]].filter(([, measured]) => measured?.quality);
+  if (given.length === 0) return null;
+  const classes = environment.data?.class_names || [];
+  const name = (index) => classes[index] || String(index);
+  const place = h("div");
+  const draw = (which) => {
+    const { confusion: matrix } = given.find(([key]) => key === which)[1].quality;
+    if (matrix.length > 24) {
+      const wrong = matrix.flatMap((line, label) => line.map((examples, said) => ({ label, said, examples }))).filter(({ label, said, examples }) => label !== said && examples > 0)
+        .sort((a, b) => b.examples - a.examples).slice(0, 20);
+      set(place, table("The most frequent confusions", ["Label", "Taken for", figure("Examples")], wrong.map((one) => [name(one.label), name(one.said), number(one.examples, count)]), { class: "fit" }));
+      return;
+    }
+    set(place, table("Examples by label (rows) and by the class that the model says (columns)",
+      ["Label", ...matrix.map((_, index) => figure(name(index))), figure("Right")],
+      matrix.map((line, label) => {
+        const total = line.reduce((sum, examples) => sum + examples, 0);
+        return [name(label), ...line.map((examples, said) => h("td", {
+          class: `number cell ${said === label ? "diagonal" : "off"}`, css: { "--share": total ? String(examples / total) : "0" },
+        }, String(examples))), h("td", { class: "number" }, total ? percent(line[label] / total) : "–")];
+      }), { class: "fit confusion", visible: true }));
+  };
+  draw(given[0][0]);
+  return section("Confusion matrix", null, given.length > 1 && h("div", { class: "filters" }, select("Model", given.map(([key]) => [key, `${key} the job`]), given[0][0], draw)), place);
+}
+
+function pruneDetails(prune) {
+  if (!prune) return null;
+  const asked = Object.keys({ ...prune.asked, ...prune.reached });
+  const metrics = (of) => [...new Set(of.flatMap((one) => Object.keys(one.metrics)))];
+  const stages = prune.stages || [];
+  const sensitivity = prune.sensitivity || [];
+  const shares = sensitivity[0]?.points.map((point) => point.sparsity) || [];
+  const judged = sensitivity.length ? ["accuracy", "loss"].find((metric) => metric in sensitivity[0].points[0].metrics) || Object.keys(sensitivity[0].points[0].metrics)[0] : null;
+  return section("Pruning", null,
+    asked.length > 0 && table("Targets", ["Target", figure("Asked"), figure("Reached")],
+      asked.map((target) => [words(target), number(prune.asked[target], digits), number(prune.reached[target], digits)]), { class: "fit", visible: true }),
+    prune.round_to && quiet(`Channel counts are multiples of ${prune.round_to}.`),
+    stages.length > 0 && h("details", null, h("summary", null, "Quality on the way"),
+      table("Metrics of the validation split at each stage", ["Stage", ...metrics(stages).map((metric) => figure(words(metric)))],
+        stages.map((stage) => [`${stage.stage}, step ${stage.step}`, ...metrics(stages).map((metric) => number(stage.metrics[metric], digits))]), { class: "fit" })),
+    sensitivity.length > 0 && h("details", { open: true }, h("summary", null, "Sensitivity"),
+      table(`${sentence(judged)} of the validation split when one group alone loses a share of its units`, ["Group", ...shares.map((share) => figure(`${percent(share)} gone`))],
+        sensitivity.map((one) => [[one.name, quiet(one.layers.join(", "))], ...one.points.map((point) => number(point.metrics[judged], digits))]), { class: "fit", visible: true })),
+    prune.trials?.length > 0 && h("details", null, h("summary", null, "Models that were tried"),
+      table("Models that were tried", ["Asked", figure("Drop of accuracy"), "Good enough"],
+        prune.trials.map((one) => [Object.entries(one.asked).map(([key, value]) => `${words(key)} ${digits(value)}`).join(", "), number(one.accuracy_drop, digits), one.within ? "yes" : "no"]), { class: "fit" })),
+    prune.blocked?.length > 0 && h("details", null, h("summary", null, `Layers that could not be cut: ${prune.blocked.length}`),
+      h("ul", null, prune.blocked.map((one) => h("li", null, h("code", null, one.layer), " ", one.reason)))));
+}
+
+function distillDetails(distill) {
+  if (!distill) return null;
+  return section("Distillation", null,
+    h("p", null, `${plural(distill.teachers, "teacher")}, outputs ${distill.source}; losses ${distill.losses.map((term) => words(term.name)).join(", ")}.`),
+    Object.keys(distill.agreement).length > 0 && table("How near the student is to its teachers on the test split", ["Measure", figure("Value")],
+      Object.entries(distill.agreement).map(([measure, value]) => [sentence(measure), number(value, digits)]), { class: "fit", visible: true }));
+}
+
+const FORMATS = { macs: count, parameters: count, nonzero_parameters: count, size_bytes: bytes, latency_ms: milliseconds };
+const formatOf = (metric) => FORMATS[metric] || digits;
+const configText = (config) => Object.entries(config).map(([key, value]) => `${key} ${typeof value === "number" && !Number.isInteger(value) ? digits(value) : typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+
+async function searchDetails(job, signal) {
+  const { search } = job.result;
+  if (!search) return null;
+  const read = async (name) => (await call(`v1/jobs/${job.id}/artifacts/${name}`, { signal })).json();
+  const [trials, pareto] = await Promise.all([read("trials.json"), read("pareto.json")]);
+  const front = new Map(pareto.front.map((entry) => [entry.trial, entry]));
+  const first = search.objectives[0].metric;
+  // One objective has no front to speak of; its trials are shown against their cost.
+  const second = search.objectives[1]?.metric || "macs";
+  const value = (trial, metric) => trial.values[metric] ?? trial.metrics[metric] ?? trial.cost?.[metric];
+  const judged = trials.trials.filter((trial) => Object.keys(trial.values).length > 0);
+  const importance = search.space.filter((dimension) => dimension.importance !== null && dimension.importance !== undefined);
+  const metrics = [...new Set([...search.objectives.map((one) => one.metric), "macs", "parameters"])];
+  const shown = 25;
+  const body = h("tbody");
+  const line = (trial) => {
+    const entry = front.get(trial.trial);
+    return row([`Trial ${trial.trial}`,
+      h("td", null, entry ? modelLink(entry.model, "Pareto front") : trial.status), ...metrics.map((metric) => number(value(trial, metric), formatOf(metric))),
+      h("td", { class: "config" }, configText(trial.config), trial.error && quiet(trial.error))]);
+  };
+  const sorted = [...trials.trials].sort((a, b) => front.has(b.trial) - front.has(a.trial) || a.trial - b.trial);
+  add(body, sorted.slice(0, shown).map(line));
+  return section("Search", null,
+    h("p", null, `${words(search.strategy)}: ${plural(search.trials, "trial")} judged`, search.failed > 0 && `, ${search.failed} failed or infeasible`,
+      `, ${plural(search.epochs, "epoch")} of training in all`, search.hypervolume !== null && search.hypervolume !== undefined && `; hypervolume ${digits(search.hypervolume)}`, "."),
+    search.exceeds && h("p", { class: "error" }, `The winner, trained in full, exceeds the constraint on ${words(search.exceeds)}.`),
+    h("div", { class: "columns" },
+      scatter({
+        title: `${sentence(first)} and ${words(second)} of each trial`, line: front.size > 1,
+        x: { label: sentence(second), format: formatOf(second) }, y: { label: sentence(first), format: formatOf(first) },
+        points: judged.map((trial) => ({
+          x: value(trial, second), y: value(trial, first), label: `Trial ${trial.trial}`,
+          kind: front.has(trial.trial) ? "main" : "other", href: front.has(trial.trial) ? `#/models/${front.get(trial.trial).model}` : null,
+        })),
+      }),
+      importance.length > 0 && table(`Share of the variance of ${words(first)} that each dimension explains`, ["Dimension", { label: "Bar", hide: true }, figure("Importance")],
+        importance.sort((a, b) => b.importance - a.importance).map((dimension) => [dimension.name, h("td", { class: "bar-cell" }, bars(null, dimension.importance, 1)), number(dimension.importance, percent)]), { visible: true })),
+    h("h3", null, "Trials"),
+    table("Trials, those of the Pareto front first", ["Trial", "Status", ...metrics.map((metric) => figure(words(metric))), "Configuration"], [], { body }),
+    sorted.length > shown && h("p", null, h("button", { type: "button", onclick: (event) => { add(body, sorted.slice(shown).map(line)); event.target.remove(); } }, `Show all ${sorted.length}`)));
+}
+
+function steps(result) {
+  if (!result.steps?.length) return null;
+  const metrics = [...new Set(result.steps.flatMap((step) => Object.keys(step.after.metrics)))];
+  return section("Steps", null, table("The model after each step of the pipeline",
+    ["Step", figure("Nonzero parameters"), figure("MACs"), figure("File size"), ...metrics.map((metric) => figure(words(metric))), "Remarks"],
+    [["Before", result.before, null], ...result.steps.map((step, index) => [`${index + 1}. ${kindName(step.kind)}`, step.after, step])].map(([label, measured, step]) => [
+      label, number(measured.nonzero_parameters, count), number(measured.macs, count), number(measured.size_bytes, bytes),
+      ...metrics.map((metric) => number(measured.metrics[metric], digits)),
+      h("td", null, step?.prune && Object.entries(step.prune.reached).map(([key, value]) => `${words(key)} ${digits(value)}`).join(", "),
+        step?.distill?.control && `control ${digits(Object.values(step.distill.control.metrics)[0])}`),
+    ])));
+}
+
+/** All sections of a job that has succeeded. */
+export async function results(job, signal) {
+  const [layers, search] = await Promise.all([matchedLayers(job, signal), searchDetails(job, signal)]);
+  return [
+    summary(job), h("div", { class: "columns" }, figures(job), confusion(job)), search, steps(job.result), pruneDetails(job.result.prune), distillDetails(job.result.distill),
+    layers?.length > 0 && section("Layers", null, layerBars(layers)),
+  ].filter(Boolean);
+}
+
+/** What a dry run tells. */
+export function planView({ kind, plan }) {
+  if (kind === "search" || plan.space) {
+    return [
+      h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training. `,
+        `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
+      table("Dimensions of the space", ["Dimension", "Choices or range"], plan.space.map((dimension) => [dimension.name,
+        (dimension.choices || dimension.range || []).map((one) => typeof one === "object" ? JSON.stringify(one) : typeof one === "number" && !Number.isInteger(one) ? digits(one) : String(one)).join(dimension.range ? " to " : ", ")]), { class: "fit" }),
+    ];
+  }
+  const { before, after, outcome, groups } = plan;
+  return [
+    table("Cost before and after", ["Figure", figure("Before"), figure("After"), figure("Ratio")],
+      COSTS.slice(0, 3).map(([key, label, format]) => [label, number(before[key], format), number(after[key], format), h("td", { class: "number" }, before[key] ? ratio(after[key] / before[key]) : "–")]), { class: "fit" }),
+    groups?.length > 0 && table("Groups of coupled channels", ["Group", figure("Units"), figure("Removed"), "Layers"],
+      groups.map((group) => [group.name, number(group.units, count), number(group.removed.length, count), h("td", null, group.layers.join(", "))]), { class: "fit" }),
+    outcome?.layers?.length > 0 && h("details", null, h("summary", null, "Layers"), layerBars(outcome.layers)),
+  ];
+}

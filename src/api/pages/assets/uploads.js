@@ -1,0 +1,126 @@
+// Uploading a model or a data set: dropped or chosen files, options, progress.
+
+import { query, upload } from "./api.js";
+import { announce, button, h, problem, select, set, unique } from "./dom.js";
+import { bytes, percent, sentence } from "./format.js";
+
+const FORMATS = ["npz", "idx", "csv", "jsonl", "parquet", "safetensors", "images", "texts", "audio"];
+
+const KINDS = {
+  models: {
+    noun: "model", accept: ".onnx,.safetensors,.data,.bin,.json",
+    hint: "ONNX, ONNX with its external data, or safetensors; tokenizer.json beside a model of texts.",
+  },
+  datasets: {
+    noun: "data set", accept: null,
+    hint: "npz, IDX, CSV, JSON lines, Parquet, safetensors; zip or tar of images, texts or recordings.",
+  },
+};
+
+/** The form; `ondone` gets what the server made of it. */
+export function uploader(folder, ondone) {
+  const { noun, accept, hint } = KINDS[folder];
+  const id = unique("upload");
+  const options = { format: "", damaged: "" };
+  let files = [];
+  let running = null;
+
+  const chooser = h("input", { type: "file", id: `${id}-files`, multiple: true, accept, "aria-describedby": `${id}-hint`, onchange: () => choose([...chooser.files]) });
+  const name = h("input", { type: "text", id: `${id}-name`, maxlength: 200, autocomplete: "off" });
+  const target = h("input", { type: "text", id: `${id}-target`, autocomplete: "off" });
+  const text = h("input", { type: "text", id: `${id}-text`, autocomplete: "off" });
+  const chosen = h("p", { class: "chosen" });
+  const send = h("button", { class: "primary" }, "Upload");
+  const cancel = button("Cancel", () => {
+    running?.abort();
+    files = [];
+    chooser.value = "";
+    show();
+  });
+  const bar = h("progress", { max: 1, value: 0, "aria-label": `Upload of a ${noun}` });
+  const state = h("span", { class: "quiet" });
+  const line = h("p", { class: "bar-line", hidden: true }, bar, " ", state);
+  const result = h("div");
+
+  const rest = h("div", { class: "upload-rest", hidden: true },
+    chosen,
+    h("div", { class: "field" }, h("label", { for: name.id }, "Name"), name),
+    folder === "datasets" && h("details", null, h("summary", null, "Format and columns"),
+      select("Format", [["", "detected"], ...FORMATS], "", (value) => { options.format = value; }),
+      h("div", { class: "field" }, h("label", { for: target.id }, "Target column"), target,
+        h("p", { class: "hint" }, "Of tables and manifests; the last column when empty.")),
+      h("div", { class: "field" }, h("label", { for: text.id }, "Text column"), text,
+        h("p", { class: "hint" }, "One, or two with a comma between.")),
+      select("Examples that can't be used", [["", "refuse the upload"], ["skip", "skip them"]], "", (value) => { options.damaged = value; })),
+    h("div", { class: "actions" }, send, cancel), line);
+
+  function choose(list) {
+    if (list.length === 0 || running) return;
+    files = list;
+    if (!name.value || name.dataset.own !== "yes") name.value = main(files).name.replace(/\.(onnx|tar\.gz|[a-z0-9]+)$/i, "");
+    set(result);
+    show();
+    announce(`${files.length} files chosen`);
+  }
+
+  const main = (list) => list.find((file) => /\.(onnx|safetensors)$/i.test(file.name)) || list[0];
+
+  function show() {
+    rest.hidden = files.length === 0;
+    set(chosen, files.map((file, index) => [index > 0 && ", ", h("code", null, file.name), ` ${bytes(file.size)}`]));
+    line.hidden = !running;
+    send.disabled = Boolean(running);
+  }
+
+  async function submit(event) {
+    event.preventDefault();
+    if (files.length === 0 || running) return;
+    running = new AbortController();
+    set(result);
+    bar.value = 0;
+    show();
+    const form = new FormData();
+    for (const file of files) form.append("file", file, file.name);
+    const parameters = { name: name.value.trim(), ...(folder === "datasets" ? { ...options, target: target.value.trim(), text: text.value.trim() } : {}) };
+    try {
+      const made = await upload(`v1/${folder}${query(parameters)}`, form, {
+        signal: running.signal,
+        onprogress(share, loaded) {
+          if (share === null) bar.removeAttribute("value");
+          else bar.value = share;
+          state.textContent = share >= 1 ? "checking" : share === null ? bytes(loaded) : percent(share);
+        },
+      });
+      files = [];
+      name.value = "";
+      delete name.dataset.own;
+      chooser.value = "";
+      set(result, h("p", { class: "done" }, `${sentence(noun)} ${made.name} uploaded. `,
+        folder === "models" ? h("a", { href: `#/models/${made.id}` }, "Look at it") : h("a", { href: `#/new/train?dataset=${made.id}` }, "Use it")));
+      announce(`${sentence(noun)} ${made.name} uploaded`);
+      // What comes of showing it is no fault of the upload.
+      Promise.resolve(ondone(made)).catch(() => {});
+    } catch (error) {
+      if (error.name !== "AbortError") set(result, problem(error));
+    } finally {
+      running = null;
+      show();
+    }
+  }
+
+  name.addEventListener("input", () => { name.dataset.own = "yes"; });
+
+  const zone = h("form", { class: "drop", onsubmit: submit, "aria-label": `Upload a ${noun}` },
+    h("p", null, h("label", { for: chooser.id }, `Upload a ${noun}`), h("span", { class: "quiet" }, " or drop files here")),
+    chooser, h("p", { class: "hint", id: `${id}-hint` }, hint), rest, result);
+  let depth = 0;
+  const over = (on) => zone.classList.toggle("over", on);
+  zone.addEventListener("dragenter", () => { depth += 1; over(true); });
+  zone.addEventListener("dragleave", () => { depth -= 1; over(depth > 0); });
+  zone.addEventListener("drop", (event) => {
+    depth = 0;
+    over(false);
+    choose([...event.dataTransfer.files]);
+  });
+  return zone;
+}

@@ -1,0 +1,562 @@
+//! A user of the service, for the commands that speak to one: `sinter submit`, `watch`, `get`, `ls`, and `demo`.
+
+pub mod follow;
+pub mod table;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Cursor, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use ureq::http::{Request, Response};
+use ureq::tls::TlsConfig;
+use ureq::unversioned::multipart::{Form, Part};
+use ureq::{Agent, Body, SendBody};
+use url::form_urlencoded::Serializer;
+use uuid::Uuid;
+
+use crate::spec::Problem;
+use crate::spec::child::Progress;
+use crate::spec::result::JobResult;
+
+/// How long a call may take that brings no file.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long `/readyz` may take.
+const READY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a connection may take, and the answer to an upload, which the service reads through before.
+const CONNECT: Duration = Duration::from_secs(20);
+const INSPECTION: Duration = Duration::from_secs(3600);
+
+/// Waits before a call is made again that brought no answer, or the answer that there will be one later.
+const WAITS: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+];
+
+const OCTETS: &str = "application/octet-stream";
+
+/// The longest `Retry-After` that is heeded.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What can go wrong between a user and the service.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("{call} failed: {source}")]
+    Http {
+        call: String,
+        #[source]
+        source: Box<ureq::Error>,
+    },
+    #[error("{call} was refused with {status}: {problem}")]
+    Refused {
+        call: String,
+        status: u16,
+        problem: Box<Problem>,
+    },
+    #[error("{call} answered {what}")]
+    UnexpectedAnswer { call: String, what: String },
+    #[error("{action}: {source}")]
+    File { action: String, source: io::Error },
+    #[error(
+        "there is no {what} called `{name}` here: neither a file of that name nor one that the service has"
+    )]
+    Unknown { what: &'static str, name: String },
+}
+
+impl ClientError {
+    /// For `map_err` on file operations.
+    pub fn file(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let action = format!("can't {action} `{}`", path.display());
+        move |source| Self::File { action, source }
+    }
+
+    /// Whether no answer came, so that another try may bring one.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Http { .. })
+    }
+}
+
+/// A job as its followers read it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct JobView {
+    pub id: Uuid,
+    pub status: String,
+    #[serde(default)]
+    pub queue_position: Option<u64>,
+    #[serde(default)]
+    pub progress: Option<Progress>,
+    #[serde(default)]
+    pub result: Option<JobResult>,
+    #[serde(default)]
+    pub error: Option<Problem>,
+}
+
+impl JobView {
+    pub fn succeeded(&self) -> bool {
+        self.status == "succeeded"
+    }
+
+    pub fn ended(&self) -> bool {
+        matches!(self.status.as_str(), "succeeded" | "failed" | "canceled")
+    }
+}
+
+/// An artifact as the list of artifacts has it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ArtifactView {
+    pub name: String,
+    /// `sha256:` and hexadecimal digits.
+    pub digest: String,
+    pub size_bytes: u64,
+    pub url: String,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    id: Uuid,
+}
+
+#[derive(Deserialize)]
+struct Listed<T> {
+    data: Vec<T>,
+}
+
+/// A page of a list, as JSON.
+#[derive(Deserialize)]
+pub struct Page {
+    pub data: Vec<Value>,
+    pub next_cursor: Option<String>,
+}
+
+/// One file of an upload.
+#[derive(Debug, Clone)]
+pub struct LocalFile {
+    /// Relative, as an ONNX file with external data names its parts.
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// A user of the service at one address.
+pub struct Client {
+    agent: Agent,
+    base: String,
+    authorization: Option<String>,
+}
+
+impl fmt::Debug for Client {
+    /// Without the key.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Client")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of a request.
+struct Content {
+    media_type: String,
+    /// Bytes, where it is known how many.
+    length: Option<u64>,
+    body: SendBody<'static>,
+}
+
+impl Content {
+    fn bytes(media_type: &str, bytes: Vec<u8>) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            length: Some(bytes.len() as u64),
+            body: SendBody::from_owned_reader(Cursor::new(bytes)),
+        }
+    }
+
+    /// One file as it is, several as a form. The bar counts the bytes on their way.
+    fn files(files: &[LocalFile], bar: &ProgressBar) -> Result<Self, ClientError> {
+        bar.reset();
+        let mut opened = Vec::new();
+        let mut total = 0;
+        for file in files {
+            let reader = File::open(&file.path);
+            let reader = reader.map_err(ClientError::file("read", &file.path))?;
+            let about = reader.metadata();
+            let about = about.map_err(ClientError::file("read", &file.path))?;
+            if about.is_dir() {
+                let source = io::Error::other("it is a folder; put it into a zip or tar");
+                return Err(ClientError::file("upload", &file.path)(source));
+            }
+            total += about.len();
+            opened.push((file, bar.wrap_read(reader)));
+        }
+        bar.set_length(total);
+        if opened.len() > 1 {
+            let mut form = Form::new();
+            for (file, reader) in opened {
+                form = form.part("file", Part::owned_reader(reader).file_name(&file.name));
+            }
+            return Ok(Self {
+                media_type: format!("multipart/form-data; boundary={}", form.boundary()),
+                length: None,
+                body: SendBody::from_owned_reader(form),
+            });
+        }
+        Ok(Self {
+            media_type: OCTETS.to_owned(),
+            length: Some(total),
+            body: match opened.pop() {
+                Some((_, reader)) => SendBody::from_owned_reader(reader),
+                None => SendBody::none(),
+            },
+        })
+    }
+}
+
+/// A request that can be made more than once.
+struct Call<'a> {
+    method: &'a str,
+    path: &'a str,
+    /// Makes the body, for each try anew.
+    content: Option<&'a dyn Fn() -> Result<Content, ClientError>>,
+    /// Under which the service does it once, however often it is asked.
+    key: Option<String>,
+    /// `None` for one that brings a file.
+    within: Option<Duration>,
+    /// Before each further try.
+    waits: &'static [Duration],
+}
+
+impl Client {
+    /// `base` is like `http://127.0.0.1:8080`. Without `tls` the certificates of the usual authorities are trusted.
+    pub fn new(base: &str, key: Option<&str>, tls: TlsConfig) -> Self {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(INSPECTION))
+            .user_agent(concat!("sinter-client/", env!("CARGO_PKG_VERSION")))
+            .tls_config(tls);
+        if is_this_machine(base) {
+            // Whatever proxy the environment names.
+            config = config.proxy(None);
+        }
+        Self {
+            agent: config.build().new_agent(),
+            base: base.trim_end_matches('/').to_owned(),
+            authorization: key.map(|key| format!("Bearer {key}")),
+        }
+    }
+
+    /// Whether `/readyz` says yes; else what it says.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.once(&Call::get("/readyz", Some(READY_PATIENCE))) {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(format!("/readyz answers {}", answer.status())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Uploads bytes and returns the id of what was made of them. `resource` is `models` or `datasets`.
+    pub fn upload_bytes(
+        &self,
+        resource: &str,
+        query: &[(&str, &str)],
+        bytes: &[u8],
+    ) -> Result<Uuid, ClientError> {
+        self.create(resource, query, &|| {
+            Ok(Content::bytes(OCTETS, bytes.to_vec()))
+        })
+    }
+
+    /// Uploads a file, or a model with its external data.
+    pub fn upload(
+        &self,
+        resource: &str,
+        query: &[(&str, &str)],
+        files: &[LocalFile],
+        bar: &ProgressBar,
+    ) -> Result<Uuid, ClientError> {
+        self.create(resource, query, &|| Content::files(files, bar))
+    }
+
+    fn create(
+        &self,
+        resource: &str,
+        query: &[(&str, &str)],
+        content: &dyn Fn() -> Result<Content, ClientError>,
+    ) -> Result<Uuid, ClientError> {
+        let path = with_query(&format!("/v1/{resource}"), query);
+        self.read::<Created>(&Call::post(&path, content))
+            .map(|created| created.id)
+    }
+
+    /// Posts a job and returns its id.
+    pub fn submit(&self, body: &Value) -> Result<Uuid, ClientError> {
+        self.post_job::<Created>(body).map(|created| created.id)
+    }
+
+    /// Posts a job with `dry_run`; the answer is its plan.
+    pub fn plan(&self, body: &Value) -> Result<Value, ClientError> {
+        self.post_job(body)
+    }
+
+    fn post_job<T: DeserializeOwned>(&self, body: &Value) -> Result<T, ClientError> {
+        let content = || {
+            let text = body.to_string().into_bytes();
+            Ok(Content::bytes("application/json", text))
+        };
+        self.read(&Call::post("/v1/jobs", &content))
+    }
+
+    /// Asked for once: who follows a job asks again.
+    pub fn job(&self, id: Uuid) -> Result<JobView, ClientError> {
+        let path = format!("/v1/jobs/{id}");
+        self.read(&Call {
+            waits: &[],
+            ..Call::get(&path, Some(PATIENCE))
+        })
+    }
+
+    pub fn artifacts(&self, job: Uuid) -> Result<Vec<ArtifactView>, ClientError> {
+        self.get::<Listed<ArtifactView>>(&format!("/v1/jobs/{job}/artifacts"))
+            .map(|listed| listed.data)
+    }
+
+    /// The newest model or data set of that name, if there is one.
+    pub fn find_by_name(&self, resource: &str, name: &str) -> Result<Option<Uuid>, ClientError> {
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = vec![("limit", "100")];
+            if let Some(cursor) = &cursor {
+                query.push(("cursor", cursor));
+            }
+            let page: Page = self.get(&with_query(&format!("/v1/{resource}"), &query))?;
+            let found = page.data.iter().find(|each| each["name"] == name);
+            if let Some(found) = found {
+                let id = found["id"].as_str().and_then(|id| id.parse().ok());
+                return Ok(id);
+            }
+            match page.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Writes a file of the service to `path`, through a file beside it that takes its place when all is there and has
+    /// the digest (`sha256:` and hexadecimal digits).
+    pub fn download(
+        &self,
+        url: &str,
+        digest: &str,
+        path: &Path,
+        bar: &ProgressBar,
+    ) -> Result<(), ClientError> {
+        let call = Call::get(url, None);
+        let mut answer = self.accepted(&call)?;
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        let mut file = temporary_file(folder).map_err(ClientError::file("write into", folder))?;
+        let mut hasher = Sha256::new();
+        let mut reader = bar.wrap_read(answer.body_mut().as_reader());
+        let mut piece = vec![0; 1 << 18];
+        loop {
+            let count = match reader.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(source) => {
+                    let source = Box::new(ureq::Error::Io(source));
+                    let call = call.name();
+                    return Err(ClientError::Http { call, source });
+                }
+            };
+            hasher.update(&piece[..count]);
+            let written = file.write_all(&piece[..count]);
+            written.map_err(ClientError::file("write", path))?;
+        }
+        let found = format!("sha256:{}", hex::encode(hasher.finalize()));
+        if found != digest {
+            return Err(ClientError::UnexpectedAnswer {
+                call: call.name(),
+                what: format!("bytes of {found} instead of {digest}"),
+            });
+        }
+        let kept = file.persist(path).map_err(|error| error.error);
+        kept.map(drop).map_err(ClientError::file("write", path))
+    }
+
+    /// Any answer of the service that is JSON.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read(&Call::get(path, Some(PATIENCE)))
+    }
+
+    /// As [`Client::get`], or `None` when there is no such thing.
+    pub fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
+        match self.get(path) {
+            Ok(found) => Ok(Some(found)),
+            Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
+        let mut answer = self.accepted(call)?;
+        let body = answer.body_mut().with_config().limit(64 << 20);
+        let text = body
+            .read_to_string()
+            .map_err(|source| call.failed(source))?;
+        serde_json::from_str(&text).map_err(|error| ClientError::UnexpectedAnswer {
+            call: call.name(),
+            what: format!("something that can't be read: {error}"),
+        })
+    }
+
+    /// The answer when its status is 2xx, after so many tries as it takes.
+    fn accepted(&self, call: &Call<'_>) -> Result<Response<Body>, ClientError> {
+        let mut waits = call.waits.iter();
+        loop {
+            let (outcome, wanted) = match self.once(call) {
+                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                Ok(answer) => {
+                    let status = answer.status().as_u16();
+                    let wanted = retry_after(&answer).filter(|_| matches!(status, 429 | 503));
+                    let error = refusal(call, answer);
+                    (error, wanted.filter(|wait| *wait <= LONGEST_WAIT))
+                }
+                // Without an answer it may have been done: a key, or nothing that is changed, lets it be sent again.
+                Err(error) if error.is_silence() => (error, Some(Duration::ZERO)),
+                Err(error) => return Err(error),
+            };
+            match (waits.next(), wanted) {
+                (Some(&wait), Some(wanted)) => thread::sleep(wait.max(wanted)),
+                _ => return Err(outcome),
+            }
+        }
+    }
+
+    fn once(&self, call: &Call<'_>) -> Result<Response<Body>, ClientError> {
+        let url = match call.path.starts_with('/') {
+            true => format!("{}{}", self.base, call.path),
+            false => call.path.to_owned(),
+        };
+        let mut request = Request::builder().method(call.method).uri(url);
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        if let Some(key) = &call.key {
+            request = request.header("idempotency-key", key);
+        }
+        let content = call.content.map(|content| content()).transpose()?;
+        let mut body = SendBody::none();
+        if let Some(content) = content {
+            request = request.header("content-type", content.media_type);
+            if let Some(length) = content.length {
+                request = request.header("content-length", length);
+            }
+            body = content.body;
+        }
+        let request = request.body(body);
+        let request = request.map_err(|error| call.failed(error.into()))?;
+        let request = self.agent.configure_request(request);
+        let request = request.timeout_global(call.within).build();
+        self.agent.run(request).map_err(|error| call.failed(error))
+    }
+}
+
+impl<'a> Call<'a> {
+    fn get(path: &'a str, within: Option<Duration>) -> Self {
+        Self {
+            method: "GET",
+            path,
+            content: None,
+            key: None,
+            within,
+            waits: &WAITS,
+        }
+    }
+
+    /// One that is sent again, because its answer was lost, makes nothing twice.
+    fn post(path: &'a str, content: &'a dyn Fn() -> Result<Content, ClientError>) -> Self {
+        Self {
+            method: "POST",
+            path,
+            content: Some(content),
+            key: Some(Uuid::now_v7().to_string()),
+            within: None,
+            waits: &WAITS,
+        }
+    }
+
+    /// For messages.
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    fn failed(&self, source: ureq::Error) -> ClientError {
+        ClientError::Http {
+            call: self.name(),
+            source: Box::new(source),
+        }
+    }
+}
+
+fn refusal(call: &Call<'_>, mut answer: Response<Body>) -> ClientError {
+    let status = answer.status().as_u16();
+    let text = answer.body_mut().read_to_string().unwrap_or_default();
+    match serde_json::from_str::<Problem>(&text) {
+        Ok(problem) => ClientError::Refused {
+            call: call.name(),
+            status,
+            problem: Box::new(problem),
+        },
+        Err(_) => ClientError::UnexpectedAnswer {
+            call: call.name(),
+            what: format!("{status} without problem details: {text}"),
+        },
+    }
+}
+
+fn retry_after(answer: &Response<Body>) -> Option<Duration> {
+    let value = answer.headers().get("retry-after")?.to_str().ok()?;
+    value.parse().ok().map(Duration::from_secs)
+}
+
+fn is_this_machine(base: &str) -> bool {
+    let url = url::Url::parse(base).ok();
+    match url.as_ref().and_then(url::Url::host) {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// A path with its query.
+pub fn with_query(path: &str, query: &[(&str, &str)]) -> String {
+    if query.is_empty() {
+        return path.to_owned();
+    }
+    let mut encoded = Serializer::new(String::new());
+    encoded.extend_pairs(query);
+    format!("{path}?{}", encoded.finish())
+}
+
+/// A file that others may read as far as the user's mask lets them; by themselves temporary files are for their owner alone.
+fn temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(permissions);
+    builder.tempfile_in(folder)
+}

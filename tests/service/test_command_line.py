@@ -1,0 +1,268 @@
+"""`sinter submit`, `watch`, `get` and `ls`: a service used from a terminal, as a person or a script would."""
+
+import hashlib
+import http.server
+import json
+import os
+import pty
+import select
+import subprocess
+import threading
+import time
+
+import numpy as np
+import onnx
+import pytest
+
+from conftest import DIGITS, DIGITS_CNN, clean_environment, run_sinter, sinter_binary
+from graph_tools import run
+from lifecycle_tools import ENDLESS, wait_until
+
+PRUNING = ("--set", "target.macs_ratio=0.5", "--set", "finetune.epochs=1", "--data", '{"preprocess": {"scale": 0.0625}}')
+
+
+@pytest.fixture
+def model_id(digits_model):
+    return digits_model["id"]
+
+
+@pytest.fixture
+def data_id(digits):
+    return digits["id"]
+
+
+def sinter(server, *arguments, env=None, **options):
+    return run_sinter(*arguments, env={"SINTER_URL": server.url, **(env or {})}, **options)
+
+
+def test_a_job_is_submitted_followed_and_fetched_from_files(server, tmp_path):
+    done = sinter(server, "submit", "prune", "--model", DIGITS_CNN, "--dataset", DIGITS, "--name", "half", *PRUNING,
+                  "--seed", "3", "--tag", "team=vision", "--output", tmp_path / "out", timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    job = server.get(f"/v1/jobs/{lines[0]}").json()
+    assert job["status"] == "succeeded" and job["name"] == "half"
+    assert job["request"]["seed"] == 3 and job["request"]["tags"] == {"team": "vision"}
+    assert job["request"]["params"]["target"] == {"macs_ratio": 0.5}
+    assert job["request"]["data"]["preprocess"]["scale"] == 0.0625
+    # A table with the accuracies, then the files.
+    accuracy = job["result"]["after"]["metrics"]["accuracy"]
+    assert any("half" in line and f"{accuracy:.4f}" in line for line in lines), done.stdout
+    assert lines[-2:] == [str(tmp_path / "out" / name) for name in ("model.onnx", "report.html")]
+    model = tmp_path / "out" / "model.onnx"
+    digests = {each["name"]: each["digest"] for each in server.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}
+    assert "sha256:" + hashlib.sha256(model.read_bytes()).hexdigest() == digests["model.onnx"]
+    assert run(model.read_bytes(), np.zeros((2, 1, 8, 8), np.float32))[0].shape == (2, 10)
+    assert oct(model.stat().st_mode & 0o777) == oct(0o666 & ~current_mask())
+    assert "uploaded" in done.stderr and "half: running" in done.stderr
+
+
+def current_mask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_models_and_data_sets_are_found_by_name(server, model_id, data_id):
+    name = server.get(f"/v1/models/{model_id}").json()["name"]
+    data = server.get(f"/v1/datasets/{data_id}").json()["name"]
+    done = sinter(server, "submit", "evaluate", "--model", name, "--dataset", data)
+    assert done.returncode == 0, done.stderr
+    job = server.get(f"/v1/jobs/{done.stdout.strip()}").json()
+    assert server.get(f"/v1/models/{job['request']['model']}").json()["name"] == name
+    missing = sinter(server, "submit", "evaluate", "--model", "no such model", "--dataset", data)
+    assert missing.returncode == 1 and "no model called `no such model`" in missing.stderr
+
+
+def test_a_model_with_external_data_goes_up_with_its_parts(server, tmp_path):
+    model = onnx.load(str(DIGITS_CNN))
+    onnx.save_model(model, str(tmp_path / "net.onnx"), save_as_external_data=True, location="weights.bin",
+                    size_threshold=0)
+    done = sinter(server, "submit", "evaluate", "--model", tmp_path / "net.onnx", "--model-data", tmp_path / "weights.bin",
+                  "--dataset", DIGITS, "--data", '{"preprocess": {"scale": 0.0625}}', "--watch", timeout=60)
+    assert done.returncode == 0, done.stderr
+    job = server.get(f"/v1/jobs/{done.stdout.split()[0]}").json()
+    assert job["result"]["before"]["metrics"]["accuracy"] > 0.9
+    alone = sinter(server, "submit", "evaluate", "--model", tmp_path / "net.onnx", "--dataset", DIGITS)
+    assert alone.returncode == 1 and "external_data_missing" in alone.stderr
+
+
+def test_a_plan_is_printed_without_a_job(server, model_id, data_id):
+    before = len(server.get("/v1/jobs", params={"limit": 100}).json()["data"])
+    done = sinter(server, "submit", "prune", "--model", model_id, "--dataset", data_id, "--dry-run",
+                  "--params", '{"target": {"macs_ratio": 0.5}, "criterion": "magnitude"}')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["plan"]["after"]["macs"] <= 0.5 * json.loads(done.stdout)["plan"]["before"]["macs"]
+    assert len(server.get("/v1/jobs", params={"limit": 100}).json()["data"]) == before
+
+
+def test_what_the_service_refuses_is_told_with_its_place(server, model_id, data_id):
+    done = sinter(server, "submit", "prune", "--model", model_id, "--dataset", data_id, "--set", "target.macs_ratio=7")
+    assert done.returncode == 1
+    assert "422" in done.stderr and "/params/target/macs_ratio" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("submit", "prune", "--model", "x", "--set", "target"), "must be like name=value"),
+    (("submit", "prune", "--model", "x", "--params", "[1]"), "must be a JSON object"),
+    (("submit", "prune", "--model", "x", "--params", "@/no/such/file"), "can't read `/no/such/file`"),
+    (("watch", "half"), "invalid value 'half'"),
+    (("ls", "--url", "ftp://x"), "--url is like http://127.0.0.1:8080"),
+    (("ls", "models", "--status", "failed"), "--status is for jobs"),
+])
+def test_arguments_that_can_not_be_right_are_refused(server, arguments, words):
+    done = sinter(server, *arguments)
+    assert done.returncode in (1, 2) and words in done.stderr
+
+
+def test_a_job_that_fails_or_is_canceled_is_no_success(server, model_id, data_id):
+    job = server.submit("train", model_id, data_id, params=ENDLESS)
+    watching = subprocess.Popen([sinter_binary(), "watch", job["id"], "--json"], env=clean_environment({"SINTER_URL": server.url}),
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: server.get(f"/v1/jobs/{job['id']}").json()["status"] == "running", 30, "a start")
+    server.post(f"/v1/jobs/{job['id']}/cancel")
+    out, err = watching.communicate(timeout=30)
+    assert watching.returncode == 1 and "1 of 1 jobs did not succeed" in err
+    assert [each["status"] for each in json.loads(out)] == ["canceled"]
+
+
+def test_watching_goes_on_through_a_restart(start_server):
+    first = start_server()
+    model, data = first.upload_model(DIGITS_CNN), first.upload_dataset(DIGITS)
+    job = first.submit("train", model, data, params={"epochs": 40})
+    watching = subprocess.Popen([sinter_binary(), "watch", job["id"]], env=clean_environment({"SINTER_URL": first.url}),
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: first.get(f"/v1/jobs/{job['id']}").json()["status"] == "running", 30, "a start")
+    port = first.url.rsplit(":", 1)[1]
+    first.stop()
+    time.sleep(1.5)
+    first.listen = f"127.0.0.1:{port}"
+    first.start()
+    out, err = watching.communicate(timeout=120)
+    assert watching.returncode == 0, err
+    assert job["id"] in out
+
+
+def test_a_terminal_gets_a_live_bar(server, model_id, data_id):
+    job = server.submit("train", model_id, data_id, params={"epochs": 8})
+    controller, terminal = pty.openpty()
+    watching = subprocess.Popen([sinter_binary(), "watch", job["id"]], stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal,
+                                env=clean_environment({"SINTER_URL": server.url, "TERM": "xterm", "COLUMNS": "120"}))
+    os.close(terminal)
+    shown = b""
+    while watching.poll() is None or select.select([controller], [], [], 0.2)[0]:
+        if select.select([controller], [], [], 0.2)[0]:
+            try:
+                shown += os.read(controller, 65536)
+            except OSError:
+                break
+    assert watching.wait(60) == 0
+    text = shown.decode()
+    assert "[" in text and " % " in text and "epoch" in text and "succeeded" in text
+
+
+def test_lists_are_tables_or_json_and_page_on(server, model_id, data_id):
+    jobs = [server.submit("evaluate", model_id, data_id, name=f"row {n}", tags={"for": "ls"})["id"] for n in range(3)]
+    for job in jobs:
+        server.wait({"id": job}, 60)
+    listed = sinter(server, "ls", "--tag", "for:ls", "--limit", "2", "--json")
+    assert [each["id"] for each in json.loads(listed.stdout)] == jobs[:0:-1]
+    table = sinter(server, "ls", "jobs", "--status", "succeeded", "--kind", "evaluate", "--tag", "for").stdout.splitlines()
+    assert table[0].split() == ["id", "kind", "name", "status", "progress", "created"]
+    assert [line.split()[0] for line in table[1:]] == jobs[::-1]
+    assert all("100 %" in line or "–" in line for line in table[1:])
+    models = sinter(server, "ls", "models").stdout
+    assert model_id in models and "nonzero parameters" in models
+    assert data_id in sinter(server, "ls", "datasets").stdout
+
+
+def test_artifacts_and_models_are_fetched_by_id(server, model_id, data_id, tmp_path):
+    job = server.submit("prune", model_id, data_id, params={"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 1}})
+    job = server.wait(job, 60)
+    named = sinter(server, "get", job["id"], "report.json", "metrics.csv", "--output", tmp_path / "some")
+    assert named.returncode == 0, named.stderr
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["metrics.csv", "report.json"]
+    assert sinter(server, "get", job["id"], "all", "--output", tmp_path / "all").returncode == 0
+    known = {each["name"] for each in server.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}
+    assert {path.name for path in (tmp_path / "all").iterdir()} == known
+    unknown = sinter(server, "get", job["id"], "nothing.txt")
+    assert unknown.returncode == 1 and "it has" in unknown.stderr and "model.onnx" in unknown.stderr
+    fetched = sinter(server, "get", model_id, "--output", tmp_path / "model")
+    assert fetched.returncode == 0, fetched.stderr
+    assert [path.read_bytes() for path in (tmp_path / "model").iterdir()] == [DIGITS_CNN.read_bytes()]
+    assert json.loads(sinter(server, "get", job["id"], "--json").stdout)["id"] == job["id"]
+    nobody = sinter(server, "get", "00000000-0000-7000-8000-000000000000")
+    assert nobody.returncode == 1 and "there is no job and no model" in nobody.stderr
+
+
+def test_a_key_is_sent_and_never_shown(start_server, tmp_path):
+    server = start_server("--api-keys", "a-key-for-all")
+    refused = sinter(server, "ls")
+    assert refused.returncode == 1 and "401" in refused.stderr
+    assert sinter(server, "ls", env={"SINTER_KEY": "a-key-for-all"}).returncode == 0
+    wrong = sinter(server, "ls", env={"SINTER_KEY": "not-the-key"})
+    assert wrong.returncode == 1 and "not-the-key" not in wrong.stderr
+    assert "a-key-for-all" not in sinter(server, "ls", "--help", env={"SINTER_KEY": "a-key-for-all"}).stdout
+
+
+class Between:
+    """A proxy that lets the first answers to POST be lost, and gives back what files it is told to give back wrong."""
+
+    def __init__(self, url, lost=0, wrong=False):
+        import http.client
+
+        host, port = url.removeprefix("http://").split(":")
+        between = self
+        self.posts = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                upstream = http.client.HTTPConnection(host, int(port), timeout=30)
+                headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+                upstream.request(self.command, self.path, body, {**headers, "Host": f"{host}:{port}"})
+                response = upstream.getresponse()
+                content = response.read()
+                if self.command == "POST":
+                    between.posts.append(self.headers.get("Idempotency-Key"))
+                    if len(between.posts) <= lost:
+                        self.close_connection = True
+                        self.connection.close()
+                        return
+                if wrong and self.path.endswith("/content"):
+                    content = b"x" + content[1:]
+                self.send_response(response.status)
+                self.send_header("Content-Type", response.headers.get("Content-Type", ""))
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_a_lost_answer_makes_nothing_twice(start_server):
+    server = start_server()
+    between = Between(server.url, lost=1)
+    done = run_sinter("submit", "evaluate", "--url", between.url, "--model", DIGITS_CNN, "--dataset", DIGITS)
+    assert done.returncode == 0, done.stderr
+    # The first upload's answer was lost; it was sent again under the same key.
+    assert between.posts[0] == between.posts[1] and len(set(between.posts)) == 3
+    assert len(server.get("/v1/models").json()["data"]) == 1
+    assert len(server.get("/v1/jobs").json()["data"]) == 1
+
+
+def test_a_file_that_came_wrong_is_not_kept(server, model_id, tmp_path):
+    between = Between(server.url, wrong=True)
+    done = run_sinter("get", model_id, "--url", between.url, "--output", tmp_path)
+    assert done.returncode == 1 and "instead of" in done.stderr
+    assert list(tmp_path.iterdir()) == []
