@@ -104,11 +104,17 @@ impl Modify for BearerScheme {
     }
 }
 
+/// The bytes of a file, in the document of the API.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct Binary(());
+
 /// An upload as a form.
 #[derive(Debug, ToSchema)]
 pub struct UploadForm {
     /// Repeated for several files, each with its file name.
-    pub file: Vec<String>,
+    #[schema(inline)]
+    pub file: Vec<Binary>,
     pub name: Option<String>,
     /// A JSON object of strings.
     pub tags: Option<String>,

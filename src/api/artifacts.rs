@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Binary;
 use super::access::Authorized;
 use super::download::{Download, send_file};
 use super::jobs::find_status;
@@ -66,9 +67,9 @@ async fn list_job_artifacts(
     params(("id" = String, Path), ("name" = String, Path), ("Range" = Option<String>, Header),
         ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
     responses(
-        (status = 200, description = "The file", body = Vec<u8>,
+        (status = 200, description = "The file", body = inline(Binary),
             content_type = "application/octet-stream"),
-        (status = 206, description = "A part of the file", body = Vec<u8>,
+        (status = 206, description = "A part of the file", body = inline(Binary),
             content_type = "application/octet-stream"),
         (status = 304, description = "The client has it already"),
         Problems

@@ -13,7 +13,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::UploadForm;
 use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, turn};
 use super::models::ListQuery;
@@ -22,6 +21,7 @@ use super::request::{NoQuery, Paged, StrictQuery, located_json};
 use super::state::App;
 use super::upload::{Upload, UploadedFile, receive};
 use super::uploads;
+use super::{Binary, UploadForm};
 use crate::spec::child::{Message, Order};
 use crate::spec::dataset::{ArrayInfo, Damaged, DatasetFormat, SkippedFile, Splits, TargetInfo};
 use crate::store::datasets::{Dataset, NewDataset};
@@ -107,9 +107,10 @@ pub(super) struct CreateQuery {
         ("Repr-Digest" = Option<String>, Header,
             description = "`sha-256=:BASE64:` of the file, which is then verified"),
         ("Upload-Complete" = Option<String>, Header,
-            description = "`?0` begins an upload that goes on at /v1/uploads")),
+            description = "`?0` begins an upload that goes on at /v1/uploads"),
+        ("Upload-Length" = Option<u64>, Header, description = "Bytes of the whole")),
     request_body(content(
-        (Vec<u8> = "application/octet-stream"),
+        (inline(Binary) = "application/octet-stream"),
         (UploadForm = "multipart/form-data")
     )),
     responses((status = 201, description = "Stored", body = DatasetView, headers(("Location" = String)), links(("getDataset" = (operation_id = "getDataset", parameters(("id" = "$response.body#/id")))), ("deleteDataset" = (operation_id = "deleteDataset", parameters(("id" = "$response.body#/id")))))), Problems)

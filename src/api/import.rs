@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use uuid::Uuid;
 
 use super::access::Authorized;
 use super::arriving::{Allowance, ArrivingFile};
@@ -41,6 +42,8 @@ pub async fn with_model(
     let id = match &posted.model {
         ModelSource::Id(id) => *id,
         ModelSource::Mlflow(from) => {
+            // What can't be accepted anyway fetches nothing.
+            posted.clone().of_model(Uuid::nil()).validate()?;
             let id = import(access, &from.mlflow).await?;
             id.parse()
                 .map_err(|_| ApiError::Internal(format!("a model has the id `{id}`")))?

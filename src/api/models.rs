@@ -12,7 +12,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::UploadForm;
 use super::access::Authorized;
 use super::download::{Download, send_file};
 use super::idempotent::{KeyInUse, Turn, turn};
@@ -21,6 +20,7 @@ use super::request::{Listed, NoQuery, Paged, StrictQuery, located_json, page};
 use super::state::App;
 use super::upload::{Upload, receive};
 use super::uploads;
+use super::{Binary, UploadForm};
 use crate::spec::child::{Message, Order};
 use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary};
 use crate::store::StoreError;
@@ -117,9 +117,10 @@ pub(super) struct CreateQuery {
         ("Repr-Digest" = Option<String>, Header,
             description = "`sha-256=:BASE64:` of the file, which is then verified"),
         ("Upload-Complete" = Option<String>, Header,
-            description = "`?0` begins an upload that goes on at /v1/uploads")),
+            description = "`?0` begins an upload that goes on at /v1/uploads"),
+        ("Upload-Length" = Option<u64>, Header, description = "Bytes of the whole")),
     request_body(content(
-        (Vec<u8> = "application/octet-stream"),
+        (inline(Binary) = "application/octet-stream"),
         (UploadForm = "multipart/form-data")
     )),
     responses((status = 201, description = "Stored", body = ModelView, headers(("Location" = String)), links(("getModel" = (operation_id = "getModel", parameters(("id" = "$response.body#/id")))), ("getModelContent" = (operation_id = "getModelContent", parameters(("id" = "$response.body#/id")))), ("getModelLayers" = (operation_id = "getModelLayers", parameters(("id" = "$response.body#/id")))), ("predict" = (operation_id = "predict", parameters(("id" = "$response.body#/id")))), ("deleteModel" = (operation_id = "deleteModel", parameters(("id" = "$response.body#/id")))))), Problems)
@@ -262,8 +263,8 @@ async fn delete_model(
     params(("id" = String, Path), ("Range" = Option<String>, Header),
         ("If-Range" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
     responses(
-        (status = 200, description = "The file", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "A part of the file", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The file", body = inline(Binary), content_type = "application/octet-stream"),
+        (status = 206, description = "A part of the file", body = inline(Binary), content_type = "application/octet-stream"),
         (status = 304, description = "The client has it already"),
         Problems
     )

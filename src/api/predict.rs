@@ -7,6 +7,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Binary;
 use super::access::Authorized;
 use super::models;
 use super::problem::{ApiError, Problems};
@@ -51,7 +52,7 @@ struct PredictQuery {
     post, path = "/v1/models/{id}/predict", operation_id = "predict", tag = "models",
     params(("id" = String, Path), PredictQuery),
     request_body(content(
-        (Vec<u8> = "application/octet-stream"),
+        (inline(Binary) = "application/octet-stream"),
         (Object = "application/json")
     )),
     responses((status = 200, description = "What it answers", body = Prediction), Problems)

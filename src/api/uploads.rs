@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Binary;
 use super::access::Authorized;
 use super::arriving::{Allowance, ArrivingFile};
 use super::problem::{ApiError, Problems};
@@ -125,7 +126,7 @@ async fn get_upload(
         ("Upload-Length" = Option<u64>, Header, description = "Bytes of the whole"),
         ("Repr-Digest" = Option<String>, Header,
             description = "With the last piece: `sha-256=:BASE64:` of the whole file, which is then verified")),
-    request_body(content((Vec<u8> = "application/partial-upload"))),
+    request_body(content((inline(Binary) = "application/partial-upload"))),
     responses(
         (status = 204, description = "Appended",
             headers(("Upload-Offset" = u64), ("Upload-Complete" = String))),

@@ -443,6 +443,11 @@ async function journey() {
   await step("long lists go on page by page", async () => {
     const content = readFileSync(MODEL);
     for (let copy = 0; copy < 21; copy += 1) await api(`/v1/models?name=copy-${copy}`, { method: "POST", body: content, headers: { "Content-Type": "application/octet-stream" } });
+    const markup = await (await api(`/v1/models?name=${encodeURIComponent("<i>copy</i>")}`, { method: "POST", body: content, headers: { "Content-Type": "application/octet-stream" } })).json();
+    await go(page, "#/models");
+    check(await page.getByRole("link", { name: "<i>copy</i>", exact: true }).count() === 1, "a name is text, whatever is in it");
+    await api(`/v1/models/${markup.id}`, { method: "DELETE" });
+    await go(page, "#/jobs");
     await go(page, "#/models");
     const rows = page.locator("main tbody tr");
     await page.getByRole("link", { name: "copy-20", exact: true }).waitFor();

@@ -2,7 +2,7 @@
 
 import { dialog, h } from "./dom.js";
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, problem) {
     super(problem?.detail || `The server answered ${status}.`);
     this.status = status;

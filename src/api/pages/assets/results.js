@@ -67,7 +67,7 @@ const MEASURES = [["parameters", "Parameters", "parameters_before", "parameters_
   ["nonzero", "Nonzero parameters", "nonzero_before", "nonzero_parameters_after"]];
 
 /** Bars of each layer; `layers` are as a pruning reports them. */
-export function layerBars(layers, after = true) {
+function layerBars(layers, after = true) {
   const place = h("div");
   const draw = (measure) => {
     const [, label, was, is] = MEASURES.find(([key]) => key === measure);
