@@ -67,13 +67,19 @@ pub fn main() -> ExitCode {
     match CommandLine::parse().command {
         Command::Serve(flags) if flags.print_default_config => print(DEFAULT_FILE),
         Command::Serve(flags) => match Settings::load(&flags) {
-            Ok(settings) => report(serve::run(settings)),
+            Ok(settings) => {
+                allow_huge_pages(false);
+                report(serve::run(settings))
+            }
             Err(error) => {
                 eprintln!("sinter: {error}");
                 ExitCode::from(2)
             }
         },
-        Command::Job => crate::engine::child_main(),
+        Command::Job => {
+            allow_huge_pages(true);
+            crate::engine::child_main()
+        }
         Command::Demo { exit, data_dir } => report(crate::demo::run(crate::demo::DemoOptions {
             exit,
             data_dir,
@@ -90,6 +96,18 @@ pub fn main() -> ExitCode {
         Command::Check(flags) => folder::check(flags),
     }
 }
+
+/// Pages of 2 MiB make computations faster, which is what a job's process is for; the server would hold several that are
+/// almost empty. Children inherit this.
+#[cfg(target_os = "linux")]
+fn allow_huge_pages(allow: bool) {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(!allow) {
+        eprintln!("sinter: the size of memory pages can't be chosen: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allow_huge_pages(_allow: bool) {}
 
 /// What tests ask for: `FAILPOINTS` as the crate `fail` has it, and the end of the process, as by SIGKILL, where
 /// `SINTER_CRASH_AT=NAME:N` says, at its Nth passing.

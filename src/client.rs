@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Cursor, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use serde::Deserialize;
@@ -46,6 +46,18 @@ const WAITS: [Duration; 4] = [
 
 const OCTETS: &str = "application/octet-stream";
 
+/// Statuses that pass: too many requests, and those of a gateway whose server is away or slow.
+const PASSING: [u16; 4] = [429, 502, 503, 504];
+
+/// Before a call is made again whose earlier try still runs.
+const IN_USE_WAIT: Duration = Duration::from_secs(1);
+
+/// What has more is only sent once the service has said that it takes it, so that a refusal is heard.
+const ASK_FIRST_BYTES: u64 = 1 << 20;
+
+/// How long nothing may come of a file.
+const STALLED: Duration = Duration::from_secs(60);
+
 /// The longest `Retry-After` that is heeded.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -65,13 +77,23 @@ pub enum ClientError {
         problem: Box<Problem>,
     },
     #[error("{call} answered {what}")]
-    UnexpectedAnswer { call: String, what: String },
+    UnexpectedAnswer {
+        call: String,
+        /// `None` where the status was as it should be.
+        status: Option<u16>,
+        what: String,
+    },
     #[error("{action}: {source}")]
     File { action: String, source: io::Error },
     #[error(
-        "there is no {what} called `{name}` here: neither a file of that name nor one that the service has"
+        "there is no {what} called `{name}`: neither a file here{folder}, nor one that the service has"
     )]
-    Unknown { what: &'static str, name: String },
+    Unknown {
+        what: &'static str,
+        name: String,
+        /// Says so if there is a folder of that name.
+        folder: &'static str,
+    },
 }
 
 impl ClientError {
@@ -81,9 +103,25 @@ impl ClientError {
         move |source| Self::File { action, source }
     }
 
-    /// Whether no answer came, so that another try may bring one.
-    pub fn is_silence(&self) -> bool {
-        matches!(self, Self::Http { .. })
+    /// Whether another try may bring another answer: there was none, or one that is given while a server or what stands
+    /// before it is busy or begins anew.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Http { source, .. } => !matches!(
+                **source,
+                ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::Rustls(_)
+            ),
+            Self::Refused { status, .. } => PASSING.contains(status),
+            Self::UnexpectedAnswer { status, .. } => {
+                status.is_some_and(|status| PASSING.contains(&status))
+            }
+            Self::File { .. } | Self::Unknown { .. } => false,
+        }
+    }
+
+    /// Whether an earlier try of the same call, whose answer was lost, still runs.
+    fn is_in_use(&self) -> bool {
+        matches!(self, Self::Refused { problem, .. } if problem.code == "idempotency_key_in_use")
     }
 }
 
@@ -242,6 +280,8 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(INSPECTION))
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .user_agent(concat!("sinter-client/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls);
         if is_this_machine(base) {
@@ -388,6 +428,7 @@ impl Client {
         if found != digest {
             return Err(ClientError::UnexpectedAnswer {
                 call: call.name(),
+                status: None,
                 what: format!("bytes of {found} instead of {digest}"),
             });
         }
@@ -417,6 +458,7 @@ impl Client {
             .map_err(|source| call.failed(source))?;
         serde_json::from_str(&text).map_err(|error| ClientError::UnexpectedAnswer {
             call: call.name(),
+            status: None,
             what: format!("something that can't be read: {error}"),
         })
     }
@@ -424,31 +466,42 @@ impl Client {
     /// The answer when its status is 2xx, after so many tries as it takes.
     fn accepted(&self, call: &Call<'_>) -> Result<Response<Body>, ClientError> {
         let mut waits = call.waits.iter();
+        let begun = Instant::now();
         loop {
-            let (outcome, wanted) = match self.once(call) {
+            let (error, wanted) = match self.once(call) {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) => {
-                    let status = answer.status().as_u16();
-                    let wanted = retry_after(&answer).filter(|_| matches!(status, 429 | 503));
-                    let error = refusal(call, answer);
-                    (error, wanted.filter(|wait| *wait <= LONGEST_WAIT))
+                    let wanted = retry_after(&answer);
+                    (refusal(call, answer), wanted)
                 }
-                // Without an answer it may have been done: a key, or nothing that is changed, lets it be sent again.
-                Err(error) if error.is_silence() => (error, Some(Duration::ZERO)),
-                Err(error) => return Err(error),
+                Err(error) => (error, None),
             };
-            match (waits.next(), wanted) {
-                (Some(&wait), Some(wanted)) => thread::sleep(wait.max(wanted)),
-                _ => return Err(outcome),
+            // Without an answer it may have been done: a key, or nothing that is changed, lets it be sent again.
+            let wait = if error.is_in_use() && begun.elapsed() < INSPECTION {
+                Some(IN_USE_WAIT)
+            } else if error.is_passing() && wanted.is_none_or(|wait| wait <= LONGEST_WAIT) {
+                let wait = waits.next();
+                wait.map(|wait| (*wait).max(wanted.unwrap_or_default()))
+            } else {
+                None
+            };
+            match wait {
+                Some(wait) => thread::sleep(wait),
+                None => return Err(error),
             }
         }
     }
 
     fn once(&self, call: &Call<'_>) -> Result<Response<Body>, ClientError> {
-        let url = match call.path.starts_with('/') {
-            true => format!("{}{}", self.base, call.path),
-            false => call.path.to_owned(),
-        };
+        // The key is for this service alone, whatever address one of its answers names.
+        if !call.path.starts_with('/') {
+            return Err(ClientError::UnexpectedAnswer {
+                call: call.name(),
+                status: None,
+                what: "an address that is no path of this service".to_owned(),
+            });
+        }
+        let url = format!("{}{}", self.base, call.path);
         let mut request = Request::builder().method(call.method).uri(url);
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
@@ -463,13 +516,20 @@ impl Client {
             if let Some(length) = content.length {
                 request = request.header("content-length", length);
             }
+            if content.length.is_none_or(|length| length > ASK_FIRST_BYTES) {
+                request = request.header("expect", "100-continue");
+            }
             body = content.body;
         }
         let request = request.body(body);
         let request = request.map_err(|error| call.failed(error.into()))?;
         let request = self.agent.configure_request(request);
-        let request = request.timeout_global(call.within).build();
-        self.agent.run(request).map_err(|error| call.failed(error))
+        let stalled = call.content.is_none().then_some(STALLED);
+        let request = request
+            .timeout_global(call.within)
+            .timeout_per_read(stalled);
+        let answer = self.agent.run(request.build());
+        answer.map_err(|error| call.failed(error))
     }
 }
 
@@ -512,6 +572,15 @@ impl<'a> Call<'a> {
 
 fn refusal(call: &Call<'_>, mut answer: Response<Body>) -> ClientError {
     let status = answer.status().as_u16();
+    let place = answer.headers().get("location");
+    if let Some(place) = place.filter(|_| (300..400).contains(&status)) {
+        let place = String::from_utf8_lossy(place.as_bytes());
+        return ClientError::UnexpectedAnswer {
+            call: call.name(),
+            status: Some(status),
+            what: format!("that it is at {place}; name the final address of the service"),
+        };
+    }
     let text = answer.body_mut().read_to_string().unwrap_or_default();
     match serde_json::from_str::<Problem>(&text) {
         Ok(problem) => ClientError::Refused {
@@ -521,6 +590,7 @@ fn refusal(call: &Call<'_>, mut answer: Response<Body>) -> ClientError {
         },
         Err(_) => ClientError::UnexpectedAnswer {
             call: call.name(),
+            status: Some(status),
             what: format!("{status} without problem details: {text}"),
         },
     }

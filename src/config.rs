@@ -267,7 +267,8 @@ impl Settings {
             "must be like http://mlflow:5000; name and password are settings of their own",
         )?;
         require(
-            self.otlp_endpoint.is_empty() || read_url(&self.otlp_endpoint).is_ok(),
+            self.otlp_endpoint.is_empty()
+                || read_url(&self.otlp_endpoint).is_ok_and(|(url, _)| url.query().is_none()),
             "otlp_endpoint",
             "must be like http://collector:4318; `/v1/traces` is added to it",
         )?;

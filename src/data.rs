@@ -28,7 +28,7 @@ pub use batch::{Batch, IGNORED, Prepared, Role, as_batch};
 pub use files::media_of;
 pub use read::{Reading, read};
 pub use texts::{Texts, tokenizer_of};
-pub use tokenizer::{MOST_TOKENIZER_BYTES, TOKENIZER_FILE, Text, Tokenizer};
+pub use tokenizer::{MOST_TOKENIZER_BYTES, Text, Tokenizer};
 
 use skipped::Skipped;
 

@@ -106,6 +106,8 @@ impl Mlflow {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_connect(Some(PATIENCE))
             .timeout_per_write(Some(PATIENCE))
             // It may bring a file to a store of its own before it answers.
@@ -130,7 +132,7 @@ impl Mlflow {
         }))
     }
 
-    /// The answer if it says yes. Its body may take `within`, all in all.
+    /// The answer if it says yes. Its body may take `within`, all in all, or without it as long as something comes.
     fn answer(
         &self,
         method: &str,
@@ -150,7 +152,11 @@ impl Mlflow {
             .body(body)
             .map_err(|error| Failure::Unreachable(error.to_string()))?;
         let request = self.agent.configure_request(request);
-        let answer = self.agent.run(request.timeout_recv_body(within).build());
+        let request = match within {
+            Some(_) => request.timeout_recv_body(within),
+            None => request.timeout_per_read(Some(PATIENCE)),
+        };
+        let answer = self.agent.run(request.build());
         let mut answer = answer.map_err(|error| Failure::Unreachable(error.to_string()))?;
         if answer.status().is_success() {
             return Ok(answer);

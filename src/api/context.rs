@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument as _;
@@ -17,6 +17,20 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Asked every few seconds by machines; not worth a trace.
 const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// A method as metrics and traces name it; others are countless.
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_OTHER",
+    }
+}
 
 /// The outermost layer.
 pub async fn around(State(app): State<App>, mut request: Request, next: Next) -> Response {
@@ -35,9 +49,9 @@ pub async fn around(State(app): State<App>, mut request: Request, next: Next) ->
         true => Span::default(),
         false => app.telemetry.traces.request(
             request.headers(),
-            format!("{method} {route}"),
+            format!("{} {route}", known_method(&method)),
             vec![
-                attribute("http.request.method", method.to_string()),
+                attribute("http.request.method", known_method(&method)),
                 attribute("http.route", route.clone()),
                 attribute("url.path", path.clone()),
                 attribute("sinter.request_id", request_id.clone()),
@@ -69,8 +83,12 @@ pub async fn around(State(app): State<App>, mut request: Request, next: Next) ->
     if status.is_server_error() {
         traced.fail(status.canonical_reason().unwrap_or_default());
     }
-    app.telemetry
-        .request_answered(method.as_str(), &route, status.as_u16(), started.elapsed());
+    app.telemetry.request_answered(
+        known_method(&method),
+        &route,
+        status.as_u16(),
+        started.elapsed(),
+    );
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -14,12 +14,11 @@ use super::access::Authorized;
 use super::arriving::{Allowance, ArrivingFile};
 use super::models::inspect;
 use super::problem::ApiError;
-use super::upload::{Upload, UploadedFile};
+use super::upload::{Upload, UploadedFile, safe_name};
 use crate::mlflow::import::{RemoteFile, Version};
 use crate::mlflow::{Failure, Mlflow};
-use crate::spec::job::JobRequest;
 use crate::spec::mlflow::{ModelSource, RegisteredModel};
-use crate::store::{StagedBlob, StagingFolder, StoreError};
+use crate::store::{Scope, StagedBlob, StagingFolder, StoreError};
 
 /// Where the request names it.
 const POINTER: &str = "/model/mlflow";
@@ -27,6 +26,13 @@ const POINTER: &str = "/model/mlflow";
 /// The tags by which a model that was fetched before is found again.
 const NAME_TAG: &str = "mlflow.model";
 const VERSION_TAG: &str = "mlflow.version";
+const SOURCE_TAG: &str = "mlflow.source";
+
+/// Bytes of a tag, at most.
+const TAG_BYTES: usize = 200;
+
+/// How often it is looked whether another request has fetched the same.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -34,22 +40,16 @@ const PIECE_BYTES: usize = 256 << 10;
 /// Pieces on their way from MLflow to the disk.
 const PIECES: usize = 4;
 
-/// The request with the id of its model, which is fetched if MLflow has it and the project does not.
-pub async fn with_model(
-    access: &Authorized,
-    posted: JobRequest<ModelSource>,
-) -> Result<JobRequest, ApiError> {
-    let id = match &posted.model {
-        ModelSource::Id(id) => *id,
+/// The id of a job's model, which is fetched if MLflow has it and the project does not.
+pub async fn resolve(access: &Authorized, source: &ModelSource) -> Result<Uuid, ApiError> {
+    match source {
+        ModelSource::Id(id) => Ok(*id),
         ModelSource::Mlflow(from) => {
-            // What can't be accepted anyway fetches nothing.
-            posted.clone().of_model(Uuid::nil()).validate()?;
             let id = import(access, &from.mlflow).await?;
             id.parse()
-                .map_err(|_| ApiError::Internal(format!("a model has the id `{id}`")))?
+                .map_err(|_| ApiError::Internal(format!("a model has the id `{id}`")))
         }
-    };
-    Ok(posted.of_model(id))
+    }
 }
 
 /// Returns the id of the model that a version became.
@@ -70,15 +70,25 @@ async fn import(access: &Authorized, wanted: &RegisteredModel) -> Result<String,
     let project = &access.caller.project;
     // Two jobs with the same model fetch it once.
     let place = format!("mlflow {project} {} {}", version.name, version.number);
-    let _alone = loop {
-        match app.take(place.clone()) {
-            Some(alone) => break alone,
-            None => tokio::time::sleep(Duration::from_millis(100)).await,
+    let alone = async {
+        loop {
+            match app.take(place.clone()) {
+                Some(alone) => return alone,
+                None => tokio::time::sleep(LOOK).await,
+            }
         }
     };
+    let patience = app.settings.inspect_timeout();
+    let _alone = tokio::time::timeout(patience, alone)
+        .await
+        .map_err(|_| failed("another job has been fetching this version for too long"))?;
+    // A name and a number can come again in another server, or when the registered model was deleted.
+    let mut source = version.artifact_uri.clone();
+    source.truncate(source.floor_char_boundary(TAG_BYTES));
     let tags = BTreeMap::from([
         (NAME_TAG.to_owned(), version.name.clone()),
         (VERSION_TAG.to_owned(), version.number.clone()),
+        (SOURCE_TAG.to_owned(), source),
     ]);
     let known = app.store.uploaded_model(project, &tags).await?;
     if let Some(id) = known {
@@ -98,6 +108,7 @@ async fn is_visible(access: &Authorized, version: &Version) -> Result<bool, ApiE
     }
     match &version.job {
         None => Ok(true),
+        Some(_) if access.scope == Scope::All => Ok(true),
         // Written by a server that did not tell the project.
         Some(job) => Ok(access.app.store.job(&access.scope, job).await?.is_some()),
     }
@@ -122,7 +133,8 @@ async fn fetch(
         );
         return Err(ApiError::fault("mlflow_model_not_onnx", POINTER, &detail));
     }
-    let total = files.iter().map(|file| file.size_bytes).sum();
+    let sizes = files.iter().map(|file| file.size_bytes);
+    let total = sizes.fold(0, u64::saturating_add);
     app.store.check_disk(total)?;
     app.store.check_quota(&access.caller.project, total).await?;
     let limit = app.settings.max_upload_bytes;
@@ -132,13 +144,17 @@ async fn fetch(
     for (index, file) in files.into_iter().enumerate() {
         let path = folder.path().join(index.to_string());
         let mut arriving = ArrivingFile::open(app, &path)?;
-        let name = file.name.clone();
+        let (name, listed) = (safe_name(&file.name)?, file.size_bytes);
         let mut pieces = read_pieces(Arc::clone(mlflow), version.clone(), file);
         while let Some(piece) = pieces.recv().await {
             let piece = piece.map_err(|failure| explain(failure, wanted))?;
             arriving.take(piece, &mut allowance).await?;
         }
         let (digest, size_bytes) = arriving.finish().await?;
+        if size_bytes != listed {
+            let what = format!("`{name}` came with {size_bytes} bytes instead of {listed}");
+            return Err(failed(&what));
+        }
         let blob = StagedBlob {
             path,
             digest,
@@ -193,14 +209,30 @@ fn not_found(wanted: &RegisteredModel) -> ApiError {
     ApiError::fault("mlflow_model_not_found", POINTER, &detail)
 }
 
+fn failed(what: &str) -> ApiError {
+    ApiError::new(502, "mlflow_failed", what)
+}
+
+/// What is told to whoever posted the job; the log has the rest, which may name what is not theirs to know.
 fn explain(failure: Failure, wanted: &RegisteredModel) -> ApiError {
+    tracing::warn!(error = %failure, from = %wanted, "a model could not be fetched");
     match failure {
         Failure::Refused { code, .. }
             if code == "RESOURCE_DOES_NOT_EXIST" || code == "INVALID_PARAMETER_VALUE" =>
         {
             not_found(wanted)
         }
+        Failure::NotServed(_) => {
+            let detail =
+                "MLflow does not serve the version's files; the server's log names where they are";
+            ApiError::fault("mlflow_model_not_served", POINTER, detail)
+        }
         Failure::Store(error) => error.into(),
-        failure => ApiError::new(502, "mlflow_failed", failure.to_string()),
+        Failure::Refused { status, .. } => failed(&format!(
+            "MLflow answered {status}; the server's log has more"
+        )),
+        _ => failed(
+            "MLflow can't be reached or did not answer as it should; the server's log has more",
+        ),
     }
 }

@@ -18,7 +18,6 @@ use uuid::Uuid;
 
 use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, replay, turn};
-use super::import::with_model;
 use super::problem::{ApiError, Problems};
 use super::request::{NoQuery, Paged, StrictQuery, json_body, located_json, page};
 use super::state::App;
@@ -154,7 +153,6 @@ async fn create_job(
         Turn::Run(key) => key,
     };
     let app = &access.app;
-    let posted = with_model(&access, posted).await?;
     let checked = check(&access, posted).await?;
     if checked.request.dry_run {
         let kind = checked.request.kind;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::access::Authorized;
+use super::import::resolve;
 use super::problem::ApiError;
 use super::state::App;
 use super::webhooks::check_target;
@@ -12,6 +13,7 @@ use crate::spec::child::{JobInputs, Message, Order, TRIALS_ARTIFACT};
 use crate::spec::distill::DistillParams;
 use crate::spec::fit::{InferredData, check_outputs, check_task, fit, fit_further};
 use crate::spec::job::{DataOptions, JobRequest, Params};
+use crate::spec::mlflow::ModelSource;
 use crate::spec::problem::{FieldError, Problem};
 use crate::spec::result::Plan;
 use crate::store::datasets::Dataset;
@@ -38,14 +40,20 @@ impl Checked {
 }
 
 /// Checks a request by itself and against its model, data set and device.
-pub async fn check(access: &Authorized, posted: JobRequest) -> Result<Checked, ApiError> {
+pub async fn check(
+    access: &Authorized,
+    posted: JobRequest<ModelSource>,
+) -> Result<Checked, ApiError> {
     let (app, scope) = (&access.app, &access.scope);
-    let (request, params) = posted.validate()?;
+    let source = posted.model.clone();
+    let named = match &source {
+        ModelSource::Id(id) => *id,
+        ModelSource::Mlflow(_) => Uuid::nil(),
+    };
+    let (mut request, params) = posted.of_model(named).validate()?;
     if let Some(webhook) = &request.webhook {
         check_target(access, &webhook.url, "/webhook/url")?;
     }
-    let model = app.store.model(scope, &request.model.to_string()).await?;
-    let model = model.ok_or_else(|| missing("model", request.model))?;
     let dataset = match request.dataset {
         None => None,
         Some(id) => {
@@ -53,6 +61,11 @@ pub async fn check(access: &Authorized, posted: JobRequest) -> Result<Checked, A
             Some(found.ok_or_else(|| missing("dataset", id))?)
         }
     };
+    check_device(app, &request.device).await?;
+    // Last of all that can be told without it: it may have to be fetched.
+    request.model = resolve(access, &source).await?;
+    let model = app.store.model(scope, &request.model.to_string()).await?;
+    let model = model.ok_or_else(|| missing("model", request.model))?;
     check_model(&model, params.needs_gradients(), "/model")?;
     let students: Vec<Uuid> = params
         .distillations()
@@ -84,7 +97,6 @@ pub async fn check(access: &Authorized, posted: JobRequest) -> Result<Checked, A
             )?;
         }
     }
-    check_device(app, &request.device).await?;
     let mut further: Vec<Uuid> = models.into_keys().collect();
     further.extend(params.warm_start());
     Ok(Checked {

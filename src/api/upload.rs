@@ -399,7 +399,7 @@ fn read_tags(bytes: &[u8]) -> Result<BTreeMap<String, String>, ApiError> {
 }
 
 /// A relative path that stays inside its folder; external data is found by it.
-fn safe_name(name: &str) -> Result<String, ApiError> {
+pub fn safe_name(name: &str) -> Result<String, ApiError> {
     let inside = Path::new(name)
         .components()
         .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));

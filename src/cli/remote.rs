@@ -1,9 +1,9 @@
-//! `sinter submit`, `watch`, `get` and `ls`: a service used from a terminal.
+//! `sinter submit`, `watch`, `get`, `ls` and `health`: a service used from a terminal.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -17,6 +17,7 @@ use crate::client::follow::follow;
 use crate::client::{
     ArtifactView, Client, ClientError, JobView, LocalFile, Page, table, with_query,
 };
+use crate::config::ConfigError;
 use crate::outbox::trusting;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -49,9 +50,16 @@ impl ServiceFlags {
         if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             return Err(format!("--url is like http://127.0.0.1:8080, not `{}`", self.url).into());
         }
-        let tls = trusting(self.ca.as_deref().unwrap_or(Path::new("")))?;
+        let tls = trust(self.ca.as_deref())?;
         Ok(Client::new(&self.url, self.key.as_deref(), tls))
     }
+}
+
+fn trust(ca: Option<&Path>) -> Outcome<TlsConfig> {
+    trusting(ca.unwrap_or(Path::new(""))).map_err(|error| match error {
+        ConfigError::Invalid { fault, .. } => format!("--ca {fault}").into(),
+        error => error.into(),
+    })
 }
 
 /// Flags of `sinter health`.
@@ -68,6 +76,9 @@ pub struct HealthFlags {
         default_value = "127.0.0.1:8080"
     )]
     listen: SocketAddr,
+    /// PEM file with the certificates that the TLS of another service is trusted by [default: the usual authorities]
+    #[arg(long, env = "SINTER_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The certificate of the service, which makes it speak TLS
     #[arg(long, env = "SINTER_TLS_CERTIFICATE", value_name = "FILE")]
     tls_certificate: Option<PathBuf>,
@@ -112,8 +123,8 @@ pub struct SubmitFlags {
     /// Device to run on, as `GET /v1/devices` names them
     #[arg(long)]
     device: Option<String>,
-    /// Print the plan and its cost instead of running the job
-    #[arg(long)]
+    /// Print the plan and its cost instead of running the job; files are uploaded nevertheless
+    #[arg(long, conflicts_with_all = ["watch", "output"])]
     dry_run: bool,
     /// Follow the job to its end
     #[arg(long)]
@@ -146,11 +157,14 @@ pub struct GetFlags {
     /// Artifacts of the job [default: model.onnx and report.html; `all` for every one]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Folder for the files
-    #[arg(long, value_name = "FOLDER", default_value = ".")]
-    output: PathBuf,
-    /// Print what the service says about the job or model as JSON instead of fetching files
+    /// Folder for the files [default: the current one]
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+    /// Replace files that are there already
     #[arg(long)]
+    force: bool,
+    /// Print what the service says about the job or model as JSON instead of fetching files
+    #[arg(long, conflicts_with_all = ["names", "output", "force"])]
     json: bool,
     #[command(flatten)]
     service: ServiceFlags,
@@ -288,21 +302,24 @@ impl Setting {
 
 /// Asks a service, by default the one of the same environment, whether it is ready.
 pub fn health(flags: &HealthFlags) -> Outcome {
-    let certificate = flags.tls_certificate.as_deref();
-    let certificate = certificate.filter(|path| !path.as_os_str().is_empty());
-    let own = || {
-        let scheme = if certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        format!("{scheme}://localhost:{}", flags.listen.port())
+    let client = match &flags.url {
+        Some(url) => Client::new(url, None, trust(flags.ca.as_deref())?),
+        None => {
+            let certificate = flags.tls_certificate.as_deref();
+            let has_tls = certificate.is_some_and(|path| !path.as_os_str().is_empty());
+            let scheme = if has_tls { "https" } else { "http" };
+            let host = match flags.listen.ip() {
+                address if address.is_unspecified() => "localhost".to_owned(),
+                IpAddr::V6(address) => format!("[{address}]"),
+                IpAddr::V4(address) => address.to_string(),
+            };
+            // The certificate is for those names that others reach it by.
+            let tls = TlsConfig::builder().disable_verification(true).build();
+            let url = format!("{scheme}://{host}:{}", flags.listen.port());
+            Client::new(&url, None, tls)
+        }
     };
-    let url = flags.url.clone().unwrap_or_else(own);
-    // Whom its own certificate names is not asked here: it is reached by this machine's name.
-    let tls =
-        TlsConfig::builder().disable_verification(certificate.is_some() && flags.url.is_none());
-    Client::new(&url, None, tls.build()).ready()?;
+    client.ready()?;
     say("ready\n")
 }
 
@@ -310,7 +327,7 @@ pub fn health(flags: &HealthFlags) -> Outcome {
 pub fn submit(flags: &SubmitFlags) -> Outcome {
     let client = flags.service.client()?;
     let body = request_of(flags, &client)?;
-    if flags.dry_run {
+    if body["dry_run"] == true {
         return say(&pretty(&client.plan(&body)?));
     }
     let id = client.submit(&body)?;
@@ -322,7 +339,7 @@ pub fn submit(flags: &SubmitFlags) -> Outcome {
     let ended = follow::<ClientError>(&client, &[(name, id)], || Ok(()))?;
     conclude(&ended, false, &client)?;
     match &flags.output {
-        Some(folder) => fetch(&client, id, &[], folder),
+        Some(folder) => fetch(&client, id, &[], folder, true),
         None => Ok(()),
     }
 }
@@ -358,58 +375,93 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<Value> {
             body.insert(name.to_owned(), value);
         }
     }
+    // Both are looked for before either is uploaded.
     let model = match flags.model.starts_with("models:/") {
-        true => json!({"mlflow": flags.model}),
-        false => json!(find_or_upload(
-            client,
-            "models",
-            &flags.model,
-            &flags.model_data
-        )?),
+        true => None,
+        false => Some(find(client, "models", &flags.model, &flags.model_data)?),
+    };
+    let dataset = flags.dataset.as_deref();
+    let dataset = dataset.map(|dataset| find(client, "datasets", dataset, &[]));
+    if let Some(dataset) = dataset.transpose()? {
+        body.insert("dataset".to_owned(), json!(dataset.id(client)?));
+    }
+    let model = match model {
+        None => json!({"mlflow": flags.model}),
+        Some(model) => json!(model.id(client)?),
     };
     body.insert("model".to_owned(), model);
-    if let Some(dataset) = &flags.dataset {
-        let id = find_or_upload(client, "datasets", dataset, &[])?;
-        body.insert("dataset".to_owned(), json!(id));
-    }
     Ok(Value::Object(body))
 }
 
-/// A file that is here is uploaded; anything else is the id or the name of what the service has.
-fn find_or_upload(
+/// A model or a data set that a job is to be for.
+enum Input {
+    There(Uuid),
+    Files {
+        resource: &'static str,
+        name: String,
+        files: Vec<LocalFile>,
+    },
+}
+
+impl Input {
+    /// Uploads it unless it is there.
+    fn id(self, client: &Client) -> Outcome<Uuid> {
+        let (resource, name, files) = match self {
+            Self::There(id) => return Ok(id),
+            Self::Files {
+                resource,
+                name,
+                files,
+            } => (resource, name, files),
+        };
+        let shown = files.first().map_or(Path::new(""), |file| &file.path);
+        let bar = transfer_bar(&format!("uploading {}", shown.display()));
+        let id = client.upload(resource, &[("name", &name)], &files, &bar)?;
+        bar.finish_and_clear();
+        eprintln!("uploaded {} as {id}", shown.display());
+        Ok(id)
+    }
+}
+
+/// An id, a file that is here, or the name of what the service has.
+fn find(
     client: &Client,
     resource: &'static str,
     wanted: &str,
     further: &[PathBuf],
-) -> Outcome<Uuid> {
+) -> Outcome<Input> {
     let path = Path::new(wanted);
-    if path.exists() {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let id = wanted.parse().ok();
+    if id.is_none() && path.is_file() {
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut files = vec![local(path, folder)];
         files.extend(further.iter().map(|path| local(path, folder)));
-        let bar = transfer_bar(&format!("uploading {wanted}"));
-        let id = client.upload(resource, &[("name", &name)], &files, &bar)?;
-        bar.finish_and_clear();
-        eprintln!("uploaded {wanted} as {id}");
-        return Ok(id);
+        let name = path.file_stem().unwrap_or_default();
+        return Ok(Input::Files {
+            resource,
+            name: name.to_string_lossy().into_owned(),
+            files,
+        });
     }
     if !further.is_empty() {
         return Err("--model-data goes with a --model that is a file".into());
     }
-    if let Ok(id) = wanted.parse() {
-        return Ok(id);
+    if let Some(id) = id {
+        return Ok(Input::There(id));
     }
-    let what = if resource == "models" {
-        "model"
-    } else {
-        "data set"
-    };
     let found = client.find_by_name(resource, wanted)?;
-    Ok(found.ok_or_else(|| ClientError::Unknown {
-        what,
+    let found = found.ok_or_else(|| ClientError::Unknown {
+        what: match resource {
+            "models" => "model",
+            _ => "data set",
+        },
         name: wanted.to_owned(),
-    })?)
+        folder: match path.is_dir() {
+            true => " (a folder goes into a zip or tar)",
+            false => "",
+        },
+    })?;
+    Ok(Input::There(found))
 }
 
 /// External data is named as seen from the model.
@@ -456,11 +508,12 @@ fn conclude(ended: &[(String, JobView)], as_json: bool, client: &Client) -> Outc
 /// Fetches what a job made, or a model.
 pub fn get(flags: &GetFlags) -> Outcome {
     let client = flags.service.client()?;
+    let folder = flags.output.as_deref().unwrap_or(Path::new("."));
     let job: Option<Value> = client.find(&format!("/v1/jobs/{}", flags.id))?;
     if let Some(job) = job {
         return match flags.json {
             true => say(&pretty(&job)),
-            false => fetch(&client, flags.id, &flags.names, &flags.output),
+            false => fetch(&client, flags.id, &flags.names, folder, flags.force),
         };
     }
     let model: Option<Value> = client.find(&format!("/v1/models/{}", flags.id))?;
@@ -481,20 +534,20 @@ pub fn get(flags: &GetFlags) -> Outcome {
         size_bytes: model["size_bytes"].as_u64().unwrap_or(0),
         url: format!("/v1/models/{}/content", flags.id),
     };
-    fetch_file(&client, &file, &flags.output)
+    fetch_file(&client, &file, folder, flags.force)
 }
 
 /// Fetches artifacts of a job: those named, or the model and the report.
-fn fetch(client: &Client, job: Uuid, names: &[String], folder: &Path) -> Outcome {
+fn fetch(client: &Client, job: Uuid, names: &[String], folder: &Path, force: bool) -> Outcome {
     let artifacts = client.artifacts(job)?;
     let all = names.iter().any(|name| name == "all");
+    let known: Vec<&str> = artifacts.iter().map(|each| each.name.as_str()).collect();
+    let known = match known.is_empty() {
+        true => "none: only jobs that succeeded have artifacts".to_owned(),
+        false => known.join(", "),
+    };
     for name in names.iter().filter(|name| *name != "all") {
         if !artifacts.iter().any(|artifact| artifact.name == *name) {
-            let known: Vec<&str> = artifacts.iter().map(|each| each.name.as_str()).collect();
-            let known = match known.is_empty() {
-                true => "none: only jobs that succeeded have artifacts".to_owned(),
-                false => known.join(", "),
-            };
             return Err(format!("the job has no artifact `{name}`; it has {known}").into());
         }
     }
@@ -504,15 +557,15 @@ fn fetch(client: &Client, job: Uuid, names: &[String], folder: &Path) -> Outcome
     };
     let wanted: Vec<&ArtifactView> = artifacts.iter().filter(wanted).collect();
     if wanted.is_empty() {
-        return Err("the job has no artifacts; only jobs that succeeded have".into());
+        return Err(format!("the job has no model.onnx and no report.html; it has {known}").into());
     }
     for artifact in wanted {
-        fetch_file(client, artifact, folder)?;
+        fetch_file(client, artifact, folder, force)?;
     }
     Ok(())
 }
 
-fn fetch_file(client: &Client, file: &ArtifactView, folder: &Path) -> Outcome {
+fn fetch_file(client: &Client, file: &ArtifactView, folder: &Path, force: bool) -> Outcome {
     // The service names files plainly; another server could name one that leads elsewhere.
     let mut parts = Path::new(&file.name).components();
     if !matches!(
@@ -523,6 +576,10 @@ fn fetch_file(client: &Client, file: &ArtifactView, folder: &Path) -> Outcome {
     }
     std::fs::create_dir_all(folder).map_err(ClientError::file("make the folder", folder))?;
     let path = folder.join(&file.name);
+    if path.exists() && !force {
+        let shown = path.display();
+        return Err(format!("`{shown}` is there already; --force replaces it").into());
+    }
     let bar = transfer_bar(&format!("fetching {}", file.name));
     bar.set_length(file.size_bytes);
     client.download(&file.url, &file.digest, &path, &bar)?;

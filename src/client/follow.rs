@@ -13,6 +13,9 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 const LATER_EVERY: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(20);
 
+/// How long to wait for the first answer of all: a service that is not there at the beginning is no service.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+
 /// How long the service may give no answer: a restart, or a network that is away for a while, does not end a job.
 const SILENCE: Duration = Duration::from_secs(120);
 
@@ -44,31 +47,39 @@ pub fn follow<E: From<ClientError>>(
         .collect();
     let plain = bars.is_hidden();
     let began = Instant::now();
-    let mut heard = began;
+    let mut heard = None;
     loop {
+        let mut busy = false;
         for ((name, id), row) in jobs.iter().zip(&mut rows) {
             if row.last.as_ref().is_some_and(JobView::ended) {
                 continue;
             }
             match client.job(*id) {
                 Ok(job) => {
-                    heard = Instant::now();
+                    heard = Some(Instant::now());
                     row.show(name, job, plain);
                 }
                 Err(error) => {
                     check()?;
-                    if !error.is_silence() || heard.elapsed() > SILENCE {
+                    let over = match heard {
+                        None => began.elapsed() > FIRST_ANSWER,
+                        Some(heard) => heard.elapsed() > SILENCE,
+                    };
+                    if !error.is_passing() || over {
                         return Err(error.into());
                     }
-                    row.bar.set_message("no answer, asking again");
+                    row.say(name, "no answer, asking again", plain);
+                    busy = true;
                 }
             }
         }
         if let Some(ended) = all_ended(jobs, &rows) {
             return Ok(ended);
         }
-        let late = began.elapsed() > LATER || heard.elapsed() > LATER_EVERY;
-        thread::sleep(if late { LATER_EVERY } else { POLL_EVERY });
+        let late = busy || began.elapsed() > LATER;
+        let every = if late { LATER_EVERY } else { POLL_EVERY };
+        // Of many jobs each is asked for less often.
+        thread::sleep(every * u32::try_from(jobs.len().div_ceil(5)).unwrap_or(1));
     }
 }
 
@@ -92,12 +103,20 @@ impl Row {
         } else {
             self.bar.set_message(message(&job));
         }
-        let stage = stage(&job);
-        if plain && stage != self.said {
-            eprintln!("{name}: {stage}");
-            self.said = stage;
+        if plain {
+            self.say(name, &stage(&job), plain);
         }
         self.last = Some(job);
+    }
+
+    /// On the bar, or without a terminal as a line if it is another one than before.
+    fn say(&mut self, name: &str, text: &str, plain: bool) {
+        if !plain {
+            self.bar.set_message(text.to_owned());
+        } else if self.said != text {
+            eprintln!("{name}: {text}");
+            text.clone_into(&mut self.said);
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use rayon::prelude::*;
 
 use super::archive::{Archive, Entry};
 use super::kept::Keeper;
-use super::tokenizer::{Encoded, MOST_TOKENIZER_BYTES, TOKENIZER_FILE, Text, Tokenizer};
+use super::tokenizer::{Encoded, MOST_TOKENIZER_BYTES, Text, Tokenizer};
 use super::{Array, DataError, Elements};
 use crate::spec::child::InputFile;
 use crate::spec::dataset::ArrayInfo;
+use crate::spec::tokens::TOKENIZER_FILE;
 use crate::spec::tokens::{TokenPart, TokenPreparation, TokensInfo};
 
 /// Most bytes of one text. Models take no more than some thousand tokens of it.

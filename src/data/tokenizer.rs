@@ -9,9 +9,6 @@ use tokenizers::{EncodeInput, PostProcessor};
 
 use crate::spec::tokens::{MOST_LENGTH, TokenizerInfo};
 
-/// What the file is called.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
-
 /// Most bytes of the file.
 pub const MOST_TOKENIZER_BYTES: u64 = 64 << 20;
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::data::{MOST_TOKENIZER_BYTES, TOKENIZER_FILE, Tokenizer};
+use crate::data::{MOST_TOKENIZER_BYTES, Tokenizer};
 use crate::graph::Graph;
 use crate::onnx::proto::{ModelProto, StringStringEntry};
 use crate::spec::Problem;
 use crate::spec::child::InputFile;
+use crate::spec::tokens::TOKENIZER_FILE;
 
 /// The property of the ONNX file that holds a `tokenizer.json`; models made of this one inherit it.
 const PROPERTY: &str = "sinter.tokenizer";

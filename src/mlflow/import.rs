@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::{Failure, JOB_TAG, Mlflow, PROJECT_TAG, number_of, served_path};
 use crate::spec::child::MODEL_ARTIFACT;
 use crate::spec::mlflow::{RegisteredModel, Which};
+use crate::spec::tokens::TOKENIZER_FILE;
 
 /// What stands beside a model and is no part of it, by the ends of the names.
-const ABOUT: [&str; 9] = [
+const ABOUT: [&str; 13] = [
     "MLmodel",
     "SHA256SUMS",
     ".yaml",
@@ -20,6 +21,10 @@ const ABOUT: [&str; 9] = [
     ".md",
     ".py",
     ".jinja",
+    ".npy",
+    ".npz",
+    ".csv",
+    ".pkl",
 ];
 
 /// A version of a registered model.
@@ -30,8 +35,8 @@ pub struct Version {
     /// Of the job that made it, if Sinter did.
     pub job: Option<String>,
     pub project: Option<String>,
-    /// Where its files are.
-    artifact_uri: String,
+    /// Where its files are; it has the id of the run or the model that they belong to.
+    pub artifact_uri: String,
 }
 
 /// A file of a version.
@@ -96,7 +101,10 @@ impl Mlflow {
                     size_bytes: file["file_size"].as_u64().unwrap_or(0),
                 })
             })
-            .filter(|file| !ABOUT.iter().any(|end| file.name.ends_with(end)))
+            .filter(|file| {
+                let beside = ABOUT.iter().any(|end| file.name.ends_with(end));
+                file.name == TOKENIZER_FILE || !beside
+            })
             .collect();
         if !files.iter().any(|file| file.name == MODEL_ARTIFACT) {
             return Ok(Vec::new());

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// What the file of a tokenizer is called, as Hugging Face has it.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
 /// Longest sequence of tokens that is made where neither the model nor the request says how long they are.
 pub const USUAL_LENGTH: u32 = 512;
 

@@ -57,6 +57,9 @@ impl Traces {
         }
         let agent = Agent::config_builder()
             .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_global(Some(PATIENCE))
             .user_agent(concat!("sinter/", env!("CARGO_PKG_VERSION")))
             .tls_config(trusting(&settings.outgoing_ca)?)
@@ -203,10 +206,11 @@ impl Span {
         }
     }
 
-    /// 32 hexadecimal digits, for log lines.
+    /// 32 hexadecimal digits, for log lines; `None` if the collector does not get the span.
     pub fn trace_id(&self) -> Option<String> {
-        let context = self.context.as_ref()?;
-        Some(context.span().span_context().trace_id().to_string())
+        let span = self.context.as_ref()?.span();
+        let context = span.span_context();
+        context.is_sampled().then(|| context.trace_id().to_string())
     }
 
     /// The W3C header by which others go on with the trace.
