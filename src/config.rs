@@ -1,5 +1,7 @@
 //! Settings of `sinter serve`: flags over `SINTER_*` variables over `sinter.toml` over defaults.
 
+pub mod trust;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -14,8 +14,8 @@ use serde_json::Value;
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
+use crate::config::trust::trusting;
 use crate::config::{ConfigError, Settings};
-use crate::outbox::trusting;
 use crate::store::StoreError;
 
 const USER_AGENT: &str = concat!("sinter/", env!("CARGO_PKG_VERSION"));

@@ -8,7 +8,6 @@ pub mod address;
 pub mod webhook;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use ureq::Agent;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
+use crate::config::trust::trusting;
 use crate::config::{ConfigError, Settings};
 use crate::mlflow::{Mlflow, export};
 use crate::store::deliveries::{Busy, DueDelivery, Response, Target};
@@ -208,34 +207,4 @@ impl Deliverer {
         let spread = wait.mul_f64(rand::rng().random_range(0.9..1.1));
         Some(spread.max(response.retry_after.unwrap_or_default()))
     }
-}
-
-/// Trusts others by the certificates in a PEM file, or without one by those of the usual authorities.
-pub fn trusting(path: &Path) -> Result<TlsConfig, ConfigError> {
-    let tls = TlsConfig::builder();
-    if path.as_os_str().is_empty() {
-        return Ok(tls.build());
-    }
-    Ok(tls.root_certs(read_certificates(path)?).build())
-}
-
-fn read_certificates(path: &Path) -> Result<RootCerts, ConfigError> {
-    let invalid = |fault: String| ConfigError::Invalid {
-        setting: "outgoing_ca",
-        fault,
-    };
-    let pem = std::fs::read(path)
-        .map_err(|error| invalid(format!("can't be read: `{}`: {error}", path.display())))?;
-    let mut certificates = Vec::new();
-    for item in parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(error) => return Err(invalid(format!("is no PEM file: {error}"))),
-        }
-    }
-    if certificates.is_empty() {
-        return Err(invalid(format!("has no certificate: `{}`", path.display())));
-    }
-    Ok(RootCerts::new_with_certs(&certificates))
 }

@@ -18,7 +18,7 @@ use crate::client::{
     ArtifactView, Client, ClientError, JobView, LocalFile, Page, table, with_query,
 };
 use crate::config::ConfigError;
-use crate::outbox::trusting;
+use crate::config::trust::trusting;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 

@@ -23,8 +23,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use ureq::Agent;
 
+use crate::config::trust::trusting;
 use crate::config::{ConfigError, Settings};
-use crate::outbox::trusting;
 
 /// How long the collector may take for a batch of spans, and for the last ones when the server ends.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from conftest import DIGITS, DIGITS_CNN, clean_environment, run_sinter, sinter_binary
+from conftest import DIGITS, DIGITS_CNN, Server, clean_environment, run_sinter, sinter_binary
 from graph_tools import run
 from lifecycle_tools import ENDLESS, wait_until
 
@@ -209,17 +209,18 @@ def test_a_key_is_sent_and_never_shown(start_server, tmp_path):
 class Between:
     """A proxy that lets the first answers to POST be lost, and gives back what files it is told to give back wrong."""
 
-    def __init__(self, url, lost=0, wrong=False):
+    def __init__(self, url, lost=0, wrong=False, elsewhere=None, busy=0):
         import http.client
 
         host, port = url.removeprefix("http://").split(":")
         between = self
-        self.posts = []
+        self.posts, self.gets, self.seen = [], 0, []
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
+                between.seen.append((self.path, self.headers.get("Authorization")))
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 upstream = http.client.HTTPConnection(host, int(port), timeout=30)
                 headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
@@ -232,6 +233,15 @@ class Between:
                         self.close_connection = True
                         self.connection.close()
                         return
+                if elsewhere and self.path.endswith("/artifacts"):
+                    content = content.replace(b'"url":"/', f'"url":"{elsewhere}/'.encode())
+                between.gets += self.command == "GET"
+                if self.command == "GET" and between.gets <= busy:
+                    # As a gateway says it whose server begins anew.
+                    self.send_response(502)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 if wrong and self.path.endswith("/content"):
                     content = b"x" + content[1:]
                 self.send_response(response.status)
@@ -259,6 +269,110 @@ def test_a_lost_answer_makes_nothing_twice(start_server):
     assert between.posts[0] == between.posts[1] and len(set(between.posts)) == 3
     assert len(server.get("/v1/models").json()["data"]) == 1
     assert len(server.get("/v1/jobs").json()["data"]) == 1
+
+
+def test_a_busy_service_or_gateway_ends_no_watching(start_server):
+    server = start_server("--requests-per-minute", "60", "--api-keys", "k")
+    server.key = "k"
+    job = server.submit("train", server.upload_model(DIGITS_CNN), server.upload_dataset(DIGITS), params={"epochs": 60})
+    done = run_sinter("watch", job["id"], env={"SINTER_URL": server.url, "SINTER_KEY": "k"}, timeout=120)
+    assert done.returncode == 0, done.stderr
+    behind = Between(server.url, busy=3)
+    done = run_sinter("watch", job["id"], env={"SINTER_URL": behind.url, "SINTER_KEY": "k"}, timeout=120)
+    assert done.returncode == 0 and "no answer, asking again" in done.stderr
+
+
+def test_nobody_there_is_told_soon(tmp_path):
+    begun = time.monotonic()
+    done = run_sinter("watch", "00000000-0000-7000-8000-000000000000", env={"SINTER_URL": "http://127.0.0.1:9"}, timeout=60)
+    assert done.returncode == 1 and "failed" in done.stderr and time.monotonic() - begun < 30
+
+
+def test_the_key_goes_to_the_service_alone(start_server, tmp_path):
+    server = start_server("--api-keys", "secret-key")
+    server.key = "secret-key"
+    job = server.run("prune", server.upload_model(DIGITS_CNN), server.upload_dataset(DIGITS),
+                     {"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 1}})
+    thief = Between(server.url)
+    between = Between(server.url, elsewhere=thief.url)
+    done = run_sinter("get", job["id"], "--output", tmp_path, env={"SINTER_URL": between.url, "SINTER_KEY": "secret-key"})
+    assert done.returncode == 1 and "no path of this service" in done.stderr
+    assert thief.seen == [] and list(tmp_path.iterdir()) == []
+
+    class Moved(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(301)
+            self.send_header("Location", thief.url + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    moved = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moved)
+    threading.Thread(target=moved.serve_forever, daemon=True).start()
+    done = run_sinter("ls", env={"SINTER_URL": f"http://127.0.0.1:{moved.server_port}", "SINTER_KEY": "secret-key"})
+    assert done.returncode == 1 and thief.url in done.stderr and "final address" in done.stderr
+    assert thief.seen == []
+
+
+def test_why_a_large_upload_is_refused_is_heard(start_server, tmp_path):
+    server = start_server("--api-keys", "right", "--max-upload-bytes", "1000000")
+    large = tmp_path / "large.npz"
+    large.write_bytes(os.urandom(64 << 20))
+    begun = time.monotonic()
+    for key, status in (("wrong", "401"), ("right", "413")):
+        done = run_sinter("submit", "evaluate", "--model", DIGITS_CNN, "--dataset", large,
+                          env={"SINTER_URL": server.url, "SINTER_KEY": key}, timeout=60)
+        assert done.returncode == 1 and status in done.stderr, done.stderr
+    assert time.monotonic() - begun < 30
+
+
+def test_files_are_replaced_only_when_asked(server, model_id, tmp_path):
+    assert sinter(server, "get", model_id, "--output", tmp_path).returncode == 0
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(b"mine")
+    again = sinter(server, "get", model_id, "--output", tmp_path)
+    assert again.returncode == 1 and "--force" in again.stderr and kept.read_bytes() == b"mine"
+    assert sinter(server, "get", model_id, "--output", tmp_path, "--force").returncode == 0
+    assert kept.read_bytes() == DIGITS_CNN.read_bytes()
+
+
+def test_a_folder_hides_no_model_and_nothing_goes_up_for_nothing(server, model_id, data_id, tmp_path):
+    name = server.get(f"/v1/models/{model_id}").json()["name"]
+    (tmp_path / name).mkdir()
+    plan = '{"dry_run": true}'
+    done = sinter(server, "submit", "prune", "--model", name, "--dataset", data_id, "--set", "target.macs_ratio=0.5",
+                  "--request", plan, cwd=tmp_path)
+    assert done.returncode == 0 and "plan" in json.loads(done.stdout), done.stderr
+    (tmp_path / "pictures").mkdir()
+    before = len(server.get("/v1/models", params={"limit": 100}).json()["data"])
+    done = sinter(server, "submit", "evaluate", "--model", DIGITS_CNN, "--dataset", "pictures", cwd=tmp_path)
+    assert done.returncode == 1 and "a folder goes into a zip or tar" in done.stderr
+    assert len(server.get("/v1/models", params={"limit": 100}).json()["data"]) == before
+
+
+def test_health_asks_the_service_of_the_same_environment(start_server, certificate, tmp_path):
+    server = start_server()
+    port = server.url.rsplit(":", 1)[1]
+    for listen, code in ((f"127.0.0.1:{port}", 0), (f"0.0.0.0:{port}", 0), ("127.0.0.1:9", 1)):
+        assert run_sinter("health", env={"SINTER_LISTEN": listen}).returncode == code
+    assert run_sinter("health", "--url", server.url).stdout == "ready\n"
+    pem, key = certificate
+    behind_tls = Server(tmp_path, ["--tls-certificate", pem, "--tls-key", key])
+    try:
+        port = behind_tls.start().url.rsplit(":", 1)[1]
+        own = {"SINTER_LISTEN": f"127.0.0.1:{port}", "SINTER_TLS_CERTIFICATE": str(pem)}
+        wait_until(lambda: run_sinter("health", env=own).returncode == 0, 20, "a server with TLS")
+        there = {"SINTER_URL": f"https://localhost:{port}"}
+        assert run_sinter("health", env=there).returncode == 1
+        assert run_sinter("health", env={**there, "SINTER_CA": str(pem)}).returncode == 0
+        missing = run_sinter("health", env={**there, "SINTER_CA": "/no/such/file"})
+        assert missing.returncode == 1 and "--ca can't be read" in missing.stderr
+    finally:
+        behind_tls.stop()
 
 
 def test_a_file_that_came_wrong_is_not_kept(server, model_id, tmp_path):

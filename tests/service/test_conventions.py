@@ -645,6 +645,13 @@ def test_ids_do_not_become_labels_of_metrics(server):
     assert "some-path-that-nobody-has" not in text
 
 
+def test_methods_that_nobody_knows_do_not_become_labels_of_metrics(server):
+    for method in ("FOO", "BAR", "PROPFIND"):
+        server.request(method, "/v1/models")
+    text = server.get("/metrics").text
+    assert 'method="_OTHER"' in text and "FOO" not in text and "PROPFIND" not in text
+
+
 def test_the_pages_are_html_with_a_policy(server):
     for path in ("/", "/docs/problems"):
         answer = server.get(path)

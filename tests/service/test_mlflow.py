@@ -1,5 +1,6 @@
 """Ended jobs in a real MLflow: runs, curves, files, registered versions; each once, whatever breaks on the way."""
 
+import concurrent.futures
 import http.client
 import http.server
 import io
@@ -474,6 +475,8 @@ def test_a_model_comes_from_mlflow_by_alias_or_number_and_only_once(start_server
     job = server.submit("prune", {"mlflow": "models:/digits-net@champion"}, data, params=PRUNING)
     model = server.get(f"/v1/models/{job['request']['model']}").json()
     assert model["name"] == "digits-net"
+    source = model["tags"].pop("mlflow.source")
+    assert source.startswith("mlflow-artifacts:/")
     assert model["tags"] == {"mlflow.model": "digits-net", "mlflow.version": str(version)}
     assert server.wait(job, 120)["status"] == "succeeded"
     again = server.submit("evaluate", {"mlflow": f"models:/digits-net/{version}"}, data)
@@ -524,6 +527,51 @@ def test_a_model_that_mlflow_has_not_or_not_as_onnx_is_told(start_server, mlflow
     away = start_server("--mlflow-url", f"http://127.0.0.1:{free_port()}")
     answer = away.post("/v1/jobs", json={"kind": "evaluate", "model": {"mlflow": "models:/a/1"}, "dataset": away.upload_dataset(DIGITS)["id"]})
     assert_problem(answer, 502, "mlflow_failed", says=["can't be reached"])
+    assert "Connection refused" in away.log()
+
+
+def test_a_version_of_the_same_name_and_number_in_another_place_is_another_model(start_server, mlflow_url, client):
+    first = log_model(client, mlflow_url, "again-net", DIGITS_CNN.read_bytes())
+    server = start_server("--mlflow-url", mlflow_url)
+    data = server.upload_dataset(DIGITS)
+    before = server.submit("evaluate", {"mlflow": f"models:/again-net/{first}"}, data)["request"]["model"]
+    client.delete_registered_model("again-net")
+    assert log_model(client, mlflow_url, "again-net", DIGITS_CNN.read_bytes()) == first
+    after = server.submit("evaluate", {"mlflow": f"models:/again-net/{first}"}, data)["request"]["model"]
+    assert after != before
+
+
+def test_jobs_that_come_together_fetch_a_model_once(start_server, mlflow_url, client):
+    version = log_model(client, mlflow_url, "wanted-net", DIGITS_CNN.read_bytes())
+    server = start_server("--mlflow-url", mlflow_url)
+    data = server.upload_dataset(DIGITS)
+    source = {"mlflow": f"models:/wanted-net/{version}"}
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        jobs = list(pool.map(lambda _: server.submit("evaluate", source, data), range(6)))
+    assert len({job["request"]["model"] for job in jobs}) == 1
+    assert len(server.get("/v1/models").json()["data"]) == 1
+
+
+def test_what_can_not_be_accepted_or_has_no_room_fetches_nothing(start_server, between, mlflow_url, client):
+    version = log_model(client, mlflow_url, "big-net", DIGITS_CNN.read_bytes())
+    source = {"mlflow": f"models:/big-net/{version}"}
+    watched = between()
+    server = start_server("--mlflow-url", watched.url)
+    data = server.upload_dataset(DIGITS)["id"]
+    for fault in ({"dataset": "00000000-0000-7000-8000-000000000000"}, {"device": "wgpu:77"}, {"seed": -1}):
+        refused = server.post("/v1/jobs", json={"kind": "evaluate", "model": source, "dataset": data, **fault})
+        assert refused.status_code == 422
+    assert watched.seen == [] and server.get("/v1/models").json()["data"] == []
+    small = start_server("--mlflow-url", mlflow_url, "--max-upload-bytes", "60000")
+    data = small.upload_dataset(DIGITS)["id"]
+    body = {"kind": "evaluate", "model": source, "dataset": data}
+    assert_problem(small.post("/v1/jobs", json=body), 413, "body_too_large")
+    full = start_server("--mlflow-url", mlflow_url, "--project-bytes-limit", "60000")
+    body["dataset"] = full.upload_dataset(DIGITS)["id"]
+    assert_problem(full.post("/v1/jobs", json=body), 403, "quota_exceeded")
+    for each in (small, full):
+        assert each.get("/v1/models").json()["data"] == []
+        assert not [name for name in each.stored_files() if name.startswith("staging/")]
 
 
 def test_what_a_projects_job_wrote_is_not_for_another_one(start_server, mlflow_url, client):
