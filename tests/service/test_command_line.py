@@ -295,9 +295,10 @@ def test_the_key_goes_to_the_service_alone(start_server, tmp_path):
                      {"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 1}})
     thief = Between(server.url)
     between = Between(server.url, elsewhere=thief.url)
-    done = run_sinter("get", job["id"], "--output", tmp_path, env={"SINTER_URL": between.url, "SINTER_KEY": "secret-key"})
+    done = run_sinter("get", job["id"], "--output", tmp_path / "out",
+                      env={"SINTER_URL": between.url, "SINTER_KEY": "secret-key"})
     assert done.returncode == 1 and "no path of this service" in done.stderr
-    assert thief.seen == [] and list(tmp_path.iterdir()) == []
+    assert thief.seen == [] and list((tmp_path / "out").iterdir()) == []
 
     class Moved(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
