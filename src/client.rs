@@ -64,9 +64,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// What can go wrong between a user and the service.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{call} failed: {source}")]
+    #[error("{call} failed at {base}: {source}")]
     Http {
         call: String,
+        /// The address of the service.
+        base: String,
         #[source]
         source: Box<ureq::Error>,
     },
@@ -416,8 +418,8 @@ impl Client {
                 Ok(count) => count,
                 Err(source) => {
                     let source = Box::new(ureq::Error::Io(source));
-                    let call = call.name();
-                    return Err(ClientError::Http { call, source });
+                    let (call, base) = (call.name(), self.base.clone());
+                    return Err(ClientError::Http { call, base, source });
                 }
             };
             hasher.update(&piece[..count]);
@@ -455,7 +457,7 @@ impl Client {
         let body = answer.body_mut().with_config().limit(64 << 20);
         let text = body
             .read_to_string()
-            .map_err(|source| call.failed(source))?;
+            .map_err(|source| call.failed(&self.base, source))?;
         serde_json::from_str(&text).map_err(|error| ClientError::UnexpectedAnswer {
             call: call.name(),
             status: None,
@@ -522,14 +524,14 @@ impl Client {
             body = content.body;
         }
         let request = request.body(body);
-        let request = request.map_err(|error| call.failed(error.into()))?;
+        let request = request.map_err(|error| call.failed(&self.base, error.into()))?;
         let request = self.agent.configure_request(request);
         let stalled = call.content.is_none().then_some(STALLED);
         let request = request
             .timeout_global(call.within)
             .timeout_per_read(stalled);
         let answer = self.agent.run(request.build());
-        answer.map_err(|error| call.failed(error))
+        answer.map_err(|error| call.failed(&self.base, error))
     }
 }
 
@@ -562,9 +564,10 @@ impl<'a> Call<'a> {
         format!("{} {}", self.method, self.path)
     }
 
-    fn failed(&self, source: ureq::Error) -> ClientError {
+    fn failed(&self, base: &str, source: ureq::Error) -> ClientError {
         ClientError::Http {
             call: self.name(),
+            base: base.to_owned(),
             source: Box::new(source),
         }
     }

@@ -93,12 +93,18 @@ pub struct SubmitFlags {
     /// A file to upload, or the id or name of a model that the service has, or models:/NAME@ALIAS of its MLflow
     #[arg(long, value_name = "MODEL")]
     model: String,
-    /// A file with external data of the model; may be repeated
+    /// A file with external data of the model; may be repeated [default: MODEL.data, if it is there]
     #[arg(long, value_name = "FILE")]
     model_data: Vec<PathBuf>,
     /// A file to upload, or the id or name of a data set that the service has
     #[arg(long, value_name = "DATASET")]
     dataset: Option<String>,
+    /// Column of a table that is to be predicted, of a data set that is uploaded [default: the last]
+    #[arg(long, value_name = "COLUMN")]
+    target: Option<String>,
+    /// Column of a table that holds texts, of a data set that is uploaded
+    #[arg(long, value_name = "COLUMN")]
+    text: Option<String>,
     /// Name of the job and of the model that it makes
     #[arg(long)]
     name: Option<String>,
@@ -123,13 +129,13 @@ pub struct SubmitFlags {
     /// Device to run on, as `GET /v1/devices` names them
     #[arg(long)]
     device: Option<String>,
-    /// Print the plan and its cost instead of running the job; files are uploaded nevertheless
+    /// Print the plan and its cost of a prune or search job instead of running it; files are uploaded nevertheless
     #[arg(long, conflicts_with_all = ["watch", "output"])]
     dry_run: bool,
     /// Follow the job to its end
     #[arg(long)]
     watch: bool,
-    /// Follow the job, then fetch its model and report into this folder
+    /// Follow the job, then fetch its model and report.html into this folder (`sinter get` fetches more)
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -382,14 +388,26 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<Value> {
     };
     let dataset = flags.dataset.as_deref();
     let dataset = dataset.map(|dataset| find(client, "datasets", dataset, &[]));
-    if let Some(dataset) = dataset.transpose()? {
-        body.insert("dataset".to_owned(), json!(dataset.id(client)?));
+    let dataset = dataset.transpose()?;
+    let columns = [("target", &flags.target), ("text", &flags.text)];
+    let columns = columns
+        .iter()
+        .filter_map(|(name, column)| Some((*name, column.as_deref()?)));
+    let columns: Vec<_> = columns.collect();
+    if let (Some((name, _)), false) = (
+        columns.first(),
+        matches!(dataset, Some(Input::Files { .. })),
+    ) {
+        return Err(format!("--{name} goes with a --dataset that is a file").into());
     }
     let model = match model {
         None => json!({"mlflow": flags.model}),
-        Some(model) => json!(model.id(client)?),
+        Some(model) => json!(model.id(client, &[])?),
     };
     body.insert("model".to_owned(), model);
+    if let Some(dataset) = dataset {
+        body.insert("dataset".to_owned(), json!(dataset.id(client, &columns)?));
+    }
     Ok(Value::Object(body))
 }
 
@@ -405,7 +423,7 @@ enum Input {
 
 impl Input {
     /// Uploads it unless it is there.
-    fn id(self, client: &Client) -> Outcome<Uuid> {
+    fn id(self, client: &Client, options: &[(&str, &str)]) -> Outcome<Uuid> {
         let (resource, name, files) = match self {
             Self::There(id) => return Ok(id),
             Self::Files {
@@ -416,7 +434,11 @@ impl Input {
         };
         let shown = files.first().map_or(Path::new(""), |file| &file.path);
         let bar = transfer_bar(&format!("uploading {}", shown.display()));
-        let id = client.upload(resource, &[("name", &name)], &files, &bar)?;
+        let query: Vec<_> = [("name", name.as_str())]
+            .into_iter()
+            .chain(options.iter().copied())
+            .collect();
+        let id = client.upload(resource, &query, &files, &bar)?;
         bar.finish_and_clear();
         eprintln!("uploaded {} as {id}", shown.display());
         Ok(id)
@@ -436,6 +458,11 @@ fn find(
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut files = vec![local(path, folder)];
         files.extend(further.iter().map(|path| local(path, folder)));
+        // As PyTorch's exporter names it.
+        let usual = PathBuf::from(format!("{wanted}.data"));
+        if further.is_empty() && resource == "models" && usual.is_file() {
+            files.push(local(&usual, folder));
+        }
         let name = path.file_stem().unwrap_or_default();
         return Ok(Input::Files {
             resource,

@@ -61,8 +61,12 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     let store = Arc::new(Store::open_within(&settings.data_dir, settings.limits()).await?);
     settings.check_reach(store.has_keys().await?)?;
-    let listener = std::net::TcpListener::bind(settings.listen)
-        .map_err(|error| format!("can't listen on {}: {error}", settings.listen))?;
+    let listener = std::net::TcpListener::bind(settings.listen).map_err(|error| {
+        format!(
+            "can't listen on {}: {error}; --listen names another address or port",
+            settings.listen
+        )
+    })?;
     let address = listener.local_addr()?;
     let tls = load_tls(&settings).await?;
     let ending = Ending::default();

@@ -314,7 +314,8 @@ impl Columns {
         for &at in &self.numbers {
             let number = cells[at].number().map_err(|cell| {
                 wrong(format!(
-                    ", column `{}`: `{cell}` is no number; encode texts as numbers and fill in what is missing, or name \
+                    ", column `{}`: `{cell}` is no number; encode texts as numbers and fill in what is missing, name \
+                     the column as `target` if it is what is to be predicted, or name \
                      the column that holds texts with the query parameter `text`",
                     self.names[at]
                 ))

@@ -10,7 +10,7 @@ use super::problem::{no_data, of_training};
 use super::voice::Voice;
 use crate::graph::Graph;
 use crate::prune::weight;
-use crate::spec::child::{Message, Progress};
+use crate::spec::child::{Level, Message, Progress};
 use crate::spec::prune::Rigl;
 use crate::spec::train::{StartWeights, TrainParams};
 use crate::train::{
@@ -72,6 +72,19 @@ impl Job<'_> {
         let steps_before = self.journal.trained().steps;
         let loss = Loss::of_training(params, data.about.task, params.label_smoothing);
         let objective = objective.unwrap_or(&loss);
+        let fitted = self.first_data.as_ref().unwrap_or(data).about.batch_size;
+        let asked = self.inputs.request.data.batch_size;
+        if fitted < asked && resume.is_none() && phase != "trial" {
+            self.voice.event(
+                Level::Warning,
+                "batch_size_fixed",
+                format!(
+                    "the model's file fixes its batch size, so that it trains in batches of {fitted} instead of {asked}; \
+                     export it with an open one"
+                ),
+                serde_json::json!({"batch_size": fitted, "asked": asked}),
+            );
+        }
         match &resume {
             // A search says of each trial how it ended.
             None if phase == "trial" => {}
@@ -209,7 +222,7 @@ impl Observer for Watch<'_> {
             ),
             // The training is worth more than its checkpoint.
             Err(problem) => self.voice.event(
-                crate::spec::child::Level::Warning,
+                Level::Warning,
                 "checkpoint_failed",
                 problem.detail,
                 serde_json::Value::Null,

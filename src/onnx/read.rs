@@ -23,7 +23,8 @@ pub enum ReadError {
     NoGraph,
     #[error(
         "tensor `{tensor}` is stored in the external file `{location}`, which was not uploaded; \
-         upload both as parts named `file` of one multipart form"
+         upload both as parts named `file` of one multipart form (on the page choose both files at once; \
+         `sinter submit` has --model-data)"
     )]
     MissingExternalFile { tensor: String, location: String },
     #[error(

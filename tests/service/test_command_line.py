@@ -87,6 +87,35 @@ def test_a_model_with_external_data_goes_up_with_its_parts(server, tmp_path):
     assert alone.returncode == 1 and "external_data_missing" in alone.stderr
 
 
+def test_external_data_beside_the_model_goes_up_by_itself(server, tmp_path):
+    model = onnx.load(str(DIGITS_CNN))
+    onnx.save_model(model, str(tmp_path / "net.onnx"), save_as_external_data=True, location="net.onnx.data", size_threshold=0)
+    done = sinter(server, "submit", "evaluate", "--model", tmp_path / "net.onnx", "--dataset", DIGITS)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_target_of_a_table_can_be_named(server, tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [f"{'even' if n % 2 else 'odd'},{n % 5},{n % 3}" for n in range(40)]
+    table.write_text("\n".join(["parity,a,b", *rows]))
+    linear = onnx.helper.make_model(onnx.helper.make_graph(
+        [onnx.helper.make_node("Gemm", ["x", "w"], ["y"])], "linear",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 2])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 2])],
+        [onnx.numpy_helper.from_array(np.ones((2, 2), np.float32), "w")]),
+        opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(linear, tmp_path / "linear.onnx")
+    named = sinter(server, "submit", "train", "--model", tmp_path / "linear.onnx", "--dataset", table, "--target", "parity",
+                   "--set", "epochs=1", "--watch", timeout=60)
+    assert named.returncode == 0, named.stderr
+    job = server.get(f"/v1/jobs/{named.stdout.split()[0]}").json()
+    target = server.get(f"/v1/datasets/{job['request']['dataset']}").json()["target"]
+    assert target["name"] == "parity" and target["classes"] == 2
+    there = job["request"]["dataset"]
+    refused = sinter(server, "submit", "train", "--model", "linear", "--dataset", there, "--target", "parity")
+    assert refused.returncode == 1 and "--target goes with a --dataset that is a file" in refused.stderr
+
+
 def test_a_plan_is_printed_without_a_job(server, model_id, data_id):
     before = len(server.get("/v1/jobs", params={"limit": 100}).json()["data"])
     done = sinter(server, "submit", "prune", "--model", model_id, "--dataset", data_id, "--dry-run",

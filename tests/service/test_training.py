@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from conftest import DIGITS_CNN
 
 EPOCHS = 10
 EXAMPLES = 256
@@ -113,3 +114,15 @@ def test_ten_steps_follow_pytorch(server, tmp_path, name):
     assert set(wanted) <= set(found)
     for key, value in wanted.items():
         np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-3, err_msg=key)
+
+
+def test_a_batch_size_that_the_file_fixes_is_told(server, digits):
+    model = onnx.load(str(DIGITS_CNN))
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 8
+    fixed = server.upload_model(model.SerializeToString(), "fixed")
+    job = server.run("train", fixed, digits, {"epochs": 1})
+    (told,) = [event for event in server.events(job) if event["type"] == "batch_size_fixed"]
+    assert told["level"] == "warning" and told["data"] == {"batch_size": 8, "asked": 64}
+    small = server.run("train", fixed, digits, {"epochs": 1}, data={"batch_size": 8})
+    assert "batch_size_fixed" not in [event["type"] for event in server.events(small)]

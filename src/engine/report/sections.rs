@@ -151,8 +151,9 @@ pub(super) fn figures(result: &JobResult) -> String {
         }
         &["", "measured"]
     };
-    let note = "<p class=\"quiet\">Metrics are measured on the test split, which nothing was \
-                trained or selected on; for them the last column is the difference. Latency is \
+    let note = "<p class=\"quiet\">Metrics are measured on the test split, which no step of \
+                this job was trained or selected on; where the data has none of its own it was drawn from all of it, \
+                and the model as it came may have been trained on these examples. For metrics the last column is the difference. Latency is \
                 that of Sinter's own engine.</p>\n";
     section("Figures", &format!("{}{note}", table(header, &html_rows)))
 }
