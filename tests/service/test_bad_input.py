@@ -884,5 +884,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(untouched):
 def test_an_id_of_a_thing_of_another_kind_is_not_found(untouched):
     assert_problem(untouched.get(f"/v1/models/{untouched.digits['id']}"), 404, "model_not_found")
     assert_problem(untouched.get(f"/v1/jobs/{untouched.model['id']}"), 404, "job_not_found")
-    body = {"kind": "train", "model": untouched.digits["id"], "dataset": untouched.model["id"]}
-    assert_problem(untouched.post("/v1/jobs", json=body), 422, "model_not_found", pointer="/model")
+    model, digits = untouched.model["id"], untouched.digits["id"]
+    for body, field in (({"model": digits, "dataset": digits}, "model"), ({"model": model, "dataset": model}, "dataset")):
+        answer = untouched.post("/v1/jobs", json={"kind": "train", **body})
+        assert_problem(answer, 422, f"{field}_not_found", pointer=f"/{field}")

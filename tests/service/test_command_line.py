@@ -201,9 +201,9 @@ def test_lists_are_tables_or_json_and_page_on(server, model_id, data_id):
     assert table[0].split() == ["id", "kind", "name", "status", "progress", "created"]
     assert [line.split()[0] for line in table[1:]] == jobs[::-1]
     assert all("100 %" in line or "–" in line for line in table[1:])
-    models = sinter(server, "ls", "models").stdout
+    models = sinter(server, "ls", "models", "--limit", "2000").stdout
     assert model_id in models and "nonzero parameters" in models
-    assert data_id in sinter(server, "ls", "datasets").stdout
+    assert data_id in sinter(server, "ls", "datasets", "--limit", "2000").stdout
 
 
 def test_artifacts_and_models_are_fetched_by_id(server, model_id, data_id, tmp_path):
