@@ -462,7 +462,8 @@ def python_blocks(page):
 
 
 @pytest.mark.parametrize("page", [ROOT / "docs" / "clients.md", CLIENT / "README.md"], ids=lambda page: page.name)
-def test_what_the_pages_show_runs(server, tmp_path, page):
+def test_what_the_pages_show_runs(start_server, tmp_path, page):
+    server = start_server()
     code = python_blocks(page)
     # Verifying a webhook needs a message; test_webhooks.py has some.
     code = code.split("from standardwebhooks import")[0]

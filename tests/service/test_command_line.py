@@ -37,12 +37,12 @@ def sinter(server, *arguments, env=None, **options):
 
 def test_a_job_is_submitted_followed_and_fetched_from_files(server, tmp_path):
     done = sinter(server, "submit", "prune", "--model", DIGITS_CNN, "--dataset", DIGITS, "--name", "half", *PRUNING,
-                  "--seed", "3", "--tag", "team=vision", "--output", tmp_path / "out", timeout=120)
+                  "--seed", "3", "--tag", "asked-by=terminal", "--output", tmp_path / "out", timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     job = server.get(f"/v1/jobs/{lines[0]}").json()
     assert job["status"] == "succeeded" and job["name"] == "half"
-    assert job["request"]["seed"] == 3 and job["request"]["tags"] == {"team": "vision"}
+    assert job["request"]["seed"] == 3 and job["request"]["tags"] == {"asked-by": "terminal"}
     assert job["request"]["params"]["target"] == {"macs_ratio": 0.5}
     assert job["request"]["data"]["preprocess"]["scale"] == 0.0625
     # A table with the accuracies, then the files.
