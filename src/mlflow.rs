@@ -78,6 +78,10 @@ pub enum Failure {
 }
 
 impl Failure {
+    pub fn unreachable(error: impl fmt::Display) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+
     /// Whether another try would be answered alike. Missing rights may be given, so they are tried again.
     fn is_final(&self) -> bool {
         match self {
@@ -148,16 +152,14 @@ impl Mlflow {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let request = request
-            .body(body)
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let request = request.body(body).map_err(Failure::unreachable)?;
         let request = self.agent.configure_request(request);
         let request = match within {
             Some(_) => request.timeout_recv_body(within),
             None => request.timeout_per_read(Some(PATIENCE)),
         };
         let answer = self.agent.run(request.build());
-        let mut answer = answer.map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let mut answer = answer.map_err(Failure::unreachable)?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -197,7 +199,7 @@ impl Mlflow {
 
     fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Failure> {
         let mut url = Url::parse(&format!("{}/api/2.0/mlflow/{path}", self.url))
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+            .map_err(Failure::unreachable)?;
         url.query_pairs_mut().extend_pairs(query);
         self.send("GET", url.as_str(), &[], SendBody::none())
     }
@@ -210,8 +212,7 @@ impl Mlflow {
 
     /// Where the server lists folders and serves files.
     fn files_url<'a>(&self, path: impl Iterator<Item = &'a str>) -> Result<Url, Failure> {
-        let mut url =
-            Url::parse(&self.url).map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let mut url = Url::parse(&self.url).map_err(Failure::unreachable)?;
         if let Ok(mut segments) = url.path_segments_mut() {
             let route = "api/2.0/mlflow-artifacts/artifacts".split('/');
             segments.pop_if_empty().extend(route.chain(path));
@@ -222,7 +223,7 @@ impl Mlflow {
 
 fn read(answer: &mut ureq::http::Response<Body>) -> Result<String, Failure> {
     let text = answer.body_mut().read_to_string();
-    text.map_err(|error| Failure::Unreachable(error.to_string()))
+    text.map_err(Failure::unreachable)
 }
 
 /// The path of `mlflow-artifacts:/path` or `mlflow-artifacts://host/path`.

@@ -18,7 +18,7 @@ use super::upload::{Upload, UploadedFile, safe_name};
 use crate::mlflow::import::{RemoteFile, Version};
 use crate::mlflow::{Failure, Mlflow};
 use crate::spec::mlflow::{ModelSource, RegisteredModel};
-use crate::store::{Scope, StagedBlob, StagingFolder, StoreError};
+use crate::store::{Scope, StagedBlob, StoreError};
 
 /// Where the request names it.
 const POINTER: &str = "/model/mlflow";
@@ -162,17 +162,9 @@ async fn fetch(
         };
         fetched.push(UploadedFile { name, blob });
     }
-    Ok(gathered(&version, tags, fetched, folder))
-}
-
-fn gathered(
-    version: &Version,
-    tags: BTreeMap<String, String>,
-    files: Vec<UploadedFile>,
-    folder: StagingFolder,
-) -> Upload {
     let name = version.name.chars().filter(|each| !each.is_control());
-    Upload::gathered(name.take(50).collect(), tags, files, folder)
+    let name = name.take(50).collect();
+    Ok(Upload::gathered(name, tags, fetched, folder))
 }
 
 /// Reads a file of MLflow's in a thread that may wait; the last piece may be a failure.
@@ -187,9 +179,7 @@ fn read_pieces(
             let mut reader = mlflow.open(&version, &file)?;
             loop {
                 let mut piece = vec![0; PIECE_BYTES];
-                let count = reader
-                    .read(&mut piece)
-                    .map_err(|error| Failure::Unreachable(error.to_string()))?;
+                let count = reader.read(&mut piece).map_err(Failure::unreachable)?;
                 piece.truncate(count);
                 // Nobody waits for more once the request has gone.
                 if count == 0 || sender.blocking_send(Ok(piece.into())).is_err() {

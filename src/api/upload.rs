@@ -68,16 +68,11 @@ impl Upload {
         if blob.size_bytes == 0 {
             return Err(empty(&name));
         }
-        Ok(Self {
-            files: vec![UploadedFile {
-                name: as_file_name(&name),
-                blob,
-            }],
-            name,
-            tags: BTreeMap::new(),
-            folder,
-            query: String::new(),
-        })
+        let files = vec![UploadedFile {
+            name: as_file_name(&name),
+            blob,
+        }];
+        Ok(Self::gathered(name, BTreeMap::new(), files, folder))
     }
 
     /// Files that the service fetched by itself.

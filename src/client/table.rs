@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::JobView;
-use crate::spec::result::Measurement;
+use crate::spec::result::{Measurement, grouped};
 
 /// One row for the model as uploaded and one for each job that made a model.
 pub fn render(ended: &[(String, JobView)]) -> String {
@@ -85,19 +85,6 @@ fn ratio(value: u64, old: u64) -> String {
         return "–".to_owned();
     }
     format!("{:.2}×", value as f64 / old as f64)
-}
-
-/// 1234567 as `1,234,567`.
-fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -345,3 +345,16 @@ pub struct PlanCost {
     pub nonzero_parameters: u64,
     pub macs: Option<u64>,
 }
+
+/// 1234567 as `1,234,567`, as reports and tables show it.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

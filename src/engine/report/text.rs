@@ -17,17 +17,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// 1234567 as `1,234,567`.
-pub(super) fn count(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(super) use crate::spec::result::grouped as count;
 
 /// Bytes in the unit that leaves one to three digits before the point, in steps of 1000.
 pub(super) fn bytes(value: u64) -> String {
