@@ -14,11 +14,9 @@ use serde_json::Value;
 use ureq::{Agent, Body, SendBody};
 use url::Url;
 
-use crate::config::trust::trusting;
+use crate::config::trust::agent;
 use crate::config::{ConfigError, Settings};
 use crate::store::StoreError;
-
-const USER_AGENT: &str = concat!("sinter/", env!("CARGO_PKG_VERSION"));
 
 /// How long a connection, a write, and the body of an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,17 +105,11 @@ impl Mlflow {
         if url.is_empty() {
             return Ok(None);
         }
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
+        let config = agent(settings)?
             .timeout_connect(Some(PATIENCE))
             .timeout_per_write(Some(PATIENCE))
             // It may bring a file to a store of its own before it answers.
             .timeout_recv_response(Some(10 * PATIENCE))
-            .user_agent(USER_AGENT)
-            .tls_config(trusting(&settings.outgoing_ca)?)
             .build();
         let authorization = if !settings.mlflow_token.is_empty() {
             Some(format!("Bearer {}", settings.mlflow_token))

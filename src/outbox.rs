@@ -18,15 +18,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use ureq::Agent;
 
-use crate::config::trust::trusting;
 use crate::config::{ConfigError, Settings};
 use crate::mlflow::{Mlflow, export};
 use crate::store::deliveries::{Busy, DueDelivery, Response, Target};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::traces::attribute;
-
-const USER_AGENT: &str = concat!("sinter/", env!("CARGO_PKG_VERSION"));
 
 /// Messages to webhooks that are sent at the same time; a project has four of these places at most.
 const AT_ONCE: usize = 16;
@@ -72,7 +69,7 @@ impl Deliverer {
         Ok(Self {
             store,
             telemetry,
-            agent: webhook::agent(settings, trusting(&settings.outgoing_ca)?),
+            agent: webhook::agent(settings)?,
             retries: retries
                 .map(|&seconds| Duration::from_secs(seconds))
                 .collect(),

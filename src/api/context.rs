@@ -45,13 +45,14 @@ pub async fn around(State(app): State<App>, mut request: Request, next: Next) ->
         .to_owned();
     let span = tracing::info_span!("request", %method, path, request_id, key = tracing::field::Empty,
         trace_id = tracing::field::Empty);
+    let method_label = known_method(&method);
     let traced = match UNTRACED.contains(&route.as_str()) {
         true => Span::default(),
         false => app.telemetry.traces.request(
             request.headers(),
-            format!("{} {route}", known_method(&method)),
+            format!("{method_label} {route}"),
             vec![
-                attribute("http.request.method", known_method(&method)),
+                attribute("http.request.method", method_label),
                 attribute("http.route", route.clone()),
                 attribute("url.path", path.clone()),
                 attribute("sinter.request_id", request_id.clone()),
@@ -83,12 +84,8 @@ pub async fn around(State(app): State<App>, mut request: Request, next: Next) ->
     if status.is_server_error() {
         traced.fail(status.canonical_reason().unwrap_or_default());
     }
-    app.telemetry.request_answered(
-        known_method(&method),
-        &route,
-        status.as_u16(),
-        started.elapsed(),
-    );
+    app.telemetry
+        .request_answered(method_label, &route, status.as_u16(), started.elapsed());
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -1,10 +1,27 @@
-//! Whose certificates are trusted when this program calls others.
+//! How this program calls others, and whose certificates it trusts then.
 
 use std::path::Path;
 
+use ureq::Agent;
+use ureq::config::ConfigBuilder;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::typestate::AgentScope;
 
-use super::ConfigError;
+use super::{ConfigError, Settings};
+
+const USER_AGENT: &str = concat!("sinter/", env!("CARGO_PKG_VERSION"));
+
+/// An agent of the server: it says who it is, trusts `outgoing_ca`, gives any status as an answer, and goes to the address
+/// that was named alone, neither through a proxy of the environment nor to where a redirect leads.
+pub fn agent(settings: &Settings) -> Result<ConfigBuilder<AgentScope>, ConfigError> {
+    Ok(Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent(USER_AGENT)
+        .tls_config(trusting(&settings.outgoing_ca)?))
+}
 
 /// Trusts others by the certificates in a PEM file, or without one by those of the usual authorities.
 pub fn trusting(path: &Path) -> Result<TlsConfig, ConfigError> {

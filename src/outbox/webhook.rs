@@ -6,14 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 use url::Host;
 
 use super::address::is_public;
-use crate::config::Settings;
+use crate::config::{ConfigError, Settings, trust};
 use crate::spec::webhook::read_url;
 use crate::store::deliveries::{DueDelivery, Response};
 
@@ -63,23 +62,20 @@ pub fn check_host(host: &Host<String>) -> Result<(), NotPublic> {
 }
 
 /// An agent that goes where webhooks may go.
-pub(super) fn agent(settings: &Settings, tls: TlsConfig) -> Agent {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        // A redirect could lead where the URL itself may not.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .proxy(None)
+pub(super) fn agent(settings: &Settings) -> Result<Agent, ConfigError> {
+    let config = trust::agent(settings)?
         .max_idle_connections(0)
         .timeout_global(Some(PATIENCE))
-        .user_agent(super::USER_AGENT)
-        .tls_config(tls)
         .build();
     if settings.webhooks_private {
-        return Agent::new_with_config(config);
+        return Ok(Agent::new_with_config(config));
     }
     let resolver = PublicOnly(DefaultResolver::default());
-    Agent::with_parts(config, DefaultConnector::default(), resolver)
+    Ok(Agent::with_parts(
+        config,
+        DefaultConnector::default(),
+        resolver,
+    ))
 }
 
 /// Sends a message, signed, and tells what the receiver said. Waits at most fifteen seconds.

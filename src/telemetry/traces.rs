@@ -23,7 +23,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use ureq::Agent;
 
-use crate::config::trust::trusting;
+use crate::config::trust::agent;
 use crate::config::{ConfigError, Settings};
 
 /// How long the collector may take for a batch of spans, and for the last ones when the server ends.
@@ -55,14 +55,8 @@ impl Traces {
         if endpoint.is_empty() {
             return Ok(Self(None));
         }
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
+        let agent = agent(settings)?
             .timeout_global(Some(PATIENCE))
-            .user_agent(concat!("sinter/", env!("CARGO_PKG_VERSION")))
-            .tls_config(trusting(&settings.outgoing_ca)?)
             .build()
             .new_agent();
         let exporter = SpanExporter::builder()
