@@ -33,7 +33,6 @@ import tarfile
 import tempfile
 import time
 import warnings
-import zipfile
 
 import numpy as np
 import onnx

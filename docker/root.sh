@@ -109,7 +109,7 @@ key="$( (enter key create --name root --role admin) 2> "$work/log" )"
 
 (enter serve) > "$work/says" 2> "$work/log" &
 server=$!
-for _ in $(seq 200); do
+for _ in $(seq 1200); do
   [ ! -s "$work/says" ] || break
   kill -0 "$server" 2>/dev/null || fail "the server ended"
   sleep 0.05
@@ -131,7 +131,7 @@ field() {
   echo "${BASH_REMATCH[1]}"
 }
 
-for _ in $(seq 100); do
+for _ in $(seq 1200); do
   ! ask GET /readyz > /dev/null 2>&1 || break
   sleep 0.05
 done

@@ -22,7 +22,7 @@ if [ -z "${PICTURES:-}" ]; then
   PICTURES=$OUT/pictures
   python3 "$here/pictures.py" "$PICTURES"
 fi
-tar --create --file "$OUT/pictures.tar" --directory "$PICTURES" .
+tar --create --sort=name --file "$OUT/pictures.tar" --directory "$PICTURES" .
 
 echo "uploading $(du -h "$OUT/pictures.tar" | cut -f1) of pictures" >&2
 dataset=$(call -X POST "$BASE/v1/datasets?name=pictures" -H 'Content-Type: application/x-tar' \

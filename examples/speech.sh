@@ -23,7 +23,7 @@ if [ -z "${SOUNDS:-}" ]; then
   SOUNDS=$OUT/sounds
   python3 "$here/words.py" "$SOUNDS" >&2
 fi
-tar --create --file "$OUT/sounds.tar" --directory "$SOUNDS" .
+tar --create --sort=name --file "$OUT/sounds.tar" --directory "$SOUNDS" .
 
 echo "uploading $(du -h "$OUT/sounds.tar" | cut -f1) of sounds" >&2
 dataset=$(call -X POST "$BASE/v1/datasets?name=words" -H 'Content-Type: application/x-tar' \

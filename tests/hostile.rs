@@ -21,7 +21,7 @@ use sinter::onnx::decode_model;
 use sinter::onnx::proto::{GraphProto, ModelProto, TensorProto};
 
 /// Longest time for one input.
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(120);
 
 struct Seed {
     name: String,

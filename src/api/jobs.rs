@@ -21,7 +21,7 @@ use super::idempotent::{KeyInUse, Turn, replay, turn};
 use super::problem::{ApiError, Problems};
 use super::request::{NoQuery, Paged, StrictQuery, json_body, located_json, page};
 use super::state::App;
-use super::submission::{Checked, check, plan};
+use super::submission::{Checked, check, missing, plan};
 use crate::spec::child::Progress;
 use crate::spec::job::{JobKind, JobRequest};
 use crate::spec::mlflow::ModelSource;
@@ -186,10 +186,10 @@ async fn create_job(
             Some(key) => replay(kept, key),
             None => Err(ApiError::Internal("an answer without a key".to_owned())),
         },
-        Submission::ModelGone => Err(super::submission::missing("model", model)),
+        Submission::ModelGone => Err(missing(&access, "model", model, "/model").await?),
         Submission::DatasetGone => {
             let id = dataset.unwrap_or_default();
-            Err(super::submission::missing("dataset", id))
+            Err(missing(&access, "dataset", id, "/dataset").await?)
         }
     }
 }

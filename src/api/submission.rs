@@ -58,14 +58,19 @@ pub async fn check(
         None => None,
         Some(id) => {
             let found = app.store.dataset(scope, &id.to_string()).await?;
-            Some(found.ok_or_else(|| missing("dataset", id))?)
+            match found {
+                Some(found) => Some(found),
+                None => return Err(missing(access, "dataset", id, "/dataset").await?),
+            }
         }
     };
     check_device(app, &request.device).await?;
     // Last of all that can be told without it: it may have to be fetched.
     request.model = resolve(access, &source).await?;
     let model = app.store.model(scope, &request.model.to_string()).await?;
-    let model = model.ok_or_else(|| missing("model", request.model))?;
+    let Some(model) = model else {
+        return Err(missing(access, "model", request.model, "/model").await?);
+    };
     check_model(&model, params.needs_gradients(), "/model")?;
     let students: Vec<Uuid> = params
         .distillations()
@@ -74,8 +79,9 @@ pub async fn check(
         .collect();
     let mut models = BTreeMap::new();
     for (pointer, id) in params.models() {
-        let found = app.store.model(scope, &id.to_string()).await?;
-        let found = found.ok_or_else(|| missing_at("model", id, &pointer))?;
+        let Some(found) = app.store.model(scope, &id.to_string()).await? else {
+            return Err(missing(access, "model", id, &pointer).await?);
+        };
         check_model(&found, students.contains(&id), &pointer)?;
         models.insert(id, found);
     }
@@ -160,8 +166,9 @@ async fn check_earlier(
 ) -> Result<(), ApiError> {
     let pointer = "/params/warm_start";
     let store = &access.app.store;
-    let found = store.job(&access.scope, &id.to_string()).await?;
-    let found = found.ok_or_else(|| missing_at("job", id, pointer))?;
+    let Some(found) = store.job(&access.scope, &id.to_string()).await? else {
+        return Err(missing(access, "job", id, pointer).await?);
+    };
     let artifacts = store.artifacts(&found.id).await?;
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
         let (earlier, own) = (&found.request, request);
@@ -230,16 +237,34 @@ async fn check_device(app: &App, device: &str) -> Result<(), ApiError> {
     Err(ApiError::fault("device_not_found", "/device", detail))
 }
 
-/// 422 for a reference in a body to something that is not there.
-pub fn missing(what: &str, id: Uuid) -> ApiError {
-    missing_at(what, id, &format!("/{what}"))
-}
-
-fn missing_at(what: &str, id: Uuid, pointer: &str) -> ApiError {
-    let detail = format!("there is no {what} `{id}`");
+/// 422 for a reference in a body to something that is not there; says so where the id is that of something else.
+pub async fn missing(
+    access: &Authorized,
+    what: &str,
+    id: Uuid,
+    pointer: &str,
+) -> Result<ApiError, ApiError> {
+    let (store, scope, text) = (&access.app.store, &access.scope, id.to_string());
+    let other = match () {
+        () if store.model(scope, &text).await?.is_some() => "a model",
+        () if store.dataset(scope, &text).await?.is_some() => "a data set",
+        () if store.job(scope, &text).await?.is_some() => "a job",
+        () => "",
+    };
+    let named = match what {
+        "dataset" => "data set",
+        other => other,
+    };
+    let mut detail = format!("there is no {named} `{id}`");
+    if !other.is_empty() {
+        detail.push_str(&format!("; that is the id of {other}"));
+    }
+    if (what, other) == ("model", "a job") {
+        detail.push_str(", whose `result.model` is the model that it made");
+    }
     let mut problem = Problem::new(422, &format!("{what}_not_found"), detail.clone());
     problem.errors = vec![FieldError::new(pointer, detail)];
-    problem.into()
+    Ok(problem.into())
 }
 
 /// Has a child plan a job without training.

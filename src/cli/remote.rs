@@ -158,8 +158,9 @@ pub struct WatchFlags {
 /// Flags of `sinter get`.
 #[derive(Debug, Clone, Args)]
 pub struct GetFlags {
-    /// Id of a job or a model
-    id: Uuid,
+    /// Id of a job or a model, or the name of a model
+    #[arg(value_name = "JOB_OR_MODEL")]
+    wanted: String,
     /// Artifacts of the job [default: model.onnx and report.html; `all` for every one]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
@@ -536,15 +537,20 @@ fn conclude(ended: &[(String, JobView)], as_json: bool, client: &Client) -> Outc
 pub fn get(flags: &GetFlags) -> Outcome {
     let client = flags.service.client()?;
     let folder = flags.output.as_deref().unwrap_or(Path::new("."));
-    let job: Option<Value> = client.find(&format!("/v1/jobs/{}", flags.id))?;
+    let unknown = || format!("there is no job and no model `{}`", flags.wanted);
+    let id = match flags.wanted.parse() {
+        Ok(id) => id,
+        Err(_) => (client.find_by_name("models", &flags.wanted)?).ok_or_else(unknown)?,
+    };
+    let job: Option<Value> = client.find(&format!("/v1/jobs/{id}"))?;
     if let Some(job) = job {
         return match flags.json {
             true => say(&pretty(&job)),
-            false => fetch(&client, flags.id, &flags.names, folder, flags.force),
+            false => fetch(&client, id, &flags.names, folder, flags.force),
         };
     }
-    let model: Option<Value> = client.find(&format!("/v1/models/{}", flags.id))?;
-    let model = model.ok_or_else(|| format!("there is no job and no model `{}`", flags.id))?;
+    let model: Option<Value> = client.find(&format!("/v1/models/{id}"))?;
+    let model = model.ok_or_else(unknown)?;
     if flags.json {
         return say(&pretty(&model));
     }
@@ -559,7 +565,7 @@ pub fn get(flags: &GetFlags) -> Outcome {
         name: format!("{stem}{extension}"),
         digest: text("digest"),
         size_bytes: model["size_bytes"].as_u64().unwrap_or(0),
-        url: format!("/v1/models/{}/content", flags.id),
+        url: format!("/v1/models/{id}/content"),
     };
     fetch_file(&client, &file, folder, flags.force)
 }

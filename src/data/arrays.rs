@@ -289,6 +289,29 @@ impl Dataset {
         range
     }
 
+    fn has_one_hot_target(&self) -> bool {
+        let splits = [Some(&self.train), self.test.as_ref()];
+        let mut targets = splits
+            .into_iter()
+            .flatten()
+            .filter_map(|split| split.target.as_ref());
+        targets.all(|target| match target.shape[..] {
+            [width] if width > 1 => {
+                let values: Vec<f32> = match &target.elements {
+                    Elements::F32(values) => values.clone(),
+                    whole => (0..whole.len())
+                        .map(|index| whole.get_i64(index) as f32)
+                        .collect(),
+                };
+                values.chunks(width).all(|row| {
+                    row.iter().filter(|&&value| value == 1.0).count() == 1
+                        && row.iter().filter(|&&value| value == 0.0).count() == width - 1
+                })
+            }
+            _ => false,
+        })
+    }
+
     /// What the service tells about the data set.
     pub fn summarize(&self) -> DatasetSummary {
         let classes = |array: &Array| {
@@ -321,6 +344,7 @@ impl Dataset {
                 classes: classes(array),
                 class_names: self.classes.clone(),
                 range: self.target_range(),
+                one_hot: self.has_one_hot_target(),
             }),
             skipped: self.skipped.clone(),
         }

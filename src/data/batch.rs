@@ -245,6 +245,11 @@ impl Prepared {
         &self.validation
     }
 
+    /// The test split's places in the stored test split, or in the stored train split where there is none.
+    pub fn test_examples(&self) -> &[u32] {
+        &self.test
+    }
+
     /// Whether the examples have labels, or values to fit.
     pub fn has_targets(&self) -> bool {
         match self.about.task {

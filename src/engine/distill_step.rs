@@ -121,10 +121,12 @@ impl Job<'_> {
         };
         let (graph, source, (teacher, agreement)) =
             self.taught(&lesson, student, teachers, Self::compared)?;
-        let helped = match &control {
-            None => None,
-            Some(control) => better(&self.tested(&graph)?, &control.metrics),
-        };
+        let (mut helped, mut significant) = (None, None);
+        if let Some(control) = &control {
+            let own = self.tested(&graph)?;
+            helped = better(&own, &control.metrics);
+            significant = self.significant(&own, &control.metrics);
+        }
         if helped == Some(false) {
             self.voice.info(
                 "distillation_did_not_help",
@@ -139,6 +141,7 @@ impl Job<'_> {
             agreement,
             control,
             helped,
+            significant,
         };
         self.journal.forget(&held);
         self.journal.record(&stage, &outcome, &graph)?;
@@ -357,6 +360,16 @@ impl Job<'_> {
             &evaluator.measure_graph(data, Role::Test)?,
             task,
         ))
+    }
+
+    /// Whether accuracies on the test split differ by two standard errors or more; of classification only, where examples
+    /// are right or wrong.
+    pub(super) fn significant(&self, own: &Metrics, control: &Metrics) -> Option<bool> {
+        let data = (self.data.as_ref()).filter(|data| data.about.task == Task::Classification)?;
+        let (own, control) = (own.get("accuracy")?, control.get("accuracy")?);
+        let variance = own * (1.0 - own) + control * (1.0 - control);
+        let error = (variance / data.count(Role::Test) as f64).sqrt();
+        Some((own - control).abs() >= 2.0 * error)
     }
 
     /// The metrics of all teachers as one on the test split, and how near the student is to them.

@@ -344,7 +344,8 @@ pub(super) fn run(
     job.phase("report");
     let trials = trials.as_ref();
     let journal = &job.journal;
-    let mut artifacts = write_artifacts(&inputs, &result, trials, journal, &file, staging)?;
+    let drawn = drawn_for_test(&inputs, job.first_data.as_ref());
+    let mut artifacts = write_artifacts(&inputs, &result, drawn, trials, journal, &file, staging)?;
     let mut models = Vec::new();
     if makes_model {
         models.push(StagedModel {
@@ -427,9 +428,17 @@ fn stage(
     })
 }
 
+/// The places in the upload of the examples that were set aside for the test split; `None` where the data set has its own,
+/// or there is none.
+fn drawn_for_test<'a>(inputs: &JobInputs, data: Option<&'a Prepared>) -> Option<&'a [u32]> {
+    let has_own = inputs.dataset.as_ref()?.summary.splits.test > 0;
+    Some(data?.test_examples()).filter(|_| !has_own)
+}
+
 fn write_artifacts(
     inputs: &JobInputs,
     result: &JobResult,
+    drawn: Option<&[u32]>,
     trials: Option<&Trials>,
     journal: &Journal,
     model: &[u8],
@@ -437,9 +446,12 @@ fn write_artifacts(
 ) -> Result<Vec<StagedFile>, Problem> {
     let request = &inputs.request;
     let curves = journal.curves();
-    let json = serde_json::json!({
+    let mut json = serde_json::json!({
         "job": inputs.job, "request": request, "result": result, "curves": curves,
     });
+    if let Some(drawn) = drawn {
+        json["test_examples"] = drawn.into();
+    }
     let json = serde_json::to_string_pretty(&json).expect("reports are plain data");
     let files: [(&str, &str, Vec<u8>); 4] = [
         (MODEL_ARTIFACT, "application/octet-stream", model.to_vec()),

@@ -110,6 +110,18 @@ impl Job<'_> {
         if candidates.space.dimensions.is_empty() {
             return Err(empty_space());
         }
+        let not_applicable = candidates.not_applicable(params);
+        if !not_applicable.is_empty() {
+            self.voice.event(
+                Level::Warning,
+                "space_not_applicable",
+                format!(
+                    "nothing in this model can change by what the space names: {}",
+                    not_applicable.join(", ")
+                ),
+                serde_json::json!({"not_applicable": not_applicable}),
+            );
+        }
         let mut shared_epochs = None;
         if let Evaluation::SharedWeights { random } = params.evaluation {
             let (shared, epochs) =
@@ -468,18 +480,18 @@ impl Job<'_> {
             None => (Vec::new(), None),
             Some((record, control)) => (record, Some(control)),
         };
-        let helped = match &control {
-            None => None,
-            Some(control) => {
-                let own = self.metrics_on(graph, Role::Test, setup)?;
-                let metric = objectives[0].metric.metric().map(MetricName::as_str);
-                let pair =
-                    metric.and_then(|name| Some((own.get(name)?, control.metrics.get(name)?)));
-                pair.map(|(own, other)| {
-                    objectives[0].minimized(*own) < objectives[0].minimized(*other)
-                })
+        let (mut helped, mut significant) = (None, None);
+        if let Some(control) = &control {
+            let own = self.metrics_on(graph, Role::Test, setup)?;
+            let metric = objectives[0].metric.metric().map(MetricName::as_str);
+            let pair = metric.and_then(|name| Some((own.get(name)?, control.metrics.get(name)?)));
+            helped = pair.map(|(own, other)| {
+                objectives[0].minimized(*own) < objectives[0].minimized(*other)
+            });
+            if metric == Some(MetricName::Accuracy.as_str()) {
+                significant = self.significant(&own, &control.metrics);
             }
-        };
+        }
         if helped == Some(false) {
             self.voice.info(
                 "search_did_not_help",
@@ -509,6 +521,8 @@ impl Job<'_> {
             screening: foretold(setup, record),
             control,
             helped,
+            significant,
+            not_applicable: setup.candidates.not_applicable(setup.params),
             exceeds: None,
         };
         let trials = |record: Record| record.into_iter().map(|(_, trial)| trial).collect();
@@ -588,6 +602,7 @@ pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<Se
     let trials = u32::min(params.trials, size.min(1e9) as u32);
     Ok(SearchPlan {
         space: candidates.dimensions(&[]),
+        not_applicable: candidates.not_applicable(params),
         space_size: candidates.space.size(),
         feasible_share: fits as f64 / 100.0,
         trials,

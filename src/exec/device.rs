@@ -28,7 +28,9 @@ impl Device {
     /// The device called `name`; `auto` takes a real graphics adapter before the processor.
     pub fn open(name: &str) -> Result<Self, DeviceError> {
         if name == "auto" {
-            let found = adapters().into_iter().find(|adapter| adapter.info.auto);
+            let found = adapters(real())
+                .into_iter()
+                .find(|adapter| adapter.info.auto);
             return match found {
                 Some(adapter) => Ok(Self::new(adapter.info.name, adapter.device)),
                 None => Ok(Self::cpu()),
@@ -37,7 +39,7 @@ impl Device {
         if name == "cpu" {
             return Ok(Self::cpu());
         }
-        match adapters()
+        match adapters(all())
             .into_iter()
             .find(|adapter| adapter.info.name == name)
         {
@@ -94,15 +96,24 @@ fn run_kernels_alone() {
     }
 }
 
-/// Graphics adapters in the order of real before software; each is started to see that it works.
-fn adapters() -> Vec<Adapter> {
-    run_kernels_alone();
-    let mut found: Vec<Adapter> = Vec::new();
-    let kinds = (0..4)
+/// Kinds of adapters that are no software.
+fn real() -> impl Iterator<Item = DeviceKind> {
+    (0..4)
         .map(DeviceKind::DiscreteGpu)
         .chain((0..2).map(DeviceKind::IntegratedGpu))
         .chain((0..2).map(DeviceKind::VirtualGpu))
-        .chain([DeviceKind::Cpu]);
+}
+
+/// Kinds of adapters in the order of real before software.
+fn all() -> impl Iterator<Item = DeviceKind> {
+    real().chain([DeviceKind::Cpu])
+}
+
+/// Graphics adapters of these kinds; each is started to see that it works, and has threads of its own from then on that look for
+/// work several thousand times a second.
+fn adapters(kinds: impl Iterator<Item = DeviceKind>) -> Vec<Adapter> {
+    run_kernels_alone();
+    let mut found: Vec<Adapter> = Vec::new();
     for kind in kinds {
         // Asking for an adapter that does not exist may panic inside the driver's loader.
         let started = std::panic::catch_unwind(|| {
@@ -155,6 +166,6 @@ pub fn list_devices() -> Vec<DeviceInfo> {
         backend: "flex".to_owned(),
         auto: true,
     }];
-    devices.extend(adapters().into_iter().map(|adapter| adapter.info));
+    devices.extend(adapters(all()).into_iter().map(|adapter| adapter.info));
     devices
 }

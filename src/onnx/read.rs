@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use prost::Message;
+use prost::bytes::Buf;
 
 use super::proto::{DATA_LOCATION_EXTERNAL, GraphProto, ModelProto, TensorProto};
 
@@ -19,6 +20,8 @@ pub enum ReadError {
          Git LFS pointer looks like this)"
     )]
     NotProtobuf(String),
+    #[error("not an ONNX model: this is {0}")]
+    OtherFormat(&'static str),
     #[error("the ONNX file holds no graph; it is empty or truncated")]
     NoGraph,
     #[error(
@@ -50,19 +53,127 @@ pub enum ReadError {
     TooDeep,
 }
 
-/// Reads the messages of a model file; tensors stay as they are stored.
+/// Reads the messages of a model file; tensors stay as they are stored. The file passes through a window, so that memory holds
+/// its messages and not its bytes beside them, and what is no model is told by its beginning.
 pub fn read_model(path: &Path) -> Result<ModelProto, ReadError> {
-    let bytes = std::fs::read(path)?;
-    decode_model(&bytes)
+    let mut window = Window::open(path)?;
+    let model = decode(&mut window);
+    match window.fault {
+        Some(fault) => Err(fault.into()),
+        None => model,
+    }
 }
 
 /// The messages of a model file that is in memory.
 pub fn decode_model(bytes: &[u8]) -> Result<ModelProto, ReadError> {
+    decode(bytes)
+}
+
+fn decode(bytes: impl Buf) -> Result<ModelProto, ReadError> {
+    if let Some(format) = other_format(bytes.chunk()) {
+        return Err(ReadError::OtherFormat(format));
+    }
     let model =
         ModelProto::decode(bytes).map_err(|error| ReadError::NotProtobuf(error.to_string()))?;
     match &model.graph {
         Some(graph) if !graph.node.is_empty() || !graph.output.is_empty() => Ok(model),
         _ => Err(ReadError::NoGraph),
+    }
+}
+
+/// Bytes of a file that are in memory at a time.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// A file from its beginning to its end, as prost takes bytes.
+struct Window {
+    file: File,
+    bytes: Vec<u8>,
+    /// How much of `bytes` was taken.
+    taken: usize,
+    /// Bytes of the file behind these.
+    behind: u64,
+    /// Why the file could not be read on; zeros are in the place of what is missing, so that its length stays.
+    fault: Option<std::io::Error>,
+}
+
+impl Window {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        let file = File::open(path)?;
+        let behind = file.metadata()?.len();
+        let mut window = Self {
+            file,
+            bytes: vec![0; behind.min(WINDOW_BYTES as u64) as usize],
+            taken: 0,
+            behind,
+            fault: None,
+        };
+        window.fill();
+        Ok(window)
+    }
+
+    fn fill(&mut self) {
+        self.bytes
+            .truncate(self.behind.min(WINDOW_BYTES as u64) as usize);
+        self.taken = 0;
+        self.behind -= self.bytes.len() as u64;
+        if self.fault.is_none()
+            && let Err(fault) = self.file.read_exact(&mut self.bytes)
+        {
+            self.fault = Some(fault);
+        }
+        if self.fault.is_some() {
+            self.bytes.fill(0);
+        }
+    }
+}
+
+impl Buf for Window {
+    fn remaining(&self) -> usize {
+        let here = (self.bytes.len() - self.taken) as u64;
+        usize::try_from(self.behind.saturating_add(here)).unwrap_or(usize::MAX)
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.remaining(), "beyond the end of the file");
+        loop {
+            let here = count.min(self.bytes.len() - self.taken);
+            self.taken += here;
+            count -= here;
+            if self.taken < self.bytes.len() || self.behind == 0 {
+                return;
+            }
+            self.fill();
+        }
+    }
+}
+
+/// What people take for a model that can be read here, told by how the file begins.
+fn other_format(bytes: &[u8]) -> Option<&'static str> {
+    let begins = |magic: &[u8]| bytes.starts_with(magic);
+    match () {
+        () if begins(b"PK\x03\x04") => Some(
+            "a zip archive, such as torch.save writes; its weights have no graph: export the model with \
+             torch.onnx.export(model, example, \"model.onnx\"), and upload files beside it as further parts of the form",
+        ),
+        // Protocols 2 to 5 of pickle, which no message of a model begins like.
+        () if matches!(bytes, [0x80, 2..=5, ..]) => Some(
+            "a Python pickle, such as older torch.save writes; export the model with \
+             torch.onnx.export(model, example, \"model.onnx\")",
+        ),
+        () if begins(b"\x89HDF\r\n\x1a\n") => {
+            Some("an HDF5 file, such as Keras writes; convert the model with tf2onnx")
+        }
+        () if bytes.get(4..8) == Some(b"TFL3") => {
+            Some("a TensorFlow Lite model; convert it with tf2onnx")
+        }
+        () if begins(b"version https://git-lfs") => {
+            Some("a Git LFS pointer; `git lfs pull` fetches the file that it stands for")
+        }
+        () => None,
     }
 }
 
@@ -196,4 +307,62 @@ fn embed(
     tensor.external_data.clear();
     tensor.data_location = None;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(bytes: usize) -> ModelProto {
+        let weight = TensorProto {
+            name: Some("w".to_owned()),
+            raw_data: Some((0..bytes).map(|byte| byte as u8).collect()),
+            float_data: vec![1.5; 2 * WINDOW_BYTES],
+            ..TensorProto::default()
+        };
+        ModelProto {
+            producer_name: Some("a name".to_owned()),
+            graph: Some(GraphProto {
+                initializer: vec![weight],
+                output: vec![Default::default()],
+                ..GraphProto::default()
+            }),
+            ..ModelProto::default()
+        }
+    }
+
+    #[test]
+    fn a_file_longer_than_the_window_is_read_as_from_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        for bytes in [0, 1, WINDOW_BYTES - 1, WINDOW_BYTES, 3 * WINDOW_BYTES + 7] {
+            let model = model(bytes);
+            std::fs::write(&path, model.encode_to_vec()).unwrap();
+            assert_eq!(read_model(&path).unwrap(), model);
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_too_early_is_no_model_and_one_that_shrinks_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        let whole = model(3 * WINDOW_BYTES).encode_to_vec();
+        for kept in [1, WINDOW_BYTES, 2 * WINDOW_BYTES + 1, whole.len() - 1] {
+            std::fs::write(&path, &whole[..kept]).unwrap();
+            let refused = read_model(&path);
+            assert!(matches!(refused, Err(ReadError::NotProtobuf(_))));
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let mut window = Window::open(&path).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(WINDOW_BYTES as u64)
+            .unwrap();
+        assert_eq!(window.remaining(), whole.len());
+        window.advance(whole.len());
+        assert_eq!(window.remaining(), 0);
+        assert!(window.fault.is_some());
+    }
 }

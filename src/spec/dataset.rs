@@ -137,6 +137,9 @@ pub struct TargetInfo {
     /// Smallest and largest value of all splits.
     #[serde(default)]
     pub range: Option<[f64; 2]>,
+    /// Whether each example has a single 1 among zeros, as classes do that were encoded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_hot: bool,
 }
 
 /// What the files of a data set hold.

@@ -89,8 +89,16 @@ pub fn fit(
     if model.inputs.is_empty() {
         return Err(misfit("/model", "the model has no inputs".to_owned()));
     }
-    let inputs =
-        fit_inputs(model, &dataset.inputs, options).map_err(|detail| misfit("/dataset", detail))?;
+    let inputs = fit_inputs(model, &dataset.inputs, options).map_err(|detail| {
+        let columns = match &dataset.target {
+            Some(target) if dataset.format.is_table() => format!(
+                "; of the table all columns but the target `{}` are taken (`?target=` of the upload chooses another one)",
+                target.name
+            ),
+            _ => String::new(),
+        };
+        misfit("/dataset", detail + &columns)
+    })?;
     // The first that holds floating-point numbers; exporters put class names before them.
     let output = model
         .outputs
@@ -117,6 +125,17 @@ pub fn fit(
         }
         (target, _) => target.as_ref().filter(|_| !without_target),
     };
+    if let (None, Some(target)) = (task, target.filter(|target| target.one_hot)) {
+        return Err(misfit(
+            "/task",
+            format!(
+                "the target `{0}` has a single 1 in each row of {1}: classes that were encoded, or values? Upload the \
+                 classes as whole numbers (in NumPy {0}.argmax(axis=1)), or name the task, `multilabel` or `regression`",
+                target.name,
+                target.shape.iter().product::<u64>()
+            ),
+        ));
+    }
     let task = task.unwrap_or(match target {
         None => params.presumed_task(),
         Some(target) => {

@@ -170,7 +170,44 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
             }
         }
     }
-    FieldError::new(pointer, detail)
+    FieldError::new(pointer, in_words_of_json(&detail))
+}
+
+/// serde names the types of Rust; who writes JSON knows those of JSON.
+fn in_words_of_json(detail: &str) -> String {
+    let Some((found, wanted)) = detail.split_once(", expected ") else {
+        return detail.to_owned();
+    };
+    let wanted = match wanted {
+        "f32" | "f64" => "a number",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, 0 or greater",
+        "i32" | "i64" => "a whole number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        of if of.starts_with("struct ") || of.contains(" tagged enum ") => "an object",
+        of if of.starts_with("enum ") || of == "variant identifier" => "a word",
+        other => other,
+    };
+    let found = [
+        ("floating point", "number"),
+        ("sequence", "list"),
+        ("map", "object"),
+    ]
+    .iter()
+    .fold(found.to_owned(), |found, (of_rust, of_json)| {
+        let places = ["type", "value"].map(|what| format!("invalid {what}: "));
+        places.iter().fold(found, |found, place| {
+            match found.strip_prefix(&format!("{place}{of_rust}")) {
+                Some(rest) => format!("{place}{of_json}{rest}"),
+                None => found,
+            }
+        })
+    });
+    format!("{found}, expected {wanted}")
 }
 
 fn escape(key: &str) -> String {
@@ -245,6 +282,17 @@ mod tests {
         let fault = parse::<Outer>(serde_json::json!({"items": [{"ratio": 1.0}, {"ratio": "x"}]}))
             .unwrap_err();
         assert_eq!(fault.pointer, "/items/1/ratio");
+        assert_eq!(
+            fault.detail,
+            "invalid type: string \"x\", expected a number"
+        );
+        let fault = parse::<Outer>(serde_json::json!({"items": {"a": 1}})).unwrap_err();
+        assert_eq!(fault.detail, "invalid type: object, expected a list");
+        let fault = parse::<Outer>(serde_json::json!({"items": [2.5]})).unwrap_err();
+        assert_eq!(
+            fault.detail,
+            "invalid type: number `2.5`, expected an object"
+        );
     }
 
     #[test]

@@ -291,6 +291,10 @@ pub struct DistillOutcome {
     /// where there is none. One pair of trainings; `null` without a control.
     #[serde(default)]
     pub helped: Option<bool>,
+    /// Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for accuracies p
+    /// and q of the n test examples: less may be chance. Of classification with a control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub significant: Option<bool>,
 }
 
 /// One step of a pipeline.

@@ -214,6 +214,13 @@ pub struct SearchOutcome {
     /// Whether the winner is better than the control's on the test split; without a control `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helped: Option<bool>,
+    /// Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for accuracies p
+    /// and q of the n test examples: less may be chance. Of classification that is judged by accuracy, with a control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub significant: Option<bool>,
+    /// What the space names and nothing in the model can change by, for instance `depth` without residual blocks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_applicable: Vec<String>,
     /// The constraint that the winner, trained in full, does not meet, though its trial did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exceeds: Option<String>,
@@ -223,6 +230,9 @@ pub struct SearchOutcome {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchPlan {
     pub space: Vec<DimensionInfo>,
+    /// What the space names and nothing in the model can change by, for instance `depth` without residual blocks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_applicable: Vec<String>,
     /// Candidates in the space, infeasible ones too; `null` for infinitely many.
     pub space_size: Option<f64>,
     /// Share of a hundred candidates at random that meet the constraints on MACs, parameters and size.

@@ -104,8 +104,12 @@ impl Store {
             return Ok(None);
         };
         let path = self.upload_path(id);
-        let found = tokio::fs::metadata(&path).await;
-        let offset = found.map_err(StoreError::file("look at", &path))?.len();
+        let offset = match tokio::fs::metadata(&path).await {
+            Ok(found) => found.len(),
+            // It is being removed, of which the bytes go first.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::file("look at", &path)(error)),
+        };
         Ok(Some(PartialUpload {
             id: id.to_owned(),
             project: row.project,

@@ -186,25 +186,27 @@ impl Slot {
         self.clean_up(job_id, status).await;
     }
 
-    /// Removes what no later attempt can use. A queued job's folder may be in the hands of its next
-    /// attempt already, which empties it by itself.
+    /// Removes what a job that succeeded needs no more; it has no later attempt.
     async fn clean_up(&self, job_id: &str, status: JobStatus) {
-        let removed = match status {
-            JobStatus::Succeeded => self.store.remove_job_folder(job_id).await,
-            JobStatus::Failed | JobStatus::Canceled => self.store.keep_checkpoint(job_id).await,
-            JobStatus::Queued | JobStatus::Running | JobStatus::Canceling => Ok(()),
-        };
-        if let Err(error) = removed {
+        if status == JobStatus::Succeeded
+            && let Err(error) = self.store.remove_job_folder(job_id).await
+        {
             tracing::warn!(job = %job_id, %error, "a job folder stays behind");
         }
     }
 
+    /// Writes down that an attempt ended. What no later one can use goes before, while the folder is this attempt's: as soon as
+    /// the end is written down, somebody may ask for another.
     async fn end(&self, claim: &Claim, end: AttemptEnd) -> Result<Reported, StoreError> {
+        let job_id = &claim.job.id;
+        if let Err(error) = self.store.keep_checkpoint(job_id).await {
+            tracing::warn!(job = %job_id, %error, "files of an attempt stay behind");
+        }
         let mut tries = 1;
         loop {
             match self.store.end_attempt(&claim.lease, &end).await {
                 Err(error) if tries < END_TRIES => {
-                    tracing::warn!(job = %claim.job.id, %error, "trying again");
+                    tracing::warn!(job = %job_id, %error, "trying again");
                     tries += 1;
                     sleep(POLL).await;
                 }

@@ -65,6 +65,7 @@ const api = async (path, options = {}) => {
 const json = async (path) => (await api(path)).json();
 
 const browser = await chromium.launch({
+  timeout: WAIT,
   executablePath: process.env.SINTER_CHROMIUM || "/usr/bin/chromium",
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
@@ -72,7 +73,7 @@ const browser = await chromium.launch({
 async function open(options) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: "light", acceptDownloads: true, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(30_000);
+  page.setDefaultTimeout(WAIT);
   page.on("console", (message) => {
     if (!["error", "warning"].includes(message.type())) return;
     const status = /status of (\d+)/.exec(message.text())?.[1];
@@ -95,8 +96,14 @@ async function open(options) {
 
 /** Goes to a route and waits until its view stands. */
 async function go(page, hash) {
-  if (page.url().startsWith(base)) await page.evaluate((to) => { location.hash = to; }, hash);
-  else await page.goto(`${base}/${hash}`);
+  if (page.url().startsWith(base)) {
+    // Until the page has heard of it: the view from before stands as well.
+    await page.evaluate((to) => new Promise((resolve) => {
+      if (location.hash === to) return resolve();
+      addEventListener("hashchange", () => resolve(), { once: true });
+      location.hash = to;
+    }), hash);
+  } else await page.goto(`${base}/${hash}`);
   await settled(page);
 }
 
@@ -258,7 +265,8 @@ async function journey() {
 
   const first = await step("a pruning is submitted, watched and ends", async () => {
     await page.getByLabel("Name of the job").fill("half the MACs");
-    await page.getByLabel("Epochs of fine-tuning").fill("20");
+    // Long enough to be watched by a browser that is slow.
+    await page.getByLabel("Epochs of fine-tuning").fill("60");
     await page.getByRole("button", { name: "Submit job" }).click();
     await page.waitForURL(/#\/jobs\//);
     await page.getByRole("heading", { level: 1, name: "half the MACs" }).waitFor();
@@ -302,7 +310,7 @@ async function journey() {
   const second = await step("the same again with changes", async () => {
     await page.getByRole("link", { name: "Submit again with changes" }).click();
     await page.getByRole("heading", { level: 1, name: "New job: prune" }).waitFor();
-    check(await page.getByLabel("Epochs of fine-tuning").inputValue() === "20", "the form has what the job had");
+    check(await page.getByLabel("Epochs of fine-tuning").inputValue() === "60", "the form has what the job had");
     await page.getByLabel("Name of the job").fill("a quarter of the MACs");
     await page.getByLabel("MACs after ÷ before").fill("0.25");
     await page.getByLabel("Epochs of fine-tuning").fill("5");
@@ -346,6 +354,8 @@ async function journey() {
     await page.getByRole("heading", { name: "Trials" }).waitFor();
     const { result } = await json(`/v1/jobs/${jobId(page)}`);
     const points = page.locator(".scatter a");
+    // They are drawn when the plot knows its size.
+    await points.first().waitFor({ state: "attached" });
     check(await points.count() === result.search.front.length, "a link for each model of the front");
     await points.first().focus();
     check(/^Trial \d+: MACs/i.test(await page.locator(".tip").textContent()), "a point of the front says its numbers");
@@ -424,7 +434,10 @@ async function journey() {
     await page.getByLabel("Status", { exact: true }).selectOption("canceled");
     await page.waitForURL(/status=canceled/);
     await page.waitForFunction(() => document.querySelectorAll("main tbody tr").length === 1);
+    // All that the page asks for, which is 404 after the deletion.
+    const last = page.waitForResponse(/\/deliveries$/);
     await page.getByRole("link", { name: "long" }).click();
+    await Promise.all([last, page.locator(".curves canvas").first().waitFor(), page.locator(".log").getByText("job_canceled").nth(1).waitFor()]);
     await page.getByRole("button", { name: "Delete" }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Delete the job" }).click();
     await page.getByRole("heading", { level: 1, name: "Jobs" }).waitFor();
@@ -506,13 +519,14 @@ async function journey() {
     await page.keyboard.press("Enter");
     await page.getByRole("heading", { level: 1, name: "by keys" }).waitFor();
     await settled(page);
+    // Its end makes other buttons, which must not happen while a dialog is to give the focus back to one.
+    await ended(page, "succeeded");
     await tabTo(page, "main .actions button");
     await page.keyboard.press("Enter");
     await page.getByRole("dialog").waitFor();
     await page.keyboard.press("Escape");
     check(await page.getByRole("dialog").count() === 0, "Escape closes the dialog");
     check(await page.evaluate(() => document.activeElement.tagName) === "BUTTON", "the focus comes back from the dialog");
-    await ended(page, "succeeded");
     // The end of the page is reached: there is no trap.
     await tabTo(page, "details.request summary", 150);
     await page.keyboard.press("Tab");

@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 CASES = []
 MICROSOFT = "com.microsoft"

@@ -4,6 +4,7 @@ The server is the built program, started as a person would start it and spoken t
 `SINTER_BINARY` names the program; otherwise the debug build of this checkout is used.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -45,7 +46,7 @@ def clean_environment(extra=None):
     return kept
 
 
-def run_sinter(*arguments, env=None, cwd=None, timeout=30):
+def run_sinter(*arguments, env=None, cwd=None, timeout=60):
     """Runs the program to its end; for commands and for servers that refuse to start."""
     return subprocess.run(
         [sinter_binary(), *map(str, arguments)],
@@ -82,7 +83,7 @@ class Server:
 
     # Life.
 
-    def start(self, timeout=30):
+    def start(self, timeout=60):
         command = [str(sinter_binary()), "serve"]
         if self.listen is not None:
             command += ["--listen", self.listen]
@@ -116,7 +117,7 @@ class Server:
             raise RuntimeError(f"the server did not start; its log:\n{self.log()}")
         return self
 
-    def wait_ready(self, timeout=30):
+    def wait_ready(self, timeout=60):
         """Waits for `/readyz` 200."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -173,16 +174,23 @@ class Server:
         """Process ids of the server's children."""
         children = []
         for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
-            children += (task / "children").read_text().split()
+            # A thread may end meanwhile; its children are another one's then.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                children += (task / "children").read_text().split()
         return [int(child) for child in children]
 
     def stored_files(self):
         """Relative paths of all files in the data folder except the database and its log."""
+        # What goes while it is looked at is no fault, which `rglob` would make it.
+        found = (pathlib.Path(folder, name) for folder, _, names in os.walk(self.data_dir) for name in names)
         return sorted(
             str(path.relative_to(self.data_dir))
-            for path in self.data_dir.rglob("*")
+            for path in found
             if path.is_file() and ".db" not in path.name and ".sqlite" not in path.name
         )
+
+    def staged_files(self):
+        return [name for name in self.stored_files() if name.startswith("staging/")]
 
     # HTTP.
 
@@ -204,7 +212,7 @@ class Server:
         return self.request("DELETE", path, **options)
 
     def is_healthy(self):
-        answer = self.get("/healthz", timeout=10)
+        answer = self.get("/healthz", timeout=60)
         return answer.status_code == 200 and answer.json() == {"status": "ok"}
 
     # Users' doings. Each asserts the status and gives back the JSON.
@@ -249,7 +257,7 @@ class Server:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def wait(self, job, timeout=120):
+    def wait(self, job, timeout=300):
         """Waits for an end state by `Prefer: wait` and returns the job."""
         deadline = time.monotonic() + timeout
         while True:
@@ -262,7 +270,7 @@ class Server:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"still {seen['status']} after {timeout} s: {seen}")
 
-    def wait_for(self, job, condition, timeout=60):
+    def wait_for(self, job, condition, timeout=120):
         """Polls the job until `condition(job)` holds and returns it."""
         deadline = time.monotonic() + timeout
         while True:
@@ -273,7 +281,7 @@ class Server:
                 raise TimeoutError(f"the condition did not come about in {timeout} s: {seen}")
             time.sleep(0.05)
 
-    def run(self, kind, model, dataset=None, params=None, timeout=120, **more):
+    def run(self, kind, model, dataset=None, params=None, timeout=300, **more):
         """Submits a job, waits for it and requires success."""
         ended = self.wait(self.submit(kind, model, dataset, params, **more), timeout)
         assert ended["status"] == "succeeded", ended["error"]

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import pathlib
+import random
+import socket
 import sqlite3
 import time
 
@@ -41,7 +43,16 @@ EVERY_EPOCH = {"SINTER_CHECKPOINT_SECONDS": "0"}
 SHORT_LEASE = ("--lease-seconds", "2", "--heartbeat-seconds", "1")
 
 
-def wait_until(condition, timeout=30, what="the condition"):
+def free_port():
+    """Below those that the system gives to whoever names none: nobody else takes it until it is used."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+
+
+def wait_until(condition, timeout=60, what="the condition"):
     """Polls until `condition()` is true and returns what it gave."""
     deadline = time.monotonic() + timeout
     while True:
@@ -72,7 +83,7 @@ def job_children(server):
     return found
 
 
-def the_child(server, timeout=20):
+def the_child(server, timeout=60):
     """The one child that runs now."""
 
     def one():
@@ -91,7 +102,7 @@ def event_types(server, job):
     return [event["type"] for event in server.events(job)]
 
 
-def wait_for_training(server, job, epoch=2, timeout=60):
+def wait_for_training(server, job, epoch=2, timeout=120):
     """Waits until the job is in that epoch of a training."""
 
     def trains(seen):
@@ -102,7 +113,7 @@ def wait_for_training(server, job, epoch=2, timeout=60):
     return server.wait_for(job, trains, timeout)
 
 
-def wait_for_checkpoints(server, job, count, timeout=60):
+def wait_for_checkpoints(server, job, count, timeout=120):
     """Waits until the job has said so often that it wrote a checkpoint."""
 
     def enough():

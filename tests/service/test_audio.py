@@ -4,7 +4,6 @@ import io
 import json
 
 import numpy as np
-import onnx
 import pytest
 import soundfile
 import torch

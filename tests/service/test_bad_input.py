@@ -12,10 +12,11 @@ import urllib.parse
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 import models
 from conftest import DIGITS, DIGITS_CNN, Server, assert_problem
+from lifecycle_tools import wait_until
 
 NOBODY = "019353e0-0000-7000-8000-000000000001"
 
@@ -60,7 +61,7 @@ def untouched(bad_server, request):
     if request.node.stash.get(FAILED, False):
         clean(bad_server, before)  # a failing test must not disturb the next
     assert bad_server.is_healthy()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (state(bad_server) != before or bad_server.child_pids()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert state(bad_server) == before
@@ -111,6 +112,17 @@ def test_a_file_that_is_no_protobuf_is_refused(untouched, content):
     refused_model(untouched, content, "invalid_model")
 
 
+@pytest.mark.parametrize(("content", "words"), [
+    (b"PK\x03\x04" + bytes(60), "torch.onnx.export"),
+    (b"\x80\x02ccollections\nOrderedDict\n.", "pickle"),
+    (b"\x89HDF\r\n\x1a\n" + bytes(60), "tf2onnx"),
+    (b"\x1c\x00\x00\x00TFL3" + bytes(60), "TensorFlow Lite"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+], ids=["torch.save", "pickle", "keras", "tflite", "lfs"])
+def test_what_is_taken_for_a_model_is_told_what_it_is(untouched, content, words):
+    refused_model(untouched, content, "invalid_model", says=words)
+
+
 def test_a_protobuf_of_another_kind_is_refused(untouched):
     refused_model(untouched, numpy_helper.from_array(np.ones(4, np.float32), "t").SerializeToString(),
                   "invalid_model")
@@ -144,7 +156,7 @@ def test_a_tensor_that_claims_two_to_the_sixty_elements_takes_no_memory(untouche
     started = time.monotonic()
     before = untouched.peak_memory_bytes()
     refused_model(untouched, models.bomb([2**30, 2**30]), "invalid_model", says="bomb")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert untouched.peak_memory_bytes() - before < 50 << 20
 
 
@@ -172,7 +184,7 @@ def test_an_operator_that_would_make_two_to_the_forty_elements_takes_no_memory(u
                            [("output", ["batch", 4])], initializers)
     started = time.monotonic()
     answer = untouched.post_model(content, "bomb")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert answer.status_code in (201, 422)
     if answer.status_code == 201:
         assert operator in answer.json()["summary"]["unsupported_operators"] or not answer.json()["summary"]["trainable"]
@@ -583,6 +595,27 @@ def test_targets_of_many_labels_that_are_not_0_or_1_are_refused(untouched):
         assert_problem(answer, 422, "invalid_dataset", says="`y`")
 
 
+def test_one_hot_classes_are_no_values_to_fit_unless_the_task_says_so(untouched):
+    arrays = models.digits()
+    content = models.npz(x=arrays["x_train"], y=np.eye(10, dtype=np.float32)[arrays["y_train"]])
+    dataset = untouched.upload_dataset(content, "one-hot")
+    assert dataset["target"]["one_hot"] is True
+    body = {"kind": "evaluate", "model": untouched.model["id"], "dataset": dataset["id"]}
+    assert_problem(untouched.post("/v1/jobs", json=body), 422, "data_misfit", pointer="/task", says=["y.argmax", "regression"])
+    for task in ("regression", "multilabel"):
+        assert post_and_clean(untouched, {**body, "task": task}).status_code == 202
+    assert untouched.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+
+
+def test_a_table_that_does_not_fit_names_the_column_that_was_left_out(untouched):
+    rows = "\n".join("1,2,0" for _ in range(10))
+    dataset = untouched.upload_dataset(f"width,height,kind\n{rows}\n".encode(), "narrow")
+    body = {"kind": "evaluate", "model": untouched.mlp["id"], "dataset": dataset["id"]}
+    answer = untouched.post("/v1/jobs", json=body)
+    assert_problem(answer, 422, "data_misfit", pointer="/dataset", says=["[2]", "`kind`", "?target="])
+    assert untouched.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+
+
 def test_an_integer_beyond_int64_is_refused_instead_of_wrapped(untouched):
     x = np.array([[2**63 + 5], [1]], np.uint64)
     refused_dataset(untouched, models.npz(x=x, y=np.array([0, 1])), says="`x`")
@@ -791,6 +824,24 @@ def test_a_job_that_names_a_deleted_model_or_data_set_is_422(untouched):
     assert_problem(untouched.post("/v1/jobs", json=body), 422, "model_not_found", pointer="/model")
 
 
+def test_an_id_of_something_else_is_told(untouched):
+    body = {"kind": "evaluate", "model": untouched.digits["id"], "dataset": untouched.digits["id"]}
+    assert_problem(untouched.post("/v1/jobs", json=body), 422, "model_not_found", pointer="/model", says="the id of a data set")
+    body = {"kind": "evaluate", "model": untouched.model["id"], "dataset": untouched.model["id"]}
+    assert_problem(untouched.post("/v1/jobs", json=body), 422, "dataset_not_found", pointer="/dataset", says="the id of a model")
+
+
+@pytest.mark.parametrize(("params", "pointer", "words"), [
+    ({"epochs": "many"}, "/params/epochs", "expected a whole number"),
+    ({"epochs": 1.5}, "/params/epochs", "number `1.5`, expected a whole number"),
+    ({"optimizer": {"learning_rate": "high"}}, "/params/optimizer/learning_rate", "expected a number"),
+    ({"optimizer": 1}, "/params/optimizer", "expected an object"),
+])
+def test_types_are_told_in_words_of_json(untouched, params, pointer, words):
+    body = {"kind": "train", "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": params}
+    assert_problem(untouched.post("/v1/jobs", json=body), 422, pointer=pointer, says=words)
+
+
 def test_a_job_on_an_operator_that_can_not_run_is_refused_by_its_name(untouched):
     node = helper.make_node("SequenceConstruct", ["input"], ["several"], "n")
     first = helper.make_node("ConcatFromSequence", ["several"], ["output"], "c", axis=0)
@@ -870,15 +921,18 @@ def test_a_name_that_is_missing_or_unfit_is_refused(untouched, route, name):
 
 def test_an_upload_that_breaks_off_leaves_nothing(untouched):
     address = urllib.parse.urlsplit(untouched.url)
+
+    def staged():
+        return {path for path in untouched.stored_files() if path.startswith("staging/")}
+
     for route in ("models", "datasets"):
-        with socket.create_connection((address.hostname, address.port)) as connection:
-            head = f"POST /v1/{route}?name=broken HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
-            connection.sendall(head.encode() + b"x" * 300_000)
-            time.sleep(0.2)
-        with socket.create_connection((address.hostname, address.port)) as connection:
-            head = f"POST /v1/{route}?name=broken HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-            connection.sendall(head.encode() + b"ff\r\nabc")
-            time.sleep(0.2)
+        for length, body in (("Content-Length: 1000000", b"x" * 300_000), ("Transfer-Encoding: chunked", b"ff\r\nabc")):
+            others = staged()
+            with socket.create_connection((address.hostname, address.port)) as connection:
+                head = f"POST /v1/{route}?name=broken HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+                # Else it might begin when this test is over, and be taken for what the next one leaves.
+                wait_until(lambda others=others: staged() - others, what="an upload that has begun")
 
 
 def test_an_id_of_a_thing_of_another_kind_is_not_found(untouched):

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from conftest import ROOT, EXAMPLES, clean_environment, sinter_binary
-from test_mlflow import free_port
+from lifecycle_tools import free_port
 
 DOCS = ROOT / "docs"
 
@@ -33,14 +33,14 @@ def shell(tmp_path_factory):
 
     def run(commands):
         return subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200)
 
     first = blocks("quick-start.md")[0]
     assert "SINTER_URL=http://127.0.0.1:8080\n" in first
     server = subprocess.Popen(["bash", "-c", first.replace(":8080", f":{port}") + "\nwait"], cwd=folder, env=environment,
                               start_new_session=True)
     run.folder = folder
-    ready = run("for _ in $(seq 100); do curl -sf $SINTER_URL/readyz && exit 0; sleep 0.1; done; exit 1")
+    ready = run("for _ in $(seq 600); do curl -sf $SINTER_URL/readyz && exit 0; sleep 0.1; done; exit 1")
     assert ready.returncode == 0
     yield run
     os.killpg(server.pid, 15)

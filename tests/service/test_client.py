@@ -373,7 +373,8 @@ def test_a_server_that_is_not_there_is_told_soon():
         began = time.monotonic()
         with Client(f"http://127.0.0.1:{taken.getsockname()[1]}") as client, pytest.raises(ConnectionLost) as lost:
             client.upload_model(DIGITS_CNN, progress=False)
-    assert time.monotonic() - began < 5 and lost.value.__cause__ is not None
+    # With all the tries of one that was there before it would be half a minute.
+    assert time.monotonic() - began < 15 and lost.value.__cause__ is not None
 
 
 def test_a_rate_is_kept_to(start_server):

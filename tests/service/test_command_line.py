@@ -149,9 +149,9 @@ def test_a_job_that_fails_or_is_canceled_is_no_success(server, model_id, data_id
     job = server.submit("train", model_id, data_id, params=ENDLESS)
     watching = subprocess.Popen([sinter_binary(), "watch", job["id"], "--json"], env=clean_environment({"SINTER_URL": server.url}),
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: server.get(f"/v1/jobs/{job['id']}").json()["status"] == "running", 30, "a start")
+    wait_until(lambda: server.get(f"/v1/jobs/{job['id']}").json()["status"] == "running", what="a start")
     server.post(f"/v1/jobs/{job['id']}/cancel")
-    out, err = watching.communicate(timeout=30)
+    out, err = watching.communicate(timeout=60)
     assert watching.returncode == 1 and "1 of 1 jobs did not succeed" in err
     assert [each["status"] for each in json.loads(out)] == ["canceled"]
 
@@ -162,13 +162,13 @@ def test_watching_goes_on_through_a_restart(start_server):
     job = first.submit("train", model, data, params={"epochs": 40})
     watching = subprocess.Popen([sinter_binary(), "watch", job["id"]], env=clean_environment({"SINTER_URL": first.url}),
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: first.get(f"/v1/jobs/{job['id']}").json()["status"] == "running", 30, "a start")
+    wait_until(lambda: first.get(f"/v1/jobs/{job['id']}").json()["status"] == "running", what="a start")
     port = first.url.rsplit(":", 1)[1]
     first.stop()
     time.sleep(1.5)
     first.listen = f"127.0.0.1:{port}"
     first.start()
-    out, err = watching.communicate(timeout=120)
+    out, err = watching.communicate(timeout=300)
     assert watching.returncode == 0, err
     assert job["id"] in out
 
@@ -220,9 +220,14 @@ def test_artifacts_and_models_are_fetched_by_id(server, model_id, data_id, tmp_p
     fetched = sinter(server, "get", model_id, "--output", tmp_path / "model")
     assert fetched.returncode == 0, fetched.stderr
     assert [path.read_bytes() for path in (tmp_path / "model").iterdir()] == [DIGITS_CNN.read_bytes()]
+    name = f"named {model_id}"
+    by_name = server.upload_model(DIGITS_CNN, name)["id"]
+    assert json.loads(sinter(server, "get", name, "--json").stdout)["id"] == by_name
     assert json.loads(sinter(server, "get", job["id"], "--json").stdout)["id"] == job["id"]
     nobody = sinter(server, "get", "00000000-0000-7000-8000-000000000000")
     assert nobody.returncode == 1 and "there is no job and no model" in nobody.stderr
+    nameless = sinter(server, "get", "no such name")
+    assert nameless.returncode == 1 and "there is no job and no model `no such name`" in nameless.stderr
 
 
 def test_a_key_is_sent_and_never_shown(start_server, tmp_path):
@@ -304,7 +309,7 @@ def test_a_busy_service_or_gateway_ends_no_watching(start_server):
     server = start_server("--requests-per-minute", "60", "--api-keys", "k")
     server.key = "k"
     job = server.submit("train", server.upload_model(DIGITS_CNN), server.upload_dataset(DIGITS), params={"epochs": 60})
-    done = run_sinter("watch", job["id"], env={"SINTER_URL": server.url, "SINTER_KEY": "k"}, timeout=120)
+    done = run_sinter("watch", job["id"], env={"SINTER_URL": server.url, "SINTER_KEY": "k"}, timeout=300)
     assert done.returncode == 0, done.stderr
     behind = Between(server.url, busy=3)
     done = run_sinter("watch", job["id"], env={"SINTER_URL": behind.url, "SINTER_KEY": "k"}, timeout=120)
@@ -395,7 +400,7 @@ def test_health_asks_the_service_of_the_same_environment(start_server, certifica
     try:
         port = behind_tls.start().url.rsplit(":", 1)[1]
         own = {"SINTER_LISTEN": f"127.0.0.1:{port}", "SINTER_TLS_CERTIFICATE": str(pem)}
-        wait_until(lambda: run_sinter("health", env=own).returncode == 0, 20, "a server with TLS")
+        wait_until(lambda: run_sinter("health", env=own).returncode == 0, what="a server with TLS")
         there = {"SINTER_URL": f"https://localhost:{port}"}
         assert run_sinter("health", env=there).returncode == 1
         assert run_sinter("health", env={**there, "SINTER_CA": str(pem)}).returncode == 0

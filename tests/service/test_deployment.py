@@ -12,7 +12,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 
@@ -21,6 +20,7 @@ import requests
 import yaml
 
 from conftest import DIGITS, DIGITS_CNN, ROOT, Server, clean_environment, run_sinter, sinter_binary
+from lifecycle_tools import free_port
 
 DOCKER = ROOT / "docker"
 DASHBOARD = DOCKER / "grafana" / "dashboards" / "sinter.json"
@@ -43,7 +43,7 @@ def tool(name):
 
 def promtool(*arguments, **options):
     """Runs promtool, requires success and returns what it said."""
-    ended = subprocess.run([tool("promtool"), *map(str, arguments)], text=True, capture_output=True, timeout=30, check=False,
+    ended = subprocess.run([tool("promtool"), *map(str, arguments)], text=True, capture_output=True, timeout=120, check=False,
                            **options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
@@ -68,12 +68,6 @@ def alert_rules():
 def names_in(text):
     """Metrics of Sinter that a query asks for."""
     return set(re.findall(r"\bsinter_[a-z_]+", text))
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def create_key(data_dir, *arguments):
@@ -135,7 +129,7 @@ class Watched:
         """Whether Prometheus answers; while it starts it says 503, or nothing."""
         try:
             return requests.get(f"http://127.0.0.1:{self.port}/-/ready", timeout=10).status_code == 200
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
     def ask(self, query):
@@ -144,7 +138,7 @@ class Watched:
         assert answer.status_code == 200, f"{query}: {answer.text}"
         return [(row["metric"], float(row["value"][1])) for row in answer.json()["data"]["result"]]
 
-    def wait_until(self, query, wanted, timeout=60):
+    def wait_until(self, query, wanted, timeout=180):
         """Waits until the sum of what Prometheus has of a query is as large."""
         deadline = time.monotonic() + timeout
         while True:
@@ -214,7 +208,7 @@ def test_promtool_has_no_complaint_about_the_metrics(watched):
 def test_the_key_of_prometheus_may_read_numbers_and_nothing_else(watched):
     key = {"Authorization": f"Bearer {(watched.folder / 'metrics_key').read_text()}"}
     assert watched.server.get("/metrics", headers=key).status_code == 200
-    assert requests.get(watched.server.url + "/metrics", timeout=10).status_code == 401
+    assert requests.get(watched.server.url + "/metrics", timeout=30).status_code == 401
     for path in ("/v1/models", "/v1/datasets", "/v1/jobs"):
         assert watched.server.get(path, headers=key).json()["data"] == []
     assert watched.server.post("/v1/webhooks", headers=key, json={"url": "https://example.org"}).status_code == 403
@@ -234,14 +228,15 @@ def test_the_dashboard_shows_every_metric(sample_names):
 def test_every_query_of_the_dashboard_has_an_answer(watched):
     silent = []
     for title, query in dashboard_queries():
-        asked = query.replace("$instance", ".*").replace("$__rate_interval", "60s")
+        # Long enough for the jobs of the fixture on a slow machine: a quantile of what did not grow is none.
+        asked = query.replace("$instance", ".*").replace("$__rate_interval", "10m")
         if not any(math.isfinite(value) for _, value in watched.ask(asked)):
             silent.append((title, query))
     assert not silent
 
 
 def test_prometheus_runs_the_rules_and_no_alert_is_up_without_a_reason(watched):
-    answer = requests.get(f"http://127.0.0.1:{watched.port}/api/v1/rules", timeout=10).json()
+    answer = requests.get(f"http://127.0.0.1:{watched.port}/api/v1/rules", timeout=30).json()
     rules = [rule for group in answer["data"]["groups"] for rule in group["rules"]]
     assert {rule["name"] for rule in rules} == {rule["alert"] for rule in alert_rules()}
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
@@ -475,7 +470,7 @@ def test_the_probes_answer_without_a_key(watched):
     deployment = next(document for document in documents("kubernetes.yaml") if document["kind"] == "Deployment")
     container, = deployment["spec"]["template"]["spec"]["containers"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        answer = requests.get(watched.server.url + container[probe]["httpGet"]["path"], timeout=10)
+        answer = requests.get(watched.server.url + container[probe]["httpGet"]["path"], timeout=30)
         assert answer.status_code == 200, probe
 
 
@@ -531,7 +526,7 @@ def test_the_image_knows_whether_the_server_is_well(watched):
     command = [sinter_binary(), *arguments]
     port = watched.server.url.rsplit(":", 1)[1]
     for listen, healthy in ((f"0.0.0.0:{port}", True), (f"0.0.0.0:{free_port()}", False)):
-        ended = subprocess.run(command, env=clean_environment({"SINTER_LISTEN": listen}), capture_output=True, timeout=10,
+        ended = subprocess.run(command, env=clean_environment({"SINTER_LISTEN": listen}), capture_output=True, timeout=60,
                                check=False)
         assert (ended.returncode == 0) == healthy, listen
 
@@ -567,7 +562,7 @@ def test_commands_in_these_files_are_those_of_the_program():
 def test_the_server_works_in_a_root_of_its_own_that_it_cannot_write_to():
     """Also for users that are not root: `docker/root.sh` takes a user namespace then, and fails where there is none."""
     ended = subprocess.run([DOCKER / "root.sh", sinter_binary()], env=clean_environment(), text=True, capture_output=True,
-                           timeout=120, check=False)
+                           timeout=300, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     # Nothing but the program, what Debian's own two packages have of it, and the names of a user.
     files = re.findall(r"^ +\d+  (/\S+)$", ended.stdout, re.M)

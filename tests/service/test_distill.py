@@ -169,6 +169,11 @@ def test_a_distilled_student_beside_its_control(server, setting):
     control = outcome["control"]
     assert control["epochs"] == 15
     assert outcome["helped"] == (result["after"]["metrics"]["accuracy"] > control["metrics"]["accuracy"])
+    own, other = (each["metrics"]["accuracy"] for each in (result["after"], control))
+    error = ((own * (1 - own) + other * (1 - other)) / result["environment"]["data"]["splits"]["test"]) ** 0.5
+    assert outcome["significant"] == (abs(own - other) >= 2 * error)
+    chance = b"which may be chance" in server.artifact(job, "report.html")
+    assert chance == (outcome["helped"] and not outcome["significant"])
     # The control is what a training without a teacher gives.
     alone = server.run("train", setting.student, setting.dataset, {
         "epochs": 15, "weights": "reinitialize", "optimizer": {"name": "adamw", "learning_rate": 0.01}}, data=DATA)
@@ -628,7 +633,7 @@ def test_an_interrupted_distillation_ends_with_the_same_bytes(tmp_path):
         job = server.submit("distill", setting.teacher, setting.dataset, body(setting), data=DATA)
         for phase in ("control", "distill"):
             seen = server.wait_for(job, lambda seen, phase=phase: (seen["progress"] or {}).get("phase") == phase
-                                   and seen["progress"].get("step", 0) > 5 or seen["status"] in END_STATES)
+                                   and (seen["progress"].get("step") or 0) > 5 or seen["status"] in END_STATES, 280)
             assert seen["status"] not in END_STATES, f"it ended before it was seen in the phase {phase}"
             server.restart()
         job = server.wait(job)

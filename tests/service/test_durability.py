@@ -21,7 +21,6 @@ from conftest import DIGITS, DIGITS_CNN, Server, assert_problem, often, run_sint
 from lifecycle_tools import (
     ENDLESS,
     SHORT_LEASE,
-    TRAINING,
     event_types,
     is_alive,
     job_children,
@@ -34,6 +33,8 @@ from lifecycle_tools import (
 )
 
 QUICK = {"epochs": 1, "weights": "reinitialize"}
+# Short, but longer than a busy machine holds up a worker's or a process's sign of life, where none may be missed.
+LEASE = ("--lease-seconds", "6", "--heartbeat-seconds", "1")
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
 
@@ -193,14 +194,14 @@ def test_a_commit_that_fails_is_told_and_a_later_one_goes_on(start_server):
 
 
 def test_a_process_that_hangs_is_killed_after_the_lease_and_the_job_tried_again(start_server):
-    server = start_server(*SHORT_LEASE)
+    server = start_server(*LEASE)
     inputs = server.upload_model(), server.upload_dataset()
     for _ in range(often(2, 50)):
         job = submit_training(server, inputs)
         wait_for_training(server, job, 2)
         child = the_child(server)
         send(child, signal.SIGSTOP)
-        ended = server.wait(job, 60)
+        ended = server.wait(job)
         assert ended["status"] == "succeeded" and ended["attempt"] == 2
         assert not is_alive(child)
         assert_published_once(server, job)
@@ -253,7 +254,7 @@ def test_a_clock_that_jumps_moves_no_lease(tmp_path):
     assert libraries, "tests/run installs faketime"
     clock = tmp_path / "clock"
     clock.write_text("+0")
-    server = Server(tmp_path / "server", ("--workers", "2", *SHORT_LEASE), env={
+    server = Server(tmp_path / "server", ("--workers", "2", *LEASE), env={
         "LD_PRELOAD": str(libraries[0]), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"})
     with server:
@@ -295,7 +296,8 @@ def test_a_server_asked_to_stop_while_it_publishes_publishes_once(tmp_path):
     server.start().wait_ready()
     inputs = server.upload_model(), server.upload_dataset()
     job = submit_training(server, inputs, QUICK)
-    the_child(server)
+    # Before that, its process may not have begun, and another one be there that has read an upload.
+    server.wait_for(job, lambda seen: seen["progress"])
     wait_until(lambda: not job_children(server), 60, "the end of the process")
     assert server.job(job)["status"] == "running"
     server.stop()
@@ -386,8 +388,10 @@ def test_a_backup_of_a_running_server_becomes_one_that_works(start_server, tmp_p
                 server.delete(f"/v1/models/{extra['id']}")
 
         disturbing = pool.submit(disturb)
-        made = run_sinter("backup", tmp_path / "backup", "--data-dir", server.data_dir)
-        stop.append(True)
+        try:
+            made = run_sinter("backup", tmp_path / "backup", "--data-dir", server.data_dir, timeout=120)
+        finally:
+            stop.append(True)
         disturbing.result()
     assert made.returncode == 0, made.stderr
     again = run_sinter("backup", tmp_path / "backup", "--data-dir", server.data_dir)

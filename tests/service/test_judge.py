@@ -54,7 +54,7 @@ class Judged:
     def run(self, kind, params, model=None):
         model = model or self.trained["result"]["model"]
         return self.server.run(
-            kind, model, self.dataset, params, timeout=200, data=self.data, name=f"{self.name} {kind}"
+            kind, model, self.dataset, params, timeout=600, data=self.data, name=f"{self.name} {kind}"
         )
 
     def pruned(self, kind):
@@ -222,7 +222,7 @@ def test_a_model_with_half_the_macs_is_faster_in_onnx_runtime(judged, tmp_path):
         paths[-1].write_bytes(judged.file(job))
         assert judge.check(paths[-1]) == "ok"
     sessions = [judge.open_session(path, 1) for path in paths]
-    before, after = judge.median_latencies(sessions, judged.images, 64, 30, 0.5)
+    before, after = judge.median_latencies(sessions, judged.images, 64, 50, 1.0)
     # Convolutions with odd widths fall out of its fast kernels: fewer MACs can be slower.
     assert after < before, f"{before} ms before, {after} ms after"
 

@@ -38,7 +38,7 @@ def walk(server, folder, **environment):
     kept = {name: value for name, value in os.environ.items() if name != "SINTER_PAGE_DIR"}
     ended = subprocess.run(
         [shutil.which("node") or "node", "journey.mjs", server.url, str(folder)],
-        cwd=BROWSER, env={**kept, **environment}, capture_output=True, text=True, timeout=900, check=False,
+        cwd=BROWSER, env={**kept, **environment}, capture_output=True, text=True, timeout=2400, check=False,
     )
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}\nscreenshots: {folder}"
     return ended.stdout
@@ -106,7 +106,7 @@ def test_the_first_page_is_small_and_there_at_once(server):
             transferred += len(answer.raw.read(decode_content=False))
     assert transferred < 100_000, {path: len(answer.content) for path, answer in answers.items()}
     times = []
-    for _ in range(5):
+    for _ in range(20):
         began = time.monotonic()
         assert requests.get(server.url + "/", timeout=30).status_code == 200
         times.append(time.monotonic() - began)

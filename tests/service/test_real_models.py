@@ -44,7 +44,7 @@ def test_there_are_models():
 
 def forward(*arguments):
     done = subprocess.run([os.environ["SINTER_FORWARD"], *map(str, arguments)], capture_output=True, text=True,
-                          timeout=300)
+                          timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

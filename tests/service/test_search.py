@@ -4,7 +4,6 @@ Networks are small ones on scikit-learn's digits, exported by PyTorch; ONNX Runt
 """
 
 import json
-import os
 import random
 import signal
 import time
@@ -16,8 +15,8 @@ from sklearn import metrics
 from torch import nn
 
 import graph_tools
-from conftest import DIGITS, assert_problem
-from lifecycle_tools import EVERY_EPOCH, job_children
+from conftest import DIGITS, END_STATES, assert_problem
+from lifecycle_tools import EVERY_EPOCH, event_types, job_children, send, wait_until
 from test_distill import exported, perceptron, saved
 
 pytestmark = pytest.mark.timeout(300)
@@ -54,7 +53,14 @@ def small(server):
 
 def search(server, model, dataset, params, **more):
     params = {"trials": 6, **({} if "steps" in params else {"trial": {"epochs": 1}}), **params}
-    return server.run("search", model, dataset, params, data=more.pop("data", DATA), timeout=240, **more)
+    return server.run("search", model, dataset, params, data=more.pop("data", DATA), timeout=600, **more)
+
+
+def far_apart(result, control):
+    """Whether accuracies differ by two standard errors of the test examples."""
+    own, other = (each["metrics"]["accuracy"] for each in (result["after"], control))
+    variance = own * (1 - own) + other * (1 - other)
+    return abs(own - other) >= 2 * (variance / result["environment"]["data"]["splits"]["test"]) ** 0.5
 
 
 def trials_of(server, job):
@@ -249,15 +255,23 @@ def test_a_search_killed_at_ten_random_moments_ends_with_the_same_trials_and_the
     server = start_server(env=EVERY_EPOCH)
     model, dataset = server.upload_model(content), server.upload_dataset()
     results = []
-    began = time.monotonic()
     calm = server.run("search", model, dataset, params, data=DATA, max_attempts=100)
-    length = time.monotonic() - began
+    written = event_types(server, calm).count("checkpoint_written")
     disturbed = server.submit("search", model, dataset, params, data=DATA, max_attempts=100)
     draw = random.Random(5)
-    for _ in range(10):
-        time.sleep(draw.uniform(0.05, length / 5))
+
+    def has_come_to(count):
+        if server.job(disturbed)["status"] in END_STATES:
+            return True
+        return job_children(server) and event_types(server, disturbed).count("checkpoint_written") >= count
+
+    # Moments of the search and not of the clock: the machine may be faster now than it was a while ago.
+    for part in range(10):
+        count = int((part + draw.random()) * written / 10)
+        wait_until(lambda count=count: has_come_to(count), 240, f"{count} checkpoints")
+        time.sleep(draw.uniform(0, 0.2))
         for child in job_children(server):
-            os.kill(child, signal.SIGKILL)
+            send(child, signal.SIGKILL)
     disturbed = server.wait(disturbed, 240)
     assert disturbed["status"] == "succeeded", disturbed["error"]
     for job in (calm, disturbed):
@@ -355,6 +369,7 @@ def test_the_control_has_as_much_training_and_its_winner_is_measured(server, sma
     assert set(outcome["control"]["metrics"]) == {"loss", "accuracy"}
     better = job["result"]["after"]["metrics"]["accuracy"] > outcome["control"]["metrics"]["accuracy"]
     assert outcome["helped"] == better
+    assert outcome["significant"] == far_apart(job["result"], outcome["control"])
     assert "control/best" in curves_of(server, job)
 
 
@@ -518,6 +533,18 @@ def test_a_dry_run_tells_the_space_without_training(server, network):
     blocks = [name for name in names if name.startswith("depth:")]
     assert len(blocks) == 2
     assert any(dimension.get("depends_on") == blocks[0] for dimension in plan["space"])
+    assert "not_applicable" not in plan
+
+
+def test_what_the_space_names_and_the_model_has_not_is_told(server, small, digits):
+    params = {"space": {"width": [0.5, 1.0], "depth": True, "kernel": [1, 3]}, "strategy": {"name": "exhaustive"}}
+    dry = server.post("/v1/jobs", json={"kind": "search", "model": small["id"], "dry_run": True, "params": params})
+    assert dry.json()["plan"]["not_applicable"] == ["depth", "kernel"]
+    job = search(server, small, digits, params)
+    assert job["result"]["search"]["not_applicable"] == ["depth", "kernel"]
+    told = [event for event in server.events(job) if event["type"] == "space_not_applicable"]
+    assert len(told) == 1 and "depth, kernel" in told[0]["message"]
+    assert "depth, kernel" in server.artifact(job, "report.html").decode()
 
 
 @pytest.mark.parametrize(("params", "pointer", "word"), [

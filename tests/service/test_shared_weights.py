@@ -93,7 +93,7 @@ def test_an_interrupted_search_by_shared_weights_ends_with_the_same_bytes(start_
     calm = server.run("search", model, dataset, params, data=DATA)
     job = server.submit("search", model, dataset, params, data=DATA, max_attempts=9)
     for count in (2, 6, 8):
-        wait_for_checkpoints(server, job, count)
+        wait_for_checkpoints(server, job, count, 240)
         os.kill(the_child(server), signal.SIGKILL)
     ended = server.wait(job, 240)
     assert ended["status"] == "succeeded" and ended["attempt"] > 2
@@ -138,7 +138,7 @@ def test_the_winner_goes_on_from_its_part_of_weights_that_began_fresh(server, ne
 def test_nothing_is_trained_where_no_candidate_is_feasible(server, network, digits):
     job = server.wait(server.submit("search", network, digits, {
         "space": {"width": [0.5, 1]}, "evaluation": SHARED, "constraints": {"parameters": 1},
-        "trial": {"epochs": 5000}}, data=DATA), 60)
+        "trial": {"epochs": 5000}}, data=DATA), 120)
     assert job["error"]["code"] == "no_feasible_candidate" and "parameters at most 1" in job["error"]["detail"]
 
 

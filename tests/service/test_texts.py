@@ -1,10 +1,8 @@
 """Data sets of texts, held against Hugging Face's tokenizers, PyTorch and ONNX Runtime."""
 
-import io
 import json
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -554,13 +552,13 @@ def test_a_job_on_texts_resumes_with_the_same_bytes(tmp_path, classified):
     files = with_tokenizer(classified["tokenizer"], **{"train.csv": own.as_csv(rows), "test.csv": own.as_csv(rows)})
     torch.manual_seed(0)
     content = own.exported(own.Encoder(classified["tokenizer"].get_vocab_size(), 3), 24)
-    params = {"epochs": 60, "augment": {"token_dropout": {"probability": 0.2, "token": 4}}}
+    params = {"epochs": 150, "augment": {"token_dropout": {"probability": 0.2, "token": 4}}}
     results = []
     for name, env in (("whole", {}), ("parts", {"SINTER_CHECKPOINT_SECONDS": "0"})):
         with Server(tmp_path / name, env=env) as server:
             job = server.submit("train", server.upload_model(content), upload(server, "texts", files), params)
             if name == "parts":
-                seen = server.wait_for(job, lambda seen: ((seen["progress"] or {}).get("epoch") or 0) > 2 or seen["status"] in END_STATES)
+                seen = server.wait_for(job, lambda seen: ((seen["progress"] or {}).get("epoch") or 0) > 2 or seen["status"] in END_STATES, 240)
                 assert seen["status"] not in END_STATES
                 server.restart()
             job = server.wait(job)

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from conftest import DIGITS, DIGITS_CNN, run_sinter
 from lifecycle_tools import ENDLESS, wait_until
-from test_webhooks import Receiver
+from test_webhooks import Receiver, deliveries
 
 #: W3C's own example.
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -89,8 +89,9 @@ def test_a_job_is_one_trace_from_its_submission_to_its_delivery(start_server, co
                           env={"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
                                "OTEL_EXPORTER_OTLP_HEADERS": "x-token=secret"})
     job = submit(server, webhook={"url": receiver.url, "events": ["job.finished"]})
-    assert server.wait(job, 60)["status"] == "succeeded"
-    wait_until(lambda: receiver.received, 20, "a delivery")
+    assert server.wait(job)["status"] == "succeeded"
+    # The receiver has it before the server knows, and its span ends with that.
+    wait_until(lambda: deliveries(server, job)[0]["status"] == "delivered", what="a delivery")
     server.stop()
 
     request = collector.one("POST /v1/jobs")
@@ -136,13 +137,13 @@ def test_a_job_is_one_trace_from_its_submission_to_its_delivery(start_server, co
 
 def test_a_trace_goes_through_a_restart_and_tells_of_failures(start_server, collector):
     server = start_server("--otlp-endpoint", collector.url)
-    job = submit(server, {"epochs": 60}, "train")
-    wait_until(lambda: server.get(f"/v1/jobs/{job['id']}").json()["status"] == "running", 30, "a start")
+    job = submit(server, {"epochs": 20}, "train")
+    wait_until(lambda: server.get(f"/v1/jobs/{job['id']}").json()["status"] == "running", what="a start")
     server.stop()
     server.start()
-    assert server.wait(job, 120)["status"] == "succeeded"
+    assert server.wait(job)["status"] == "succeeded"
     lost = submit(server, {**ENDLESS}, "train", timeout_seconds=1)
-    assert server.wait(lost, 60)["status"] == "failed"
+    assert server.wait(lost)["status"] == "failed"
     server.stop()
     own = [span for span in collector.named("attempt") if attributes(span)["sinter.job.id"] == job["id"]]
     assert [attributes(span)["sinter.job.status"] for span in own] == ["queued", "succeeded"]
@@ -154,7 +155,7 @@ def test_a_trace_goes_through_a_restart_and_tells_of_failures(start_server, coll
 def test_a_collector_that_fails_or_is_away_disturbs_nothing(start_server, collector):
     collector.status = 500
     server = start_server("--otlp-endpoint", collector.url)
-    assert server.wait(submit(server), 60)["status"] == "succeeded"
+    assert server.wait(submit(server))["status"] == "succeeded"
     collector.server.shutdown()
     collector.server.server_close()
     begun = time.monotonic()
@@ -164,7 +165,7 @@ def test_a_collector_that_fails_or_is_away_disturbs_nothing(start_server, collec
 
 def test_without_a_collector_nothing_is_sent_and_a_false_address_is_refused(start_server, collector):
     server = start_server()
-    assert server.wait(submit(server), 60)["status"] == "succeeded"
+    assert server.wait(submit(server))["status"] == "succeeded"
     assert collector.requests == []
     refused = run_sinter("serve", "--otlp-endpoint", "collector:4318")
     assert refused.returncode == 2 and "otlp_endpoint" in refused.stderr
@@ -173,7 +174,7 @@ def test_without_a_collector_nothing_is_sent_and_a_false_address_is_refused(star
 def test_log_lines_in_json_lead_from_the_request_to_the_job(start_server, collector):
     server = start_server("--log-format", "json", "--otlp-endpoint", collector.url)
     job = submit(server)
-    server.wait(job, 60)
+    server.wait(job)
     server.stop()
     lines = [json.loads(line) for line in server.log().splitlines()]
     (queued,) = [line for line in lines if line["fields"]["message"] == "job queued"]
@@ -181,6 +182,7 @@ def test_log_lines_in_json_lead_from_the_request_to_the_job(start_server, collec
     assert queued["span"]["request_id"] == "from-a-test"
     assert queued["span"]["trace_id"] == CALLER.split("-")[1]
     of_job = [line["fields"]["message"] for line in lines if line["fields"].get("job") == job["id"]]
-    assert of_job == ["job queued", "job started", "attempt ended"]
+    # A worker may have taken the job before the request that queued it goes on.
+    assert sorted(of_job[:2]) == ["job queued", "job started"] and of_job[2:] == ["attempt ended"]
     answered = [line for line in lines if line["fields"]["message"] == "answered"]
     assert all(line["span"]["request_id"] and line["fields"]["status"] for line in answered)

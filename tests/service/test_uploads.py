@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import select
 import socket
 import threading
@@ -35,6 +36,11 @@ def append(server, address, content, offset, complete=False, **headers):
     return server.request("PATCH", address, data=content, headers={
         "Content-Type": "application/partial-upload", "Upload-Offset": str(offset),
         "Upload-Complete": "?1" if complete else "?0", **headers})
+
+
+def received(server):
+    """Bytes of all uploads that the server has read."""
+    return int(re.search(r"sinter_upload_bytes_total (\d+)", server.get("/metrics").text)[1])
 
 
 # In pieces.
@@ -75,14 +81,14 @@ def test_an_upload_in_pieces_survives_the_end_of_the_server(start_server):
 
 
 def test_what_arrived_before_a_cut_is_kept(server):
-    address = begin(server)
+    address, before = begin(server), received(server)
     connection = raw(server, "PATCH", address, {
         "Content-Type": "application/partial-upload", "Upload-Offset": "0", "Upload-Complete": "?1",
         "Content-Length": str(len(MODEL))})
     connection.sendall(MODEL[:7000])
-    time.sleep(0.3)
+    wait_until(lambda: received(server) == before + 7000, what="7000 bytes")
     connection.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while server.request("HEAD", address).headers["Upload-Offset"] != "7000":
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -118,11 +124,11 @@ def test_pieces_that_do_not_fit_are_refused(server):
 
 
 def test_two_that_append_at_once_do_not_mix(server):
-    address = begin(server)
+    address, before = begin(server), received(server)
     first = raw(server, "PATCH", address, {
         "Content-Type": "application/partial-upload", "Upload-Offset": "0", "Content-Length": "10"})
     first.sendall(b"01234")
-    time.sleep(0.3)
+    wait_until(lambda: received(server) == before + 5, what="5 bytes")
     assert_problem(append(server, address, b"x", 0), 409, "upload_in_use")
     first.sendall(b"56789")
     assert b" 204 " in first.recv(1000)
@@ -149,7 +155,7 @@ def test_a_client_that_goes_away_at_the_end_can_not_change_what_was_stored(start
         time.sleep(0.002 * turn)
         connection.close()
         append(server, address, b"more", len(MODEL))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (models := server.all_rows("/v1/models")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -176,7 +182,8 @@ def test_an_upload_without_a_length_is_within_the_quota_and_the_disk_too(start_s
 # Digests.
 
 
-def test_a_digest_that_is_right_is_taken_and_one_that_is_not_refused(server):
+def test_a_digest_that_is_right_is_taken_and_one_that_is_not_refused(start_server):
+    server = start_server()
     taken = server.post_model(MODEL, headers={"Repr-Digest": f"sha-512=:AA==:, {repr_digest(MODEL)}"})
     assert taken.status_code == 201
     before = server.get("/v1/models").json()["data"][0]["id"]
@@ -221,7 +228,7 @@ def test_a_cut_upload_leaves_nothing(start_server):
         connection.sendall(MODEL[:size])
         time.sleep(0.2)
         connection.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while staged(server) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert staged(server) == []
@@ -246,10 +253,10 @@ def test_a_length_that_lies_is_believed_no_further_than_it_holds(start_server):
 
 
 def test_a_client_that_says_nothing_is_given_up(start_server):
-    server = start_server("--client-timeout-seconds", "1")
+    server = start_server("--client-timeout-seconds", "3")
     address = urllib.parse.urlsplit(server.url)
-    silent = socket.create_connection((address.hostname, address.port), timeout=20)
-    slow_head = socket.create_connection((address.hostname, address.port), timeout=20)
+    silent = socket.create_connection((address.hostname, address.port), timeout=60)
+    slow_head = socket.create_connection((address.hostname, address.port), timeout=60)
     slow_head.sendall(b"POST /v1/models?name=x HTTP/1.1\r\nHost: x\r\n")
     slow_body = raw(server, "POST", "/v1/models?name=x", {"Content-Length": "1000"})
     slow_body.sendall(b"x")
@@ -265,8 +272,8 @@ def test_a_client_that_says_nothing_is_given_up(start_server):
     assert staged(server) == []
     # One that is slow but goes on is served.
     crawling = raw(server, "POST", "/v1/models?name=crawl", {"Content-Length": str(len(MODEL))})
-    for start in range(0, len(MODEL), len(MODEL) // 4 + 1):
-        crawling.sendall(MODEL[start:start + len(MODEL) // 4 + 1])
+    for start in range(0, len(MODEL), len(MODEL) // 8 + 1):
+        crawling.sendall(MODEL[start:start + len(MODEL) // 8 + 1])
         time.sleep(0.5)
     assert b" 201 " in crawling.recv(4000)
 
@@ -283,7 +290,7 @@ def test_a_thousand_uploads_at_once_need_less_than_200_mib(start_server):
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    server = start_server("--client-timeout-seconds", "60")
+    server = start_server("--client-timeout-seconds", "180")
     before = resident(server.pid)
     piece, peak, stop = b"x" * 65536, [before], threading.Event()
 
@@ -300,7 +307,7 @@ def test_a_thousand_uploads_at_once_need_less_than_200_mib(start_server):
         for _ in range(4):
             list(pool.map(lambda connection: connection.sendall(piece), connections))
     assert server.is_healthy()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while sum(size_of(path) for path in staged(server)) < 1000 * 3 * len(piece):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -310,7 +317,7 @@ def test_a_thousand_uploads_at_once_need_less_than_200_mib(start_server):
     watcher.join()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert peak[0] - before < 200 << 20, f"{(peak[0] - before) >> 20} MiB"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while staged(server) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert staged(server) == []
@@ -348,7 +355,7 @@ def test_links_and_ways_out_of_an_archive_lead_nowhere(server, tmp_path):
     assert answer.status_code in (201, 422), answer.text
     if answer.status_code == 201:
         assert answer.json()["splits"]["train"] in (4, 5)
-    assert not list(server.data_dir.parent.rglob("escape"))
+    assert "escape" not in [name for _, folders, files in os.walk(server.data_dir.parent) for name in folders + files]
     assert server.is_healthy()
 
 
@@ -372,9 +379,11 @@ def test_a_reader_that_reads_nothing_is_cut(start_server):
                 return True
             return False
 
-        for _ in range(20_000):
-            silent.sendall(request)
-        wait_until(cut, 30, "the end of the connection")
+        # On a machine that is busy with other things the end may come meanwhile.
+        with contextlib.suppress(OSError):
+            for _ in range(20_000):
+                silent.sendall(request)
+        wait_until(cut, what="the end of the connection")
     assert server.is_healthy()
 
 

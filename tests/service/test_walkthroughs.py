@@ -38,14 +38,14 @@ def texts(tmp_path_factory):
     """Snippets of the manual pages that `tests/run` unpacked, or of those that are installed."""
     folder = tmp_path_factory.mktemp("texts")
     man = os.environ.get("SINTER_MANPAGES", "/usr/share/man")
-    subprocess.run([sys.executable, EXAMPLES / "manpages.py", folder, "--man", man], check=True, timeout=120)
+    subprocess.run([sys.executable, EXAMPLES / "manpages.py", folder, "--man", man], check=True, timeout=600)
     return folder
 
 
 @pytest.fixture(scope="module")
 def spoken_words(tmp_path_factory):
     folder = tmp_path_factory.mktemp("words")
-    subprocess.run([sys.executable, EXAMPLES / "words.py", folder], check=True, timeout=300)
+    subprocess.run([sys.executable, EXAMPLES / "words.py", folder], check=True, timeout=900)
     return folder
 
 
@@ -59,14 +59,14 @@ def in_a_notebook(name, server, folder, **more):
     source = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     source += "\n\nimport json; print(json.dumps([trained, pruned, student, by_runtime, by_service]))"
     done = subprocess.run([sys.executable, "-c", source], env=environment(server, **more), cwd=folder,
-                          capture_output=True, text=True, timeout=900)
+                          capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_texts_with_curl(walk_server, tmp_path, texts):
     done = subprocess.run(["bash", EXAMPLES / "text.sh"], env=environment(walk_server, OUT=str(tmp_path), TEXTS=str(texts)),
-                          capture_output=True, text=True, timeout=900)
+                          capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
     assert "in `it`, says the pruned model" in done.stdout
     check(*results_of(tmp_path, "trained", "pruned", "student"))
@@ -79,7 +79,7 @@ def test_texts_in_a_notebook(walk_server, tmp_path, texts):
 
 
 def test_speech_with_curl(walk_server, tmp_path, spoken_words):
-    done = subprocess.run(["bash", EXAMPLES / "speech.sh"], capture_output=True, text=True, timeout=900,
+    done = subprocess.run(["bash", EXAMPLES / "speech.sh"], capture_output=True, text=True, timeout=3600,
                           env=environment(walk_server, OUT=str(tmp_path), SOUNDS=str(spoken_words)))
     assert done.returncode == 0, done.stderr
     assert "`seven`, says the pruned model" in done.stdout
@@ -95,7 +95,7 @@ def test_speech_in_a_notebook(walk_server, tmp_path, spoken_words):
 
 def test_images_with_curl(walk_server, tmp_path):
     done = subprocess.run(["bash", EXAMPLES / "images.sh"], env=environment(walk_server, OUT=str(tmp_path)),
-                          capture_output=True, text=True, timeout=900)
+                          capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
     assert "says the pruned model" in done.stdout and "| student |" in done.stdout
     check(*results_of(tmp_path, "trained", "pruned", "student"))

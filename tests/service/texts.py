@@ -5,7 +5,6 @@ import json
 import pathlib
 import random
 import re
-import sys
 
 import numpy as np
 import torch

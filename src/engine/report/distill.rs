@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{escape, metric, section, table, words};
+use super::text::{chance, escape, metric, section, table, words};
 use crate::spec::result::{DistillOutcome, JobResult, Measurement, TeacherSource};
 
 pub(super) fn all(result: &JobResult) -> String {
@@ -35,10 +35,11 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
     };
     html.push_str(&format!("<p>{teachers} {source}.</p>\n"));
     match outcome.helped {
-        Some(true) => html.push_str(
+        Some(true) => html.push_str(&format!(
             "<p>The student is better than the same one trained by the labels alone, for as many \
-             epochs.</p>\n",
-        ),
+             epochs{}.</p>\n",
+            chance(outcome.significant)
+        )),
         Some(false) => html.push_str(
             "<p><strong>Distillation did not help:</strong> the same student trained by the labels \
              alone, for as many epochs, is as good or better.</p>\n",

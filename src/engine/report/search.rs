@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::chart::scatter;
-use super::text::{count, escape, metric, percent, section, significant, table, text_table, words};
+use super::text::{
+    chance, count, escape, metric, percent, section, significant, table, text_table, words,
+};
 use crate::spec::result::JobResult;
 use crate::spec::trial::{SearchOutcome, Trial, Trials};
 
@@ -49,6 +51,12 @@ fn sentences(outcome: &SearchOutcome) -> String {
         count(outcome.epochs),
         count(u64::from(outcome.failed))
     );
+    if !outcome.not_applicable.is_empty() {
+        html.push_str(&format!(
+            "<p>Nothing in the model can change by what the space names: {}.</p>\n",
+            outcome.not_applicable.join(", ")
+        ));
+    }
     if outcome.warm > 0 {
         html.push_str(&format!(
             "<p>It knew {} trials of an earlier search.</p>\n",
@@ -69,9 +77,10 @@ fn sentences(outcome: &SearchOutcome) -> String {
         ));
     }
     match outcome.helped {
-        Some(true) => html.push_str(
-            "<p>On the test split its winner is better than that of random search.</p>\n",
-        ),
+        Some(true) => html.push_str(&format!(
+            "<p>On the test split its winner is better than that of random search{}.</p>\n",
+            chance(outcome.significant)
+        )),
         Some(false) => html.push_str(
             "<p><strong>The search did not help:</strong> on the test split the winner of random search \
              is as good or better.</p>\n",

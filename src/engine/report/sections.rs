@@ -198,9 +198,11 @@ pub(super) fn targets(result: &JobResult) -> String {
         .iter()
         .filter(|_| result.steps.is_empty())
         .map(|outcome| (String::new(), outcome));
+    let data = result.environment.data.as_ref();
+    let judges = data.map(|data| data.splits.validation);
     let rows: Vec<Vec<String>> = of_job
         .chain(of_steps)
-        .flat_map(|(prefix, outcome)| target_rows(&prefix, outcome))
+        .flat_map(|(prefix, outcome)| target_rows(&prefix, outcome, judges))
         .collect();
     if rows.is_empty() {
         return String::new();
@@ -211,7 +213,8 @@ pub(super) fn targets(result: &JobResult) -> String {
     )
 }
 
-fn target_rows(prefix: &str, outcome: &PruneOutcome) -> Vec<Vec<String>> {
+/// `judges` is how many examples the validation split has, on which a drop of accuracy is held against its target.
+fn target_rows(prefix: &str, outcome: &PruneOutcome, judges: Option<u64>) -> Vec<Vec<String>> {
     outcome
         .asked
         .iter()
@@ -226,8 +229,12 @@ fn target_rows(prefix: &str, outcome: &PruneOutcome) -> Vec<Vec<String>> {
                 Some(_) => MISSED,
                 None => "",
             };
+            let of_validation = match judges.filter(|_| name == "max_accuracy_drop") {
+                Some(examples) => format!(", on the {} validation examples", count(examples)),
+                None => String::new(),
+            };
             vec![
-                escape(&format!("{prefix}{}", words(name))),
+                escape(&format!("{prefix}{}{of_validation}", words(name))),
                 format!("{bound} {}", percent(*asked)),
                 reached.map_or_else(dash, percent),
                 verdict.to_owned(),

@@ -19,6 +19,16 @@ pub(super) fn escape(text: &str) -> String {
 /// 1234567 as `1,234,567`.
 pub(super) use crate::spec::result::grouped as count;
 
+/// What is added to a sentence about a difference that may be chance.
+pub(super) fn chance(significant: Option<bool>) -> &'static str {
+    match significant {
+        Some(false) => {
+            ", though by less than two standard errors of the test examples, which may be chance"
+        }
+        _ => "",
+    }
+}
+
 /// Bytes in the unit that leaves one to three digits before the point, in steps of 1000.
 pub(super) fn bytes(value: u64) -> String {
     let mut scaled = value as f64;

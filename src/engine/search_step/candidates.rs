@@ -246,6 +246,16 @@ impl<'a> Candidates<'a> {
         all.join(", ")
     }
 
+    /// What was asked for and opens no dimension of this model.
+    pub fn not_applicable(&self, params: &SearchParams) -> Vec<String> {
+        let opened = |way: &str| {
+            let mut names = self.space.dimensions.iter().map(|each| each.name.as_str());
+            names.any(|name| name.split(':').next() == Some(way))
+        };
+        let ways = params.space.ways().into_iter();
+        ways.filter(|way| !opened(way)).map(str::to_owned).collect()
+    }
+
     /// The dimensions with how much each matters, where that is known.
     pub fn dimensions(&self, importance: &[f64]) -> Vec<DimensionInfo> {
         let dimensions = self.space.dimensions.iter().enumerate();

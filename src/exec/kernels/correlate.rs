@@ -314,11 +314,16 @@ impl Correlation<'_> {
         let place = first * inner + part * INNER * ROWS;
         let (factors, _) = self.factors[place..][..count * ROWS].as_chunks::<ROWS>();
         let mut sums = match *read {
-            Read::Panel(panel) => products(simd, sums, factors, panel.chunks_exact(width)),
+            Read::Panel(panel) => {
+                let (vectors, _) = S::as_simd_f32s(panel);
+                let (rows, _) = vectors.as_chunks();
+                products(simd, sums, factors, rows.iter())
+            }
             Read::Planes(planes, offsets) => {
-                let rows = offsets
-                    .iter()
-                    .map(|&offset| &planes[offset..offset + width]);
+                let rows = offsets.iter().map(|&offset| {
+                    let (vectors, _) = S::as_simd_f32s(&planes[offset..offset + width]);
+                    vectors.first_chunk().expect("a tile is so wide")
+                });
                 products(simd, sums, factors, rows)
             }
         };
@@ -388,17 +393,20 @@ impl Read<'_> {
 }
 
 /// `sums[row] += Σ factors[k, row] · values[k]`
+///
+/// Values are used where they lie: compilers keep a copy of them on the stack, and where that crosses lines of the cache each step
+/// waits for what it has just written.
 #[inline(always)]
 fn products<'a, S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     mut sums: [[S::f32s; VECTORS]; ROWS],
     factors: &[[f32; ROWS]],
-    values: impl Iterator<Item = &'a [f32]>,
-) -> [[S::f32s; VECTORS]; ROWS] {
+    values: impl Iterator<Item = &'a [S::f32s; VECTORS]>,
+) -> [[S::f32s; VECTORS]; ROWS]
+where
+    S::f32s: 'a,
+{
     for (factors, values) in factors.iter().zip(values) {
-        let (read, _) = S::as_simd_f32s(values);
-        let mut values = [simd.splat_f32s(0.0); VECTORS];
-        values.copy_from_slice(&read[..VECTORS]);
         for row in 0..ROWS {
             let factor = simd.splat_f32s(factors[row]);
             for vector in 0..VECTORS {

@@ -144,20 +144,28 @@ pub struct SearchSpace {
 }
 
 impl SearchSpace {
+    /// Ways in which the model may differ, by the names of their fields; dimensions are called `NAME:PLACE`.
+    pub fn ways(&self) -> Vec<&'static str> {
+        let given = [
+            ("width", !self.width.is_empty()),
+            ("depth", self.depth),
+            ("expand", !self.expand.is_empty()),
+            ("groups", !self.groups.is_empty()),
+            ("resolution", !self.resolution.is_empty()),
+            ("kernel", !self.kernel.is_empty()),
+            ("activation", !self.activation.is_empty()),
+        ];
+        let given = given.into_iter().filter(|(_, given)| *given);
+        given.map(|(name, _)| name).collect()
+    }
+
     /// Whether models can differ in it.
     pub(super) fn opens_models(&self) -> bool {
         self.cell.is_some() || self.changes_the_model()
     }
 
     fn changes_the_model(&self) -> bool {
-        self.depth
-            || [&self.width, &self.expand, &self.resolution]
-                .iter()
-                .any(|all| !all.is_empty())
-            || [&self.groups, &self.kernel]
-                .iter()
-                .any(|all| !all.is_empty())
-            || !self.activation.is_empty()
+        !self.ways().is_empty()
     }
 
     /// Every fault, with pointers relative to this object.

@@ -6,6 +6,9 @@ import { h, link, number, problem, quiet, row, section, select, set, table } fro
 import { COSTS, digits, kindName, largerIsBetter, mainMetric, ratio, sentence, shortId, words } from "./format.js";
 import { jobTitle } from "./jobs.js";
 
+/** Metrics on different test examples say nothing about each other. */
+const judgedOn = ({ request }) => JSON.stringify([request.dataset, request.data?.test_fraction, request.data?.limit]);
+
 /** What stands in the table: each job's model, and before them each model that they started from. */
 function entries(jobs) {
   const starts = new Map();
@@ -18,18 +21,20 @@ function entries(jobs) {
   }))];
 }
 
-function comparison(list) {
+function comparison(list, comparable) {
   const metrics = [...new Set(list.flatMap((entry) => Object.keys(entry.measured.metrics)))];
   const columns = [...COSTS.map(([, label, format, of]) => ({ label, format, of, larger: false, relative: true })),
-    ...metrics.map((metric) => ({ label: sentence(metric), format: digits, of: (m) => m.metrics[metric], larger: largerIsBetter(metric) }))]
+    ...metrics.map((metric) => ({ label: sentence(metric), format: digits, of: (m) => m.metrics[metric], larger: largerIsBetter(metric), apart: !comparable }))]
     .filter(({ of }) => list.some((entry) => Number.isFinite(of(entry.measured))));
-  const best = columns.map(({ of, larger }) => {
+  const best = columns.map(({ of, larger, apart }) => {
+    if (apart) return null;
     const values = list.map((entry) => of(entry.measured)).filter(Number.isFinite);
     const found = larger ? Math.max(...values) : Math.min(...values);
     // Where all are alike, none is the best.
     return values.every((value) => value === values[0]) ? null : found;
   });
-  return table("Jobs compared; “best” marks the best value of each column", ["Model", ...columns.map(({ label }) => ({ label, number: true }))],
+  return [!comparable && h("p", null, "These jobs were judged on different data sets or splits: only their costs can be compared."),
+    table("Jobs compared; “best” marks the best value of each column", ["Model", ...columns.map(({ label }) => ({ label, number: true }))],
     list.map((entry) => row([
       h("th", { scope: "row" }, link(entry.href, entry.label), quiet(entry.note)),
       ...columns.map(({ of, format, relative }, index) => {
@@ -39,7 +44,7 @@ function comparison(list) {
         return number(value, (given) => won ? h("strong", null, format(given)) : format(given), won && h("span", { class: "best" }, " best"),
           relative && was && Number.isFinite(value) ? quiet(ratio(value / was)) : null);
       }),
-    ])), { visible: true });
+    ])), { visible: true })];
 }
 
 function plot(list) {
@@ -70,6 +75,7 @@ export async function comparePage({ query: given, signal }) {
   const found = jobs.filter(Boolean);
   await learnNames("models", [...found, ...listed.data].map((job) => job.request.model), signal);
   const list = entries(found);
+  const comparable = new Set(found.filter((job) => job.result).map(judgedOn)).size < 2;
   const picked = new Set(ids);
   const go = h("a", { class: "button primary" }, "Compare");
   const aim = () => { go.href = `#/compare?jobs=${[...picked].join(",")}`; };
@@ -82,6 +88,6 @@ export async function comparePage({ query: given, signal }) {
   return {
     title: "Compare",
     content: [choices, ...faults, idle.length > 0 && h("p", { class: "quiet" }, `Without a result so far: ${idle.map(jobTitle).join(", ")}.`),
-      list.length > 0 && section("Figures", null, comparison(list)), list.length > 0 && plot(list)].filter(Boolean),
+      list.length > 0 && section("Figures", null, ...comparison(list, comparable)), comparable && list.length > 0 && plot(list)].filter(Boolean),
   };
 }

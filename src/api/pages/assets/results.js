@@ -50,10 +50,12 @@ function headline(result) {
 /** The result in short. */
 function summary({ result }) {
   const helped = result.distill?.helped ?? result.search?.helped;
+  const chance = (result.distill ?? result.search)?.significant === false;
   const control = result.distill?.control ? "the same student trained without a teacher" : "random search with as much training";
   return section("Result", null,
     result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
-    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : "It did not help"), `: the control is ${control}.`));
+    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : "It did not help"), `: the control is ${control}.`,
+      chance && " They differ by less than two standard errors of the test examples, which may be chance."));
 }
 
 function figures({ result }) {
@@ -147,8 +149,9 @@ function confusion(job) {
   return section("Confusion matrix", null, given.length > 1 && h("div", { class: "filters" }, select("Model", given.map(([key]) => [key, `${key} the job`]), given[0][0], draw)), place);
 }
 
-function pruneDetails(prune) {
+function pruneDetails({ prune, environment }) {
   if (!prune) return null;
+  const judges = environment.data?.splits.validation;
   const asked = Object.keys({ ...prune.asked, ...prune.reached });
   const metrics = (of) => [...new Set(of.flatMap((one) => Object.keys(one.metrics)))];
   const stages = prune.stages || [];
@@ -158,6 +161,7 @@ function pruneDetails(prune) {
   return section("Pruning", null,
     asked.length > 0 && table("Targets", ["Target", figure("Asked"), figure("Reached")],
       asked.map((target) => [words(target), number(prune.asked[target], digits), number(prune.reached[target], digits)]), { class: "fit", visible: true }),
+    "max_accuracy_drop" in prune.asked && judges && quiet(`The drop of accuracy is that on the ${plural(judges, "validation example")}, which choose the model; the figures above are of the test split. `),
     prune.round_to && quiet(`Channel counts are multiples of ${prune.round_to}.`),
     stages.length > 0 && h("details", null, h("summary", null, "Quality on the way"),
       table("Metrics of the validation split at each stage", ["Stage", ...metrics(stages).map((metric) => figure(words(metric)))],
@@ -210,6 +214,7 @@ async function searchDetails(job, signal) {
   return section("Search", null,
     h("p", null, `${words(search.strategy)}: ${plural(search.trials, "trial")} judged`, search.failed > 0 && `, ${search.failed} failed or infeasible`,
       `, ${plural(search.epochs, "epoch")} of training in all`, search.hypervolume !== null && search.hypervolume !== undefined && `; hypervolume ${digits(search.hypervolume)}`, "."),
+    search.not_applicable?.length > 0 && h("p", null, `Nothing in the model can change by what the space names: ${search.not_applicable.join(", ")}.`),
     search.exceeds && h("p", { class: "error" }, `The winner, trained in full, exceeds the constraint on ${words(search.exceeds)}.`),
     h("div", { class: "columns" },
       scatter({
@@ -243,8 +248,10 @@ function steps(result) {
 /** All sections of a job that has succeeded. */
 export async function results(job, signal) {
   const [layers, search] = await Promise.all([matchedLayers(job, signal), searchDetails(job, signal)]);
+  // With the teacher's and the control's figures the table needs the whole width.
+  const beside = job.result.distill || job.result.search?.control;
   return [
-    summary(job), h("div", { class: "columns" }, figures(job), confusion(job)), search, steps(job.result), pruneDetails(job.result.prune), distillDetails(job.result.distill),
+    summary(job), ...(beside ? [figures(job), confusion(job)] : [h("div", { class: "columns" }, figures(job), confusion(job))]), search, steps(job.result), pruneDetails(job.result), distillDetails(job.result.distill),
     layers?.length > 0 && section("Layers", null, layerBars(layers)),
   ].filter(Boolean);
 }
@@ -255,6 +262,7 @@ export function planView({ kind, plan }) {
     return [
       h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training. `,
         `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
+      plan.not_applicable?.length > 0 && h("p", null, `Nothing in the model can change by what the space names: ${plan.not_applicable.join(", ")}.`),
       table("Dimensions of the space", ["Dimension", "Choices or range"], plan.space.map((dimension) => [dimension.name,
         (dimension.choices || dimension.range || []).map((one) => typeof one === "object" ? JSON.stringify(one) : typeof one === "number" && !Number.isInteger(one) ? digits(one) : String(one)).join(dimension.range ? " to " : ", ")]), { class: "fit" }),
     ];
