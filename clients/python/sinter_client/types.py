@@ -399,6 +399,10 @@ class DistillOutcome(_DistillOutcome, total=False):
     """Whether the student is better than the control on the test split: by accuracy, or by the loss where there is
     none. One pair of trainings; `null` without a control.
     """
+    significant: bool | None
+    """Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for
+    accuracies p and q of the n test examples: less may be chance. Of classification with a control.
+    """
 
 
 class DistillPair(TypedDict):
@@ -1465,7 +1469,14 @@ class SearchOutcome(_SearchOutcome, total=False):
     """Whether the winner is better than the control's on the test split; without a control `null`."""
     hypervolume: float | None
     """What the front dominates, up to the worst figures of all trials; several objectives only."""
+    not_applicable: list[str]
+    """What the space names and nothing in the model can change by, for instance `depth` without residual blocks."""
     screening: ScreeningOutcome | None
+    significant: bool | None
+    """Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for
+    accuracies p and q of the n test examples: less may be chance. Of classification that is judged by accuracy,
+    with a control.
+    """
     space_size: float | None
     """Candidates in the space, infeasible ones too; `null` for infinitely many."""
     warm: int
@@ -1516,6 +1527,8 @@ class _SearchPlan(TypedDict):
 class SearchPlan(_SearchPlan, total=False):
     """What a search would do."""
 
+    not_applicable: list[str]
+    """What the space names and nothing in the model can change by, for instance `depth` without residual blocks."""
     space_size: float | None
     """Candidates in the space, infeasible ones too; `null` for infinitely many."""
 
@@ -1790,6 +1803,8 @@ class TargetInfo(_TargetInfo, total=False):
     """Names of the classes, in the order of the labels, where the files have words for them."""
     classes: int | None
     """Largest label plus one, for integer labels without a shape, and for those of words."""
+    one_hot: bool
+    """Whether each example has a single 1 among zeros, as classes do that were encoded."""
     range: list[float] | None
     """Smallest and largest value of all splits."""
 
