@@ -186,10 +186,10 @@ async fn create_job(
             Some(key) => replay(kept, key),
             None => Err(ApiError::Internal("an answer without a key".to_owned())),
         },
-        Submission::ModelGone => Err(missing(&access, "model", model, "/model").await?),
+        Submission::ModelGone => Err(missing(&access, "model", model, "/model").await),
         Submission::DatasetGone => {
             let id = dataset.unwrap_or_default();
-            Err(missing(&access, "dataset", id, "/dataset").await?)
+            Err(missing(&access, "dataset", id, "/dataset").await)
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::spec::job::{DataOptions, JobRequest, Params};
 use crate::spec::mlflow::ModelSource;
 use crate::spec::problem::{FieldError, Problem};
 use crate::spec::result::Plan;
+use crate::store::StoreError;
 use crate::store::datasets::Dataset;
 use crate::store::models::Model;
 use crate::worker::InspectionError;
@@ -60,7 +61,7 @@ pub async fn check(
             let found = app.store.dataset(scope, &id.to_string()).await?;
             match found {
                 Some(found) => Some(found),
-                None => return Err(missing(access, "dataset", id, "/dataset").await?),
+                None => return Err(missing(access, "dataset", id, "/dataset").await),
             }
         }
     };
@@ -69,7 +70,7 @@ pub async fn check(
     request.model = resolve(access, &source).await?;
     let model = app.store.model(scope, &request.model.to_string()).await?;
     let Some(model) = model else {
-        return Err(missing(access, "model", request.model, "/model").await?);
+        return Err(missing(access, "model", request.model, "/model").await);
     };
     check_model(&model, params.needs_gradients(), "/model")?;
     let students: Vec<Uuid> = params
@@ -80,7 +81,7 @@ pub async fn check(
     let mut models = BTreeMap::new();
     for (pointer, id) in params.models() {
         let Some(found) = app.store.model(scope, &id.to_string()).await? else {
-            return Err(missing(access, "model", id, &pointer).await?);
+            return Err(missing(access, "model", id, &pointer).await);
         };
         check_model(&found, students.contains(&id), &pointer)?;
         models.insert(id, found);
@@ -167,7 +168,7 @@ async fn check_earlier(
     let pointer = "/params/warm_start";
     let store = &access.app.store;
     let Some(found) = store.job(&access.scope, &id.to_string()).await? else {
-        return Err(missing(access, "job", id, pointer).await?);
+        return Err(missing(access, "job", id, pointer).await);
     };
     let artifacts = store.artifacts(&found.id).await?;
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
@@ -238,33 +239,33 @@ async fn check_device(app: &App, device: &str) -> Result<(), ApiError> {
 }
 
 /// 422 for a reference in a body to something that is not there; says so where the id is that of something else.
-pub async fn missing(
-    access: &Authorized,
-    what: &str,
-    id: Uuid,
-    pointer: &str,
-) -> Result<ApiError, ApiError> {
-    let (store, scope, text) = (&access.app.store, &access.scope, id.to_string());
-    let other = match () {
-        () if store.model(scope, &text).await?.is_some() => "a model",
-        () if store.dataset(scope, &text).await?.is_some() => "a data set",
-        () if store.job(scope, &text).await?.is_some() => "a job",
-        () => "",
+pub async fn missing(access: &Authorized, what: &str, id: Uuid, pointer: &str) -> ApiError {
+    let other = match other_kind(access, id).await {
+        Ok(found) => found,
+        Err(error) => return error.into(),
     };
-    let named = match what {
-        "dataset" => "data set",
-        other => other,
-    };
+    let named = if what == "dataset" { "data set" } else { what };
     let mut detail = format!("there is no {named} `{id}`");
-    if !other.is_empty() {
+    if let Some(other) = other {
         detail.push_str(&format!("; that is the id of {other}"));
     }
-    if (what, other) == ("model", "a job") {
+    if (what, other) == ("model", Some("a job")) {
         detail.push_str(", whose `result.model` is the model that it made");
     }
     let mut problem = Problem::new(422, &format!("{what}_not_found"), detail.clone());
     problem.errors = vec![FieldError::new(pointer, detail)];
-    Ok(problem.into())
+    problem.into()
+}
+
+/// What there is of this id.
+async fn other_kind(access: &Authorized, id: Uuid) -> Result<Option<&'static str>, StoreError> {
+    let (store, scope, id) = (&access.app.store, &access.scope, id.to_string());
+    Ok(match () {
+        () if store.model(scope, &id).await?.is_some() => Some("a model"),
+        () if store.dataset(scope, &id).await?.is_some() => Some("a data set"),
+        () if store.job(scope, &id).await?.is_some() => Some("a job"),
+        () => None,
+    })
 }
 
 /// Has a child plan a job without training.

@@ -289,27 +289,27 @@ impl Dataset {
         range
     }
 
+    /// Whether each row of the target has a single 1 among zeros, in files of arrays: elsewhere lists of labels are made such rows.
     fn has_one_hot_target(&self) -> bool {
+        let of_arrays = matches!(self.format, DatasetFormat::Npz | DatasetFormat::Safetensors);
         let splits = [Some(&self.train), self.test.as_ref()];
-        let mut targets = splits
+        let targets = splits
             .into_iter()
             .flatten()
             .filter_map(|split| split.target.as_ref());
-        targets.all(|target| match target.shape[..] {
-            [width] if width > 1 => {
-                let values: Vec<f32> = match &target.elements {
-                    Elements::F32(values) => values.clone(),
-                    whole => (0..whole.len())
-                        .map(|index| whole.get_i64(index) as f32)
-                        .collect(),
-                };
-                values.chunks(width).all(|row| {
-                    row.iter().filter(|&&value| value == 1.0).count() == 1
-                        && row.iter().filter(|&&value| value == 0.0).count() == width - 1
-                })
-            }
+        let is_one_hot = |target: &Array| match target.shape[..] {
+            [width] if width > 1 => (0..target.count()).all(|row| {
+                let values = (0..width).map(|column| target.elements.get_f32(row * width + column));
+                let (mut ones, mut others) = (0, 0);
+                for value in values {
+                    ones += usize::from(value == 1.0);
+                    others += usize::from(value != 1.0 && value != 0.0);
+                }
+                (ones, others) == (1, 0)
+            }),
             _ => false,
-        })
+        };
+        of_arrays && self.train.target.is_some() && targets.into_iter().all(is_one_hot)
     }
 
     /// What the service tells about the data set.

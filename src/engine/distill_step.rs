@@ -366,10 +366,8 @@ impl Job<'_> {
     /// are right or wrong.
     pub(super) fn significant(&self, own: &Metrics, control: &Metrics) -> Option<bool> {
         let data = (self.data.as_ref()).filter(|data| data.about.task == Task::Classification)?;
-        let (own, control) = (own.get("accuracy")?, control.get("accuracy")?);
-        let variance = own * (1.0 - own) + control * (1.0 - control);
-        let error = (variance / data.count(Role::Test) as f64).sqrt();
-        Some((own - control).abs() >= 2.0 * error)
+        let accuracies = [*own.get("accuracy")?, *control.get("accuracy")?];
+        Some(differ(accuracies, data.count(Role::Test)))
     }
 
     /// The metrics of all teachers as one on the test split, and how near the student is to them.
@@ -531,6 +529,13 @@ fn better(own: &Metrics, control: &Metrics) -> Option<bool> {
     }
 }
 
+/// Whether shares of so many examples differ by two standard errors or more.
+fn differ([own, other]: [f64; 2], examples: usize) -> bool {
+    let variance = own * (1.0 - own) + other * (1.0 - other);
+    let error = (variance / examples as f64).sqrt();
+    own != other && (own - other).abs() >= 2.0 * error
+}
+
 fn highest(row: &[f32]) -> usize {
     let places = 0..row.len();
     places
@@ -555,4 +560,19 @@ fn settled(tuition: &Tuition) -> Vec<DistillTerm> {
             .collect(),
     };
     tuition.settled().into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::differ;
+
+    #[test]
+    fn what_differs_by_two_standard_errors_is_no_chance() {
+        // Of 100 examples, 0.5 and 0.5 have a standard error of 0.071.
+        assert!(!differ([0.55, 0.45], 100));
+        assert!(differ([0.58, 0.42], 100));
+        // Nothing is left to chance in these, and nothing differs.
+        assert!(!differ([1.0, 1.0], 100));
+        assert!(differ([1.0, 0.0], 100));
+    }
 }

@@ -428,11 +428,14 @@ fn stage(
     })
 }
 
-/// The places in the upload of the examples that were set aside for the test split; `None` where the data set has its own,
-/// or there is none.
+/// Which examples of an array, or rows of a table, were set aside for the test split, counted from 0; `None` where the data set
+/// has splits of its own, and where examples don't stay in the order of the upload (files, texts).
 fn drawn_for_test<'a>(inputs: &JobInputs, data: Option<&'a Prepared>) -> Option<&'a [u32]> {
-    let has_own = inputs.dataset.as_ref()?.summary.splits.test > 0;
-    Some(data?.test_examples()).filter(|_| !has_own)
+    let dataset = &inputs.dataset.as_ref()?.summary;
+    let in_order = dataset.inputs.iter().all(|array| array.media.is_none());
+    let whole = dataset.skipped.is_empty();
+    let is_one = dataset.splits.test == 0 && dataset.splits.validation == 0;
+    Some(data?.test_examples()).filter(|_| in_order && whole && is_one)
 }
 
 fn write_artifacts(
@@ -446,13 +449,15 @@ fn write_artifacts(
 ) -> Result<Vec<StagedFile>, Problem> {
     let request = &inputs.request;
     let curves = journal.curves();
-    let mut json = serde_json::json!({
+    let json = serde_json::json!({
         "job": inputs.job, "request": request, "result": result, "curves": curves,
     });
-    if let Some(drawn) = drawn {
-        json["test_examples"] = drawn.into();
+    let mut json = serde_json::to_string_pretty(&json).expect("reports are plain data");
+    if let (Some(drawn), Some(open)) = (drawn, json.strip_suffix("\n}")) {
+        // In one line, since there may be many.
+        let drawn = serde_json::to_string(drawn).expect("numbers are plain data");
+        json = format!("{open},\n  \"test_examples\": {drawn}\n}}");
     }
-    let json = serde_json::to_string_pretty(&json).expect("reports are plain data");
     let files: [(&str, &str, Vec<u8>); 4] = [
         (MODEL_ARTIFACT, "application/octet-stream", model.to_vec()),
         ("report.json", "application/json", json.into_bytes()),

@@ -116,7 +116,7 @@ impl Job<'_> {
                 Level::Warning,
                 "space_not_applicable",
                 format!(
-                    "nothing in this model can change by what the space names: {}",
+                    "these of the space leave no choice in this model: {}",
                     not_applicable.join(", ")
                 ),
                 serde_json::json!({"not_applicable": not_applicable}),

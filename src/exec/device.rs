@@ -28,9 +28,7 @@ impl Device {
     /// The device called `name`; `auto` takes a real graphics adapter before the processor.
     pub fn open(name: &str) -> Result<Self, DeviceError> {
         if name == "auto" {
-            let found = adapters(real())
-                .into_iter()
-                .find(|adapter| adapter.info.auto);
+            let found = adapters(real()).find(|adapter| adapter.info.auto);
             return match found {
                 Some(adapter) => Ok(Self::new(adapter.info.name, adapter.device)),
                 None => Ok(Self::cpu()),
@@ -39,10 +37,7 @@ impl Device {
         if name == "cpu" {
             return Ok(Self::cpu());
         }
-        match adapters(all())
-            .into_iter()
-            .find(|adapter| adapter.info.name == name)
-        {
+        match adapters(all()).find(|adapter| adapter.info.name == name) {
             Some(adapter) => Ok(Self::new(adapter.info.name, adapter.device)),
             None => Err(DeviceError::Unknown(name.to_owned())),
         }
@@ -109,45 +104,46 @@ fn all() -> impl Iterator<Item = DeviceKind> {
     real().chain([DeviceKind::Cpu])
 }
 
-/// Graphics adapters of these kinds; each is started to see that it works, and has threads of its own from then on that look for
-/// work several thousand times a second.
-fn adapters(kinds: impl Iterator<Item = DeviceKind>) -> Vec<Adapter> {
+/// Graphics adapters of these kinds, one after the other: each is started to see that it works, and has threads from then on that
+/// look for work several thousand times a second.
+fn adapters(kinds: impl Iterator<Item = DeviceKind>) -> impl Iterator<Item = Adapter> {
     run_kernels_alone();
-    let mut found: Vec<Adapter> = Vec::new();
-    for kind in kinds {
-        // Asking for an adapter that does not exist may panic inside the driver's loader.
-        let started = std::panic::catch_unwind(|| {
-            BurnDevice::wgpu_options()
-                .device_kind(kind)
-                .init_with_setup()
-        });
-        let Ok(Ok((device, setup))) = started else {
-            continue;
-        };
-        let about = setup.adapter.get_info();
-        let kind = match format!("{:?}", about.device_type).as_str() {
-            "DiscreteGpu" => "discrete_gpu",
-            "IntegratedGpu" => "integrated_gpu",
-            "VirtualGpu" => "virtual_gpu",
-            "Cpu" => "cpu",
-            _ => "other",
-        };
-        let index = found.len();
-        found.push(Adapter {
-            info: DeviceInfo {
-                name: match index {
-                    0 => "wgpu".to_owned(),
-                    _ => format!("wgpu:{index}"),
-                },
-                adapter: about.name.clone(),
-                kind: kind.to_owned(),
-                backend: format!("{:?}", about.backend).to_lowercase(),
-                auto: matches!(kind, "discrete_gpu" | "integrated_gpu" | "virtual_gpu"),
-            },
-            device,
-        });
-    }
-    found
+    let named = |(index, mut found): (usize, Adapter)| {
+        if index > 0 {
+            found.info.name = format!("wgpu:{index}");
+        }
+        found
+    };
+    kinds.filter_map(started).enumerate().map(named)
+}
+
+/// The adapter of a kind, if there is one that works, as the first of all.
+fn started(kind: DeviceKind) -> Option<Adapter> {
+    // Asking for an adapter that does not exist may panic inside the driver's loader.
+    let started = std::panic::catch_unwind(|| {
+        BurnDevice::wgpu_options()
+            .device_kind(kind)
+            .init_with_setup()
+    });
+    let (device, setup) = started.ok()?.ok()?;
+    let about = setup.adapter.get_info();
+    let kind = match format!("{:?}", about.device_type).as_str() {
+        "DiscreteGpu" => "discrete_gpu",
+        "IntegratedGpu" => "integrated_gpu",
+        "VirtualGpu" => "virtual_gpu",
+        "Cpu" => "cpu",
+        _ => "other",
+    };
+    Some(Adapter {
+        info: DeviceInfo {
+            name: "wgpu".to_owned(),
+            adapter: about.name.clone(),
+            kind: kind.to_owned(),
+            backend: format!("{:?}", about.backend).to_lowercase(),
+            auto: matches!(kind, "discrete_gpu" | "integrated_gpu" | "virtual_gpu"),
+        },
+        device,
+    })
 }
 
 /// Every device that jobs can ask for, the processor first.
@@ -166,6 +162,6 @@ pub fn list_devices() -> Vec<DeviceInfo> {
         backend: "flex".to_owned(),
         auto: true,
     }];
-    devices.extend(adapters(all()).into_iter().map(|adapter| adapter.info));
+    devices.extend(adapters(all()).map(|adapter| adapter.info));
     devices
 }

@@ -16,8 +16,7 @@ pub enum ReadError {
     #[error("the file can't be read: {0}")]
     Io(#[from] std::io::Error),
     #[error(
-        "not an ONNX model: {0}; upload the .onnx file itself, whole (a broken download or a \
-         Git LFS pointer looks like this)"
+        "not an ONNX model: {0}; upload the .onnx file itself, whole (a broken download looks like this)"
     )]
     NotProtobuf(String),
     #[error("not an ONNX model: this is {0}")]
@@ -54,7 +53,7 @@ pub enum ReadError {
 }
 
 /// Reads the messages of a model file; tensors stay as they are stored. The file passes through a window, so that memory holds
-/// its messages and not its bytes beside them, and what is no model is told by its beginning.
+/// its messages, one tensor twice for a moment, and not its bytes beside them, and what is no model is told by its beginning.
 pub fn read_model(path: &Path) -> Result<ModelProto, ReadError> {
     let mut window = Window::open(path)?;
     let model = decode(&mut window);
@@ -156,8 +155,8 @@ fn other_format(bytes: &[u8]) -> Option<&'static str> {
     let begins = |magic: &[u8]| bytes.starts_with(magic);
     match () {
         () if begins(b"PK\x03\x04") => Some(
-            "a zip archive, such as torch.save writes; its weights have no graph: export the model with \
-             torch.onnx.export(model, example, \"model.onnx\"), and upload files beside it as further parts of the form",
+            "a zip archive, such as torch.save and Keras write: export the model with torch.onnx.export(model, example, \
+             \"model.onnx\") or tf2onnx, and upload files beside it as further parts of the form",
         ),
         // Protocols 2 to 5 of pickle, which no message of a model begins like.
         () if matches!(bytes, [0x80, 2..=5, ..]) => Some(
@@ -167,7 +166,8 @@ fn other_format(bytes: &[u8]) -> Option<&'static str> {
         () if begins(b"\x89HDF\r\n\x1a\n") => {
             Some("an HDF5 file, such as Keras writes; convert the model with tf2onnx")
         }
-        () if bytes.get(4..8) == Some(b"TFL3") => {
+        // What begins with 8 is an ONNX file's version, before the name of its producer.
+        () if bytes.get(4..8) == Some(b"TFL3") && !begins(b"\x08") => {
             Some("a TensorFlow Lite model; convert it with tf2onnx")
         }
         () if begins(b"version https://git-lfs") => {

@@ -137,7 +137,7 @@ pub struct TargetInfo {
     /// Smallest and largest value of all splits.
     #[serde(default)]
     pub range: Option<[f64; 2]>,
-    /// Whether each example has a single 1 among zeros, as classes do that were encoded.
+    /// Whether each example has a single 1 among zeros, as classes do that were encoded; of files of arrays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub one_hot: bool,
 }

@@ -125,7 +125,8 @@ pub fn fit(
         }
         (target, _) => target.as_ref().filter(|_| !without_target),
     };
-    if let (None, Some(target)) = (task, target.filter(|target| target.one_hot)) {
+    let encoded = target.filter(|target| target.one_hot && params.needs_labels());
+    if let (None, Some(target)) = (task, encoded) {
         return Err(misfit(
             "/task",
             format!(

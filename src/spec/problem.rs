@@ -175,7 +175,7 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
 
 /// serde names the types of Rust; who writes JSON knows those of JSON.
 fn in_words_of_json(detail: &str) -> String {
-    let Some((found, wanted)) = detail.split_once(", expected ") else {
+    let Some((found, wanted)) = detail.rsplit_once(", expected ") else {
         return detail.to_owned();
     };
     let wanted = match wanted {
@@ -184,29 +184,31 @@ fn in_words_of_json(detail: &str) -> String {
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "u64" | "usize" => "a whole number, 0 or greater",
-        "i32" | "i64" => "a whole number",
+        "i32" => "a whole number from -2147483648 to 2147483647",
+        "i64" => "a whole number",
         "a boolean" => "true or false",
         "a sequence" => "a list",
-        "a map" => "an object",
+        "a map" | "map with a single key" => "an object",
+        "string or map" | "variant identifier" => "a word",
         of if of.starts_with("struct ") || of.contains(" tagged enum ") => "an object",
-        of if of.starts_with("enum ") || of == "variant identifier" => "a word",
         other => other,
     };
-    let found = [
+    let words = [
         ("floating point", "number"),
         ("sequence", "list"),
         ("map", "object"),
-    ]
-    .iter()
-    .fold(found.to_owned(), |found, (of_rust, of_json)| {
-        let places = ["type", "value"].map(|what| format!("invalid {what}: "));
-        places.iter().fold(found, |found, place| {
-            match found.strip_prefix(&format!("{place}{of_rust}")) {
-                Some(rest) => format!("{place}{of_json}{rest}"),
-                None => found,
+        ("unit variant", "word"),
+    ];
+    for (of_rust, of_json) in words {
+        for place in ["invalid type: ", "invalid value: "] {
+            let rest = found
+                .strip_prefix(place)
+                .and_then(|of| of.strip_prefix(of_rust));
+            if let Some(rest) = rest {
+                return format!("{place}{of_json}{rest}, expected {wanted}");
             }
-        })
-    });
+        }
+    }
     format!("{found}, expected {wanted}")
 }
 
@@ -288,6 +290,19 @@ mod tests {
         );
         let fault = parse::<Outer>(serde_json::json!({"items": {"a": 1}})).unwrap_err();
         assert_eq!(fault.detail, "invalid type: object, expected a list");
+        #[derive(Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Word {
+            One,
+        }
+        let fault = parse::<Word>(serde_json::json!(5)).unwrap_err();
+        assert_eq!(fault.detail, "invalid type: integer `5`, expected a word");
+        let own = r#"a, expected struct b"#;
+        let fault = parse::<Vec<f64>>(serde_json::json!(own)).unwrap_err();
+        assert_eq!(
+            fault.detail,
+            "invalid type: string \"a, expected struct b\", expected a list"
+        );
         let fault = parse::<Outer>(serde_json::json!({"items": [2.5]})).unwrap_err();
         assert_eq!(
             fault.detail,

@@ -218,7 +218,7 @@ pub struct SearchOutcome {
     /// and q of the n test examples: less may be chance. Of classification that is judged by accuracy, with a control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub significant: Option<bool>,
-    /// What the space names and nothing in the model can change by, for instance `depth` without residual blocks.
+    /// What the space names and what leaves no choice in this model, for instance `depth` without residual blocks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_applicable: Vec<String>,
     /// The constraint that the winner, trained in full, does not meet, though its trial did.
@@ -230,7 +230,7 @@ pub struct SearchOutcome {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchPlan {
     pub space: Vec<DimensionInfo>,
-    /// What the space names and nothing in the model can change by, for instance `depth` without residual blocks.
+    /// What the space names and what leaves no choice in this model, for instance `depth` without residual blocks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_applicable: Vec<String>,
     /// Candidates in the space, infeasible ones too; `null` for infinitely many.

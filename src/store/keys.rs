@@ -67,23 +67,20 @@ impl Pepper {
     /// Reads the secret of a data folder; makes it if there is none yet.
     pub(super) fn load(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join(SECRET);
-        match std::fs::read(&path) {
-            Ok(bytes) => {
-                let whole = <[u8; 32]>::try_from(bytes).map_err(|_| {
-                    let text = "it must have 32 bytes; restore it from a backup";
-                    StoreError::file("use", &path)(std::io::Error::other(text))
-                })?;
-                Ok(Self(whole))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let made = random();
-                write_secret(&path, &made).map_err(StoreError::file("write", &path))?;
-                // Another process may have made it at the same time; what is there counts.
-                let kept = std::fs::read(&path).map_err(StoreError::file("read", &path))?;
-                Ok(Self(kept.try_into().unwrap_or(made)))
-            }
-            Err(error) => Err(StoreError::file("read", &path)(error)),
+        let mut found = std::fs::read(&path);
+        if let Err(error) = &found
+            && error.kind() == std::io::ErrorKind::NotFound
+        {
+            write_secret(&path, &random()).map_err(StoreError::file("write", &path))?;
+            // Another process may have made it at the same time; what is there counts.
+            found = std::fs::read(&path);
         }
+        let bytes = found.map_err(StoreError::file("read", &path))?;
+        let whole = bytes.try_into().map_err(|_| {
+            let text = "it must have 32 bytes; restore it from a backup";
+            StoreError::file("use", &path)(std::io::Error::other(text))
+        })?;
+        Ok(Self(whole))
     }
 
     /// Copies the secret of a data folder, if it has one.

@@ -183,28 +183,33 @@ impl Slot {
             self.telemetry
                 .job_ended(kind, status.as_str(), started.elapsed());
         }
-        self.clean_up(job_id, status).await;
-    }
-
-    /// Removes what a job that succeeded needs no more; it has no later attempt.
-    async fn clean_up(&self, job_id: &str, status: JobStatus) {
-        if status == JobStatus::Succeeded
-            && let Err(error) = self.store.remove_job_folder(job_id).await
-        {
-            tracing::warn!(job = %job_id, %error, "a job folder stays behind");
+        let removed = match status {
+            JobStatus::Succeeded => self.store.remove_job_folder(job_id).await,
+            // What a job staged that was canceled while it published; no other attempt has a folder of this name.
+            _ => remove_folder(&self.store.job_staging_folder(job_id, &claim.lease.owner)).await,
+        };
+        if let Err(error) = removed {
+            tracing::warn!(job = %job_id, %error, "files of an attempt stay behind");
         }
     }
 
-    /// Writes down that an attempt ended. What no later one can use goes before, while the folder is this attempt's: as soon as
-    /// the end is written down, somebody may ask for another.
+    /// Writes down that an attempt ended. What no later one can use goes before, while the lease is this attempt's for certain: as
+    /// soon as the end is written down, somebody may ask for another attempt.
     async fn end(&self, claim: &Claim, end: AttemptEnd) -> Result<Reported, StoreError> {
-        let job_id = &claim.job.id;
-        if let Err(error) = self.store.keep_checkpoint(job_id).await {
-            tracing::warn!(job = %job_id, %error, "files of an attempt stay behind");
+        let (store, job_id) = (&self.store, &claim.job.id);
+        let (nothing, lease_time) = (Report::default(), self.settings.lease());
+        match store.report(&claim.lease, &nothing, lease_time).await {
+            Ok(Reported::Refused) => return Ok(Reported::Refused),
+            Ok(Reported::Taken(_)) => {
+                if let Err(error) = store.keep_checkpoint(job_id).await {
+                    tracing::warn!(job = %job_id, %error, "files of an attempt stay behind");
+                }
+            }
+            Err(error) => tracing::warn!(job = %job_id, %error, "can't renew the lease"),
         }
         let mut tries = 1;
         loop {
-            match self.store.end_attempt(&claim.lease, &end).await {
+            match store.end_attempt(&claim.lease, &end).await {
                 Err(error) if tries < END_TRIES => {
                     tracing::warn!(job = %job_id, %error, "trying again");
                     tries += 1;

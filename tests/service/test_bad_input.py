@@ -607,6 +607,13 @@ def test_one_hot_classes_are_no_values_to_fit_unless_the_task_says_so(untouched)
     assert untouched.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
 
 
+def test_lists_of_one_label_each_are_lists(untouched):
+    rows = "".join(json.dumps({"text": f"number {n}", "labels": [["odd", "even"][n % 2]]}) + "\n" for n in range(20))
+    dataset = untouched.upload_dataset(rows.encode(), "lists", params={"text": "text", "target": "labels"})
+    assert dataset["target"]["shape"] == [2] and "one_hot" not in dataset["target"]
+    assert untouched.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+
+
 def test_a_table_that_does_not_fit_names_the_column_that_was_left_out(untouched):
     rows = "\n".join("1,2,0" for _ in range(10))
     dataset = untouched.upload_dataset(f"width,height,kind\n{rows}\n".encode(), "narrow")
@@ -836,6 +843,7 @@ def test_an_id_of_something_else_is_told(untouched):
     ({"epochs": 1.5}, "/params/epochs", "number `1.5`, expected a whole number"),
     ({"optimizer": {"learning_rate": "high"}}, "/params/optimizer/learning_rate", "expected a number"),
     ({"optimizer": 1}, "/params/optimizer", "expected an object"),
+    ({"optimizer": {"name": 5}}, "/params/optimizer/name", "expected a word"),
 ])
 def test_types_are_told_in_words_of_json(untouched, params, pointer, words):
     body = {"kind": "train", "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": params}

@@ -335,7 +335,7 @@ def assert_nothing_is_left(server, job, files_before, models_before):
     assert server.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"] == []
     assert len(server.all_rows("/v1/models")) == models_before
     kept = {*files_before, f"jobs/{job['id']}/checkpoint/journal.safetensors"}
-    # What was staged goes after the end is told.
+    # What a job staged that was canceled while it published goes after the end is told.
     with contextlib.suppress(TimeoutError):
         wait_until(lambda: set(server.stored_files()) <= kept, 20)
     assert set(server.stored_files()) - kept == set()

@@ -40,10 +40,11 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
              epochs{}.</p>\n",
             chance(outcome.significant)
         )),
-        Some(false) => html.push_str(
+        Some(false) => html.push_str(&format!(
             "<p><strong>Distillation did not help:</strong> the same student trained by the labels \
-             alone, for as many epochs, is as good or better.</p>\n",
-        ),
+             alone, for as many epochs, is as good or better{}.</p>\n",
+            chance(outcome.significant)
+        )),
         None => {}
     }
     let empty = BTreeMap::new();

@@ -53,7 +53,7 @@ fn sentences(outcome: &SearchOutcome) -> String {
     );
     if !outcome.not_applicable.is_empty() {
         html.push_str(&format!(
-            "<p>Nothing in the model can change by what the space names: {}.</p>\n",
+            "<p>These of the space leave no choice in this model: {}.</p>\n",
             outcome.not_applicable.join(", ")
         ));
     }
@@ -81,10 +81,11 @@ fn sentences(outcome: &SearchOutcome) -> String {
             "<p>On the test split its winner is better than that of random search{}.</p>\n",
             chance(outcome.significant)
         )),
-        Some(false) => html.push_str(
+        Some(false) => html.push_str(&format!(
             "<p><strong>The search did not help:</strong> on the test split the winner of random search \
-             is as good or better.</p>\n",
-        ),
+             is as good or better{}.</p>\n",
+            chance(outcome.significant)
+        )),
         None => {}
     }
     if let Some(screening) = &outcome.screening {

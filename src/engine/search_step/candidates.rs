@@ -246,7 +246,7 @@ impl<'a> Candidates<'a> {
         all.join(", ")
     }
 
-    /// What was asked for and opens no dimension of this model.
+    /// What was asked for and leaves no choice in this model.
     pub fn not_applicable(&self, params: &SearchParams) -> Vec<String> {
         let opened = |way: &str| {
             let mut names = self.space.dimensions.iter().map(|each| each.name.as_str());

@@ -394,8 +394,8 @@ impl Read<'_> {
 
 /// `sums[row] += Σ factors[k, row] · values[k]`
 ///
-/// Values are used where they lie: compilers keep a copy of them on the stack, and where that crosses lines of the cache each step
-/// waits for what it has just written.
+/// Values are used where they lie. Of a local array of them the compiler keeps a copy on the stack, and where that crosses lines of
+/// the cache each step waits for what it has just written.
 #[inline(always)]
 fn products<'a, S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,

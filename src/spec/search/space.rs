@@ -144,7 +144,7 @@ pub struct SearchSpace {
 }
 
 impl SearchSpace {
-    /// Ways in which the model may differ, by the names of their fields; dimensions are called `NAME:PLACE`.
+    /// Ways in which the model may differ, by the names of their fields; dimensions are called `NAME`, or `NAME:PLACE`.
     pub fn ways(&self) -> Vec<&'static str> {
         let given = [
             ("width", !self.width.is_empty()),

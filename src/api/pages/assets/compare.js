@@ -6,8 +6,8 @@ import { h, link, number, problem, quiet, row, section, select, set, table } fro
 import { COSTS, digits, kindName, largerIsBetter, mainMetric, ratio, sentence, shortId, words } from "./format.js";
 import { jobTitle } from "./jobs.js";
 
-/** Metrics on different test examples say nothing about each other. */
-const judgedOn = ({ request }) => JSON.stringify([request.dataset, request.data?.test_fraction, request.data?.limit]);
+/** Metrics on different test examples say nothing about each other; in one data set test splits of one size are the same examples. */
+const judgedOn = ({ request, result }) => JSON.stringify([request.dataset, result.environment.data.splits.test]);
 
 /** What stands in the table: each job's model, and before them each model that they started from. */
 function entries(jobs) {
@@ -75,7 +75,7 @@ export async function comparePage({ query: given, signal }) {
   const found = jobs.filter(Boolean);
   await learnNames("models", [...found, ...listed.data].map((job) => job.request.model), signal);
   const list = entries(found);
-  const comparable = new Set(found.filter((job) => job.result).map(judgedOn)).size < 2;
+  const comparable = new Set(found.filter((job) => job.result?.environment.data).map(judgedOn)).size < 2;
   const picked = new Set(ids);
   const go = h("a", { class: "button primary" }, "Compare");
   const aim = () => { go.href = `#/compare?jobs=${[...picked].join(",")}`; };

@@ -214,7 +214,7 @@ async function searchDetails(job, signal) {
   return section("Search", null,
     h("p", null, `${words(search.strategy)}: ${plural(search.trials, "trial")} judged`, search.failed > 0 && `, ${search.failed} failed or infeasible`,
       `, ${plural(search.epochs, "epoch")} of training in all`, search.hypervolume !== null && search.hypervolume !== undefined && `; hypervolume ${digits(search.hypervolume)}`, "."),
-    search.not_applicable?.length > 0 && h("p", null, `Nothing in the model can change by what the space names: ${search.not_applicable.join(", ")}.`),
+    search.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${search.not_applicable.join(", ")}.`),
     search.exceeds && h("p", { class: "error" }, `The winner, trained in full, exceeds the constraint on ${words(search.exceeds)}.`),
     h("div", { class: "columns" },
       scatter({
@@ -249,9 +249,9 @@ function steps(result) {
 export async function results(job, signal) {
   const [layers, search] = await Promise.all([matchedLayers(job, signal), searchDetails(job, signal)]);
   // With the teacher's and the control's figures the table needs the whole width.
-  const beside = job.result.distill || job.result.search?.control;
+  const wide = job.result.distill || job.result.search?.control;
   return [
-    summary(job), ...(beside ? [figures(job), confusion(job)] : [h("div", { class: "columns" }, figures(job), confusion(job))]), search, steps(job.result), pruneDetails(job.result), distillDetails(job.result.distill),
+    summary(job), ...(wide ? [figures(job), confusion(job)] : [h("div", { class: "columns" }, figures(job), confusion(job))]), search, steps(job.result), pruneDetails(job.result), distillDetails(job.result.distill),
     layers?.length > 0 && section("Layers", null, layerBars(layers)),
   ].filter(Boolean);
 }
@@ -262,7 +262,7 @@ export function planView({ kind, plan }) {
     return [
       h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training. `,
         `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
-      plan.not_applicable?.length > 0 && h("p", null, `Nothing in the model can change by what the space names: ${plan.not_applicable.join(", ")}.`),
+      plan.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${plan.not_applicable.join(", ")}.`),
       table("Dimensions of the space", ["Dimension", "Choices or range"], plan.space.map((dimension) => [dimension.name,
         (dimension.choices || dimension.range || []).map((one) => typeof one === "object" ? JSON.stringify(one) : typeof one === "number" && !Number.isInteger(one) ? digits(one) : String(one)).join(dimension.range ? " to " : ", ")]), { class: "fit" }),
     ];
