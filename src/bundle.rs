@@ -292,7 +292,7 @@ impl Bundle {
         }
         if let Some(dataset) = self.dataset.as_ref().filter(|_| after.is_some()) {
             text.push_str(&format!(
-                "Measured on the test split of the data set `{}`, which was not trained on.\n\n",
+                "Measured on the test split of the data set `{}`, on which this job did not train.\n\n",
                 dataset.name
             ));
         }

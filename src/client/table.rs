@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::JobView;
-use crate::spec::result::{Measurement, grouped};
+use crate::spec::result::{JobResult, Measurement, grouped};
 
 /// One row for the model as uploaded and one for each job that made a model.
 pub fn render(ended: &[(String, JobView)]) -> String {
@@ -35,7 +35,48 @@ pub fn render(ended: &[(String, JobView)]) -> String {
             table.add_row(cells(name, after, Some(&result.before)));
         }
     }
-    table.to_string()
+    let mut text = table.to_string();
+    for (name, result) in results() {
+        if let Some(verdict) = verdict(result) {
+            text.push_str(&format!("\n{name}: {verdict}"));
+        }
+    }
+    text
+}
+
+/// Whether the method was worth it, where a control ran beside it.
+fn verdict(result: &JobResult) -> Option<String> {
+    let (helped, significant, control, what) = match (&result.distill, &result.search) {
+        (Some(of), _) => (
+            of.helped?,
+            of.significant,
+            of.control.as_ref().map(|control| &control.metrics),
+            "the same student without a teacher",
+        ),
+        (None, Some(of)) => (
+            of.helped?,
+            of.significant,
+            of.control.as_ref().map(|control| &control.metrics),
+            "random search with as much training",
+        ),
+        (None, None) => return None,
+    };
+    let helped = if helped {
+        "it helped"
+    } else {
+        "it did not help"
+    };
+    let reached = control.and_then(|metrics| metrics.get("accuracy"));
+    let reached = reached.map_or_else(String::new, |value| {
+        format!(", reached an accuracy of {value:.4}")
+    });
+    let chance = match significant {
+        Some(false) => {
+            "; they differ by less than two standard errors of the test examples, which may be chance"
+        }
+        _ => "",
+    };
+    Some(format!("{helped}: the control, {what}{reached}{chance}"))
 }
 
 /// A row; with the figures `before`, each count carries its ratio to them.

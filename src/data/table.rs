@@ -314,9 +314,9 @@ impl Columns {
         for &at in &self.numbers {
             let number = cells[at].number().map_err(|cell| {
                 wrong(format!(
-                    ", column `{}`: `{cell}` is no number; encode texts as numbers and fill in what is missing, name \
-                     the column as `target` if it is what is to be predicted, or name \
-                     the column that holds texts with the query parameter `text`",
+                    ", column `{}`: `{cell}` is no number; encode texts as numbers and fill in what is missing. If the \
+                     column is what is to be predicted, say so by the query parameter `target` (`--target` of `sinter submit`, \
+                     the target column on the page); if it holds texts, by `text`",
                     self.names[at]
                 ))
             })?;

@@ -19,7 +19,7 @@ use crate::graph::Graph;
 use crate::prune::Exclusion;
 use crate::spec::Problem;
 use crate::spec::child::{
-    JobInputs, MODEL_ARTIFACT, Message, Progress, StagedFile, StagedModel, TRIALS_ARTIFACT,
+    JobInputs, Level, MODEL_ARTIFACT, Message, Progress, StagedFile, StagedModel, TRIALS_ARTIFACT,
 };
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::InferredData;
@@ -244,6 +244,23 @@ pub(super) fn run(
         _ => Vec::new(),
     };
     let (mut graph, mut before) = job.measured("before", graph, Some(&original_file), &metrics)?;
+    let order = before
+        .quality
+        .as_ref()
+        .and_then(|quality| quality.order.as_ref());
+    if let (Some(order), Some(data), false) = (order, &job.first_data, job.journal.is_resumed()) {
+        let names = data.about.class_names.as_deref();
+        let text = format!(
+            "the model's answers fit the labels in another order of the classes: {}",
+            in_words(order, names)
+        );
+        job.voice.event(
+            Level::Warning,
+            "classes_in_another_order",
+            text,
+            serde_json::json!({"order": order}),
+        );
+    }
     let mut steps = Vec::new();
     let mut outcomes = Outcomes::default();
     match &params {
@@ -369,6 +386,24 @@ pub(super) fn run(
         artifacts,
         models,
     })
+}
+
+/// An order of classes for people: at most three of those that differ.
+fn in_words(order: &[u64], names: Option<&[String]>) -> String {
+    let different = order
+        .iter()
+        .enumerate()
+        .filter(|(label, class)| *label as u64 != **class);
+    let each = different.take(3).map(|(label, class)| {
+        let name = names.and_then(|names| names.get(label));
+        let name = name.map_or_else(String::new, |name| format!(" (`{name}`)"));
+        format!("it says {class} for label {label}{name}")
+    });
+    let each: Vec<String> = each.collect();
+    format!(
+        "{}; give it labels as it numbers them, which whole numbers are taken for as they are",
+        each.join(", ")
+    )
 }
 
 /// The property of a model's file that says what it expects.

@@ -154,6 +154,14 @@ impl Buf for Window {
 fn other_format(bytes: &[u8]) -> Option<&'static str> {
     let begins = |magic: &[u8]| bytes.starts_with(magic);
     match () {
+        // The name of the first file stands behind 30 bytes.
+        () if begins(b"PK\x03\x04")
+            && bytes[..bytes.len().min(256)]
+                .windows(4)
+                .any(|four| four == b".npy") =>
+        {
+            Some("an archive of NumPy's arrays (npz); upload it as a data set")
+        }
         () if begins(b"PK\x03\x04") => Some(
             "a zip archive, such as torch.save and Keras write: export the model with torch.onnx.export(model, example, \
              \"model.onnx\") or tf2onnx, and upload files beside it as further parts of the form",

@@ -155,7 +155,18 @@ pub fn fit(
     };
     let outputs = outputs.and_then(|outputs| u64::try_from(outputs).ok());
     if let Some(target) = target {
-        fit_target(target, task, outputs, &output.name)?;
+        fit_target(target, task, outputs, &output.name).map_err(|mut problem| {
+            // Who does not name the target gets the last column.
+            if dataset.format.is_table() {
+                let hint = format!(
+                    "; the column `{}` is the target unless `?target=` of the upload names another one",
+                    target.name
+                );
+                problem.detail.push_str(&hint);
+                (problem.errors.iter_mut()).for_each(|error| error.detail.push_str(&hint));
+            }
+            problem
+        })?;
     }
     if task.is_of_tokens() {
         fit_tokens(model, dataset, task, output, outputs)?;
@@ -271,9 +282,9 @@ fn fit_target(
                 return Err(misfit(
                     "/dataset",
                     format!(
-                        "the target `{}` has {values} values an example, the model's output \
-                         `{}` has {outputs}",
-                        target.name, output
+                        "the target `{}` has {values} {} an example, the model's output `{output}` has {outputs}",
+                        target.name,
+                        if values == 1 { "value" } else { "values" }
                     ),
                 ));
             }

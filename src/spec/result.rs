@@ -45,6 +45,48 @@ pub struct Quality {
     pub confusion: Vec<Vec<u64>>,
     /// 15 bins of confidence of the same width, from 0 to 1.
     pub calibration: Vec<CalibrationBin>,
+    /// By label the class that the model says instead, where its answers fit the labels in another order of the classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Vec<u64>>,
+}
+
+/// The order of the classes in which a model's answers fit most of the labels, if that is another one than that of the labels:
+/// of each label most examples are taken for one class, which no other label has.
+pub fn other_order(confusion: &[Vec<u64>]) -> Option<Vec<u64>> {
+    /// Share of all examples that must fit.
+    const MOST: f64 = 0.8;
+    let best: Vec<usize> = confusion
+        .iter()
+        .map(|row| (0..row.len()).rev().max_by_key(|&class| row[class]))
+        .collect::<Option<_>>()?;
+    let different: std::collections::BTreeSet<_> = best.iter().collect();
+    let fitting: u64 = confusion.iter().zip(&best).map(|(row, &at)| row[at]).sum();
+    let examples: u64 = confusion.iter().flatten().sum();
+    let is_order = different.len() == best.len() && fitting as f64 >= MOST * examples as f64;
+    let is_other = best
+        .iter()
+        .enumerate()
+        .any(|(label, &class)| label != class);
+    (is_order && is_other && examples > 0)
+        .then(|| best.into_iter().map(|class| class as u64).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::other_order;
+
+    #[test]
+    fn another_order_of_the_classes_is_told_from_none_and_from_mistakes() {
+        assert_eq!(other_order(&[vec![1, 9], vec![8, 2]]), Some(vec![1, 0]));
+        let turned = [vec![0, 9, 1], vec![1, 0, 9], vec![9, 1, 0]];
+        assert_eq!(other_order(&turned), Some(vec![1, 2, 0]));
+        assert_eq!(other_order(&[vec![9, 1], vec![2, 8]]), None);
+        // All are taken for one class, and answers that fit nothing.
+        assert_eq!(other_order(&[vec![0, 10], vec![0, 10]]), None);
+        assert_eq!(other_order(&[vec![4, 6], vec![6, 4]]), None);
+        assert_eq!(other_order(&[vec![0, 0], vec![0, 0]]), None);
+        assert_eq!(other_order(&[]), None);
+    }
 }
 
 /// Examples of which the model is about equally sure.

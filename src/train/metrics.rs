@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::data::{Batch, IGNORED};
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Task;
-use crate::spec::result::{CalibrationBin, Quality};
+use crate::spec::result::{CalibrationBin, Quality, other_order};
 use crate::spec::train::LossName;
 
 /// How many bins of confidence a calibration has (Guo et al., "On Calibration of Modern Neural Networks", 2017).
@@ -277,6 +277,7 @@ impl Measured {
             accuracy: share(*rights, *examples),
         };
         Some(Quality {
+            order: other_order(&confusion),
             confusion,
             calibration: self.bins.iter().map(bin).collect(),
         })

@@ -114,11 +114,12 @@ def test_a_file_that_is_no_protobuf_is_refused(untouched, content):
 
 @pytest.mark.parametrize(("content", "words"), [
     (b"PK\x03\x04" + bytes(60), "torch.onnx.export"),
+    (b"PK\x03\x04" + bytes(26) + b"x_train.npy" + bytes(60), "as a data set"),
     (b"\x80\x02ccollections\nOrderedDict\n.", "pickle"),
     (b"\x89HDF\r\n\x1a\n" + bytes(60), "tf2onnx"),
     (b"\x1c\x00\x00\x00TFL3" + bytes(60), "TensorFlow Lite"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
-], ids=["torch.save", "pickle", "keras", "tflite", "lfs"])
+], ids=["torch.save", "npz", "pickle", "keras", "tflite", "lfs"])
 def test_what_is_taken_for_a_model_is_told_what_it_is(untouched, content, words):
     refused_model(untouched, content, "invalid_model", says=words)
 

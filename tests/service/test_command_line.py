@@ -230,6 +230,16 @@ def test_artifacts_and_models_are_fetched_by_id(server, model_id, data_id, tmp_p
     assert nameless.returncode == 1 and "there is no job and no model `no such name`" in nameless.stderr
 
 
+def test_whether_a_teacher_helped_is_told(server, model_id, data_id):
+    done = sinter(server, "submit", "distill", "--model", model_id, "--dataset", data_id, "--watch", "--set", "student.width=0.5",
+                  "--set", "control=true", "--set", "finetune.epochs=2", "--name", "half as wide", timeout=300)
+    assert done.returncode == 0, done.stderr
+    outcome = server.get(f"/v1/jobs/{done.stdout.split()[0]}").json()["result"]["distill"]
+    verdict = "it helped" if outcome["helped"] else "it did not help"
+    reached = outcome["control"]["metrics"]["accuracy"]
+    assert f"half as wide: {verdict}: the control, the same student without a teacher, reached an accuracy of {reached:.4f}" in done.stdout
+
+
 def test_a_key_is_sent_and_never_shown(start_server, tmp_path):
     server = start_server("--api-keys", "a-key-for-all")
     refused = sinter(server, "ls")

@@ -116,6 +116,21 @@ def test_an_npz_with_one_split_sets_the_asked_share_aside(server, digits_model):
     assert found == pytest.approx((logits.argmax(1) == arrays["y_train"][drawn]).mean(), abs=1e-9)
 
 
+def test_classes_in_another_order_than_the_models_are_told(server, digits_model, true_accuracy):
+    arrays = models.digits()
+    turned = {f"y_{split}": 9 - arrays[f"y_{split}"] for split in ("train", "test")}
+    dataset = server.upload_dataset(models.npz(**{**arrays, **turned}), "turned")
+    found, job = accuracy(server, digits_model, dataset)
+    assert found < 0.05
+    assert job["result"]["before"]["quality"]["order"] == list(range(9, -1, -1))
+    told = [event for event in server.events(job) if event["type"] == "classes_in_another_order"]
+    assert len(told) == 1 and "it says 9 for label 0" in told[0]["message"]
+    assert "another order of the classes" in server.artifact(job, "report.html").decode()
+    # In their own order there is nothing to tell.
+    found, job = accuracy(server, digits_model, server.upload_dataset(DIGITS, "digits"))
+    assert found == pytest.approx(true_accuracy) and "order" not in job["result"]["before"]["quality"]
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "int64", "uint32", "uint64", "float32", "float64", "bool"])
 def test_an_npz_of_every_type(server, dtype):
     arrays = models.digits()

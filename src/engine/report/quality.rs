@@ -6,7 +6,7 @@ use crate::spec::result::{CalibrationBin, JobResult, Quality};
 /// The pictures are as wide as high.
 const SIDE: f64 = 320.0;
 /// Room for labels on the left and below.
-const EDGE: f64 = 56.0;
+const EDGE: f64 = 68.0;
 /// Room for what stands out above and on the right.
 const MARGIN: f64 = 8.0;
 /// Numbers are written into the squares of at most so many classes.
@@ -32,9 +32,16 @@ pub(super) fn all(result: &JobResult) -> String {
     let own = if after.is_some() { "after" } else { "" };
     curves.push((own, "series-0", shown.calibration.as_slice()));
     let pictures = confusion(shown, names) + &calibration(&curves);
+    let other = match before.is_some_and(|before| before.order.is_some()) {
+        true => {
+            "<p><strong>The answers of the model as it came fit the labels in another order of the classes.</strong> Words are \
+             numbered in the order of the alphabet; labels that are whole numbers are taken as they are.</p>\n"
+        }
+        false => "",
+    };
     section(
         "Right and wrong answers",
-        &format!("<div class=\"charts\">\n{pictures}</div>\n"),
+        &format!("{other}<div class=\"charts\">\n{pictures}</div>\n"),
     )
 }
 
@@ -147,7 +154,9 @@ fn calibration(curves: &[(&str, &str, &[CalibrationBin])]) -> String {
             ));
         }
         if !name.is_empty() {
-            caption.push_str(&format!("<span class=\"key {colour}\"></span>{name}"));
+            caption.push_str(&format!(
+                " <span class=\"whole\"><span class=\"key {colour}\"></span>{name}</span>"
+            ));
         }
     }
     figure("Calibration", &caption, &svg)

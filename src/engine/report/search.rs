@@ -13,7 +13,7 @@ pub(super) fn all(result: &JobResult, trials: Option<&Trials>) -> String {
     let Some(outcome) = &result.search else {
         return String::new();
     };
-    let mut html = sentences(outcome);
+    let mut html = sentences(result, outcome);
     html.push_str(&best(outcome));
     if let (Some(trials), [first, second, ..]) = (trials, outcome.objectives.as_slice()) {
         let front = |trial: &Trial| outcome.front.iter().any(|entry| entry.trial == trial.trial);
@@ -37,7 +37,7 @@ pub(super) fn all(result: &JobResult, trials: Option<&Trials>) -> String {
     section("Search", &html)
 }
 
-fn sentences(outcome: &SearchOutcome) -> String {
+fn sentences(result: &JobResult, outcome: &SearchOutcome) -> String {
     let space = match outcome.space_size {
         Some(size) if size < 1e6 => format!("{} candidates", count(size as u64)),
         Some(size) => format!("{} candidates", significant(size)),
@@ -76,14 +76,26 @@ fn sentences(outcome: &SearchOutcome) -> String {
             shown(own)
         ));
     }
+    let own = result.after.as_ref();
+    let tested = outcome.control.as_ref().and_then(|control| {
+        let name = outcome.objectives.first()?.metric.as_str();
+        let both = (own?.metrics.get(name)?, control.metrics.get(name)?);
+        Some(format!(
+            " ({} {} and {})",
+            escape(&words(name)),
+            metric(*both.0),
+            metric(*both.1)
+        ))
+    });
+    let tested = tested.unwrap_or_default();
     match outcome.helped {
         Some(true) => html.push_str(&format!(
-            "<p>On the test split its winner is better than that of random search{}.</p>\n",
+            "<p>On the test split its winner is better than that of random search{tested}{}.</p>\n",
             chance(outcome.significant)
         )),
         Some(false) => html.push_str(&format!(
             "<p><strong>The search did not help:</strong> on the test split the winner of random search \
-             is as good or better{}.</p>\n",
+             is as good or better{tested}{}.</p>\n",
             chance(outcome.significant)
         )),
         None => {}

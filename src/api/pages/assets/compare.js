@@ -6,19 +6,27 @@ import { h, link, number, problem, quiet, row, section, select, set, table } fro
 import { COSTS, digits, kindName, largerIsBetter, mainMetric, ratio, sentence, shortId, words } from "./format.js";
 import { jobTitle } from "./jobs.js";
 
-/** Metrics on different test examples say nothing about each other; in one data set test splits of one size are the same examples. */
-const judgedOn = ({ request, result }) => JSON.stringify([request.dataset, result.environment.data.splits.test]);
+/** Metrics on different test examples say nothing about each other; in the same files test splits of one size are the same examples. */
+const judgedOn = ({ request, result }, datasets) => JSON.stringify([datasets.get(request.dataset)?.digest || request.dataset, result.environment.data?.splits.test]);
 
 /** What stands in the table: each job's model, and before them each model that they started from. */
-function entries(jobs) {
+function entries(jobs, datasets, comparable) {
   const starts = new Map();
-  for (const job of jobs) {
+  const on = ({ request }) => !comparable && request.dataset ? `, on ${datasets.get(request.dataset)?.name || `data set ${shortId(request.dataset)}`}` : "";
+  for (const job of jobs.filter(({ result }) => result)) {
     const { model } = job.request;
-    if (job.result && !starts.has(model)) starts.set(model, { start: true, label: names.get(model) || `model ${shortId(model)}`, href: `#/models/${model}`, note: "before", measured: job.result.before });
+    const key = JSON.stringify([model, judgedOn(job, datasets)]);
+    if (!starts.has(key)) starts.set(key, { start: true, label: names.get(model) || `model ${shortId(model)}`, href: `#/models/${model}`, note: `before${on(job)}`, measured: job.result.before });
   }
   return [...starts.values(), ...jobs.filter((job) => job.result?.after).map((job) => ({
-    label: jobTitle(job), href: `#/jobs/${job.id}`, note: kindName(job.kind), measured: job.result.after, before: job.result.before,
+    label: jobTitle(job), href: `#/jobs/${job.id}`, note: kindName(job.kind) + on(job), measured: job.result.after, before: job.result.before,
   }))];
+}
+
+/** What the service says about each data set that is still there. */
+async function datasetsOf(jobs, signal) {
+  const ids = [...new Set(jobs.map(({ request }) => request.dataset).filter(Boolean))];
+  return new Map(await Promise.all(ids.map(async (id) => [id, await get(`v1/datasets/${id}`, signal).catch((error) => { if (error.name === "AbortError") throw error; return null; })])));
 }
 
 function comparison(list, comparable) {
@@ -74,8 +82,9 @@ export async function comparePage({ query: given, signal }) {
     ...ids.map((id) => get(`v1/jobs/${encodeURIComponent(id)}`, signal).catch((error) => { if (error.name === "AbortError") throw error; faults.push(problem(error)); return null; }))]);
   const found = jobs.filter(Boolean);
   await learnNames("models", [...found, ...listed.data].map((job) => job.request.model), signal);
-  const list = entries(found);
-  const comparable = new Set(found.filter((job) => job.result?.environment.data).map(judgedOn)).size < 2;
+  const datasets = await datasetsOf(found, signal);
+  const comparable = new Set(found.filter((job) => job.result?.environment.data).map((job) => judgedOn(job, datasets))).size < 2;
+  const list = entries(found, datasets, comparable);
   const picked = new Set(ids);
   const go = h("a", { class: "button primary" }, "Compare");
   const aim = () => { go.href = `#/compare?jobs=${[...picked].join(",")}`; };

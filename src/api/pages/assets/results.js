@@ -146,7 +146,9 @@ function confusion(job) {
       }), { class: "fit confusion", visible: true }));
   };
   draw(given[0][0]);
-  return section("Confusion matrix", null, given.length > 1 && h("div", { class: "filters" }, select("Model", given.map(([key]) => [key, `${key} the job`]), given[0][0], draw)), place);
+  const other = before?.quality?.order && h("p", null, h("strong", null, "The answers of the model as it came fit the labels in another order of the classes."),
+    " Words are numbered in the order of the alphabet; labels that are whole numbers are taken as they are.");
+  return section("Confusion matrix", null, other, given.length > 1 && h("div", { class: "filters" }, select("Model", given.map(([key]) => [key, `${key} the job`]), given[0][0], draw)), place);
 }
 
 function pruneDetails({ prune, environment }) {
@@ -212,7 +214,8 @@ async function searchDetails(job, signal) {
   const sorted = [...trials.trials].sort((a, b) => front.has(b.trial) - front.has(a.trial) || a.trial - b.trial);
   add(body, sorted.slice(0, shown).map(line));
   return section("Search", null,
-    h("p", null, `${words(search.strategy)}: ${plural(search.trials, "trial")} judged`, search.failed > 0 && `, ${search.failed} failed or infeasible`,
+    h("p", null, `The winner is the best by ${words(first)} alone, of the trials within the constraints; the Pareto front has the smaller ones. `,
+      `${sentence(search.strategy)}: ${plural(search.trials, "trial")} judged`, search.failed > 0 && `, ${search.failed} failed or infeasible`,
       `, ${plural(search.epochs, "epoch")} of training in all`, search.hypervolume !== null && search.hypervolume !== undefined && `; hypervolume ${digits(search.hypervolume)}`, "."),
     search.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${search.not_applicable.join(", ")}.`),
     search.exceeds && h("p", { class: "error" }, `The winner, trained in full, exceeds the constraint on ${words(search.exceeds)}.`),
