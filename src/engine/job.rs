@@ -216,7 +216,8 @@ pub(super) fn run(
     }
     let batches = data.as_ref().map_or(0, Prepared::train_batches);
     let journal = Journal::open(checkpoint);
-    if journal.is_resumed() {
+    let resumed = journal.is_resumed();
+    if resumed {
         voice.info("resumed", "going on from the last checkpoint".to_owned());
         // The service may have been gone before it read what the earlier attempt said.
         for (name, points) in journal.curves() {
@@ -248,7 +249,7 @@ pub(super) fn run(
         .quality
         .as_ref()
         .and_then(|quality| quality.order.as_ref());
-    if let (Some(order), Some(data), false) = (order, &job.first_data, job.journal.is_resumed()) {
+    if let (Some(order), Some(data), false) = (order, &job.first_data, resumed) {
         let names = data.about.class_names.as_deref();
         let text = format!(
             "the model's answers fit the labels in another order of the classes: {}",

@@ -938,7 +938,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(untouched):
         for length, body in (("Content-Length: 1000000", b"x" * 300_000), ("Transfer-Encoding: chunked", b"ff\r\nabc")):
             others = staged()
             with socket.create_connection((address.hostname, address.port)) as connection:
-                head = f"POST /v1/{route}?name=broken HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n"
+                head = f"POST /v1/{route}?name=broken HTTP/1.1\r\nHost: {address.netloc}\r\n{length}\r\n\r\n"
                 connection.sendall(head.encode() + body)
                 # Else it might begin when this test is over, and be taken for what the next one leaves.
                 wait_until(lambda others=others: staged() - others, what="an upload that has begun")
