@@ -1294,13 +1294,20 @@ class PruneTrial(_PruneTrial, total=False):
     """Accuracy on the validation split before − after; `null` where the target can't be reached."""
 
 
-class Quality(TypedDict):
-    """What a classifier takes for what, and how sure it is."""
-
+class _Quality(TypedDict):
     calibration: list[CalibrationBin]
     """15 bins of confidence of the same width, from 0 to 1."""
     confusion: list[list[int]]
     """Examples by label (rows) and by the class that the model says (columns)."""
+
+
+class Quality(_Quality, total=False):
+    """What a classifier takes for what, and how sure it is."""
+
+    order: list[int] | None
+    """By label the class that the model says instead, where its answers fit the labels in another order of the
+    classes.
+    """
 
 
 class Range(TypedDict, total=False):
@@ -1470,7 +1477,7 @@ class SearchOutcome(_SearchOutcome, total=False):
     hypervolume: float | None
     """What the front dominates, up to the worst figures of all trials; several objectives only."""
     not_applicable: list[str]
-    """What the space names and nothing in the model can change by, for instance `depth` without residual blocks."""
+    """What the space names and what leaves no choice in this model, for instance `depth` without residual blocks."""
     screening: ScreeningOutcome | None
     significant: bool | None
     """Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for
@@ -1528,7 +1535,7 @@ class SearchPlan(_SearchPlan, total=False):
     """What a search would do."""
 
     not_applicable: list[str]
-    """What the space names and nothing in the model can change by, for instance `depth` without residual blocks."""
+    """What the space names and what leaves no choice in this model, for instance `depth` without residual blocks."""
     space_size: float | None
     """Candidates in the space, infeasible ones too; `null` for infinitely many."""
 
@@ -1804,7 +1811,7 @@ class TargetInfo(_TargetInfo, total=False):
     classes: int | None
     """Largest label plus one, for integer labels without a shape, and for those of words."""
     one_hot: bool
-    """Whether each example has a single 1 among zeros, as classes do that were encoded."""
+    """Whether each example has a single 1 among zeros, as classes do that were encoded; of files of arrays."""
     range: list[float] | None
     """Smallest and largest value of all splits."""
 
