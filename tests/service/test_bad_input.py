@@ -931,17 +931,14 @@ def test_a_name_that_is_missing_or_unfit_is_refused(untouched, route, name):
 def test_an_upload_that_breaks_off_leaves_nothing(untouched):
     address = urllib.parse.urlsplit(untouched.url)
 
-    def staged():
-        return {path for path in untouched.stored_files() if path.startswith("staging/")}
-
     for route in ("models", "datasets"):
         for length, body in (("Content-Length: 1000000", b"x" * 300_000), ("Transfer-Encoding: chunked", b"ff\r\nabc")):
-            others = staged()
+            others = set(untouched.staged_files())
             with socket.create_connection((address.hostname, address.port)) as connection:
                 head = f"POST /v1/{route}?name=broken HTTP/1.1\r\nHost: {address.netloc}\r\n{length}\r\n\r\n"
                 connection.sendall(head.encode() + body)
                 # Else it might begin when this test is over, and be taken for what the next one leaves.
-                wait_until(lambda others=others: staged() - others, what="an upload that has begun")
+                wait_until(lambda others=others: set(untouched.staged_files()) - others, what="an upload that has begun")
 
 
 def test_an_id_of_a_thing_of_another_kind_is_not_found(untouched):

@@ -154,6 +154,13 @@ def test_one_step_is_pytorchs(server, setting, name):
 # Whole trainings
 
 
+def far_apart(result, control):
+    """Whether accuracies differ by two standard errors of the test examples."""
+    own, other = (each["metrics"]["accuracy"] for each in (result["after"], control))
+    variance = own * (1 - own) + other * (1 - other)
+    return own != other and abs(own - other) >= 2 * (variance / result["environment"]["data"]["splits"]["test"]) ** 0.5
+
+
 def test_a_distilled_student_beside_its_control(server, setting):
     job = distill(server, setting, losses=SOFT, control=True, finetune={
         "epochs": 15, "weights": "reinitialize", "optimizer": {"name": "adamw", "learning_rate": 0.01}})
@@ -169,9 +176,7 @@ def test_a_distilled_student_beside_its_control(server, setting):
     control = outcome["control"]
     assert control["epochs"] == 15
     assert outcome["helped"] == (result["after"]["metrics"]["accuracy"] > control["metrics"]["accuracy"])
-    own, other = (each["metrics"]["accuracy"] for each in (result["after"], control))
-    error = ((own * (1 - own) + other * (1 - other)) / result["environment"]["data"]["splits"]["test"]) ** 0.5
-    assert outcome["significant"] == (abs(own - other) >= 2 * error)
+    assert outcome["significant"] == far_apart(result, control)
     chance = b"which may be chance" in server.artifact(job, "report.html")
     assert chance == (not outcome["significant"])
     # The control is what a training without a teacher gives.

@@ -17,7 +17,7 @@ from torch import nn
 import graph_tools
 from conftest import DIGITS, END_STATES, assert_problem
 from lifecycle_tools import EVERY_EPOCH, event_types, job_children, send, wait_until
-from test_distill import exported, perceptron, saved
+from test_distill import exported, far_apart, perceptron, saved
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -54,13 +54,6 @@ def small(server):
 def search(server, model, dataset, params, **more):
     params = {"trials": 6, **({} if "steps" in params else {"trial": {"epochs": 1}}), **params}
     return server.run("search", model, dataset, params, data=more.pop("data", DATA), timeout=600, **more)
-
-
-def far_apart(result, control):
-    """Whether accuracies differ by two standard errors of the test examples."""
-    own, other = (each["metrics"]["accuracy"] for each in (result["after"], control))
-    variance = own * (1 - own) + other * (1 - other)
-    return abs(own - other) >= 2 * (variance / result["environment"]["data"]["splits"]["test"]) ** 0.5
 
 
 def trials_of(server, job):
