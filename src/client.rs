@@ -64,7 +64,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// What can go wrong between a user and the service.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{call} failed at {base}: {source}")]
+    #[error("{call} failed at {base}: {source}{}", hint(source))]
     Http {
         call: String,
         /// The address of the service.
@@ -96,6 +96,16 @@ pub enum ClientError {
         /// Says so if there is a folder of that name.
         folder: &'static str,
     },
+}
+
+/// What to do where nobody listens.
+fn hint(source: &ureq::Error) -> &'static str {
+    match source {
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            "; is `sinter serve` running there? --url or SINTER_URL names another address"
+        }
+        _ => "",
+    }
 }
 
 impl ClientError {

@@ -268,7 +268,9 @@ fn read_json(text: &str) -> Result<Value, String> {
     match serde_json::from_str(&text) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(_) => Err("must be a JSON object".to_owned()),
-        Err(error) => Err(format!("is not JSON: {error}")),
+        Err(error) => Err(format!(
+            "is not JSON: {error}; a file with it is named as @FILE"
+        )),
     }
 }
 

@@ -122,6 +122,19 @@ impl Job<'_> {
                 serde_json::json!({"not_applicable": not_applicable}),
             );
         }
+        if let StrategyParams::Tpe { first } = params.strategy
+            && params.trials <= first
+        {
+            self.voice.event(
+                Level::Warning,
+                "search_is_random",
+                format!(
+                    "TPE chooses after {first} trials at random (strategy.first), and the search has no more than {}",
+                    params.trials
+                ),
+                serde_json::Value::Null,
+            );
+        }
         let mut shared_epochs = None;
         if let Evaluation::SharedWeights { random } = params.evaluation {
             let (shared, epochs) =

@@ -101,8 +101,8 @@ impl<'de> Deserialize<'de> for ModelSource {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ModelSource, E> {
-                text.parse().map(ModelSource::Id).map_err(|error| {
-                    E::custom(format!("must be the id of a model, a UUID: {error}"))
+                text.parse().map(ModelSource::Id).map_err(|_| {
+                    E::custom("must be the id of a model, a UUID as `GET /v1/models` lists them")
                 })
             }
 

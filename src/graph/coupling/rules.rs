@@ -535,7 +535,14 @@ impl<'a> Follower<'a> {
     fn gather(&mut self, node: &'a NodeProto) -> Option<Vec<Vec<Axis>>> {
         let axes = self.axes_of(node.input_at(0)?);
         let axis = normalize_axis(node.int("axis").unwrap_or(0), axes.len()).ok()?;
-        let reason = format!("is picked by index in `{}`", node.label());
+        // As PyTorch exports pooling to one position of an example input whose memory is not in the order of its axes.
+        let hint = match node.label().contains("as_strided") {
+            true => {
+                " (exported with an example input `x.contiguous()`, PyTorch's pooling needs no such step)"
+            }
+            false => "",
+        };
+        let reason = format!("is picked by index in `{}`{hint}", node.label());
         self.freeze_axis(&axes[axis], &reason);
         let indices = self.dims_of(node.input_at(1)?).len();
         let mut out = axes[..axis].to_vec();

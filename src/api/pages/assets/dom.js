@@ -80,8 +80,8 @@ export function table(caption, columns, rows, attributes = {}) {
   return scroller(caption, h("table", rest,
     h("caption", { class: visible ? null : "hidden" }, caption),
     h("thead", null, h("tr", null, columns.map((column) => {
-      const { label, number: figures, hide } = typeof column === "string" ? { label: column } : column;
-      return h("th", { scope: "col", class: figures ? "number" : null }, hide ? hidden(label) : label);
+      const { label, number: figures, hide, wide } = typeof column === "string" ? { label: column } : column;
+      return h("th", { scope: "col", class: figures ? "number" : wide ? "wide" : null }, hide ? hidden(label) : label);
     }))), body));
 }
 

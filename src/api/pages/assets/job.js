@@ -102,9 +102,9 @@ const download = (job, artifact) => worker("Download", () => save(`v1/jobs/${job
 
 async function files(job, signal) {
   const { data } = await get(`v1/jobs/${job.id}/artifacts`, signal);
-  return data.length > 0 && section("Artifacts", null, table("Files of the job", ["File", { label: "Size", number: true }, "SHA-256", { label: "Actions", hide: true }],
+  return data.length > 0 && section("Artifacts", null, table("Files of the job", ["File", { label: "Size", number: true }, { label: "SHA-256", wide: true }, { label: "Actions", hide: true }],
     data.map((artifact) => [h("code", null, artifact.name), number(artifact.size_bytes, bytes),
-      h("td", null, h("code", { title: artifact.digest }, `${artifact.digest.replace("sha256:", "").slice(0, 12)}…`)), h("td", null, download(job, artifact))])));
+      h("td", { class: "wide" }, h("code", { title: artifact.digest }, `${artifact.digest.replace("sha256:", "").slice(0, 12)}…`)), h("td", null, download(job, artifact))])));
 }
 
 async function deliveries(job, signal) {

@@ -151,6 +151,12 @@ function confusion(job) {
   return section("Confusion matrix", null, other, given.length > 1 && h("div", { class: "filters" }, select("Model", given.map(([key]) => [key, `${key} the job`]), given[0][0], draw)), place);
 }
 
+/** Weights and channels are whole, so a share is met to the nearest of them. */
+function met(target, { asked: { [target]: asked }, reached: { [target]: reached } }) {
+  if (asked === undefined || reached === undefined) return "–";
+  return (target.endsWith("sparsity") ? reached >= asked - 0.001 : reached <= asked + 1e-9) ? "yes" : "no";
+}
+
 function pruneDetails({ prune, environment }) {
   if (!prune) return null;
   const judges = environment.data?.splits.validation;
@@ -161,8 +167,8 @@ function pruneDetails({ prune, environment }) {
   const shares = sensitivity[0]?.points.map((point) => point.sparsity) || [];
   const judged = sensitivity.length ? ["accuracy", "loss"].find((metric) => metric in sensitivity[0].points[0].metrics) || Object.keys(sensitivity[0].points[0].metrics)[0] : null;
   return section("Pruning", null,
-    asked.length > 0 && table("Targets", ["Target", figure("Asked"), figure("Reached")],
-      asked.map((target) => [words(target), number(prune.asked[target], digits), number(prune.reached[target], digits)]), { class: "fit", visible: true }),
+    asked.length > 0 && table("Targets", ["Target", figure("Asked"), figure("Reached"), "Met"],
+      asked.map((target) => [words(target), number(prune.asked[target], digits), number(prune.reached[target], digits), met(target, prune)]), { class: "fit", visible: true }),
     "max_accuracy_drop" in prune.asked && judges && quiet(`The drop of accuracy is that on the ${plural(judges, "validation example")}, which choose the model; the figures above are of the test split. `),
     prune.round_to && quiet(`Channel counts are multiples of ${prune.round_to}.`),
     stages.length > 0 && h("details", null, h("summary", null, "Quality on the way"),
@@ -207,7 +213,7 @@ async function searchDetails(job, signal) {
   const body = h("tbody");
   const line = (trial) => {
     const entry = front.get(trial.trial);
-    return row([`Trial ${trial.trial}`,
+    return row([`Trial ${trial.trial}${search.best[0]?.trial === trial.trial ? ", the winner" : ""}`,
       h("td", null, entry ? modelLink(entry.model, "Pareto front") : trial.status), ...metrics.map((metric) => number(value(trial, metric), formatOf(metric))),
       h("td", { class: "config" }, configText(trial.config), trial.error && quiet(trial.error))]);
   };
@@ -263,7 +269,7 @@ export async function results(job, signal) {
 export function planView({ kind, plan }) {
   if (kind === "search" || plan.space) {
     return [
-      h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training. `,
+      h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training, to which those of the winner and of a control come. `,
         `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
       plan.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${plan.not_applicable.join(", ")}.`),
       table("Dimensions of the space", ["Dimension", "Choices or range"], plan.space.map((dimension) => [dimension.name,
