@@ -88,13 +88,15 @@ pub enum ClientError {
     #[error("{action}: {source}")]
     File { action: String, source: io::Error },
     #[error(
-        "there is no {what} called `{name}`: neither a file here{folder}, nor one that the service has"
+        "there is no {what} called `{name}`: neither a file here{folder}, nor one that the service has{other}"
     )]
     Unknown {
         what: &'static str,
         name: String,
         /// Says so if there is a folder of that name.
         folder: &'static str,
+        /// Says so if something else of the service is called so.
+        other: &'static str,
     },
 }
 
@@ -382,19 +384,38 @@ impl Client {
             .map(|listed| listed.data)
     }
 
-    /// The newest model or data set of that name, if there is one.
+    /// What the events of a job warn of, in their order.
+    pub fn warnings(&self, job: Uuid) -> Result<Vec<String>, ClientError> {
+        let mut warnings = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = vec![("limit", "100")];
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page: Page = self.get(&with_query(&format!("/v1/jobs/{job}/events"), &query))?;
+            let of = page.data.iter().filter(|event| event["level"] == "warning");
+            warnings.extend(of.filter_map(|event| Some(event["message"].as_str()?.to_owned())));
+            match page.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => return Ok(warnings),
+            }
+        }
+    }
+
+    /// The newest model or data set of that name, if there is one; where several on a page of the list are called so,
+    /// standard error says which.
     pub fn find_by_name(&self, resource: &str, name: &str) -> Result<Option<Uuid>, ClientError> {
         let mut cursor: Option<String> = None;
         loop {
             let mut query = vec![("limit", "100")];
-            if let Some(cursor) = &cursor {
-                query.push(("cursor", cursor));
-            }
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
             let page: Page = self.get(&with_query(&format!("/v1/{resource}"), &query))?;
-            let found = page.data.iter().find(|each| each["name"] == name);
-            if let Some(found) = found {
-                let id = found["id"].as_str().and_then(|id| id.parse().ok());
-                return Ok(id);
+            let mut found = page.data.iter().filter(|each| each["name"] == name);
+            if let Some(newest) = found.next() {
+                let id = newest["id"].as_str().unwrap_or_default();
+                if found.next().is_some() {
+                    eprintln!("several are called `{name}`: the newest is taken, {id}");
+                }
+                return Ok(id.parse().ok());
             }
             match page.next_cursor {
                 Some(next) => cursor = Some(next),

@@ -19,12 +19,19 @@ use sha2::{Digest as _, Sha256};
 
 use super::problem::ApiError;
 use super::state::App;
+use crate::engine::report::STYLE_ELEMENT;
 
 const PROBLEMS: &str = include_str!("pages/problems.html");
 
-/// Only what this server serves runs, and it talks to this server alone.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                           img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Only what this server serves runs, and it talks to this server alone. The styles of a job's report are allowed by their
+/// hash: the page shows it as a document of its own, which the policy goes on to.
+static PAGE_POLICY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self' '{}'; connect-src 'self'; img-src 'self' data: blob:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        source_hash(STYLE_ELEMENT, "style")
+    )
+});
 
 static PROBLEMS_POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -51,7 +58,7 @@ macro_rules! assets {
 
 static ASSETS: LazyLock<HashMap<&str, Asset>> = LazyLock::new(|| {
     assets! {
-        "api.js" "app.js" "charts.js" "compare.js" "dom.js" "favicon.svg" "format.js" "forms.js" "job.js" "jobs.js"
+        "api.js" "app.js" "charts.js" "compare.js" "dataset.js" "dom.js" "favicon.svg" "format.js" "forms.js" "job.js" "jobs.js"
         "kinds.js" "lists.js" "model.js" "overview.js" "results.js" "style.css" "theme.js" "uploads.js" "uplot.css"
         "uplot.js"
     }
@@ -86,7 +93,7 @@ impl Asset {
             false => format!("\"{}\"", self.digest),
         };
         let headers = [
-            (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+            (header::CONTENT_SECURITY_POLICY, PAGE_POLICY.as_str()),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
             (header::CACHE_CONTROL, "no-cache"),

@@ -107,12 +107,14 @@ async fn known(access: &Authorized, model: &Model, query: PredictQuery) -> Resul
         None => None,
     };
     let parsed = |text: String| match parse_slice(text.as_bytes()) {
-        Ok(Ok(preprocess)) => Ok::<Preprocess, FieldError>(preprocess),
-        Ok(Err(fault)) => Err(fault.under("/preprocess")),
-        Err(error) => Err(FieldError::new("/preprocess", error.to_string())),
+        Ok(Ok(preprocess)) => Ok::<Preprocess, Problem>(preprocess),
+        Ok(Err(faults)) => Err(Problem::invalid_under("/preprocess", faults)),
+        Err(error) => {
+            let fault = FieldError::new("/preprocess", error.to_string());
+            Err(Problem::invalid(vec![fault]))
+        }
     };
-    let asked = query.preprocess.map(parsed).transpose();
-    let asked = asked.map_err(|fault| ApiError::from(Problem::invalid(vec![fault])))?;
+    let asked = query.preprocess.map(parsed).transpose()?;
     if let Some(preprocess) = &asked {
         let mut faults = Faults::default();
         faults.extend_under("/preprocess", preprocess.faults());

@@ -152,7 +152,7 @@ pub async fn json_body<T: DeserializeOwned + serde::Serialize>(
     let bytes = collect(body, MAX_JSON_BYTES).await?;
     match parse_slice(&bytes) {
         Ok(Ok(value)) => Ok((bytes, value)),
-        Ok(Err(fault)) => Err(Problem::invalid(vec![fault]).into()),
+        Ok(Err(faults)) => Err(Problem::invalid(faults).into()),
         Err(error) => {
             let detail = format!("the body is not JSON: {error}");
             Err(ApiError::new(400, "malformed_json", detail))

@@ -378,7 +378,7 @@ fn form_error(error: &MultipartError) -> ApiError {
 fn read_tags(bytes: &[u8]) -> Result<BTreeMap<String, String>, ApiError> {
     let tags: BTreeMap<String, String> = match parse_slice(bytes) {
         Ok(Ok(tags)) => tags,
-        Ok(Err(fault)) => return Err(Problem::invalid(vec![fault.under("/tags")]).into()),
+        Ok(Err(faults)) => return Err(Problem::invalid_under("/tags", faults).into()),
         Err(error) => {
             let detail = format!("the part `tags` is not JSON: {error}");
             return Err(ApiError::new(400, "malformed_json", detail));

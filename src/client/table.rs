@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::JobView;
-use crate::spec::result::{JobResult, Measurement, grouped};
+use crate::spec::result::{JobResult, MAY_BE_CHANCE, Measurement, grouped};
 
 /// One row for the model as uploaded and one for each job that made a model.
 pub fn render(ended: &[(String, JobView)]) -> String {
@@ -71,10 +71,8 @@ fn verdict(result: &JobResult) -> Option<String> {
         format!(", reached an accuracy of {value:.4}")
     });
     let chance = match significant {
-        Some(false) => {
-            "; they differ by less than two standard errors of the test examples, which may be chance"
-        }
-        _ => "",
+        Some(false) => format!("; they differ {MAY_BE_CHANCE}"),
+        _ => String::new(),
     };
     Some(format!("{helped}: the control, {what}{reached}{chance}"))
 }

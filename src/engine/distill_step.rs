@@ -7,7 +7,7 @@ use super::data_fit::{pin, prepare_further};
 use super::job::Job;
 use super::journal::load_graph;
 use super::problem;
-use super::train_step::Purpose;
+use super::train_step::{CONTROL, Purpose};
 use crate::data::{Prepared, Role};
 use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators, neighbours};
 use crate::exec::value::{dims, to_host};
@@ -277,7 +277,7 @@ impl Job<'_> {
             return Ok(found);
         }
         let training = format!("{key}/control");
-        let trained = self.train(&training, "control", student.clone(), finetune)?;
+        let trained = self.train(&training, CONTROL, student.clone(), finetune)?;
         self.phase("evaluate");
         let found = DistillControl {
             epochs: finetune.epochs,

@@ -46,6 +46,8 @@ pub(super) struct Totals {
     pub seconds: f64,
     /// Of the validations between them.
     pub validation_seconds: f64,
+    /// Steps of controls, which no curve but their own shows.
+    pub aside: u64,
 }
 
 pub(super) struct Journal {
@@ -185,12 +187,16 @@ impl Journal {
         &self.records.curves
     }
 
-    pub fn add_training(&mut self, trained: &Trained) {
+    /// `aside` where it was a control's.
+    pub fn add_training(&mut self, trained: &Trained, aside: bool) {
         let totals = &mut self.records.trained;
         totals.steps += trained.steps;
         totals.examples += trained.examples;
         totals.seconds += trained.seconds;
         totals.validation_seconds += trained.validation_seconds;
+        if aside {
+            totals.aside += trained.steps;
+        }
     }
 
     /// All finished training.

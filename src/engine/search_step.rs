@@ -16,7 +16,7 @@ use super::child::Ended;
 use super::data_fit::pin;
 use super::job::Job;
 use super::problem;
-use super::train_step::Purpose;
+use super::train_step::{CONTROL, Purpose};
 use crate::data::{Prepared, Role};
 use crate::graph::Graph;
 use crate::prune::PruneError;
@@ -423,7 +423,7 @@ impl Job<'_> {
             0 => (params.trials as usize, u64::MAX),
             budget => (params.trials as usize * 10, budget),
         };
-        let control = self.run_trials(key, setup, "control", strategy, &[], limits)?;
+        let control = self.run_trials(key, setup, CONTROL, strategy, &[], limits)?;
         let order = best_first(setup, &control);
         let best = order.first().and_then(|&first| {
             let values = control[first].1.objectives(&setup.objectives)?;
@@ -436,7 +436,7 @@ impl Job<'_> {
             (None, Some(&first)) => {
                 let point = &control[first].0;
                 let key = format!("{key}/control/final");
-                let graph = self.finished(&key, "control", setup, point)?;
+                let graph = self.finished(&key, CONTROL, setup, point)?;
                 let metrics = self.metrics_on(&graph, Role::Test, setup)?;
                 self.journal.record(&stage, &metrics, &graph)?;
                 self.check_drain()?;

@@ -116,6 +116,7 @@ impl Job<'_> {
         let mut watch = Watch {
             point,
             voice: self.voice,
+            aside: self.journal.trained().aside,
             journal: &mut self.journal,
             key,
             phase,
@@ -126,7 +127,7 @@ impl Job<'_> {
         };
         match trainer.run(resume, &mut watch) {
             Ok(trained) => {
-                self.journal.add_training(&trained);
+                self.journal.add_training(&trained, phase == CONTROL);
                 self.journal.record(key, &(), &trained.graph)?;
                 self.check_drain()?;
                 Ok(trained.graph)
@@ -140,6 +141,9 @@ impl Job<'_> {
     }
 }
 
+/// The phase of what is trained to compare with.
+pub(super) const CONTROL: &str = "control";
+
 /// The curve of the validation losses of all trials of a search, one after the other.
 pub(super) const TRIAL_LOSS: &str = "trials/validation_loss";
 
@@ -152,6 +156,8 @@ struct Watch<'a> {
     key: &'a str,
     phase: &'a str,
     steps_before: u64,
+    /// Those of them that were a control's.
+    aside: u64,
     planned: u64,
     begun: Instant,
     /// Step at which this process took the training up.
@@ -172,10 +178,11 @@ impl Observer for Watch<'_> {
         };
         // A control stands beside the other training, not before it.
         let name = match (self.phase, name.split_once('/')) {
-            ("control", Some(("train", curve))) => format!("control/{curve}"),
-            ("control", Some((split, curve))) => format!("control_{split}/{curve}"),
+            (CONTROL, Some(("train", curve))) => format!("control/{curve}"),
+            (CONTROL, Some((split, curve))) => format!("control_{split}/{curve}"),
             _ => name.to_owned(),
         };
+        let step = step - self.aside;
         self.journal.add_point(&name, step, value);
         self.voice.say(&Message::Metric { name, step, value });
     }

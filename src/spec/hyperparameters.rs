@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::problem::Faults;
+use super::problem::{Faults, FieldError};
 use crate::search::space::{Dimension, Domain, Space, When};
 
 /// What one hyperparameter can be: exactly one of `choice`, `uniform`, `log_uniform`, `int` and `log_int`.
@@ -163,6 +163,26 @@ pub(super) fn escaped(name: &str) -> String {
 
 impl Hyperparameters {
     const MOST: usize = 64;
+
+    /// What stands in the place of a [`Range`] and is none, as people first write it.
+    pub(super) fn misread(given: &Value) -> Vec<FieldError> {
+        let fields = given.as_object().into_iter().flatten();
+        let of = |(name, value): (&String, &Value)| {
+            let shown = match value {
+                Value::Object(_) => return None,
+                Value::Array(items) if items.len() == 2 && items.iter().all(Value::is_number) => {
+                    format!(
+                        "must say what the list is: {{\"log_uniform\": {value}}}, {{\"uniform\": {value}}} or \
+                         {{\"choice\": {value}}}"
+                    )
+                }
+                Value::Array(_) => format!("must say what the list is: {{\"choice\": {value}}}"),
+                _ => "must be an object such as {\"choice\": [1, 2]} or {\"log_uniform\": [0.0001, 0.1]}".to_owned(),
+            };
+            Some(FieldError::new(format!("/{}", escaped(name)), shown))
+        };
+        fields.filter_map(of).take(Self::MOST).collect()
+    }
 
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::audio::AudioOptions;
 use super::distill::{DistillParams, TeacherChoice};
 use super::evaluate::EvaluateParams;
+use super::hyperparameters::Hyperparameters;
 use super::mlflow::ModelSource;
 use super::picture::Extent;
 use super::pipeline::PipelineParams;
@@ -296,7 +297,7 @@ impl Params {
             serde_json::Value::Null => serde_json::json!({}),
             given => given,
         };
-        let shape = |fault: FieldError| Problem::invalid(vec![fault.under("/params")]);
+        let shape = |faults: Vec<FieldError>| Problem::invalid_under("/params", faults);
         let (parsed, faults) = match kind {
             JobKind::Train => {
                 let train: TrainParams = parse(params).map_err(shape)?;
@@ -321,12 +322,20 @@ impl Params {
             JobKind::Pipeline => {
                 let pipeline = PipelineParams::read(params).map_err(shape)?;
                 let steps = pipeline.steps().map_err(|problem| {
-                    let moved = problem.errors.into_iter().map(|f| f.under("/params"));
-                    Problem::invalid(moved.collect()).with_code(&problem.code)
+                    let code = problem.code;
+                    Problem::invalid_under("/params", problem.errors).with_code(&code)
                 })?;
                 (Self::Pipeline(steps), Faults::default())
             }
             JobKind::Search => {
+                let given = &params["space"]["hyperparameters"];
+                let misread = Hyperparameters::misread(given).into_iter();
+                let misread: Vec<_> = misread
+                    .map(|fault| fault.under("/space/hyperparameters"))
+                    .collect();
+                if !misread.is_empty() {
+                    return Err(shape(misread));
+                }
                 let search: SearchParams = parse(params).map_err(shape)?;
                 let faults = search.faults();
                 let steps = PipelineParams {

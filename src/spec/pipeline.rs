@@ -44,18 +44,15 @@ impl PipelineParams {
             }
             // `Params::parse` points from the job (`/kind`, `/params/…`), here from the step.
             let params = Params::parse(step.kind, step.params.clone()).map_err(|problem| {
-                let moved = problem
-                    .errors
-                    .into_iter()
-                    .map(|fault| fault.under(&at(index)));
-                Problem::invalid(moved.collect()).with_code(&problem.code)
+                let code = problem.code;
+                Problem::invalid_under(&at(index), problem.errors).with_code(&code)
             })?;
             steps.push(params);
         }
         Ok(steps)
     }
 
-    pub(super) fn read(value: serde_json::Value) -> Result<Self, FieldError> {
+    pub(super) fn read(value: serde_json::Value) -> Result<Self, Vec<FieldError>> {
         parse(value)
     }
 }

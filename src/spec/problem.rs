@@ -85,6 +85,16 @@ impl Problem {
         problem
     }
 
+    /// The same for faults of what lies at `prefix` in the body.
+    pub fn invalid_under(prefix: &str, errors: Vec<FieldError>) -> Self {
+        Self::invalid(
+            errors
+                .into_iter()
+                .map(|fault| fault.under(prefix))
+                .collect(),
+        )
+    }
+
     /// The same problem under another code; kind and title follow.
     pub fn with_code(self, code: &str) -> Self {
         let named = Self::new(self.status, code, self.detail);
@@ -104,25 +114,73 @@ impl Problem {
     }
 }
 
-/// Reads `value` as a `T`; a fault comes back with the JSON pointer of the field it is in.
+/// Faults that are looked for in one body.
+const MOST_FAULTS: usize = 20;
+
+/// Reads `value` as a `T`; faults come back with the JSON pointers of the fields that they are in.
 ///
 /// serde would take a list for an object (fields in their order) and an object for a word; both
-/// are refused, since nobody means them.
-pub fn parse<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, FieldError> {
-    let parsed: T = serde_path_to_error::deserialize(&value).map_err(|error| {
-        let pointer = pointer_of(error.path());
-        field_error(pointer, &error.into_inner())
-    })?;
-    let understood =
-        serde_json::to_value(&parsed).map_err(|error| FieldError::new("", error.to_string()))?;
-    same_forms(&value, &understood, String::new())?;
-    Ok(parsed)
+/// are refused, since nobody means them. It stops at the first fault: the others are found by reading on without
+/// the fields that are known to be wrong.
+pub fn parse<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, Vec<FieldError>> {
+    let mut rest = value.clone();
+    let mut faults: Vec<FieldError> = Vec::new();
+    loop {
+        let fault = match serde_path_to_error::deserialize::<_, T>(&rest) {
+            Ok(_) if !faults.is_empty() => return Err(faults),
+            Ok(parsed) => {
+                let understood = serde_json::to_value(&parsed)
+                    .map_err(|error| vec![FieldError::new("", error.to_string())])?;
+                same_forms(&value, &understood, String::new()).map_err(|fault| vec![fault])?;
+                return Ok(parsed);
+            }
+            Err(error) => {
+                let pointer = pointer_of(error.path());
+                field_error(pointer, &error.into_inner())
+            }
+        };
+        let gone = removed(&mut rest, &fault.pointer);
+        // What is missing once it was taken away is no fault of the sender.
+        let within = format!("{}/", fault.pointer);
+        let is_known = |known: &FieldError| {
+            known.pointer == fault.pointer || known.pointer.starts_with(&within)
+        };
+        if !faults.iter().any(is_known) {
+            faults.push(fault);
+        }
+        if !gone || faults.len() == MOST_FAULTS {
+            return Err(faults);
+        }
+    }
+}
+
+/// As [`parse`], of what is part of something larger; the first fault alone.
+pub fn parse_part<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, FieldError> {
+    parse(value).map_err(|faults| {
+        let first = faults.into_iter().next();
+        first.unwrap_or_else(|| FieldError::new("", "can't be read"))
+    })
+}
+
+/// Takes the field at `pointer` away, or the innermost one around it; whether there was one.
+fn removed(value: &mut Value, pointer: &str) -> bool {
+    let mut pointer = pointer;
+    while let Some((outer, field)) = pointer.rsplit_once('/') {
+        let field = field.replace("~1", "/").replace("~0", "~");
+        if let Some(Value::Object(fields)) = value.pointer_mut(outer)
+            && fields.remove(&field).is_some()
+        {
+            return true;
+        }
+        pointer = outer;
+    }
+    false
 }
 
 /// As [`parse`], from JSON text. The outer error is for text that is no JSON at all.
 pub fn parse_slice<T: DeserializeOwned + Serialize>(
     bytes: &[u8],
-) -> Result<Result<T, FieldError>, serde_json::Error> {
+) -> Result<Result<T, Vec<FieldError>>, serde_json::Error> {
     let value: Value = serde_json::from_slice(bytes)?;
     Ok(parse(value))
 }
@@ -260,6 +318,13 @@ impl Faults {
 mod tests {
     use super::*;
 
+    /// The one fault.
+    fn fault_of<T: DeserializeOwned + Serialize + std::fmt::Debug>(value: Value) -> FieldError {
+        let mut faults = parse::<T>(value).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        faults.remove(0)
+    }
+
     #[derive(Debug, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Inner {
@@ -274,36 +339,36 @@ mod tests {
 
     #[test]
     fn a_list_is_not_taken_for_an_object() {
-        let fault = parse::<Outer>(serde_json::json!({"items": [[1.0]]})).unwrap_err();
+        let fault = fault_of::<Outer>(serde_json::json!({"items": [[1.0]]}));
         assert_eq!(fault.pointer, "/items/0");
         assert!(fault.detail.contains("an object"), "{}", fault.detail);
     }
 
     #[test]
     fn a_wrong_type_is_reported_at_its_own_pointer() {
-        let fault = parse::<Outer>(serde_json::json!({"items": [{"ratio": 1.0}, {"ratio": "x"}]}))
-            .unwrap_err();
+        let fault =
+            fault_of::<Outer>(serde_json::json!({"items": [{"ratio": 1.0}, {"ratio": "x"}]}));
         assert_eq!(fault.pointer, "/items/1/ratio");
         assert_eq!(
             fault.detail,
             "invalid type: string \"x\", expected a number"
         );
-        let fault = parse::<Outer>(serde_json::json!({"items": {"a": 1}})).unwrap_err();
+        let fault = fault_of::<Outer>(serde_json::json!({"items": {"a": 1}}));
         assert_eq!(fault.detail, "invalid type: object, expected a list");
         #[derive(Debug, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         enum Word {
             One,
         }
-        let fault = parse::<Word>(serde_json::json!(5)).unwrap_err();
+        let fault = fault_of::<Word>(serde_json::json!(5));
         assert_eq!(fault.detail, "invalid type: integer `5`, expected a word");
         let own = r#"a, expected struct b"#;
-        let fault = parse::<Vec<f64>>(serde_json::json!(own)).unwrap_err();
+        let fault = fault_of::<Vec<f64>>(serde_json::json!(own));
         assert_eq!(
             fault.detail,
             "invalid type: string \"a, expected struct b\", expected a list"
         );
-        let fault = parse::<Outer>(serde_json::json!({"items": [2.5]})).unwrap_err();
+        let fault = fault_of::<Outer>(serde_json::json!({"items": [2.5]}));
         assert_eq!(
             fault.detail,
             "invalid type: number `2.5`, expected an object"
@@ -312,14 +377,35 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_reported_at_its_own_pointer() {
-        let fault =
-            parse::<Outer>(serde_json::json!({"items": [{"ratio": 1.0, "a/b": 2}]})).unwrap_err();
+        let fault = fault_of::<Outer>(serde_json::json!({"items": [{"ratio": 1.0, "a/b": 2}]}));
         assert_eq!(fault.pointer, "/items/0/a~1b");
     }
 
     #[test]
     fn a_missing_field_is_reported_at_its_own_pointer() {
-        let fault = parse::<Outer>(serde_json::json!({"items": [{}]})).unwrap_err();
+        let fault = fault_of::<Outer>(serde_json::json!({"items": [{}]}));
         assert_eq!(fault.pointer, "/items/0/ratio");
+    }
+
+    #[test]
+    fn faults_of_several_fields_come_together() {
+        let faults = parse::<Outer>(serde_json::json!({
+            "items": [{"ratio": "x", "b": 1}, {"ratio": []}], "c": 1, "d": 2,
+        }));
+        let found: Vec<String> = faults.unwrap_err().into_iter().map(|f| f.pointer).collect();
+        // That a number is missing once the wrong one is gone is not told.
+        assert_eq!(found, ["/c", "/d", "/items/0/b", "/items/0/ratio"]);
+        let faults = parse::<Outer>(serde_json::json!({"items": [], "c": 1, "a~/b": 2}));
+        let found: Vec<String> = faults.unwrap_err().into_iter().map(|f| f.pointer).collect();
+        assert_eq!(found, ["/a~0~1b", "/c"]);
+        #[derive(Debug, Default, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct Loose {
+            one: f64,
+            two: bool,
+        }
+        let faults = parse::<Loose>(serde_json::json!({"one": "x", "two": 5, "three": 3}));
+        let found: Vec<String> = faults.unwrap_err().into_iter().map(|f| f.pointer).collect();
+        assert_eq!(found, ["/one", "/three", "/two"]);
     }
 }

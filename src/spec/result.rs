@@ -392,6 +392,10 @@ pub struct PlanCost {
     pub macs: Option<u64>,
 }
 
+/// What `significant: false` means, as reports and tables say it.
+pub const MAY_BE_CHANCE: &str =
+    "by less than two standard errors of the test examples, which may be chance";
+
 /// 1234567 as `1,234,567`, as reports and tables show it.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();

@@ -30,8 +30,7 @@ const DATA = join(examples, "data/digits.npz");
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const KEY = process.env.SINTER_PAGE_KEY || "";
 const PAGE_DIR = process.env.SINTER_PAGE_DIR;
-const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
-  + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY = (await fetch(base)).headers.get("content-security-policy");
 const TYPES = { html: "text/html; charset=utf-8", js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8", svg: "image/svg+xml" };
 const WAIT = 120_000;
 
@@ -249,6 +248,7 @@ async function journey() {
     check(await page.getByLabel("MACs after ÷ before").inputValue() === "0.5", "the field follows the JSON");
     await editor.fill("{");
     check(await editor.getAttribute("aria-invalid") === "true", "broken JSON is marked");
+    check(/^# This is no JSON/.test(await page.locator("pre.curl").textContent()), "no command stands beside broken JSON");
     await editor.fill(JSON.stringify(params));
     await page.locator("summary", { hasText: "Data" }).first().click();
     await page.getByLabel("Scale", { exact: true }).fill("0.0625");
@@ -305,6 +305,27 @@ async function journey() {
     const digest = `sha256:${createHash("sha256").update(readFileSync(await download.path())).digest("hex")}`;
     const artifact = (await json(`/v1/jobs/${first}/artifacts`)).data.find((one) => one.name === "model.onnx");
     check(digest === artifact.digest, `the file has ${digest}, the API says ${artifact.digest}`);
+  });
+
+  await step("the report is read in a tab of its own", async () => {
+    const [tab] = await Promise.all([page.waitForEvent("popup"), page.getByRole("button", { name: "Open the report in another tab" }).click()]);
+    await tab.getByRole("heading", { level: 1, name: "half the MACs" }).waitFor();
+    check(await tab.evaluate(() => getComputedStyle(document.querySelector("main")).maxWidth) === "960px", "the report has its styles");
+    await tab.close();
+  });
+
+  await step("a data set's page", async () => {
+    await page.getByRole("link", { name: dataset.name, exact: true }).click();
+    await page.waitForURL(`**/#/datasets/${dataset.id}`);
+    await settled(page);
+    check(await heading(page) === dataset.name, "the heading of the data set");
+    check((await page.locator("dl.facts").textContent()).includes(`${dataset.splits.train} examples`), "the examples of its train split");
+    await page.getByRole("link", { name: "Evaluate…" }).click();
+    await page.getByRole("heading", { level: 1, name: "New job: evaluate" }).waitFor();
+    await settled(page);
+    check(await page.getByLabel("Data set", { exact: true }).inputValue() === dataset.id, "the form has the data set");
+    await go(page, `#/jobs/${first}`);
+    await page.getByRole("heading", { name: "Artifacts" }).waitFor();
   });
 
   const second = await step("the same again with changes", async () => {
@@ -472,7 +493,7 @@ async function journey() {
     for (const copy of (await json("/v1/models?limit=100")).data.filter((one) => one.name.startsWith("copy-"))) await api(`/v1/models/${copy.id}`, { method: "DELETE" });
   });
 
-  const routes = ["#/", "#/jobs", `#/jobs/${first}`, `#/jobs/${search}`, "#/models", `#/models/${model.id}`, "#/datasets", "#/compare", `#/compare?jobs=${first},${second},${search}`,
+  const routes = ["#/", "#/jobs", `#/jobs/${first}`, `#/jobs/${search}`, "#/models", `#/models/${model.id}`, "#/datasets", `#/datasets/${dataset.id}`, "#/compare", `#/compare?jobs=${first},${second},${search}`,
     ...["train", "evaluate", "prune", "distill", "search", "pipeline"].map((kind) => `#/new/${kind}`)];
 
   await step("every route in both themes", async () => {

@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import threading
@@ -114,6 +115,46 @@ def test_the_target_of_a_table_can_be_named(server, tmp_path):
     there = job["request"]["dataset"]
     refused = sinter(server, "submit", "train", "--model", "linear", "--dataset", there, "--target", "parity")
     assert refused.returncode == 1 and "--target goes with a --dataset that is a file" in refused.stderr
+
+
+def test_what_is_wrong_with_a_request_is_told_before_its_files_go_up(server):
+    def there():
+        return [[each["id"] for each in server.get(f"/v1/{kind}", params={"limit": 100}).json()["data"]] for kind in ("models", "datasets")]
+
+    before = there()
+    done = sinter(server, "submit", "prune", "--model", DIGITS_CNN, "--dataset", DIGITS, "--set", "target.macs_ratio=7")
+    assert done.returncode == 1 and "/params/target/macs_ratio" in done.stderr
+    assert "uploaded" not in done.stderr and there() == before
+
+
+def test_uploads_of_a_job_that_is_refused_are_named(server):
+    # Only the data set shows that it has no three channels.
+    done = sinter(server, "submit", "evaluate", "--model", DIGITS_CNN, "--dataset", DIGITS, "--data", '{"preprocess": {"mean": [1, 2, 3]}}')
+    assert done.returncode == 1
+    ids = re.search(r"name them by --model (\S+) --dataset (\S+)", done.stderr)
+    assert ids, done.stderr
+    again = sinter(server, "submit", "evaluate", "--model", ids[1], "--dataset", ids[2], "--data", '{"preprocess": {"scale": 0.0625}}')
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_name_of_something_else_or_of_several_is_told(server, data_id):
+    data = server.get(f"/v1/datasets/{data_id}").json()["name"]
+    other = sinter(server, "submit", "evaluate", "--model", data, "--dataset", data)
+    assert other.returncode == 1 and "a data set is" in other.stderr
+    twins = [server.upload_model(name="one of two")["id"] for _ in range(2)]
+    done = sinter(server, "submit", "evaluate", "--model", "one of two", "--dataset", data_id)
+    assert done.returncode == 0 and f"the newest is taken, {twins[1]}" in done.stderr, done.stderr
+
+
+def test_what_a_job_warns_of_is_told_at_its_end(server, data_id, tmp_path):
+    model = onnx.load(str(DIGITS_CNN))
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "one.onnx")
+    done = sinter(server, "submit", "train", "--model", tmp_path / "one.onnx", "--dataset", data_id, "--set", "epochs=1",
+                  "--data", '{"limit": 50, "preprocess": {"scale": 0.0625}}', "--watch", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "warning: the model's file fixes its batch size" in done.stderr
 
 
 def test_a_plan_is_printed_without_a_job(server, model_id, data_id):

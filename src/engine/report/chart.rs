@@ -67,33 +67,70 @@ fn thinned(points: Points) -> Points {
         .collect()
 }
 
+/// Where an axis begins and ends, and how far apart its ticks are.
+struct Axis {
+    low: f64,
+    high: f64,
+    spacing: f64,
+}
+
+impl Axis {
+    /// Both ends are ticks. A figure that is the same everywhere gets a twentieth of itself as room.
+    fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
+        let low = values.clone().fold(f64::INFINITY, f64::min);
+        let high = values.fold(f64::NEG_INFINITY, f64::max);
+        let room = match high > low {
+            true => 0.0,
+            false if low == 0.0 => 0.5,
+            false => low.abs() * 0.05,
+        };
+        let (low, high) = (low - room, high + room);
+        let spacing = round_spacing(low, high);
+        Self {
+            low: (low / spacing).floor() * spacing,
+            high: (high / spacing).ceil() * spacing,
+            spacing,
+        }
+    }
+
+    /// Where a value lies between the ends, which are 0 and 1.
+    fn share(&self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
+    }
+
+    /// Values of the ticks and their labels.
+    fn ticks(&self) -> Vec<(f64, String)> {
+        let count = ((self.high - self.low) / self.spacing).round() as u32;
+        let at = |tick: u32| {
+            let value = self.low + f64::from(tick) * self.spacing;
+            // A tick meant to be zero is a rounding error away from it.
+            let value = if value.abs() < self.spacing * 1e-6 {
+                0.0
+            } else {
+                value
+            };
+            (value, tick_label(value, self.spacing))
+        };
+        (0..=count.min(20)).map(at).collect()
+    }
+}
+
 /// What part of the numbers a chart shows, and where it puts them.
 struct Scale {
     steps: (u64, u64),
-    values: (f64, f64),
+    values: Axis,
 }
 
 impl Scale {
-    fn of(series: &[(&str, Points)], spacing: &mut f64) -> Self {
+    fn of(series: &[(&str, Points)]) -> Self {
         let all = || series.iter().flat_map(|(_, points)| points);
-        let steps = (
-            all().map(|(step, _)| *step).min().unwrap_or(0),
-            all().map(|(step, _)| *step).max().unwrap_or(0),
-        );
-        let low = all().map(|(_, v)| *v).fold(f64::INFINITY, f64::min);
-        let high = all().map(|(_, v)| *v).fold(f64::NEG_INFINITY, f64::max);
-        *spacing = round_spacing(low, high);
-        let values = (
-            (low / *spacing).floor() * *spacing,
-            (high / *spacing).ceil() * *spacing,
-        );
-        // A flat curve on a tick would leave nothing between the bounds.
-        let values = if values.1 > values.0 {
-            values
-        } else {
-            (values.0 - *spacing, values.1 + *spacing)
-        };
-        Self { steps, values }
+        Self {
+            steps: (
+                all().map(|(step, _)| *step).min().unwrap_or(0),
+                all().map(|(step, _)| *step).max().unwrap_or(0),
+            ),
+            values: Axis::of(all().map(|(_, value)| *value)),
+        }
     }
 
     fn x(&self, step: u64) -> f64 {
@@ -107,21 +144,13 @@ impl Scale {
     }
 
     fn y(&self, value: f64) -> f64 {
-        let (low, high) = self.values;
-        let share = (value - low) / (high - low);
-        HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+        HEIGHT - BOTTOM - self.values.share(value) * (HEIGHT - TOP - BOTTOM)
     }
 }
 
 /// A distance of 1, 2 or 5 times a power of ten that divides the range into about four.
 fn round_spacing(low: f64, high: f64) -> f64 {
-    let range = if high > low {
-        high - low
-    } else if low != 0.0 {
-        low.abs()
-    } else {
-        1.0
-    };
+    let range = high - low;
     let power = 10f64.powf((range / 4.0).log10().floor());
     let leading = range / 4.0 / power;
     let rounded = if leading <= 1.0 {
@@ -137,23 +166,13 @@ fn round_spacing(low: f64, high: f64) -> f64 {
 }
 
 fn chart(figure: &str, series: &[(&str, Points)]) -> String {
-    let mut spacing = 0.0;
-    let scale = Scale::of(series, &mut spacing);
+    let scale = Scale::of(series);
     let mut svg = format!(
         "<svg class=\"chart\" role=\"img\" viewBox=\"0 0 {WIDTH} {HEIGHT}\"><title>{}</title>\n",
         escape(&format!("{} by step", words(figure)))
     );
-    let ticks = ((scale.values.1 - scale.values.0) / spacing).round() as u32;
-    for tick in 0..=ticks.min(20) {
-        let value = scale.values.0 + f64::from(tick) * spacing;
-        // A tick meant to be zero is a rounding error away from it.
-        let value = if value.abs() < spacing * 1e-6 {
-            0.0
-        } else {
-            value
-        };
-        let y = scale.y(value);
-        svg.push_str(&rule(y, &tick_label(value, spacing)));
+    for (value, label) in scale.values.ticks() {
+        svg.push_str(&rule(scale.y(value), &label));
     }
     let (first, last) = scale.steps;
     let below = HEIGHT - 8.0;
@@ -196,34 +215,31 @@ fn rule(y: f64, label: &str) -> String {
 
 /// One figure against another: a dot for each pair, those that are marked joined by a line.
 pub(super) fn scatter(x: &str, y: &str, points: &[(f64, f64, bool)]) -> String {
-    let spread = |of: &dyn Fn(&(f64, f64, bool)) -> f64| {
-        let low = points.iter().map(of).fold(f64::INFINITY, f64::min);
-        let high = points.iter().map(of).fold(f64::NEG_INFINITY, f64::max);
-        let room = match high > low {
-            true => (high - low) * 0.05,
-            false => low.abs().max(1.0) * 0.05,
-        };
-        (low - room, high + room)
-    };
-    let ((left, right), (low, high)) = (spread(&|p| p.0), spread(&|p| p.1));
-    let across = |value: f64| LEFT + (value - left) / (right - left) * (WIDTH - LEFT - RIGHT);
-    let up = |value: f64| HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM);
+    let horizontal = Axis::of(points.iter().map(|point| point.0));
+    let vertical = Axis::of(points.iter().map(|point| point.1));
+    // Below the labels of the ticks stands what they are of.
+    let bottom = BOTTOM + 18.0;
+    let across = |value: f64| LEFT + horizontal.share(value) * (WIDTH - LEFT - RIGHT);
+    let up = |value: f64| HEIGHT - bottom - vertical.share(value) * (HEIGHT - TOP - bottom);
     let mut svg = format!(
         "<svg class=\"chart\" role=\"img\" viewBox=\"0 0 {WIDTH} {HEIGHT}\"><title>{}</title>\n",
         escape(&format!("{} by {}", words(y), words(x)))
     );
-    for (value, anchor) in [(low, HEIGHT - BOTTOM), (high, TOP)] {
-        svg.push_str(&rule(anchor, &significant(value)));
+    for (value, label) in vertical.ticks() {
+        svg.push_str(&rule(up(value), &label));
     }
-    let below = HEIGHT - 8.0;
+    for (value, label) in horizontal.ticks() {
+        svg.push_str(&format!(
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n",
+            across(value),
+            HEIGHT - bottom + 16.0
+        ));
+    }
     svg.push_str(&format!(
-        "<text x=\"{LEFT}\" y=\"{below}\">{}</text><text x=\"{:.1}\" y=\"{below}\" \
-         text-anchor=\"middle\">{}</text><text x=\"{:.1}\" y=\"{below}\" text-anchor=\"end\">{}</text>\n",
-        significant(left),
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
         (LEFT + WIDTH - RIGHT) / 2.0,
-        escape(&words(x)),
-        WIDTH - RIGHT,
-        significant(right)
+        HEIGHT - 8.0,
+        escape(&words(x))
     ));
     let mut marked: Vec<(f64, f64)> = Vec::new();
     for &(a, b, is_marked) in points {
@@ -254,14 +270,20 @@ pub(super) fn scatter(x: &str, y: &str, points: &[(f64, f64, bool)]) -> String {
     )
 }
 
-/// A tick with as many places after the point as tell it from its neighbours.
+/// A tick with as many places after the point as tell it from its neighbours, large ones in thousands and more.
 fn tick_label(value: f64, spacing: f64) -> String {
-    if value == 0.0 || spacing < 1e-4 || value.abs() >= 1e6 {
-        return significant(value);
+    let units = [(1e9, " G"), (1e6, " M"), (1e3, " k")];
+    let unit = units
+        .into_iter()
+        .find(|(size, _)| value.abs() >= *size * 10.0 || spacing >= *size);
+    let (size, unit) = unit.unwrap_or((1.0, ""));
+    let (value, spacing) = (value / size, spacing / size);
+    if value == 0.0 || spacing < 1e-4 {
+        return significant(value * size);
     }
     // The spacing is 1, 2 or 5 times a power of ten, which rounding errors must not fall below.
     let places = (-(spacing * 1.001).log10().floor()).max(0.0) as usize;
-    format!("{value:.places$}")
+    format!("{value:.places$}{unit}")
 }
 
 /// A line through the points, or a dot for one alone.
@@ -295,6 +317,22 @@ mod tests {
     }
 
     #[test]
+    fn a_figure_that_is_the_same_everywhere_lies_near_its_ends() {
+        let axis = Axis::of([1.0, 1.0].into_iter());
+        assert!(
+            axis.low >= 0.85 && axis.high <= 1.15,
+            "{} {}",
+            axis.low,
+            axis.high
+        );
+        assert!(axis.low < 1.0 && axis.high > 1.0);
+        let axis = Axis::of([0.0].into_iter());
+        assert!(axis.low < 0.0 && axis.high > 0.0);
+        let html = scatter("macs", "accuracy", &[(5e5, 0.9, true), (5e5, 0.9, false)]);
+        assert!(!html.contains("NaN") && html.contains("500 k"), "{html}");
+    }
+
+    #[test]
     fn ticks_of_an_axis_have_the_same_places() {
         let labels = |spacing: f64| [1.0, 2.0].map(|tick| tick_label(tick * spacing, spacing));
         assert_eq!(labels(0.05), ["0.05", "0.10"]);
@@ -302,6 +340,9 @@ mod tests {
         assert_eq!(labels(0.1), ["0.1", "0.2"]);
         assert_eq!(labels(50.0), ["50", "100"]);
         assert_eq!(tick_label(0.0, 0.05), "0");
+        assert_eq!(labels(50_000.0), ["50 k", "100 k"]);
+        assert_eq!(tick_label(1.25e6, 5e4), "1250 k");
+        assert_eq!(tick_label(1.25e7, 5e5), "12.5 M");
     }
 
     #[test]

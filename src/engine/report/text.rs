@@ -1,5 +1,7 @@
 //! Numbers and text as the report writes them.
 
+use crate::spec::result::MAY_BE_CHANCE;
+
 /// Text that stands for itself in HTML, between tags and within quoted attributes.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -20,12 +22,10 @@ pub(super) fn escape(text: &str) -> String {
 pub(super) use crate::spec::result::grouped as count;
 
 /// What is added to a sentence about a difference that may be chance.
-pub(super) fn chance(significant: Option<bool>) -> &'static str {
+pub(super) fn chance(significant: Option<bool>) -> String {
     match significant {
-        Some(false) => {
-            ", though by less than two standard errors of the test examples, which may be chance"
-        }
-        _ => "",
+        Some(false) => format!(", though {MAY_BE_CHANCE}"),
+        _ => String::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::SearchParams;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::pipeline::{PipelineParams, StepRequest};
-use crate::spec::problem::{FieldError, Problem, parse};
+use crate::spec::problem::{FieldError, Problem, parse_part};
 use crate::spec::train::TrainParams;
 
 /// What is done to a candidate.
@@ -183,7 +183,7 @@ impl SearchParams {
             put(&mut all, place, value)?;
         }
         if !self.steps.is_empty() {
-            let read: PipelineParams = parse(all)?;
+            let read: PipelineParams = parse_part(all)?;
             let first = |problem: Problem| {
                 let detail = problem.detail.clone();
                 let error = problem.errors.into_iter().next();
@@ -192,7 +192,17 @@ impl SearchParams {
             let steps = self.pipeline(read.steps).map_err(first)?;
             return Ok(Recipe { batch_size, steps });
         }
-        let train: TrainParams = parse(all).map_err(|error| error.under(pointer))?;
+        let train: TrainParams = parse_part(all).map_err(|mut error| {
+            if error.detail.starts_with("unknown field") {
+                let short: Vec<String> =
+                    PLACES.iter().map(|(name, _)| format!("`{name}`")).collect();
+                error.detail.push_str(&format!(
+                    "; as hyperparameters also `batch_size` and, for their places in these, {}",
+                    short.join(", ")
+                ));
+            }
+            error.under(pointer)
+        })?;
         match train.faults().found.into_iter().next() {
             Some(error) => Err(error.under(pointer)),
             None => Ok(Recipe {

@@ -132,6 +132,22 @@ export async function save(path, name) {
   setTimeout(() => URL.revokeObjectURL(anchor.href), 60000);
 }
 
+/** Shows a file that only a call with the key gets in a tab of its own, which has this page's policy. */
+export async function show(path, type) {
+  // Opened before anything is waited for: later it would be a pop-up.
+  const tab = open("", "_blank");
+  try {
+    const blob = new Blob([await (await call(path)).arrayBuffer()], { type: `${type};charset=utf-8` });
+    const address = URL.createObjectURL(blob);
+    if (!tab) throw new Error("The browser did not open a tab; allow pop-ups here, or download the file.");
+    tab.location = address;
+    setTimeout(() => URL.revokeObjectURL(address), 60000);
+  } catch (error) {
+    tab?.close();
+    throw error;
+  }
+}
+
 /** Follows server-sent events until the server ends the stream. */
 export async function follow(path, lastId, onevent, signal) {
   const headers = { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": String(lastId) } : {}) };

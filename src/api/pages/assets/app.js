@@ -11,6 +11,7 @@ const ROUTES = [
   [/^models$/, () => import("./lists.js"), "modelsPage"],
   [/^models\/([^/]+)$/, () => import("./model.js"), "modelPage"],
   [/^datasets$/, () => import("./lists.js"), "datasetsPage"],
+  [/^datasets\/([^/]+)$/, () => import("./dataset.js"), "datasetPage"],
   [/^new\/([^/]+)$/, () => import("./forms.js"), "formPage"],
   [/^compare$/, () => import("./compare.js"), "comparePage"],
 ];

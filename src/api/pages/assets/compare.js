@@ -87,12 +87,17 @@ export async function comparePage({ query: given, signal }) {
   const list = entries(found, datasets, comparable);
   const picked = new Set(ids);
   const go = h("a", { class: "button primary" }, "Compare");
-  const aim = () => { go.href = `#/compare?jobs=${[...picked].join(",")}`; };
-  aim();
+  const few = h("p", { class: "quiet" }, "Choose two or more.");
+  const aim = () => {
+    go.hidden = picked.size === 0;
+    few.hidden = picked.size > 0;
+    go.href = `#/compare?jobs=${[...picked].join(",")}`;
+  };
   const choices = listed.data.length === 0 ? h("p", null, "No job has succeeded yet.") : h("details", { open: list.length < 2 }, h("summary", null, "Choose jobs"),
     h("fieldset", null, h("legend", null, "Jobs that succeeded"), h("ul", { class: "checks" }, listed.data.map((job) => h("li", null, h("label", null,
       h("input", { type: "checkbox", checked: picked.has(job.id), onchange: (event) => { picked[event.target.checked ? "add" : "delete"](job.id); aim(); } }),
-      " ", jobTitle(job), h("span", { class: "quiet" }, ` ${kindName(job.kind)}`)))))), go);
+      " ", jobTitle(job), h("span", { class: "quiet" }, ` ${kindName(job.kind)}`)))))), few, go);
+  aim();
   const idle = found.filter((job) => !job.result);
   return {
     title: "Compare",

@@ -73,16 +73,20 @@ export function scroller(label, ...children) {
   return box;
 }
 
-/** A table: columns are texts, or `{label, number, hide}`; `rows` are `tr` or lists of cells, the first heading its row. */
+/**
+ * A table: columns are texts, or `{label, number, hide, wide}`; `rows` are `tr` or lists of cells, the first heading its
+ * row. A caption that is seen stands above what scrolls.
+ */
 export function table(caption, columns, rows, attributes = {}) {
   const { body = h("tbody"), visible = false, ...rest } = attributes;
   add(body, rows.map((cells) => cells instanceof Node ? cells : row(cells)));
-  return scroller(caption, h("table", rest,
-    h("caption", { class: visible ? null : "hidden" }, caption),
+  const box = scroller(caption, h("table", rest,
+    h("caption", { class: "hidden" }, caption),
     h("thead", null, h("tr", null, columns.map((column) => {
       const { label, number: figures, hide, wide } = typeof column === "string" ? { label: column } : column;
       return h("th", { scope: "col", class: figures ? "number" : wide ? "wide" : null }, hide ? hidden(label) : label);
     }))), body));
+  return visible ? h("div", { class: "captioned" }, h("p", { class: "quiet", "aria-hidden": "true" }, caption), box) : box;
 }
 
 export function row(cells, attributes) {

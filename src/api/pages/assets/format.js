@@ -58,7 +58,7 @@ export const clock = (time) => new Date(time).toLocaleTimeString();
 export const shortId = (id) => `…${id.slice(-8)}`;
 export const words = (name) => name.replaceAll("_", " ").replace(/^macs\b/, "MACs");
 export const sentence = (name) => words(name).replace(/^./, (letter) => letter.toUpperCase());
-export const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+export const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
 export const KIND_NAMES = {
   train: "Train", evaluate: "Evaluate", prune: "Prune", distill: "Distil",

@@ -74,7 +74,7 @@ function field([path, label, type, options = {}], form) {
     sync = () => {
       const value = read(form.body, path) ?? "";
       const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${one.name} (${listed === form.models ? `${count(one.summary.parameters)} parameters` : one.format}, ${shortId(one.id)})`])]
-        : (path === "device" ? ["", ...form.devices] : options.options).map((one) => [one, one === "" ? "default" : words(one)]);
+        : (path === "device" ? ["", ...form.devices] : options.options).map((one) => [one, one === "" ? `default: ${words(options.usual)}` : words(one)]);
       // A value that the list does not know must not be lost by looking at it.
       if (!given.some(([one]) => one === value)) given.push([value, String(value)]);
       set(control, given.map(([one, text]) => h("option", { value: one }, text)));
@@ -114,7 +114,7 @@ function field([path, label, type, options = {}], form) {
       const value = typeof line === "object" ? line[key] : undefined;
       const store = (given) => { write(read(form.body, path)[index], key, given); form.update(input); };
       const input = kind === "select" ? h("select", { id: own, onchange: () => store(input.value) }, [...new Set([...values, value].filter(Boolean))].map((one) => h("option", { value: one }, words(one))))
-        : kind === "json" ? jsonArea(own, () => value, store)
+        : kind === "json" ? jsonArea(own, () => value, store, form.broken)
           : h("input", { id: own, type: "text", inputmode: "decimal", autocomplete: "off", value: typeof value === "object" ? JSON.stringify(value) : value ?? "", oninput: () => store(numberOf(input.value)) });
       if (kind === "select" && value) input.value = value;
       input.dataset.path = `${path}.${index}.${key}`;
@@ -155,7 +155,7 @@ function field([path, label, type, options = {}], form) {
 }
 
 /** A text that is JSON; what can't be read is said at once and not taken. */
-function jsonArea(id, value, store) {
+function jsonArea(id, value, store, broken) {
   const text = pretty(value() ?? {});
   const area = h("textarea", { id, rows: Math.min(8, text.split("\n").length + 1), spellcheck: "false", value: text, oninput() {
     try {
@@ -165,6 +165,7 @@ function jsonArea(id, value, store) {
     } catch (error) {
       area.setCustomValidity(error.message);
       area.setAttribute("aria-invalid", "true");
+      broken(error.message);
     }
     area.dispatchEvent(new CustomEvent("judged", { bubbles: true }));
   } });
@@ -174,7 +175,7 @@ function jsonArea(id, value, store) {
 function jsonEditor(key, label, form) {
   const id = unique("json");
   const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
-  const area = jsonArea(id, () => form.body[key], (value) => { form.body[key] = value; form.update(area); });
+  const area = jsonArea(id, () => form.body[key], (value) => { form.body[key] = value; form.update(area); }, form.broken);
   area.setAttribute("aria-describedby", `${id}-fault`);
   const say = (text) => { fault.hidden = !text; fault.textContent = text; };
   area.addEventListener("judged", () => say(area.validationMessage));
@@ -246,9 +247,15 @@ export async function formPage({ args: [kind], query: given, signal }) {
     body, models, datasets, devices: ["auto", ...devices.data.map((device) => device.name)],
     text: (extra) => pretty({ ...form.body, ...extra }),
     update(source) {
-      for (const one of fields) one.sync(source);
+      for (const one of fields) {
+        one.sync(source);
+        // What was said of a value is not said of another.
+        if (source && one.element.contains(source)) one.complain("");
+      }
       code.textContent = curl(form.text());
     },
+    // A command that is not what the fields show would be taken for it.
+    broken(message) { code.textContent = `# This is no JSON yet: ${message.replaceAll("\n", " ")}`; },
   };
   const make = (specification) => {
     const made = field(specification, form);
@@ -271,6 +278,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
     for (const one of fields) one.complain("");
     for (const area of document.querySelectorAll("form.job textarea")) {
       if (!area.checkValidity()) {
+        area.dispatchEvent(new CustomEvent("judged", { bubbles: true }));
         area.closest("details")?.setAttribute("open", "");
         area.focus();
         set(answer, problem(new Error(`This is no JSON: ${area.validationMessage}`)));

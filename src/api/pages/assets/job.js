@@ -1,6 +1,6 @@
 // One job: live progress, events and curves while it runs, results, files, its request.
 
-import { follow, get, learnNames, names, post, query, remove, save } from "./api.js";
+import { follow, get, learnNames, names, post, query, remove, save, show } from "./api.js";
 import { announce, button, confirmed, copy, h, link, number, problem, quiet, scroller, section, set, sleep, table, worker } from "./dom.js";
 import { bytes, clock, kindName, pretty, shortId, when, words } from "./format.js";
 import { ended, jobTitle, progressBar, progressText, statusMark } from "./jobs.js";
@@ -30,7 +30,7 @@ function facts(job) {
   return h("dl", { class: "facts wide" },
     entry("Kind", kindName(job.kind)),
     entry("Model", link(`#/models/${request.model}`, names.get(request.model) || shortId(request.model))),
-    request.dataset && entry("Data set", names.get(request.dataset) || shortId(request.dataset)),
+    request.dataset && entry("Data set", names.get(request.dataset) === null ? `deleted, ${shortId(request.dataset)}` : link(`#/datasets/${request.dataset}`, names.get(request.dataset) || shortId(request.dataset))),
     entry("Created", when(job.created_at)),
     job.started_at && entry("Started", when(job.started_at)),
     job.finished_at && entry("Ended", when(job.finished_at)),
@@ -64,10 +64,16 @@ function eventLog(job, signal, wake) {
     if (event.type.startsWith("job_")) wake();
   };
   let running = false;
+  let again = false;
   async function run() {
+    // A retry may come while the stream of the attempt before is about to end.
+    again = true;
     if (running) return;
     running = true;
-    await read();
+    while (again) {
+      again = false;
+      await read();
+    }
     running = false;
   }
   async function read() {
@@ -98,13 +104,15 @@ function eventLog(job, signal, wake) {
   return { element: section("Events", null, scroller("Log of events", list)), run };
 }
 
-const download = (job, artifact) => worker("Download", () => save(`v1/jobs/${job.id}/artifacts/${encodeURIComponent(artifact.name)}`, artifact.name), { "aria-label": `Download ${artifact.name}` });
+const artifactPath = (job, artifact) => `v1/jobs/${job.id}/artifacts/${encodeURIComponent(artifact.name)}`;
+const download = (job, artifact) => worker("Download", () => save(artifactPath(job, artifact), artifact.name), { "aria-label": `Download ${artifact.name}` });
 
 async function files(job, signal) {
   const { data } = await get(`v1/jobs/${job.id}/artifacts`, signal);
   return data.length > 0 && section("Artifacts", null, table("Files of the job", ["File", { label: "Size", number: true }, { label: "SHA-256", wide: true }, { label: "Actions", hide: true }],
     data.map((artifact) => [h("code", null, artifact.name), number(artifact.size_bytes, bytes),
-      h("td", { class: "wide" }, h("code", { title: artifact.digest }, `${artifact.digest.replace("sha256:", "").slice(0, 12)}…`)), h("td", null, download(job, artifact))])));
+      h("td", { class: "wide" }, h("code", { title: artifact.digest }, `${artifact.digest.replace("sha256:", "").slice(0, 12)}…`)),
+      h("td", { class: "actions-cell" }, artifact.name === "report.html" && [worker("Open", () => show(artifactPath(job, artifact), "text/html"), { "aria-label": "Open the report in another tab" }), " "], download(job, artifact))])));
 }
 
 async function deliveries(job, signal) {

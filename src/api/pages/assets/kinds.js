@@ -12,14 +12,14 @@ const LOSS_ROWS = { noun: "loss", columns: [["name", "Loss", "select", LOSSES], 
 const training = (at, name = "Training") => ({
   title: name,
   fields: [
-    [`${at}.optimizer.name`, "Optimizer", "select", { options: ["", "adamw", "adam", "sgd", "rmsprop"] }],
+    [`${at}.optimizer.name`, "Optimizer", "select", { usual: "adamw", options: ["", "adamw", "adam", "sgd", "rmsprop"] }],
     [`${at}.optimizer.learning_rate`, "Learning rate", "number", { hint: "0.001 when empty." }],
-    [`${at}.optimizer.weight_decay`, "Weight decay", "number"],
-    [`${at}.schedule.name`, "Learning-rate schedule", "select", { options: ["", "cosine", "linear", "step", "constant"] }],
-    [`${at}.loss`, "Loss", "select", { options: ["", "cross_entropy", "binary_cross_entropy", "mean_squared_error"] }],
+    [`${at}.optimizer.weight_decay`, "Weight decay", "number", { hint: "0.01 when empty." }],
+    [`${at}.schedule.name`, "Learning-rate schedule", "select", { usual: "cosine", options: ["", "cosine", "linear", "step", "constant"] }],
+    [`${at}.loss`, "Loss", "select", { usual: "that of the task", options: ["", "cross_entropy", "binary_cross_entropy", "mean_squared_error"] }],
     [`${at}.label_smoothing`, "Label smoothing", "number", { hint: "0 to below 1." }],
     [`${at}.early_stopping.patience`, "Early stopping after", "number", { hint: "Epochs without improvement that are borne." }],
-    [`${at}.weights`, "Weights at the start", "select", { options: ["", "keep", "reinitialize"] }],
+    [`${at}.weights`, "Weights at the start", "select", { usual: "keep", options: ["", "keep", "reinitialize"] }],
   ],
 });
 
@@ -34,7 +34,7 @@ export const COMMON = {
       ["data.preprocess.scale", "Scale", "number", { hint: "Stored numbers times this; 1/255 for uint8 images when empty." }],
       ["data.preprocess.mean", "Mean", "numbers", { hint: "One, or one for each channel." }],
       ["data.preprocess.std", "Standard deviation", "numbers"],
-      ["data.preprocess.layout", "Layout of images", "select", { options: ["", "nchw", "nhwc"] }],
+      ["data.preprocess.layout", "Layout of images", "select", { usual: "as the shapes tell", options: ["", "nchw", "nhwc"] }],
       ["data.batch_size", "Batch size", "number", { hint: "64 when empty." }],
       ["data.validation_fraction", "Validation fraction", "number", { hint: "0.1 when empty." }],
       ["data.test_fraction", "Test fraction", "number", { hint: "Of data sets without a test split." }],
@@ -45,8 +45,8 @@ export const COMMON = {
   run: {
     title: "Run",
     fields: [
-      ["device", "Device", "select", { options: ["", "auto"] }],
-      ["task", "Task", "select", { options: ["", "classification", "multilabel", "regression", "token_classification", "language_modeling", "embedding"] }],
+      ["device", "Device", "select", { usual: "auto", options: ["", "auto"] }],
+      ["task", "Task", "select", { usual: "as the data set tells", options: ["", "classification", "multilabel", "regression", "token_classification", "language_modeling", "embedding"] }],
       ["seed", "Seed", "number"], ["priority", "Priority", "number", { hint: "Higher runs first." }],
       ["max_attempts", "Attempts at most", "number"], ["timeout_seconds", "Timeout in seconds", "number"],
       ["tags", "Tags", "tags", { hint: "team=vision, run=3" }],
@@ -59,7 +59,7 @@ export const KINDS = {
   train: {
     about: "Trains the model on the data set.",
     body: { params: { epochs: 10, optimizer: { name: "adamw", learning_rate: 0.001 } } },
-    fields: [["params.epochs", "Epochs", "number"], ["params.weights", "Weights at the start", "select", { options: ["", "keep", "reinitialize"] }]],
+    fields: [["params.epochs", "Epochs", "number"], ["params.weights", "Weights at the start", "select", { usual: "keep", options: ["", "keep", "reinitialize"] }]],
     more: [{ title: "Training", fields: training("params").fields.slice(0, -1) }],
   },
   evaluate: {
@@ -82,7 +82,7 @@ export const KINDS = {
           else body.params.target = kind === "weight" ? { sparsity: 0.9 } : { macs_ratio: 0.5 };
         },
       }],
-      ["params.criterion", "Importance by", "select", { options: ["", ...CRITERIA], hint: "Magnitude when empty." }],
+      ["params.criterion", "Importance by", "select", { usual: "magnitude", options: ["", ...CRITERIA] }],
       target("macs_ratio", "MACs after ÷ before", "At most; above 0, below 1.", (body) => !single(body)),
       target("sparsity", "Sparsity", "Share of weights that become zero.", (body) => granularity(body) === "weight"),
       ["params.n", "Weights that stay", "number", { hint: "2 when empty.", when: (body) => granularity(body) === "n_m" }],
@@ -103,14 +103,14 @@ export const KINDS = {
       {
         title: "Pruning",
         fields: [
-          ["params.scope", "Scope", "select", { options: ["", "global", "layer", "isomorphic"] }],
-          ["params.reduction", "Reduction", "select", { options: ["", "mean", "sum", "max", "l2"], when: (body) => !single(body) }],
+          ["params.scope", "Scope", "select", { usual: "global", options: ["", "global", "layer", "isomorphic"] }],
+          ["params.reduction", "Reduction", "select", { usual: "mean", options: ["", "mean", "sum", "max", "l2"], when: (body) => !single(body) }],
           ["params.norm", "Norm", "number", { hint: "1 or 2; magnitude only." }],
-          ["params.schedule.curve", "Curve of the cuts", "select", { options: ["", "cubic", "linear", "exponential"] }],
+          ["params.schedule.curve", "Curve of the cuts", "select", { usual: "cubic", options: ["", "cubic", "linear", "exponential"] }],
           ["params.round_to", "Channel counts are multiples of", "number", { when: (body) => !single(body) }],
           ["params.max_layer_sparsity", "Largest share that a layer loses", "number"],
           ["params.exclude", "Nodes to leave alone", "list", { hint: "Names with * and ?, commas between." }],
-          ["params.storage", "Storage of zeros", "select", { options: ["", "dense", "sparse"], when: single }],
+          ["params.storage", "Storage of zeros", "select", { usual: "dense", options: ["", "dense", "sparse"], when: single }],
           ["params.sensitivity", "Measure how each group bears losses", "check"],
         ],
       },
@@ -144,9 +144,9 @@ export const KINDS = {
       {
         title: "Student and teachers",
         fields: [
-          ["params.student.weights", "Weights of the student", "select", { options: ["", "inherit", "reinitialize"], when: (body) => !body.params?.student?.model }],
+          ["params.student.weights", "Weights of the student", "select", { usual: "inherit", options: ["", "inherit", "reinitialize"], when: (body) => !body.params?.student?.model }],
           ["params.teachers", "Further teachers", "list", { hint: "Ids of models, commas between." }],
-          ["params.average", "Average of teachers", "select", { options: ["", "logits", "probabilities"] }],
+          ["params.average", "Average of teachers", "select", { usual: "logits", options: ["", "logits", "probabilities"] }],
         ],
       },
       training("params.finetune"),

@@ -25,7 +25,7 @@ function datasetRow(dataset, brief, changed) {
   const { train, test, validation } = dataset.splits;
   const target = dataset.target && `${dataset.target.name}${dataset.target.classes ? `, ${dataset.target.classes} classes` : ` ${dataset.target.dtype}`}`;
   return row([
-    [dataset.name, quiet(dataset.format, dataset.skipped.length > 0 && `, ${dataset.skipped.length} skipped`)],
+    [link(`#/datasets/${dataset.id}`, dataset.name), quiet(dataset.format, dataset.skipped.length > 0 && `, ${dataset.skipped.length} skipped`)],
     number(train, count), number(test || null, (value) => value ? count(value) : "drawn", validation ? quiet(`${count(validation)} validation`) : null), number(dataset.size_bytes, bytes),
     ...(brief ? [] : [h("td", null, dataset.inputs.map(tensor).join("; "), target && quiet(`target ${target}`)),
       h("td", { class: "time" }, when(dataset.created_at)),

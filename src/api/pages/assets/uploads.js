@@ -2,7 +2,7 @@
 
 import { query, upload } from "./api.js";
 import { announce, button, h, problem, select, set, unique } from "./dom.js";
-import { bytes, percent, sentence } from "./format.js";
+import { bytes, percent, plural, sentence } from "./format.js";
 
 const FORMATS = ["npz", "idx", "csv", "jsonl", "parquet", "safetensors", "images", "texts", "audio"];
 
@@ -60,7 +60,7 @@ export function uploader(folder, ondone) {
     if (!name.value || name.dataset.own !== "yes") name.value = main(files).name.replace(/\.(onnx|tar\.gz|[a-z0-9]+)$/i, "");
     set(result);
     show();
-    announce(`${files.length} files chosen`);
+    announce(`${plural(files.length, "file")} chosen`);
   }
 
   const main = (list) => list.find((file) => /\.(onnx|safetensors)$/i.test(file.name)) || list[0];
@@ -96,7 +96,7 @@ export function uploader(folder, ondone) {
       delete name.dataset.own;
       chooser.value = "";
       set(result, h("p", { class: "done" }, `${sentence(noun)} ${made.name} uploaded. `,
-        folder === "models" ? h("a", { href: `#/models/${made.id}` }, "Look at it") : h("a", { href: `#/new/train?dataset=${made.id}` }, "Use it")));
+        folder === "models" ? h("a", { href: `#/models/${made.id}` }, "Look at it") : h("a", { href: `#/datasets/${made.id}` }, "Look at it")));
       announce(`${sentence(noun)} ${made.name} uploaded`);
       // What comes of showing it is no fault of the upload.
       Promise.resolve(ondone(made)).catch(() => {});

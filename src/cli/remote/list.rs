@@ -1,0 +1,144 @@
+//! `sinter ls`: what a service has.
+
+use clap::{Args, ValueEnum};
+use comfy_table::{Cell, Table, presets};
+use serde_json::{Value, json};
+
+use super::{Outcome, ServiceFlags, pretty, say};
+use crate::client::{Page, with_query};
+
+/// The longest page of a list.
+const PAGE_LIMIT: usize = 100;
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Resource {
+    Jobs,
+    Models,
+    Datasets,
+}
+
+impl Resource {
+    fn route(self) -> &'static str {
+        match self {
+            Self::Jobs => "/v1/jobs",
+            Self::Models => "/v1/models",
+            Self::Datasets => "/v1/datasets",
+        }
+    }
+
+    /// What a table shows, and where that is in JSON.
+    fn columns(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Jobs => &[
+                ("id", "/id"),
+                ("kind", "/kind"),
+                ("name", "/name"),
+                ("status", "/status"),
+                ("progress", "/progress/fraction"),
+                ("created", "/created_at"),
+            ],
+            Self::Models => &[
+                ("id", "/id"),
+                ("name", "/name"),
+                ("format", "/format"),
+                ("bytes", "/size_bytes"),
+                ("nonzero parameters", "/summary/nonzero_parameters"),
+                ("MACs", "/summary/macs"),
+                ("created", "/created_at"),
+            ],
+            Self::Datasets => &[
+                ("id", "/id"),
+                ("name", "/name"),
+                ("format", "/format"),
+                ("bytes", "/size_bytes"),
+                ("train", "/splits/train"),
+                ("test", "/splits/test"),
+                ("created", "/created_at"),
+            ],
+        }
+    }
+}
+
+/// Flags of `sinter ls`.
+#[derive(Debug, Clone, Args)]
+pub struct ListFlags {
+    /// What to list
+    #[arg(value_enum, default_value = "jobs")]
+    what: Resource,
+    /// Jobs of this status only
+    #[arg(long)]
+    status: Option<String>,
+    /// Jobs of this kind only
+    #[arg(long)]
+    kind: Option<String>,
+    /// Jobs with this tag only: KEY or KEY:VALUE
+    #[arg(long)]
+    tag: Option<String>,
+    /// Rows, at most
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    service: ServiceFlags,
+}
+
+/// Lists what the service has, the newest first.
+pub fn list(flags: &ListFlags) -> Outcome {
+    let client = flags.service.client()?;
+    let filters = [
+        ("status", &flags.status),
+        ("kind", &flags.kind),
+        ("tag", &flags.tag),
+    ];
+    let filters = filters
+        .iter()
+        .filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+    let filters: Vec<_> = filters.collect();
+    if let (Some((name, _)), true) = (filters.first(), flags.what != Resource::Jobs) {
+        return Err(format!("--{name} is for jobs").into());
+    }
+    let route = flags.what.route();
+    let mut rows: Vec<Value> = Vec::new();
+    let mut cursor: Option<String> = None;
+    while rows.len() < flags.limit {
+        let limit = (flags.limit - rows.len()).min(PAGE_LIMIT).to_string();
+        let mut query = filters.clone();
+        query.push(("limit", &limit));
+        if let Some(cursor) = &cursor {
+            query.push(("cursor", cursor));
+        }
+        let page: Page = client.get(&with_query(route, &query))?;
+        rows.extend(page.data);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if flags.json {
+        return say(&pretty(&json!(rows)));
+    }
+    let mut lines = Table::new();
+    lines.load_style(presets::NOTHING);
+    let columns = flags.what.columns();
+    lines.set_header(columns.iter().map(|(header, _)| Cell::new(header)));
+    for row in &rows {
+        lines.add_row(columns.iter().map(|(_, place)| text(row.pointer(place))));
+    }
+    say(&format!("{}\n", lines.trim_fmt()))
+}
+
+/// A value as a cell shows it. The only fractions are those of progress.
+fn text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "–".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => match (number.is_f64(), number.as_f64()) {
+            (true, Some(fraction)) => format!("{:.0} %", fraction * 100.0),
+            _ => number.to_string(),
+        },
+        Some(other) => other.to_string(),
+    }
+}

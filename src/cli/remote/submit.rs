@@ -1,0 +1,389 @@
+//! `sinter submit`: a job from files that are here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::fetch::fetch;
+use super::{Outcome, ServiceFlags, conclude, pretty, say, transfer_bar};
+use crate::client::follow::follow;
+use crate::client::{Client, ClientError, LocalFile};
+
+/// Flags of `sinter submit`.
+#[derive(Debug, Clone, Args)]
+pub struct SubmitFlags {
+    /// What to do: train, evaluate, prune, distill, search or pipeline
+    #[arg(value_name = "KIND")]
+    kind: String,
+    /// A file to upload, or the id or name of a model that the service has, or models:/NAME@ALIAS of its MLflow
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+    /// A file with external data of the model; may be repeated [default: MODEL.data, if it is there]
+    #[arg(long, value_name = "FILE")]
+    model_data: Vec<PathBuf>,
+    /// A file to upload, or the id or name of a data set that the service has
+    #[arg(long, value_name = "DATASET")]
+    dataset: Option<String>,
+    /// Column of a table that is to be predicted, of a data set that is uploaded [default: the last]
+    #[arg(long, value_name = "COLUMN")]
+    target: Option<String>,
+    /// Column of a table that holds texts, of a data set that is uploaded
+    #[arg(long, value_name = "COLUMN")]
+    text: Option<String>,
+    /// Name of the job and of the model that it makes
+    #[arg(long)]
+    name: Option<String>,
+    /// Parameters of the kind: JSON, or @FILE with it
+    #[arg(long, value_name = "JSON", value_parser = read_json)]
+    params: Option<Value>,
+    /// One parameter, for instance target.macs_ratio=0.5; may be repeated, and wins over --params
+    #[arg(long, value_name = "NAME=VALUE", value_parser = read_setting)]
+    set: Vec<Setting>,
+    /// The request's `data`: JSON, or @FILE with it
+    #[arg(long, value_name = "JSON", value_parser = read_json)]
+    data: Option<Value>,
+    /// Whatever else the request has: JSON, or @FILE with it; flags win over it
+    #[arg(long, value_name = "JSON", value_parser = read_json)]
+    request: Option<Value>,
+    /// A tag; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = read_pair)]
+    tag: Vec<(String, String)>,
+    /// Seed of all that is random
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Device to run on, as `GET /v1/devices` names them
+    #[arg(long)]
+    device: Option<String>,
+    /// Print the plan and its cost of a prune or search job instead of running it; files are uploaded nevertheless
+    #[arg(long, conflicts_with_all = ["watch", "output"])]
+    dry_run: bool,
+    /// Follow the job to its end
+    #[arg(long)]
+    watch: bool,
+    /// Follow the job, then fetch its model and report.html into this folder (`sinter get` fetches more)
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    service: ServiceFlags,
+}
+
+/// A parameter by the names that lead to it.
+#[derive(Debug, Clone, PartialEq)]
+struct Setting {
+    path: Vec<String>,
+    value: Value,
+}
+
+fn read_json(text: &str) -> Result<Value, String> {
+    let text = match text.strip_prefix('@') {
+        None => text.to_owned(),
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| format!("can't read `{path}`: {error}"))?,
+    };
+    match serde_json::from_str(&text) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err("must be a JSON object".to_owned()),
+        Err(error) => Err(format!(
+            "is not JSON: {error}; a file with it is named as @FILE"
+        )),
+    }
+}
+
+fn read_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be like name=value".to_owned()),
+    }
+}
+
+/// What is no JSON is a string, so that quotes are seldom needed.
+fn read_setting(text: &str) -> Result<Setting, String> {
+    let (name, value) = read_pair(text)?;
+    let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+    if path.iter().any(String::is_empty) {
+        return Err(format!("`{name}` has an empty name between its points"));
+    }
+    let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+    Ok(Setting { path, value })
+}
+
+impl Setting {
+    fn apply(&self, params: &mut Value) -> Result<(), String> {
+        let mut place = params;
+        for name in &self.path {
+            let Value::Object(fields) = place else {
+                let name = self.path.join(".");
+                return Err(format!(
+                    "--set {name} leads through a value that is no object"
+                ));
+            };
+            place = fields.entry(name).or_insert_with(|| json!({}));
+        }
+        *place = self.value.clone();
+        Ok(())
+    }
+}
+
+/// Gives the service a job.
+pub fn submit(flags: &SubmitFlags) -> Outcome {
+    let client = flags.service.client()?;
+    let (body, uploaded) = request_of(flags, &client)?;
+    let refused = |error: ClientError| match (&error, uploaded.is_empty()) {
+        (ClientError::Refused { .. }, false) => format!(
+            "{error}\nThe uploads stay; instead of the files, name them by {}",
+            uploaded.join(" ")
+        ),
+        _ => error.to_string(),
+    };
+    if body["dry_run"] == true {
+        return say(&pretty(&client.plan(&body).map_err(refused)?));
+    }
+    let id = client.submit(&body).map_err(refused)?;
+    say(&format!("{id}\n"))?;
+    if !flags.watch && flags.output.is_none() {
+        return Ok(());
+    }
+    let name = flags.name.clone().unwrap_or_else(|| flags.kind.clone());
+    let ended = follow::<ClientError>(&client, &[(name, id)], || Ok(()))?;
+    conclude(&ended, false, &client)?;
+    match &flags.output {
+        Some(folder) => fetch(&client, id, &[], folder, true),
+        None => Ok(()),
+    }
+}
+
+/// The request's body; files that it names are uploaded, and the flags that name what came of them.
+fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<String>)> {
+    let mut body = match &flags.request {
+        Some(Value::Object(fields)) => fields.clone(),
+        _ => Map::new(),
+    };
+    body.insert("kind".to_owned(), json!(flags.kind));
+    let given = flags.params.clone().or_else(|| body.remove("params"));
+    let mut params = given.unwrap_or_else(|| json!({}));
+    for setting in &flags.set {
+        setting.apply(&mut params)?;
+    }
+    body.insert("params".to_owned(), params);
+    if let Some(data) = &flags.data {
+        body.insert("data".to_owned(), data.clone());
+    }
+    if !flags.tag.is_empty() {
+        let tags: BTreeMap<_, _> = flags.tag.iter().cloned().collect();
+        body.insert("tags".to_owned(), json!(tags));
+    }
+    let plain = [
+        ("name", flags.name.as_ref().map(|name| json!(name))),
+        ("seed", flags.seed.map(|seed| json!(seed))),
+        ("device", flags.device.as_ref().map(|device| json!(device))),
+        ("dry_run", flags.dry_run.then_some(json!(true))),
+    ];
+    for (name, value) in plain {
+        if let Some(value) = value {
+            body.insert(name.to_owned(), value);
+        }
+    }
+    // Both are looked for before either is uploaded.
+    let model = match flags.model.starts_with("models:/") {
+        true => None,
+        false => Some(find(client, "models", &flags.model, &flags.model_data)?),
+    };
+    let dataset = flags.dataset.as_deref();
+    let dataset = dataset.map(|dataset| find(client, "datasets", dataset, &[]));
+    let dataset = dataset.transpose()?;
+    let columns = [("target", &flags.target), ("text", &flags.text)];
+    let columns = columns
+        .iter()
+        .filter_map(|(name, column)| Some((*name, column.as_deref()?)));
+    let columns: Vec<_> = columns.collect();
+    if let (Some((name, _)), false) = (
+        columns.first(),
+        matches!(dataset, Some(Input::Files { .. })),
+    ) {
+        return Err(format!("--{name} goes with a --dataset that is a file").into());
+    }
+    if model.is_none() {
+        body.insert("model".to_owned(), json!({"mlflow": flags.model}));
+    }
+    let inputs = [("model", model, Vec::new()), ("dataset", dataset, columns)];
+    let inputs = inputs.into_iter();
+    let inputs: Vec<_> = inputs
+        .filter_map(|(name, input, options)| Some((name, input?, options)))
+        .collect();
+    for (name, input, _) in &inputs {
+        body.insert((*name).to_owned(), json!(input.known()));
+    }
+    rehearse(
+        client,
+        &body,
+        &inputs
+            .iter()
+            .map(|(name, input, _)| (*name, input))
+            .collect::<Vec<_>>(),
+    )?;
+    let mut uploaded = Vec::new();
+    for (name, input, options) in inputs {
+        let is_new = matches!(input, Input::Files { .. });
+        let id = input.id(client, &options)?;
+        if is_new {
+            uploaded.push(format!("--{name} {id}"));
+        }
+        body.insert(name.to_owned(), json!(id));
+    }
+    Ok((Value::Object(body), uploaded))
+}
+
+/// Posts the request before its files are there, with an id that nothing has: what is wrong with it besides is told
+/// before they go up.
+fn rehearse(
+    client: &Client,
+    body: &Map<String, Value>,
+    inputs: &[(&'static str, &Input)],
+) -> Result<(), ClientError> {
+    let missing = inputs
+        .iter()
+        .rev()
+        .find(|(_, input)| matches!(input, Input::Files { .. }));
+    let Some((missing, _)) = missing else {
+        return Ok(());
+    };
+    match client.submit(&Value::Object(body.clone())) {
+        // The service looks for the data set first.
+        Err(ClientError::Refused { problem, .. })
+            if problem.code == format!("{missing}_not_found")
+                && problem
+                    .errors
+                    .iter()
+                    .all(|fault| fault.pointer == format!("/{missing}")) =>
+        {
+            Ok(())
+        }
+        other => other.map(|_| ()),
+    }
+}
+
+/// A model or a data set that a job is to be for.
+enum Input {
+    There(Uuid),
+    Files {
+        resource: &'static str,
+        name: String,
+        files: Vec<LocalFile>,
+    },
+}
+
+impl Input {
+    /// Nil where nothing is there yet.
+    fn known(&self) -> Uuid {
+        match self {
+            Self::There(id) => *id,
+            Self::Files { .. } => Uuid::nil(),
+        }
+    }
+
+    /// Uploads it unless it is there.
+    fn id(self, client: &Client, options: &[(&str, &str)]) -> Outcome<Uuid> {
+        let (resource, name, files) = match self {
+            Self::There(id) => return Ok(id),
+            Self::Files {
+                resource,
+                name,
+                files,
+            } => (resource, name, files),
+        };
+        let shown = files.first().map_or(Path::new(""), |file| &file.path);
+        let bar = transfer_bar(&format!("uploading {}", shown.display()));
+        let query: Vec<_> = [("name", name.as_str())]
+            .into_iter()
+            .chain(options.iter().copied())
+            .collect();
+        let id = client.upload(resource, &query, &files, &bar)?;
+        bar.finish_and_clear();
+        eprintln!("uploaded {} as {id}", shown.display());
+        Ok(id)
+    }
+}
+
+/// An id, a file that is here, or the name of what the service has.
+fn find(
+    client: &Client,
+    resource: &'static str,
+    wanted: &str,
+    further: &[PathBuf],
+) -> Outcome<Input> {
+    let path = Path::new(wanted);
+    let id = wanted.parse().ok();
+    if id.is_none() && path.is_file() {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut files = vec![local(path, folder)];
+        files.extend(further.iter().map(|path| local(path, folder)));
+        // As PyTorch's exporter names it.
+        let usual = PathBuf::from(format!("{wanted}.data"));
+        if further.is_empty() && resource == "models" && usual.is_file() {
+            files.push(local(&usual, folder));
+        }
+        let name = path.file_stem().unwrap_or_default();
+        return Ok(Input::Files {
+            resource,
+            name: name.to_string_lossy().into_owned(),
+            files,
+        });
+    }
+    if !further.is_empty() {
+        return Err("--model-data goes with a --model that is a file".into());
+    }
+    if let Some(id) = id {
+        return Ok(Input::There(id));
+    }
+    if let Some(found) = client.find_by_name(resource, wanted)? {
+        return Ok(Input::There(found));
+    }
+    let (what, other, of_other) = match resource {
+        "models" => ("model", "datasets", "; a data set is"),
+        _ => ("data set", "models", "; a model is"),
+    };
+    let is_other = client.find_by_name(other, wanted)?.is_some();
+    Err(Box::new(ClientError::Unknown {
+        what,
+        name: wanted.to_owned(),
+        folder: match path.is_dir() {
+            true => " (a folder goes into a zip or tar)",
+            false => "",
+        },
+        other: if is_other { of_other } else { "" },
+    }))
+}
+
+/// External data is named as seen from the model.
+fn local(path: &Path, folder: &Path) -> LocalFile {
+    let name = path.strip_prefix(folder).unwrap_or(path);
+    LocalFile {
+        name: name.to_string_lossy().into_owned(),
+        path: path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_lead_to_their_place_and_words_need_no_quotes() {
+        let mut params = json!({"finetune": {"epochs": 2}});
+        for text in [
+            "target.macs_ratio=0.5",
+            "criterion=taylor",
+            "finetune.epochs=3",
+        ] {
+            read_setting(text).unwrap().apply(&mut params).unwrap();
+        }
+        let wanted = json!({"target": {"macs_ratio": 0.5}, "criterion": "taylor", "finetune": {"epochs": 3}});
+        assert_eq!(params, wanted);
+        let through = read_setting("criterion.norm=1").unwrap();
+        assert!(through.apply(&mut params).is_err());
+        assert!(read_setting("a..b=1").is_err());
+    }
+}
