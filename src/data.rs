@@ -18,6 +18,7 @@ mod read;
 mod rows;
 mod skipped;
 mod spectrum;
+mod spill;
 mod table;
 mod texts;
 mod tokenizer;

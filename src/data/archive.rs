@@ -107,8 +107,8 @@ impl Archive {
 
     /// A file without a name, in the folder that the service gives the process (`TMPDIR`), that is gone with its last
     /// user.
-    pub fn scratch() -> Result<File, DataError> {
-        Ok(tempfile::tempfile()?)
+    pub fn scratch() -> std::io::Result<File> {
+        tempfile::tempfile()
     }
 
     /// An entry as a file of its own, of at most `most` bytes.

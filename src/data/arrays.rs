@@ -1,9 +1,10 @@
-//! A data set in memory, in the types in which it is stored.
+//! A data set as it was read, in the types in which it is stored.
 
 use std::ops::Range;
 
 use super::DataError;
 use super::files::Files;
+use super::spill::Spilled;
 use super::texts::Texts;
 use crate::spec::dataset::{
     ArrayInfo, DatasetFormat, DatasetSummary, Media, SkippedFile, Splits, TargetInfo,
@@ -21,6 +22,8 @@ pub enum Elements {
     U8(Vec<u8>),
     F32(Vec<f32>),
     I64(Vec<i64>),
+    /// Too many for the memory.
+    Spilled(Spilled),
     /// Not decoded yet, one for each example.
     Files(Files),
     /// Not made tokens yet, likewise.
@@ -38,18 +41,20 @@ impl Elements {
             Self::U8(values) => values.len(),
             Self::F32(values) => values.len(),
             Self::I64(values) => values.len(),
+            Self::Spilled(spilled) => spilled.len(),
             Self::Files(files) => files.len(),
             Self::Texts(texts) => texts.len(),
             Self::Ragged { values, .. } => values.len(),
         }
     }
 
-    /// Bytes that the elements take in memory.
+    /// Bytes that the elements take, in memory or in a file of their own.
     pub fn bytes(&self) -> u64 {
         let width = match self {
             Self::U8(_) => 1,
             Self::F32(_) => 4,
             Self::I64(_) | Self::Ragged { .. } => 8,
+            Self::Spilled(spilled) => return spilled.bytes(),
             Self::Files(_) | Self::Texts(_) => 0,
         };
         self.len() as u64 * width
@@ -64,6 +69,7 @@ impl Elements {
             Self::U8(values) => values[index].into(),
             Self::F32(values) => values[index],
             Self::I64(values) | Self::Ragged { values, .. } => values[index] as f32,
+            Self::Spilled(spilled) => spilled.get_f64(index) as f32,
             Self::Files(_) | Self::Texts(_) => {
                 unreachable!("files and texts are made numbers before these are read")
             }
@@ -75,9 +81,19 @@ impl Elements {
             Self::U8(values) => values[index].into(),
             Self::F32(values) => values[index] as i64,
             Self::I64(values) | Self::Ragged { values, .. } => values[index],
+            Self::Spilled(spilled) => spilled.get_i64(index),
             Self::Files(_) | Self::Texts(_) => {
                 unreachable!("files and texts are made numbers before these are read")
             }
+        }
+    }
+
+    /// A number exactly, as far as 64 bits go.
+    fn get_f64(&self, index: usize) -> f64 {
+        match self {
+            Self::F32(values) => values[index].into(),
+            Self::Spilled(spilled) => spilled.get_f64(index),
+            whole => whole.get_i64(index) as f64,
         }
     }
 
@@ -125,6 +141,7 @@ impl Array {
             Elements::U8(values) => Elements::U8(values[range].to_vec()),
             Elements::F32(values) => Elements::F32(values[range].to_vec()),
             Elements::I64(values) => Elements::I64(values[range].to_vec()),
+            Elements::Spilled(spilled) => Elements::Spilled(spilled.part(range)),
             Elements::Files(files) => Elements::Files(files.part(examples)),
         };
         Self {
@@ -276,10 +293,7 @@ impl Dataset {
             .filter_map(|s| s.target.as_ref())
         {
             for index in 0..target.elements.len() {
-                let value = match &target.elements {
-                    Elements::F32(values) => f64::from(values[index]),
-                    whole => whole.get_i64(index) as f64,
-                };
+                let value = target.elements.get_f64(index);
                 range = Some(match range {
                     None => [value, value],
                     Some([low, high]) => [low.min(value), high.max(value)],
@@ -352,14 +366,18 @@ impl Dataset {
 }
 
 fn check_finite(array: &Array) -> Result<(), DataError> {
-    let Elements::F32(values) = &array.elements else {
-        return Ok(());
+    let found = match &array.elements {
+        Elements::F32(values) => values.iter().position(|value| !value.is_finite()),
+        Elements::Spilled(spilled) => {
+            (0..spilled.len()).find(|&index| !spilled.get_f64(index).is_finite())
+        }
+        _ => None,
     };
-    match values.iter().position(|value| !value.is_finite()) {
+    match found {
         None => Ok(()),
         Some(index) => Err(DataError::NotFinite {
             array: array.name.clone(),
-            value: values[index],
+            value: array.elements.get_f32(index),
             example: index / array.stride().max(1),
         }),
     }

@@ -432,13 +432,20 @@ impl Prepared {
             batch.labels = indices.iter().map(label).collect();
         } else {
             let stride = target.stride();
-            batch.values = indices
-                .iter()
-                .flat_map(|&index| {
-                    let start = index as usize * stride;
-                    (start..start + stride).map(|place| target.elements.get_f32(place))
-                })
-                .collect();
+            let numbers = |elements: &Elements, indices: &mut dyn Iterator<Item = u32>| {
+                let places = indices.map(|index| index as usize * stride);
+                places
+                    .flat_map(|start| start..start + stride)
+                    .map(|place| elements.get_f32(place))
+                    .collect()
+            };
+            batch.values = match &target.elements {
+                Elements::Spilled(spilled) => {
+                    let rows = spilled.rows(indices, stride);
+                    numbers(&rows, &mut (0..).take(indices.len()))
+                }
+                elements => numbers(elements, &mut indices.iter().copied()),
+            };
         }
         batch
     }
@@ -486,6 +493,11 @@ fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f3
             decoded = Elements::F32(files.recordings(how, indices));
             numbers = (0..).take(indices.len()).collect::<Vec<u32>>();
             (&decoded, numbers.as_slice(), how.numbers())
+        }
+        (Elements::Spilled(spilled), _) => {
+            decoded = spilled.rows(indices, array.stride());
+            numbers = (0..).take(indices.len()).collect::<Vec<u32>>();
+            (&decoded, numbers.as_slice(), array.stride())
         }
         (elements, _) => (elements, indices, array.stride()),
     };

@@ -1,8 +1,9 @@
 //! MNIST's IDX files: a magic number, sizes, and the numbers, all big-endian.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 
-use super::{Array, DataError, Dataset, Elements, Split};
+use super::spill::numbers;
+use super::{Array, DataError, Dataset, Split};
 use crate::spec::dataset::DatasetFormat;
 
 /// Whether the first bytes are those of an IDX file.
@@ -58,43 +59,44 @@ pub(super) fn read_array(name: &str, mut reader: impl Read, most: u64) -> Result
             limit: most,
         });
     }
-    let mut raw = Vec::new();
-    reader.take(bytes as u64 + 1).read_to_end(&mut raw)?;
-    if raw.len() != bytes {
+    let count = bytes / width;
+    let mut reader = BufReader::new(reader);
+    let mut data = (&mut reader).take(bytes as u64);
+    let (dtype, elements) = match magic[2] {
+        0x08 => ("uint8", numbers(&mut data, |[byte]: [u8; 1]| byte)),
+        0x09 => ("int8", numbers(&mut data, |[byte]| i64::from(byte as i8))),
+        0x0b => (
+            "int16",
+            numbers(&mut data, |b| i64::from(i16::from_be_bytes(b))),
+        ),
+        0x0c => (
+            "int32",
+            numbers(&mut data, |b| i64::from(i32::from_be_bytes(b))),
+        ),
+        0x0d => ("float32", numbers(&mut data, f32::from_be_bytes)),
+        _ => (
+            "float64",
+            numbers(&mut data, |b| f64::from_be_bytes(b) as f32),
+        ),
+    };
+    let elements = elements?;
+    // What is left is too much.
+    let more = reader.read(&mut [0])?;
+    if elements.len() != count || more > 0 {
         return Err(broken(&format!(
             "claims {bytes} bytes of data and has {}",
-            if raw.len() > bytes {
-                "more".to_owned()
-            } else {
-                raw.len().to_string()
+            match more {
+                0 => (elements.len() * width).to_string(),
+                _ => "more".to_owned(),
             }
         )));
     }
-    let (dtype, elements) = match magic[2] {
-        0x08 => ("uint8", Elements::U8(raw)),
-        0x09 => {
-            let values = raw.iter().map(|&byte| i64::from(byte as i8)).collect();
-            ("int8", Elements::I64(values))
-        }
-        0x0b => ("int16", ints(&raw, |b| i16::from_be_bytes(b).into())),
-        0x0c => ("int32", ints(&raw, |b| i32::from_be_bytes(b).into())),
-        0x0d => ("float32", floats(&raw, f32::from_be_bytes)),
-        _ => ("float64", floats(&raw, |b| f64::from_be_bytes(b) as f32)),
-    };
     Ok(Array {
         name: name.to_owned(),
         dtype: dtype.to_owned(),
         shape: sizes[1..].to_vec(),
         elements,
     })
-}
-
-fn ints<const N: usize>(raw: &[u8], decode: impl Fn([u8; N]) -> i64) -> Elements {
-    Elements::I64(raw.as_chunks::<N>().0.iter().map(|&c| decode(c)).collect())
-}
-
-fn floats<const N: usize>(raw: &[u8], decode: impl Fn([u8; N]) -> f32) -> Elements {
-    Elements::F32(raw.as_chunks::<N>().0.iter().map(|&c| decode(c)).collect())
 }
 
 /// Sorts the files into splits: one axis is a file of labels, `t10k` or `test` in the name is the
@@ -143,6 +145,7 @@ pub(super) fn from_files(arrays: Vec<Array>) -> Result<Dataset, DataError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Elements;
     use super::*;
 
     #[test]
@@ -150,6 +153,13 @@ mod tests {
         let file = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3];
         let error = read_array("train-images", &file[..], 1 << 20).unwrap_err();
         assert!(error.to_string().contains("claims 8 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_goes_on_is_refused() {
+        let file = [0, 0, 0x0b, 1, 0, 0, 0, 1, 0x01, 0x00, 0x02];
+        let error = read_array("labels", &file[..], 1 << 20).unwrap_err();
+        assert!(error.to_string().contains("has more"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Telling formats apart by their bytes, and unpacking archives with a limit.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use npyz::{DType, NpyFile, Order, TypeChar};
@@ -13,15 +13,18 @@ use super::folders::{is_example, read_embedded, read_files};
 use super::image::is_encoded;
 use super::named::from_arrays;
 use super::rows::table_format;
+use super::spill::{Collector, numbers};
 use super::table::read_tables;
-use super::{Array, DataError, Dataset, Elements, idx};
+use super::{Array, DataError, Dataset, idx};
 use crate::spec::child::InputFile;
 use crate::spec::dataset::{Damaged, DatasetFormat, DatasetSummary, Media};
 
-/// Most bytes that one array may unpack to: 16 GiB.
+/// Most bytes that one array may unpack to, 16 GiB, and how many times the upload's size where that is more: as whole
+/// numbers of 64 bits bytes are eight times as many.
 const MOST_BYTES: u64 = 16 << 30;
+const ANY_GROWTH: u64 = 8;
 
-/// How many times its own size a file may grow in memory. Real data sets stay below 50, zeros that
+/// How many times its own size a file may grow. Real data sets stay below 50, zeros that
 /// were compressed to bring a server down do not.
 const MOST_GROWTH: u64 = 100;
 
@@ -36,7 +39,7 @@ fn most_bytes(files: &[InputFile]) -> Result<u64, DataError> {
     }
     Ok((size.saturating_mul(MOST_GROWTH))
         .saturating_add(ALWAYS_ALLOWED)
-        .min(MOST_BYTES))
+        .min(MOST_BYTES.max(size.saturating_mul(ANY_GROWTH))))
 }
 
 /// How an upload is to be read.
@@ -269,27 +272,27 @@ fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataErro
         });
     }
     let count = shape.iter().product::<usize>();
-    // Elements are read one by one, so memory grows with the data that is really there.
+    // Elements are read one by one, so what they take grows with the data that is really there.
     macro_rules! elements {
-        ($stored:ty, $variant:ident, $convert:expr) => {{
-            let mut values = Vec::new();
+        ($stored:ty, $kept:ty, $convert:expr) => {{
+            let mut values = Collector::<$kept>::new();
             let reader = file
                 .data::<$stored>()
                 .map_err(|error| broken(format!("can't be read: {error}")))?;
             for value in reader {
                 let value = value.map_err(|error| broken(format!("is truncated: {error}")))?;
-                values.push($convert(value));
+                values.push($convert(value))?;
             }
-            Elements::$variant(values)
+            values.finish()?
         }};
     }
     let (dtype, elements) = match (kind.type_char(), width) {
-        (TypeChar::Uint, 1) => ("uint8", elements!(u8, U8, |v| v)),
-        (TypeChar::Uint, 2) => ("uint16", elements!(u16, I64, i64::from)),
-        (TypeChar::Uint, 4) => ("uint32", elements!(u32, I64, i64::from)),
+        (TypeChar::Uint, 1) => ("uint8", elements!(u8, u8, |v| v)),
+        (TypeChar::Uint, 2) => ("uint16", elements!(u16, i64, i64::from)),
+        (TypeChar::Uint, 4) => ("uint32", elements!(u32, i64, i64::from)),
         (TypeChar::Uint, 8) => {
             let mut largest = 0;
-            let elements = elements!(u64, I64, |v: u64| {
+            let elements = elements!(u64, i64, |v: u64| {
                 largest = largest.max(v);
                 v as i64
             });
@@ -298,13 +301,13 @@ fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataErro
             }
             ("uint64", elements)
         }
-        (TypeChar::Int, 1) => ("int8", elements!(i8, I64, i64::from)),
-        (TypeChar::Int, 2) => ("int16", elements!(i16, I64, i64::from)),
-        (TypeChar::Int, 4) => ("int32", elements!(i32, I64, i64::from)),
-        (TypeChar::Int, 8) => ("int64", elements!(i64, I64, |v| v)),
-        (TypeChar::Float, 4) => ("float32", elements!(f32, F32, |v| v)),
-        (TypeChar::Float, 8) => ("float64", elements!(f64, F32, |v| v as f32)),
-        (TypeChar::Bool, _) => ("bool", elements!(bool, U8, u8::from)),
+        (TypeChar::Int, 1) => ("int8", elements!(i8, i64, i64::from)),
+        (TypeChar::Int, 2) => ("int16", elements!(i16, i64, i64::from)),
+        (TypeChar::Int, 4) => ("int32", elements!(i32, i64, i64::from)),
+        (TypeChar::Int, 8) => ("int64", elements!(i64, i64, |v| v)),
+        (TypeChar::Float, 4) => ("float32", elements!(f32, f32, |v| v)),
+        (TypeChar::Float, 8) => ("float64", elements!(f64, f32, |v| v as f32)),
+        (TypeChar::Bool, _) => ("bool", elements!(bool, u8, u8::from)),
         _ => {
             return Err(DataError::NotSupported {
                 what: format!("the type {} of the array `{name}`", kind),
@@ -325,51 +328,55 @@ fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataErro
     })
 }
 
+/// The tensors of a file, each read by itself: neither the file nor what is large in it is held in memory.
 fn safetensors_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
     use safetensors::{Dtype, SafeTensors};
-    let bytes = std::fs::read(path)?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| DataError::Unreadable(format!("the safetensors file: {error}")))?;
-    fn each<const N: usize, T>(raw: &[u8], decode: impl Fn([u8; N]) -> T) -> Vec<T> {
-        raw.as_chunks::<N>().0.iter().map(|&c| decode(c)).collect()
+    let broken = |what: &dyn std::fmt::Display| {
+        DataError::Unreadable(format!("the safetensors file: {what}"))
+    };
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut head = vec![0; 8];
+    file.read_exact(&mut head)
+        .map_err(|_| broken(&"is too short"))?;
+    let length = u64::from_le_bytes(head[..8].try_into().expect("they are eight"));
+    if length > size.saturating_sub(8) {
+        return Err(broken(&"its header is longer than the file"));
+    }
+    (&file).take(length).read_to_end(&mut head)?;
+    let (_, metadata) = SafeTensors::read_metadata(&head).map_err(|error| broken(&error))?;
+    let tensors = metadata.tensors();
+    let end = tensors.values().map(|tensor| tensor.data_offsets.1).max();
+    if end.unwrap_or(0) as u64 != size - 8 - length {
+        return Err(broken(&"has other bytes than its header says"));
     }
     let mut arrays = Vec::new();
-    for (name, view) in file.iter() {
-        let raw = view.data();
-        let (dtype, elements) = match view.dtype() {
-            Dtype::U8 => ("uint8", Elements::U8(raw.to_vec())),
-            Dtype::BOOL => ("bool", Elements::U8(raw.to_vec())),
-            Dtype::I8 => (
-                "int8",
-                Elements::I64(each(raw, |b| i8::from_le_bytes(b).into())),
-            ),
-            Dtype::I16 => (
-                "int16",
-                Elements::I64(each(raw, |b| i16::from_le_bytes(b).into())),
-            ),
-            Dtype::I32 => (
-                "int32",
-                Elements::I64(each(raw, |b| i32::from_le_bytes(b).into())),
-            ),
-            Dtype::I64 => ("int64", Elements::I64(each(raw, i64::from_le_bytes))),
-            Dtype::F32 => ("float32", Elements::F32(each(raw, f32::from_le_bytes))),
-            Dtype::F64 => (
-                "float64",
-                Elements::F32(each(raw, |b| f64::from_le_bytes(b) as f32)),
-            ),
+    for (name, tensor) in tensors {
+        let (start, end) = tensor.data_offsets;
+        file.seek(SeekFrom::Start(8 + length + start as u64))?;
+        let raw = BufReader::with_capacity(64 << 10, &file).take((end - start) as u64);
+        let (dtype, elements) = match tensor.dtype {
+            Dtype::U8 => ("uint8", numbers(raw, |[byte]: [u8; 1]| byte)?),
+            Dtype::BOOL => ("bool", numbers(raw, |[byte]: [u8; 1]| byte)?),
+            Dtype::I8 => ("int8", numbers(raw, |b| i64::from(i8::from_le_bytes(b)))?),
+            Dtype::I16 => ("int16", numbers(raw, |b| i64::from(i16::from_le_bytes(b)))?),
+            Dtype::I32 => ("int32", numbers(raw, |b| i64::from(i32::from_le_bytes(b)))?),
+            Dtype::I64 => ("int64", numbers(raw, i64::from_le_bytes)?),
+            Dtype::F32 => ("float32", numbers(raw, f32::from_le_bytes)?),
+            Dtype::F64 => ("float64", numbers(raw, |b| f64::from_le_bytes(b) as f32)?),
             other => {
                 return Err(DataError::NotSupported {
                     what: format!("the type {other:?} of the tensor `{name}`"),
                 });
             }
         };
-        let [_, shape @ ..] = view.shape() else {
+        let [_, shape @ ..] = tensor.shape.as_slice() else {
             return Err(DataError::Unreadable(format!(
                 "the tensor `{name}` is a scalar; it needs an axis of examples"
             )));
         };
         arrays.push(Array {
-            name: name.to_owned(),
+            name,
             dtype: dtype.to_owned(),
             shape: shape.to_vec(),
             elements,

@@ -315,7 +315,7 @@ async function journey() {
   });
 
   await step("a data set's page", async () => {
-    await page.getByRole("link", { name: dataset.name, exact: true }).click();
+    await page.locator(`dl.facts a[href="#/datasets/${dataset.id}"]`).click();
     await page.waitForURL(`**/#/datasets/${dataset.id}`);
     await settled(page);
     check(await heading(page) === dataset.name, "the heading of the data set");

@@ -774,6 +774,20 @@ def test_all_faults_of_a_request_are_named_at_once(untouched):
     assert {fault["pointer"] for fault in problem["errors"]} == {"/priority", "/max_attempts", "/data/batch_size"}
 
 
+def test_faults_of_form_are_told_together(server, digits_model, digits):
+    def faults(**body):
+        answer = server.post("/v1/jobs", json={"kind": "train", "model": digits_model["id"], "dataset": digits["id"], **body})
+        problem = assert_problem(answer, 422)
+        return [fault["pointer"] for fault in problem["errors"]]
+
+    assert faults(priority="high", tags=[], data={"batch_size": "many", "limits": 3}, nam="x") == [
+        "/data/batch_size", "/data/limits", "/nam", "/priority", "/tags"]
+    assert faults(params={"epochs": "ten", "optimizer": {"learning_rate": "small"}, "los": 1}) == [
+        "/params/epochs", "/params/los", "/params/optimizer/learning_rate"]
+    # What is missing is told once, and not again for what it is part of.
+    assert faults(kind="pipeline", params={"steps": [{"params": {}}], "step": 1}) == ["/params/step", "/params/steps/0/kind"]
+
+
 @pytest.mark.parametrize(
     ("change", "pointer", "word"),
     [

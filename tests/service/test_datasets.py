@@ -1,9 +1,12 @@
 """Data sets in every format: exact summaries, and jobs that really read what was uploaded."""
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
+import pathlib
+import time
 import zipfile
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 import models
 from conftest import DIGITS, DIGITS_CNN, Server, assert_problem
+from lifecycle_tools import job_children
 
 # The digits are 0 to 16 and the CNN was trained on them divided by 16.
 DIGITS_SCALE = {"preprocess": {"scale": 1 / 16}}
@@ -386,3 +390,41 @@ def test_the_memory_of_the_server_does_not_grow_with_an_upload(tmp_path, form, m
         assert answer.json()["size_bytes"] > megabytes << 20
         assert answer.json()["splits"]["train"] == 1437 * ((megabytes << 20) // (1437 * 64))
         assert server.peak_memory_bytes() - before < 32 << 20
+
+
+def tiled(path, megabytes):
+    """The digits as the CNN takes them, again and again; and how often."""
+    arrays = models.digits()
+    x = (arrays["x_test"][:, None] / 16).astype(np.float32)
+    times = (megabytes << 20) // x.nbytes
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, descr, block in (("x.npy", "<f4", x), ("y.npy", "<i8", arrays["y_test"].astype(np.int64))):
+            with archive.open(name, "w", force_zip64=True) as entry:
+                entry.write(models.npy_header((times * len(block), *block.shape[1:]), descr))
+                for _ in range(times):
+                    entry.write(block.tobytes())
+    return times
+
+
+def test_arrays_that_are_larger_than_the_memory_are_read_from_the_disk(tmp_path, true_accuracy):
+    times = tiled(tmp_path / "big.npz", 1500)
+    with Server(tmp_path / "server", flags=["--inspect-timeout-seconds", "600"]) as server:
+        server.wait_ready()
+        with open(tmp_path / "big.npz", "rb") as file:
+            answer = server.post("/v1/datasets", params={"name": "big"}, data=file, timeout=600)
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["splits"]["train"] == 360 * times
+        assert answer.json()["inputs"][0] == {"name": "x", "dtype": "float32", "shape": [1, 8, 8]}
+        model = server.upload_model()
+        job = server.submit("train", model, answer.json(), {"epochs": 1}, data={"limit": 20_000, "batch_size": 256})
+        peak = 0
+        while (told := server.get(f"/v1/jobs/{job['id']}").json())["status"] in ("queued", "running"):
+            for child in job_children(server):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    status = pathlib.Path(f"/proc/{child}/status").read_text()
+                    peak = max([peak, *(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))])
+            time.sleep(0.05)
+        assert told["status"] == "succeeded", told
+        # Every example is one of 360; those that the job judges are some of each.
+        assert told["result"]["before"]["metrics"]["accuracy"] == pytest.approx(true_accuracy, abs=0.02)
+        assert 100 << 20 < peak < 700 << 20, peak >> 20

@@ -190,6 +190,11 @@ def test_a_distilled_student_beside_its_control(server, setting):
     assert result["change"]["parameters_ratio"] < 0.2
     report = server.artifact(job, "report.html").decode()
     assert "Distillation" in report and "without a teacher" in report
+    # The curves of both lie beside each other, step by step.
+    curves = {each["name"]: [point["step"] for point in each["points"]]
+              for each in server.get(f"/v1/jobs/{job['id']}/metrics").json()["data"]}
+    assert curves["train/loss"] == curves["control/loss"] and curves["train/loss"][0] == 1
+    assert curves["validation/loss"] == curves["control_validation/loss"]
 
 
 EVERY = {

@@ -159,6 +159,9 @@ impl Prepared {
         let numbers = own.filter_map(|array| match &array.elements {
             Elements::I64(values) => values.iter().max().copied(),
             Elements::U8(values) => values.iter().max().map(|&value| value.into()),
+            Elements::Spilled(spilled) => {
+                (0..spilled.len()).map(|place| spilled.get_i64(place)).max()
+            }
             _ => None,
         });
         numbers.max()
