@@ -24,6 +24,9 @@ use crate::spec::dataset::{Damaged, DatasetFormat, DatasetSummary, Media};
 const MOST_BYTES: u64 = 16 << 30;
 const ANY_GROWTH: u64 = 8;
 
+/// What the header of a safetensors file may take, as its library has it.
+const MOST_HEADER_BYTES: u64 = 100_000_000;
+
 /// How many times its own size a file may grow. Real data sets stay below 50, zeros that
 /// were compressed to bring a server down do not.
 const MOST_GROWTH: u64 = 100;
@@ -330,25 +333,44 @@ fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataErro
 
 /// The tensors of a file, each read by itself: neither the file nor what is large in it is held in memory.
 fn safetensors_arrays(path: &Path) -> Result<Vec<Array>, DataError> {
-    use safetensors::{Dtype, SafeTensors};
+    use safetensors::Dtype;
+    use safetensors::tensor::Metadata;
     let broken = |what: &dyn std::fmt::Display| {
         DataError::Unreadable(format!("the safetensors file: {what}"))
     };
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
-    let mut head = vec![0; 8];
-    file.read_exact(&mut head)
-        .map_err(|_| broken(&"is too short"))?;
-    let length = u64::from_le_bytes(head[..8].try_into().expect("they are eight"));
-    if length > size.saturating_sub(8) {
-        return Err(broken(&"its header is longer than the file"));
+    let mut length = [0; 8];
+    file.read_exact(&mut length)
+        .map_err(|_| broken(&"it is too short"))?;
+    let length = u64::from_le_bytes(length);
+    if length > size.saturating_sub(8).min(MOST_HEADER_BYTES) {
+        return Err(broken(
+            &"its header is longer than the file, or than 100 MB",
+        ));
     }
+    let mut head = Vec::new();
     (&file).take(length).read_to_end(&mut head)?;
-    let (_, metadata) = SafeTensors::read_metadata(&head).map_err(|error| broken(&error))?;
-    let tensors = metadata.tensors();
-    let end = tensors.values().map(|tensor| tensor.data_offsets.1).max();
-    if end.unwrap_or(0) as u64 != size - 8 - length {
-        return Err(broken(&"has other bytes than its header says"));
+    let metadata: Metadata = serde_json::from_slice(&head).map_err(|error| broken(&error))?;
+    let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+    tensors.sort_by_key(|(_, tensor)| tensor.data_offsets);
+    let mut end = 0;
+    for (name, tensor) in &tensors {
+        let bits = tensor
+            .shape
+            .iter()
+            .try_fold(tensor.dtype.bitsize(), |bits, &size| bits.checked_mul(size));
+        let (first, last) = tensor.data_offsets;
+        if first != end || bits.map(|bits| bits / 8) != last.checked_sub(first) {
+            let what = format!("`{name}` lies at {first} to {last}, where its shape can't");
+            return Err(broken(&what));
+        }
+        end = last;
+    }
+    if end as u64 != size - 8 - length {
+        return Err(broken(&format!(
+            "it holds other bytes than the {end} that its header tells of"
+        )));
     }
     let mut arrays = Vec::new();
     for (name, tensor) in tensors {

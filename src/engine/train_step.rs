@@ -91,7 +91,7 @@ impl Job<'_> {
             None => self.voice.info(
                 "training_started",
                 format!(
-                    "training for {} epochs of {} batches",
+                    "training, epochs: {}, batches of each: {}",
                     params.epochs,
                     data.train_batches()
                 ),

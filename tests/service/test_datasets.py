@@ -334,6 +334,22 @@ def test_a_deleted_data_set_is_gone_with_its_files(start_server):
     assert [path for path in server.stored_files() if path.startswith("blobs")] == []
 
 
+@pytest.mark.parametrize(("header", "more", "says"), [
+    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, b"1234", "other bytes than the 16"),
+    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}}, b"", "`x` lies at 0 to 12"),
+    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [4, 20]}}, b"1234", "`x` lies at 4 to 20"),
+    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}}, b"", "`x` lies at 16 to 0"),
+    ({"x": {"dtype": "F32", "shape": [1 << 62, 64], "data_offsets": [0, 16]}}, b"", "where its shape can't"),
+    ({"x": {"dtype": "F32", "shape": "many"}}, b"", "the safetensors file"),
+])
+def test_safetensors_whose_header_is_wrong(server, header, more, says):
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + bytes(16) + more
+    assert_problem(server.post_dataset(content, "bad"), 422, "invalid_dataset", says=says)
+    beyond = (10**9).to_bytes(8, "little") + text
+    assert_problem(server.post_dataset(beyond, "bad"), 422, "invalid_dataset", says="longer than the file")
+
+
 # Size.
 
 

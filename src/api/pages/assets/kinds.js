@@ -34,7 +34,7 @@ export const COMMON = {
       ["data.preprocess.scale", "Scale", "number", { hint: "Stored numbers times this; 1/255 for uint8 images when empty." }],
       ["data.preprocess.mean", "Mean", "numbers", { hint: "One, or one for each channel." }],
       ["data.preprocess.std", "Standard deviation", "numbers"],
-      ["data.preprocess.layout", "Layout of images", "select", { usual: "as the shapes tell", options: ["", "nchw", "nhwc"] }],
+      ["data.preprocess.layout", "Layout of images", "select", { usual: "detected", options: ["", "nchw", "nhwc"] }],
       ["data.batch_size", "Batch size", "number", { hint: "64 when empty." }],
       ["data.validation_fraction", "Validation fraction", "number", { hint: "0.1 when empty." }],
       ["data.test_fraction", "Test fraction", "number", { hint: "Of data sets without a test split." }],
@@ -46,7 +46,7 @@ export const COMMON = {
     title: "Run",
     fields: [
       ["device", "Device", "select", { usual: "auto", options: ["", "auto"] }],
-      ["task", "Task", "select", { usual: "as the data set tells", options: ["", "classification", "multilabel", "regression", "token_classification", "language_modeling", "embedding"] }],
+      ["task", "Task", "select", { usual: "detected", options: ["", "classification", "multilabel", "regression", "token_classification", "language_modeling", "embedding"] }],
       ["seed", "Seed", "number"], ["priority", "Priority", "number", { hint: "Higher runs first." }],
       ["max_attempts", "Attempts at most", "number"], ["timeout_seconds", "Timeout in seconds", "number"],
       ["tags", "Tags", "tags", { hint: "team=vision, run=3" }],
