@@ -176,12 +176,13 @@ def pruned(given):
             result, content = sinter.run("train", sinter.upload("models", start),
                                          {"weights": "reinitialize", **tuning(8, 2e-3, 0.01)}, **about)
             found.note("not pruned", "", accuracy(content, test_x, test_y))
+            lessons = tuning(given.epochs or 10, 2e-3, 0.01)
             for factor in (4, 8):
                 prune = {"kind": "prune", "params": {"target": {"macs_ratio": 1 / factor}, "criterion": "taylor"}}
                 for name, step in {
-                    "fine-tuned": {"kind": "train", "params": tuning(4, 2e-3, 0.01)},
+                    "fine-tuned": {"kind": "train", "params": lessons},
                     "distilled": {"kind": "distill", "params": {
-                        "teacher": "original", "losses": [SOFT, HARD], "finetune": tuning(4, 2e-3, 0.01)}},
+                        "teacher": "original", "losses": [MILD, HARD], "finetune": lessons}},
                 }.items():
                     _, content = sinter.run("pipeline", result["model"], {"steps": [prune, step]}, **about)
                     found.note(name, f"{factor} times fewer", accuracy(content, test_x, test_y))

@@ -384,26 +384,31 @@ impl Client {
             .map(|listed| listed.data)
     }
 
-    /// What the events of a job warn of, in their order.
+    /// What the first 1,000 events of a job warn of, in their order.
     pub fn warnings(&self, job: Uuid) -> Result<Vec<String>, ClientError> {
         let mut warnings = Vec::new();
         let mut cursor: Option<String> = None;
-        loop {
+        for _ in 0..10 {
             let mut query = vec![("limit", "100")];
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
             let page: Page = self.get(&with_query(&format!("/v1/jobs/{job}/events"), &query))?;
             let of = page.data.iter().filter(|event| event["level"] == "warning");
             warnings.extend(of.filter_map(|event| Some(event["message"].as_str()?.to_owned())));
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => return Ok(warnings),
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
             }
         }
+        Ok(warnings)
     }
 
-    /// The newest model or data set of that name, if there is one; where several on a page of the list are called so,
-    /// standard error says which.
-    pub fn find_by_name(&self, resource: &str, name: &str) -> Result<Option<Uuid>, ClientError> {
+    /// The newest model or data set of that name, if there is one, and whether another one on its page of the list is
+    /// called so.
+    pub fn find_by_name(
+        &self,
+        resource: &str,
+        name: &str,
+    ) -> Result<Option<(Uuid, bool)>, ClientError> {
         let mut cursor: Option<String> = None;
         loop {
             let mut query = vec![("limit", "100")];
@@ -411,11 +416,8 @@ impl Client {
             let page: Page = self.get(&with_query(&format!("/v1/{resource}"), &query))?;
             let mut found = page.data.iter().filter(|each| each["name"] == name);
             if let Some(newest) = found.next() {
-                let id = newest["id"].as_str().unwrap_or_default();
-                if found.next().is_some() {
-                    eprintln!("several are called `{name}`: the newest is taken, {id}");
-                }
-                return Ok(id.parse().ok());
+                let id = newest["id"].as_str().and_then(|id| id.parse().ok());
+                return Ok(id.map(|id| (id, found.next().is_some())));
             }
             match page.next_cursor {
                 Some(next) => cursor = Some(next),

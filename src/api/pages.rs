@@ -19,19 +19,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::problem::ApiError;
 use super::state::App;
-use crate::engine::report::STYLE_ELEMENT;
 
 const PROBLEMS: &str = include_str!("pages/problems.html");
 
-/// Only what this server serves runs, and it talks to this server alone. The styles of a job's report are allowed by their
-/// hash: the page shows it as a document of its own, which the policy goes on to.
-static PAGE_POLICY: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "default-src 'none'; script-src 'self'; style-src 'self' '{}'; connect-src 'self'; img-src 'self' data: blob:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        source_hash(STYLE_ELEMENT, "style")
-    )
-});
+/// Only what this server serves runs, and it talks to this server alone.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                           img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 static PROBLEMS_POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -52,6 +45,8 @@ struct Asset {
 macro_rules! assets {
     ($($name:literal)+) => {
         [("index.html", include_str!("pages/index.html")),
+         // For reports that the page shows: its policy, which they get, knows no other styles.
+         ("report.css", include_str!("../engine/report/style.css")),
          $(($name, include_str!(concat!("pages/assets/", $name)))),+]
     };
 }
@@ -93,7 +88,7 @@ impl Asset {
             false => format!("\"{}\"", self.digest),
         };
         let headers = [
-            (header::CONTENT_SECURITY_POLICY, PAGE_POLICY.as_str()),
+            (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
             (header::CACHE_CONTROL, "no-cache"),

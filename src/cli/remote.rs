@@ -140,11 +140,6 @@ fn conclude(ended: &[(String, JobView)], as_json: bool, client: &Client) -> Outc
     } else if ended.iter().any(|(_, job)| job.result.is_some()) {
         say(&format!("{}\n", table::render(ended)))?;
     }
-    for (name, job) in ended {
-        for warning in client.warnings(job.id)? {
-            eprintln!("{name}: warning: {warning}");
-        }
-    }
     let unsuccessful: Vec<_> = ended.iter().filter(|(_, job)| !job.succeeded()).collect();
     for (name, job) in &unsuccessful {
         match &job.error {
@@ -152,10 +147,25 @@ fn conclude(ended: &[(String, JobView)], as_json: bool, client: &Client) -> Outc
             None => eprintln!("{name} {}", job.status),
         }
     }
+    for (name, job) in ended {
+        // Whatever hinders this says nothing about the job.
+        for warning in client.warnings(job.id).unwrap_or_default() {
+            eprintln!("{name}: warning: {warning}");
+        }
+    }
     match unsuccessful.len() {
         0 => Ok(()),
         count => Err(format!("{count} of {} jobs did not succeed", ended.len()).into()),
     }
+}
+
+/// The newest model or data set of that name; standard error says if it is not the only one.
+fn newest(client: &Client, resource: &str, name: &str) -> Outcome<Option<Uuid>> {
+    let found = client.find_by_name(resource, name)?;
+    if let Some((id, true)) = found {
+        eprintln!("several are called `{name}`: the newest is taken, {id}");
+    }
+    Ok(found.map(|(id, _)| id))
 }
 
 /// JSON for people: what is short, and lists of plain values, on one line.

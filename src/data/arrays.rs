@@ -1,5 +1,6 @@
 //! A data set as it was read, in the types in which it is stored.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::DataError;
@@ -123,6 +124,17 @@ impl Array {
         self.shape
             .iter()
             .fold(1, |product: usize, &size| product.saturating_mul(size))
+    }
+
+    /// The numbers of some examples in memory, and which examples of these they are.
+    pub(super) fn of<'a>(&'a self, examples: &'a [u32]) -> (Cow<'a, Elements>, Cow<'a, [u32]>) {
+        match &self.elements {
+            Elements::Spilled(spilled) => (
+                Cow::Owned(spilled.rows(examples, self.stride())),
+                (0..).take(examples.len()).collect(),
+            ),
+            elements => (Cow::Borrowed(elements), Cow::Borrowed(examples)),
+        }
     }
 
     /// Some of the examples.

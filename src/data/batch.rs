@@ -313,7 +313,7 @@ impl Prepared {
                 let target = self.dataset.train.target.as_ref()?;
                 let mut counts: Vec<u32> = Vec::new();
                 for &index in &self.train {
-                    let label = self.label(target, index);
+                    let label = self.label(&target.elements, index);
                     counts.resize(counts.len().max(label + 1), 0);
                     counts[label] += 1;
                 }
@@ -329,8 +329,8 @@ impl Prepared {
     }
 
     /// What the model calls the label of an example.
-    fn label(&self, target: &Array, index: u32) -> usize {
-        let stored = target.elements.get_i64(index as usize).max(0) as usize;
+    fn label(&self, labels: &Elements, index: u32) -> usize {
+        let stored = labels.get_i64(index as usize).max(0) as usize;
         self.label_map.get(stored).copied().unwrap_or(stored)
     }
 
@@ -427,25 +427,17 @@ impl Prepared {
         let Some(target) = split.target.as_ref().filter(|_| self.has_targets()) else {
             return batch;
         };
+        let (elements, indices) = target.of(indices);
         if self.about.task == Task::Classification {
-            let label = |index: &u32| self.label(target, *index);
+            let label = |index: &u32| self.label(&elements, *index);
             batch.labels = indices.iter().map(label).collect();
         } else {
             let stride = target.stride();
-            let numbers = |elements: &Elements, indices: &mut dyn Iterator<Item = u32>| {
-                let places = indices.map(|index| index as usize * stride);
-                places
-                    .flat_map(|start| start..start + stride)
-                    .map(|place| elements.get_f32(place))
-                    .collect()
-            };
-            batch.values = match &target.elements {
-                Elements::Spilled(spilled) => {
-                    let rows = spilled.rows(indices, stride);
-                    numbers(&rows, &mut (0..).take(indices.len()))
-                }
-                elements => numbers(elements, &mut indices.iter().copied()),
-            };
+            let places = indices.iter().flat_map(|&index| {
+                let start = index as usize * stride;
+                start..start + stride
+            });
+            batch.values = places.map(|place| elements.get_f32(place)).collect();
         }
         batch
     }
@@ -480,7 +472,7 @@ fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f3
     if let (Elements::Texts(texts), Some(how)) = (&array.elements, &input.tokens) {
         return texts.examples(how, indices);
     }
-    let (decoded, numbers);
+    let (decoded, numbers, held);
     let (elements, indices, stride) = match (&array.elements, &input.image) {
         (Elements::Files(files), Some(how)) => {
             decoded = Elements::U8(files.pictures(how, indices));
@@ -494,12 +486,10 @@ fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f3
             numbers = (0..).take(indices.len()).collect::<Vec<u32>>();
             (&decoded, numbers.as_slice(), how.numbers())
         }
-        (Elements::Spilled(spilled), _) => {
-            decoded = spilled.rows(indices, array.stride());
-            numbers = (0..).take(indices.len()).collect::<Vec<u32>>();
-            (&decoded, numbers.as_slice(), array.stride())
+        _ => {
+            held = array.of(indices);
+            (&*held.0, &*held.1, array.stride())
         }
-        (elements, _) => (elements, indices, array.stride()),
     };
     let channels = input.channels();
     let area = stride / channels.max(1);

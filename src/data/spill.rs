@@ -176,7 +176,7 @@ impl Spilled {
         }
     }
 
-    /// One number, quickest one after the other.
+    /// One number; of numbers one after the other a block is read at once.
     ///
     /// # Panics
     ///
@@ -187,7 +187,9 @@ impl Spilled {
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
         let held = block.first..block.first + block.bytes.len() / width;
         if !held.contains(&index) {
-            let count = (BLOCK_BYTES / width).min(self.len - index);
+            let follows = index == held.end;
+            let count = if follows { BLOCK_BYTES / width } else { 1 };
+            let count = count.min(self.len - index);
             block.first = index;
             block.bytes.resize(count * width, 0);
             self.read(index, &mut block.bytes);

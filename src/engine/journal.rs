@@ -47,7 +47,30 @@ pub(super) struct Totals {
     /// Of the validations between them.
     pub validation_seconds: f64,
     /// Steps of controls, which no curve but their own shows.
-    pub aside: u64,
+    aside: u64,
+    /// Where the curves of the last control ended.
+    control_end: u64,
+}
+
+impl Totals {
+    /// The step after which the curves of the next training begin; those of a control lie beside those of what follows
+    /// it, behind those of the control before.
+    pub fn shown(&self, is_control: bool) -> u64 {
+        let shown = self.steps - self.aside;
+        if is_control {
+            shown.max(self.control_end)
+        } else {
+            shown
+        }
+    }
+
+    fn add(&mut self, steps: u64, is_control: bool) {
+        if is_control {
+            self.control_end = self.shown(true) + steps;
+            self.aside += steps;
+        }
+        self.steps += steps;
+    }
 }
 
 pub(super) struct Journal {
@@ -187,16 +210,12 @@ impl Journal {
         &self.records.curves
     }
 
-    /// `aside` where it was a control's.
-    pub fn add_training(&mut self, trained: &Trained, aside: bool) {
+    pub fn add_training(&mut self, trained: &Trained, is_control: bool) {
         let totals = &mut self.records.trained;
-        totals.steps += trained.steps;
+        totals.add(trained.steps, is_control);
         totals.examples += trained.examples;
         totals.seconds += trained.seconds;
         totals.validation_seconds += trained.validation_seconds;
-        if aside {
-            totals.aside += trained.steps;
-        }
     }
 
     /// All finished training.
@@ -341,4 +360,26 @@ fn read(path: &Path) -> Option<Found> {
 /// Reads a model file into a graph.
 pub(super) fn load_graph(path: &Path) -> Result<Graph, Problem> {
     Ok(Graph::load(onnx::read_model(path)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Totals;
+
+    #[test]
+    fn curves_of_controls_lie_beside_and_never_over_each_other() {
+        let mut totals = Totals::default();
+        let mut train = |steps: u64, is_control: bool| {
+            let from = totals.shown(is_control);
+            totals.add(steps, is_control);
+            (from, from + steps)
+        };
+        assert_eq!(train(10, false), (0, 10));
+        assert_eq!(train(20, true), (10, 30));
+        assert_eq!(train(15, false), (10, 25));
+        assert_eq!(train(20, true), (30, 50));
+        assert_eq!(train(5, true), (50, 55));
+        assert_eq!(train(40, false), (25, 65));
+        assert_eq!(train(1, true), (65, 66));
+    }
 }

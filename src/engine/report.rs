@@ -22,9 +22,6 @@ use text::escape;
 /// Curves by metric name (`train/loss`), each a list of step and value.
 pub type Curves = BTreeMap<String, Vec<(u64, f64)>>;
 
-/// The only styles of a report.
-pub const STYLE_ELEMENT: &str = concat!("<style>\n", include_str!("report/style.css"), "</style>");
-
 /// The report as one HTML document without scripts or references to other files.
 pub fn render_html(
     request: &JobRequest,
@@ -55,9 +52,10 @@ pub fn render_html(
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n{STYLE_ELEMENT}\n</head>\n<body>\n<main>\n{body}\
+         <title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\
          </main>\n</body>\n</html>\n",
         title = escape(&title),
+        style = include_str!("report/style.css"),
     )
 }
 

@@ -122,19 +122,6 @@ impl Job<'_> {
                 serde_json::json!({"not_applicable": not_applicable}),
             );
         }
-        if let StrategyParams::Tpe { first } = params.strategy
-            && params.trials <= first
-        {
-            self.voice.event(
-                Level::Warning,
-                "search_is_random",
-                format!(
-                    "TPE chooses after {first} trials at random (strategy.first), and the search has no more than {}",
-                    params.trials
-                ),
-                serde_json::Value::Null,
-            );
-        }
         let mut shared_epochs = None;
         if let Evaluation::SharedWeights { random } = params.evaluation {
             let (shared, epochs) =
@@ -154,6 +141,19 @@ impl Job<'_> {
             None => Vec::new(),
             Some(path) => setup.candidates.warm(&earlier(path)?, &setup.objectives),
         };
+        if let StrategyParams::Tpe { first } = params.strategy
+            && warm.len() + params.trials as usize <= first as usize
+        {
+            self.voice.event(
+                Level::Warning,
+                "search_is_random",
+                format!(
+                    "TPE chooses after {first} trials at random (strategy.first), and the search has no more than {}",
+                    params.trials
+                ),
+                serde_json::Value::Null,
+            );
+        }
         let limits = (params.trials as usize, u64::MAX);
         let strategy = params.build_strategy();
         let record = self.run_trials(key, &setup, "trial", strategy, &warm, limits)?;

@@ -116,7 +116,7 @@ impl Job<'_> {
         let mut watch = Watch {
             point,
             voice: self.voice,
-            aside: self.journal.trained().aside,
+            curves_from: self.journal.trained().shown(phase == CONTROL),
             journal: &mut self.journal,
             key,
             phase,
@@ -156,8 +156,8 @@ struct Watch<'a> {
     key: &'a str,
     phase: &'a str,
     steps_before: u64,
-    /// Those of them that were a control's.
-    aside: u64,
+    /// The step after which its curves begin.
+    curves_from: u64,
     planned: u64,
     begun: Instant,
     /// Step at which this process took the training up.
@@ -182,7 +182,7 @@ impl Observer for Watch<'_> {
             (CONTROL, Some((split, curve))) => format!("control_{split}/{curve}"),
             _ => name.to_owned(),
         };
-        let step = step - self.aside;
+        let step = self.curves_from + (step - self.steps_before);
         self.journal.add_point(&name, step, value);
         self.voice.say(&Message::Metric { name, step, value });
     }

@@ -164,24 +164,43 @@ pub(super) fn escaped(name: &str) -> String {
 impl Hyperparameters {
     const MOST: usize = 64;
 
-    /// What stands in the place of a [`Range`] and is none, as people first write it.
-    pub(super) fn misread(given: &Value) -> Vec<FieldError> {
-        let fields = given.as_object().into_iter().flatten();
-        let of = |(name, value): (&String, &Value)| {
-            let shown = match value {
-                Value::Object(_) => return None,
-                Value::Array(items) if items.len() == 2 && items.iter().all(Value::is_number) => {
-                    format!(
-                        "must say what the list is: {{\"log_uniform\": {value}}}, {{\"uniform\": {value}}} or \
-                         {{\"choice\": {value}}}"
-                    )
-                }
-                Value::Array(_) => format!("must say what the list is: {{\"choice\": {value}}}"),
-                _ => "must be an object such as {\"choice\": [1, 2]} or {\"log_uniform\": [0.0001, 0.1]}".to_owned(),
-            };
-            Some(FieldError::new(format!("/{}", escaped(name)), shown))
+    /// What stands in the place of a [`Range`] and is none, as people first write it. It is taken out of `given`.
+    pub(super) fn misread(given: &mut Value) -> Vec<FieldError> {
+        let Some(fields) = given.as_object_mut() else {
+            return Vec::new();
         };
-        fields.filter_map(of).take(Self::MOST).collect()
+        let mut faults = Vec::new();
+        fields.retain(|name, value| {
+            let detail = match value {
+                Value::Object(_) => return true,
+                Value::Array(items) => {
+                    let text = match items.len() {
+                        ..=8 => Value::Array(items.clone()).to_string(),
+                        _ => "[…]".to_owned(),
+                    };
+                    let ends: Vec<f64> = items.iter().filter_map(Value::as_f64).collect();
+                    let kinds: &[&str] = match (items.len(), ends.as_slice()) {
+                        (2, [low, high]) if *low > 0.0 && low < high => {
+                            &["log_uniform", "uniform", "choice"]
+                        }
+                        (2, [low, high]) if low < high => &["uniform", "choice"],
+                        _ => &["choice"],
+                    };
+                    let shown: Vec<String> = kinds
+                        .iter()
+                        .map(|kind| format!("{{\"{kind}\": {text}}}"))
+                        .collect();
+                    format!("must say what the list is: {}", shown.join(" or "))
+                }
+                _ => "must be an object such as {\"choice\": [1, 2]} or {\"log_uniform\": [0.0001, 0.1]}"
+                    .to_owned(),
+            };
+            if faults.len() < Self::MOST {
+                faults.push(FieldError::new(format!("/{}", escaped(name)), detail));
+            }
+            false
+        });
+        faults
     }
 
     /// Every fault, with pointers relative to this object.

@@ -328,15 +328,21 @@ impl Params {
                 (Self::Pipeline(steps), Faults::default())
             }
             JobKind::Search => {
-                let given = &params["space"]["hyperparameters"];
-                let misread = Hyperparameters::misread(given).into_iter();
-                let misread: Vec<_> = misread
+                let mut params = params;
+                let given = params.pointer_mut("/space/hyperparameters");
+                let misread = given.map(Hyperparameters::misread).unwrap_or_default();
+                let misread = misread.into_iter();
+                let mut misread: Vec<_> = misread
                     .map(|fault| fault.under("/space/hyperparameters"))
                     .collect();
-                if !misread.is_empty() {
-                    return Err(shape(misread));
-                }
-                let search: SearchParams = parse(params).map_err(shape)?;
+                let search: SearchParams = match parse(params) {
+                    Ok(search) if misread.is_empty() => search,
+                    Ok(_) => return Err(shape(misread)),
+                    Err(faults) => {
+                        misread.extend(faults);
+                        return Err(shape(misread));
+                    }
+                };
                 let faults = search.faults();
                 let steps = PipelineParams {
                     steps: search.steps.clone(),

@@ -139,7 +139,15 @@ pub fn parse<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, Vec<Fie
                 field_error(pointer, &error.into_inner())
             }
         };
-        let gone = removed(&mut rest, &fault.pointer);
+        // What an object means without the word that says what it is is no more than a guess.
+        let whole = fault
+            .pointer
+            .rsplit_once('/')
+            .map_or("", |(outer, _)| outer);
+        let gone = match fault.detail.starts_with("unknown variant") && !whole.is_empty() {
+            true => removed(&mut rest, whole),
+            false => removed(&mut rest, &fault.pointer),
+        };
         // What is missing once it was taken away is no fault of the sender.
         let within = format!("{}/", fault.pointer);
         let is_known = |known: &FieldError| {
@@ -220,7 +228,7 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
     // serde reports an unknown or missing field on the object; the pointer should name the field.
     for opening in ["unknown field `", "missing field `"] {
         if let Some(rest) = detail.strip_prefix(opening)
-            && let Some((field, _)) = rest.split_once('`')
+            && let Some((field, _)) = rest.split_once("`, ").or_else(|| rest.rsplit_once('`'))
         {
             let last = format!("/{}", escape(field));
             if !pointer.ends_with(&last) {

@@ -86,7 +86,8 @@ async function open(options) {
     await page.route(own, (route) => {
       const { pathname } = new URL(route.request().url());
       const file = join(PAGE_DIR, pathname === "/" ? "index.html" : pathname);
-      if (!existsSync(file)) return route.fulfill({ status: 404, body: "no such file" });
+      // The style sheet of reports is not the page's own.
+      if (!existsSync(file)) return route.continue();
       return route.fulfill({ body: readFileSync(file), headers: { "Content-Type": TYPES[file.split(".").pop()], "Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache" } });
     });
   }

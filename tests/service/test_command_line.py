@@ -131,7 +131,7 @@ def test_uploads_of_a_job_that_is_refused_are_named(server):
     # Only the data set shows that it has no three channels.
     done = sinter(server, "submit", "evaluate", "--model", DIGITS_CNN, "--dataset", DIGITS, "--data", '{"preprocess": {"mean": [1, 2, 3]}}')
     assert done.returncode == 1
-    ids = re.search(r"name them by --model (\S+) --dataset (\S+)", done.stderr)
+    ids = re.search(r"name them by --model (\S+) --dataset (\S+) instead", done.stderr)
     assert ids, done.stderr
     again = sinter(server, "submit", "evaluate", "--model", ids[1], "--dataset", ids[2], "--data", '{"preprocess": {"scale": 0.0625}}')
     assert again.returncode == 0, again.stderr

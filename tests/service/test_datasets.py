@@ -336,11 +336,11 @@ def test_a_deleted_data_set_is_gone_with_its_files(start_server):
 
 @pytest.mark.parametrize(("header", "more", "says"), [
     ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, b"1234", "other bytes than the 16"),
-    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}}, b"", "`x` lies at 0 to 12"),
-    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [4, 20]}}, b"1234", "`x` lies at 4 to 20"),
-    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}}, b"", "`x` lies at 16 to 0"),
-    ({"x": {"dtype": "F32", "shape": [1 << 62, 64], "data_offsets": [0, 16]}}, b"", "where its shape can't"),
-    ({"x": {"dtype": "F32", "shape": "many"}}, b"", "the safetensors file"),
+    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [0, 12]}}, b"", "invalid shape, data type, or offset"),
+    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [4, 20]}}, b"1234", "the safetensors file: invalid"),
+    ({"x": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}}, b"", "the safetensors file: invalid"),
+    ({"x": {"dtype": "F32", "shape": [1 << 62, 64], "data_offsets": [0, 16]}}, b"", "the safetensors file: overflow"),
+    ({"x": {"dtype": "F32", "shape": "many"}}, b"", "the safetensors file: invalid type"),
 ])
 def test_safetensors_whose_header_is_wrong(server, header, more, says):
     text = json.dumps(header).encode()
@@ -423,7 +423,7 @@ def tiled(path, megabytes):
 
 
 def test_arrays_that_are_larger_than_the_memory_are_read_from_the_disk(tmp_path, true_accuracy):
-    times = tiled(tmp_path / "big.npz", 1500)
+    times = tiled(tmp_path / "big.npz", 900)
     with Server(tmp_path / "server", flags=["--inspect-timeout-seconds", "600"]) as server:
         server.wait_ready()
         with open(tmp_path / "big.npz", "rb") as file:
@@ -443,4 +443,4 @@ def test_arrays_that_are_larger_than_the_memory_are_read_from_the_disk(tmp_path,
         assert told["status"] == "succeeded", told
         # Every example is one of 360; those that the job judges are some of each.
         assert told["result"]["before"]["metrics"]["accuracy"] == pytest.approx(true_accuracy, abs=0.02)
-        assert 100 << 20 < peak < 700 << 20, peak >> 20
+        assert 100 << 20 < peak < 650 << 20, peak >> 20

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Outcome, ServiceFlags, pretty, say, transfer_bar};
+use super::{Outcome, ServiceFlags, newest, pretty, say, transfer_bar};
 use crate::client::{ArtifactView, Client, ClientError};
 
 /// Flags of `sinter get`.
@@ -38,7 +38,7 @@ pub fn get(flags: &GetFlags) -> Outcome {
     let unknown = || format!("there is no job and no model `{}`", flags.wanted);
     let id = match flags.wanted.parse() {
         Ok(id) => id,
-        Err(_) => (client.find_by_name("models", &flags.wanted)?).ok_or_else(unknown)?,
+        Err(_) => newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?,
     };
     let job: Option<Value> = client.find(&format!("/v1/jobs/{id}"))?;
     if let Some(job) = job {

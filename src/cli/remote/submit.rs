@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::fetch::fetch;
-use super::{Outcome, ServiceFlags, conclude, pretty, say, transfer_bar};
+use super::{Outcome, ServiceFlags, conclude, newest, pretty, say, transfer_bar};
 use crate::client::follow::follow;
 use crate::client::{Client, ClientError, LocalFile};
 
@@ -133,7 +133,7 @@ pub fn submit(flags: &SubmitFlags) -> Outcome {
     let (body, uploaded) = request_of(flags, &client)?;
     let refused = |error: ClientError| match (&error, uploaded.is_empty()) {
         (ClientError::Refused { .. }, false) => format!(
-            "{error}\nThe uploads stay; instead of the files, name them by {}",
+            "{error}\nThe uploads stay: name them by {} instead of the files and flags that go with files",
             uploaded.join(" ")
         ),
         _ => error.to_string(),
@@ -338,7 +338,7 @@ fn find(
     if let Some(id) = id {
         return Ok(Input::There(id));
     }
-    if let Some(found) = client.find_by_name(resource, wanted)? {
+    if let Some(found) = newest(client, resource, wanted)? {
         return Ok(Input::There(found));
     }
     let (what, other, of_other) = match resource {

@@ -115,13 +115,12 @@ impl Prepared {
             }
             _ => {
                 let stride = target.stride();
+                let (elements, indices) = target.of(indices);
                 let places = indices.iter().flat_map(|&index| {
                     let start = index as usize * stride;
                     start..start + stride
                 });
-                places
-                    .map(|place| label(target.elements.get_i64(place)))
-                    .collect()
+                places.map(|place| label(elements.get_i64(place))).collect()
             }
         }
     }

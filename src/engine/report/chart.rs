@@ -79,7 +79,8 @@ impl Axis {
     fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min);
         let high = values.fold(f64::NEG_INFINITY, f64::max);
-        let room = match high > low {
+        // What differs by rounding alone is the same.
+        let room = match high - low > low.abs() * 1e-9 {
             true => 0.0,
             false if low == 0.0 => 0.5,
             false => low.abs() * 0.05,
@@ -229,8 +230,14 @@ pub(super) fn scatter(x: &str, y: &str, points: &[(f64, f64, bool)]) -> String {
         svg.push_str(&rule(up(value), &label));
     }
     for (value, label) in horizontal.ticks() {
+        // The last one ends where the chart does.
+        let anchor = if value < horizontal.high - horizontal.spacing / 2.0 {
+            "middle"
+        } else {
+            "end"
+        };
         svg.push_str(&format!(
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n",
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{label}</text>\n",
             across(value),
             HEIGHT - bottom + 16.0
         ));
@@ -326,6 +333,8 @@ mod tests {
             axis.high
         );
         assert!(axis.low < 1.0 && axis.high > 1.0);
+        let nearly = Axis::of([5.511464242233906, 5.511464242233907].into_iter());
+        assert!(nearly.share(5.511464242233907).is_finite() && nearly.low < 5.5);
         let axis = Axis::of([0.0].into_iter());
         assert!(axis.low < 0.0 && axis.high > 0.0);
         let html = scatter("macs", "accuracy", &[(5e5, 0.9, true), (5e5, 0.9, false)]);

@@ -132,20 +132,22 @@ export async function save(path, name) {
   setTimeout(() => URL.revokeObjectURL(anchor.href), 60000);
 }
 
-/** Shows a file that only a call with the key gets in a tab of its own, which has this page's policy. */
-export async function show(path, type) {
-  // Opened before anything is waited for: later it would be a pop-up.
-  const tab = open("", "_blank");
-  try {
-    const blob = new Blob([await (await call(path)).arrayBuffer()], { type: `${type};charset=utf-8` });
-    const address = URL.createObjectURL(blob);
-    if (!tab) throw new Error("The browser did not open a tab; allow pop-ups here, or download the file.");
-    tab.location = address;
-    setTimeout(() => URL.revokeObjectURL(address), 60000);
-  } catch (error) {
-    tab?.close();
-    throw error;
+/**
+ * Shows a report, which only a call with the key gets, in a tab of its own. The tab has this page's policy, which knows no
+ * styles within a document: it gets those that the server has for reports.
+ */
+export async function showReport(path) {
+  const text = await (await call(path)).text();
+  const sheet = `<link rel="stylesheet" href="${new URL("assets/report.css", document.baseURI).href}">`;
+  const blob = new Blob([text.replace(/<style>[^]*?<\/style>/, () => sheet)], { type: "text/html;charset=utf-8" });
+  const address = URL.createObjectURL(blob);
+  const tab = open(address, "_blank");
+  if (!tab) {
+    URL.revokeObjectURL(address);
+    throw new Error("The browser did not open a tab: allow pop-ups here, or download the file.");
   }
+  // What is shown has no business with this page; its address stays, so that the tab can be loaded again.
+  tab.opener = null;
 }
 
 /** Follows server-sent events until the server ends the stream. */

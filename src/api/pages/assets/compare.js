@@ -87,7 +87,7 @@ export async function comparePage({ query: given, signal }) {
   const list = entries(found, datasets, comparable);
   const picked = new Set(ids);
   const go = h("a", { class: "button primary" }, "Compare");
-  const few = h("p", { class: "quiet" }, "Choose two or more.");
+  const few = h("p", { class: "quiet" }, "Choose at least one.");
   const aim = () => {
     go.hidden = picked.size === 0;
     few.hidden = picked.size > 0;

@@ -191,7 +191,7 @@ function jsonEditor(key, label, form) {
       say("");
     },
     complain(text) {
-      say(text);
+      say([text && fault.textContent, text].filter(Boolean).join("; "));
       if (text) area.setAttribute("aria-invalid", "true");
       if (text) element.closest("details").open = true;
     },

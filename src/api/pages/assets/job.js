@@ -1,6 +1,6 @@
 // One job: live progress, events and curves while it runs, results, files, its request.
 
-import { follow, get, learnNames, names, post, query, remove, save, show } from "./api.js";
+import { follow, get, learnNames, names, post, query, remove, save, showReport } from "./api.js";
 import { announce, button, confirmed, copy, h, link, number, problem, quiet, scroller, section, set, sleep, table, worker } from "./dom.js";
 import { bytes, clock, kindName, pretty, shortId, when, words } from "./format.js";
 import { ended, jobTitle, progressBar, progressText, statusMark } from "./jobs.js";
@@ -112,7 +112,7 @@ async function files(job, signal) {
   return data.length > 0 && section("Artifacts", null, table("Files of the job", ["File", { label: "Size", number: true }, { label: "SHA-256", wide: true }, { label: "Actions", hide: true }],
     data.map((artifact) => [h("code", null, artifact.name), number(artifact.size_bytes, bytes),
       h("td", { class: "wide" }, h("code", { title: artifact.digest }, `${artifact.digest.replace("sha256:", "").slice(0, 12)}…`)),
-      h("td", { class: "actions-cell" }, artifact.name === "report.html" && [worker("Open", () => show(artifactPath(job, artifact), "text/html"), { "aria-label": "Open the report in another tab" }), " "], download(job, artifact))])));
+      h("td", { class: "actions-cell" }, artifact.name === "report.html" && [worker("Open", () => showReport(artifactPath(job, artifact)), { "aria-label": "Open the report in another tab" }), " "], download(job, artifact))])));
 }
 
 async function deliveries(job, signal) {
