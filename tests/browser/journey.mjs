@@ -433,6 +433,8 @@ async function journey() {
     await page.getByRole("button", { name: "Submit job" }).click();
     await page.locator("main .state .status.running").waitFor({ timeout: WAIT });
     await page.waitForFunction(() => document.querySelector("main progress")?.value > 0, null, { timeout: WAIT });
+    // Some of its curves are to be left when it has ended.
+    await page.locator(".curves canvas").first().waitFor({ timeout: WAIT });
     await page.getByRole("button", { name: "Cancel" }).click();
     const dialog = page.getByRole("dialog", { name: "Cancel the job?" });
     await accessible(page, "a dialog");

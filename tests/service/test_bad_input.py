@@ -784,8 +784,9 @@ def test_faults_of_form_are_told_together(server, digits_model, digits):
         "/data/batch_size", "/data/limits", "/nam", "/priority", "/tags"]
     assert faults(params={"epochs": "ten", "optimizer": {"learning_rate": "small"}, "los": 1}) == [
         "/params/epochs", "/params/los", "/params/optimizer/learning_rate"]
-    # An unknown word leaves open what else its object may have.
-    assert faults(params={"schedule": {"name": "stpe", "every": 3}}) == ["/params/schedule/name"]
+    # A strategy that there is not leaves open what else it may have.
+    assert faults(kind="search", params={"space": {"width": [0.5, 1]}, "strategy": {"name": "tpee", "population": 3}}) == [
+        "/params/strategy/name"]
     # What is missing is told once, and not again for what it is part of.
     assert faults(kind="pipeline", params={"steps": [{"params": {}}], "step": 1}) == ["/params/step", "/params/steps/0/kind"]
 

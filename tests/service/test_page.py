@@ -134,11 +134,14 @@ def test_every_file_of_the_page_is_served_as_it_is(server):
         tag = answer.headers["ETag"]
         again = requests.get(answer.url, headers={"If-None-Match": tag}, timeout=30)
         assert again.status_code == 304 and again.content == b"", file.name
+    report = requests.get(f"{server.url}/assets/report.css", timeout=30)
+    assert report.text == (ROOT / "src" / "engine" / "report" / "style.css").read_text()
     assert requests.get(f"{server.url}/assets/nothing.js", timeout=30).status_code == 404
 
 
 def test_every_module_that_is_named_exists():
-    names = {file.name for file in ASSETS.iterdir()}
+    # Beside the page's own files the style sheet of reports.
+    names = {file.name for file in ASSETS.iterdir()} | {"report.css"}
     for script in ASSETS.glob("*.js"):
         text = script.read_text()
         for name in re.findall(r'(?:from |import\()"\./([\w.-]+)"', text) + re.findall(r'"assets/([\w.-]+)"', text):

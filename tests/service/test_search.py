@@ -562,7 +562,7 @@ def test_what_the_space_names_and_the_model_has_not_is_told(server, small, digit
     ({"space": {"hyperparameters": {"learning_rate": [0.0001, 0.1]}}},
      "/params/space/hyperparameters/learning_rate", '{"log_uniform": [0.0001,0.1]}'),
     ({"space": {"hyperparameters": {"learning_rate": [0, 0.1], "momentum": list(range(200))}}, "trials": "many"},
-     "/params/trials", 'must say what the list is: {"choice": […]}'),
+     "/params/space/hyperparameters/momentum", 'must say what the list is: {"choice": […]}'),
     ({"space": {"hyperparameters": {"optimizer": ["adam", "sgd"]}}},
      "/params/space/hyperparameters/optimizer", '{"choice": ["adam","sgd"]}'),
     ({"space": {"hyperparameters": {"learning_rate": 0.1}}}, "/params/space/hyperparameters/learning_rate", "an object"),
