@@ -34,18 +34,21 @@ mel='{"batch_size": 32, "preprocess": {
   "audio": {"sample_rate": 16000, "n_fft": 400, "hop_length": 200, "n_mels": 40}, "mean": [-20], "std": [20]}}'
 wave='{"batch_size": 32, "preprocess": {"audio": {"sample_rate": 8000}}}'
 
-losses='[{"name": "soft_targets", "temperature": 4, "weight": 0.5}, {"name": "cross_entropy", "weight": 0.5}]'
+losses_at() { # TEMPERATURE
+  printf '[{"name": "soft_targets", "temperature": %s, "weight": 0.5}, {"name": "cross_entropy", "weight": 0.5}]' "$1"
+}
 
 for name in $MODELS; do
   case $name in
-    mel) data=$mel width=0.45 epochs=16 ;;
-    gru) data=$mel width=0.45 epochs=30 ;;
-    *) data=$wave width=0.33 epochs=30 ;;
+    mel) data=$mel width=0.45 epochs=16 rate=0.003 losses=$(losses_at 4) after=(16 0.002) ;;
+    # A teacher that is no better than its student would be by itself teaches it nothing.
+    gru) data=$mel width=0.45 epochs=60 rate=0.004 losses=$(losses_at 2) after=(24 0.003) ;;
+    *) data=$wave width=0.33 epochs=30 rate=0.003 losses=$(losses_at 4) after=(16 0.002) ;;
   esac
   fresh=$(upload_model "speech_$name" "$here/models/speech_$name.onnx")
-  trained=$(run "$name-trained" "$(job train "$name trained" "$fresh" "$(tuning $epochs 0.003), \"weights\": \"reinitialize\"}" "$data")")
+  trained=$(run "$name-trained" "$(job train "$name trained" "$fresh" "$(tuning $epochs $rate), \"weights\": \"reinitialize\"}" "$data")")
   pruned=$(run "$name-pruned" "$(job prune "$name pruned" "$trained" \
-    "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning 16 0.002)}, \"distill\": $losses}" "$data")")
+    "{\"criterion\": \"taylor\", \"target\": {\"macs_ratio\": 0.5}, \"finetune\": $(tuning "${after[@]}")}, \"distill\": $losses}" "$data")")
   [ "$name" != mel ] || asked=$pruned
   run "$name-student" "$(job distill "$name student" "$trained" \
     "{\"student\": {\"width\": $width, \"weights\": \"reinitialize\"}, \"control\": true,
