@@ -67,6 +67,9 @@ fn thinned(points: Points) -> Points {
         .collect()
 }
 
+/// What divisions of numbers as they are shown may be off by.
+const ROUNDING: f64 = 1e-9;
+
 /// Where an axis begins and ends, and how far apart its ticks are.
 struct Axis {
     low: f64,
@@ -87,9 +90,10 @@ impl Axis {
         };
         let (low, high) = (low - room, high + room);
         let spacing = round_spacing(low, high);
+        // An end that is a tick but for a rounding error is that tick.
         Self {
-            low: (low / spacing).floor() * spacing,
-            high: (high / spacing).ceil() * spacing,
+            low: (low / spacing + ROUNDING).floor() * spacing,
+            high: (high / spacing - ROUNDING).ceil() * spacing,
             spacing,
         }
     }
@@ -154,11 +158,11 @@ fn round_spacing(low: f64, high: f64) -> f64 {
     let range = high - low;
     let power = 10f64.powf((range / 4.0).log10().floor());
     let leading = range / 4.0 / power;
-    let rounded = if leading <= 1.0 {
+    let rounded = if leading <= 1.0 + ROUNDING {
         1.0
-    } else if leading <= 2.0 {
+    } else if leading <= 2.0 + ROUNDING {
         2.0
-    } else if leading <= 5.0 {
+    } else if leading <= 5.0 + ROUNDING {
         5.0
     } else {
         10.0
