@@ -138,7 +138,7 @@ def test_uploads_of_a_job_that_is_refused_are_named(server):
 
 
 def test_a_name_of_something_else_or_of_several_is_told(server, data_id):
-    data = server.get(f"/v1/datasets/{data_id}").json()["name"]
+    data = server.upload_dataset(name="no model is called so")["name"]
     other = sinter(server, "submit", "evaluate", "--model", data, "--dataset", data)
     assert other.returncode == 1 and "a data set is" in other.stderr
     twins = [server.upload_model(name="one of two")["id"] for _ in range(2)]
