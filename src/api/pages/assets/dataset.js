@@ -2,8 +2,8 @@
 
 import { get, learn, remove } from "./api.js";
 import { confirmed, h, link, quiet, section, table, worker } from "./dom.js";
-import { bytes, count, digits, kindName, plural, when } from "./format.js";
-import { shape } from "./lists.js";
+import { bytes, count, digits, plural, when } from "./format.js";
+import { fact, newJobs, shape } from "./lists.js";
 
 /** An input as a sentence: numbers by type and shape, files by what they are. */
 function input({ name, dtype, shape: sizes, media, tokens, audio }) {
@@ -26,26 +26,25 @@ export async function datasetPage({ args: [id], signal }) {
   const dataset = learn([await get(path, signal)])[0];
   const { splits, skipped, tags } = dataset;
   const classes = dataset.target?.class_names || [];
-  const entry = (term, ...value) => [h("dt", null, term), h("dd", null, value)];
   return {
     title: dataset.name,
     content: [
       h("div", { class: "actions" },
-        ["prune", "distill", "search", "evaluate", "train", "pipeline"].map((kind) => h("a", { class: "button", href: `#/new/${kind}?dataset=${dataset.id}` }, `${kindName(kind)}…`)),
+        newJobs(`dataset=${dataset.id}`),
         worker("Delete", async () => {
           if (!await confirmed("Delete the data set?", `“${dataset.name}” is removed from the server for good. Jobs that used it stay.`, "Delete the data set")) return;
           await remove(path);
           location.hash = "#/datasets";
         })),
       h("dl", { class: "facts" },
-        entry("Format", dataset.format), entry("Train split", plural(splits.train, "example")),
-        entry("Validation split", splits.validation ? plural(splits.validation, "example") : "taken out of the train split by each job"),
-        entry("Test split", splits.test ? plural(splits.test, "example") : "set aside by each job"),
-        entry(dataset.inputs.length === 1 ? "Input" : "Inputs", dataset.inputs.map((one) => h("div", null, input(one)))),
-        entry("Target", target(dataset)),
-        Object.keys(tags).length > 0 && entry("Tags", Object.entries(tags).map(([key, value]) => `${key}: ${value}`).join(", ")),
-        entry("Size", bytes(dataset.size_bytes)), entry("Created", when(dataset.created_at)),
-        entry("SHA-256", h("code", null, dataset.digest.replace("sha256:", ""))), entry("Id", h("code", null, dataset.id))),
+        fact("Format", dataset.format), fact("Train split", plural(splits.train, "example")),
+        fact("Validation split", splits.validation ? plural(splits.validation, "example") : "taken out of the train split by each job"),
+        fact("Test split", splits.test ? plural(splits.test, "example") : "set aside by each job"),
+        fact(dataset.inputs.length === 1 ? "Input" : "Inputs", dataset.inputs.map((one) => h("div", null, input(one)))),
+        fact("Target", target(dataset)),
+        Object.keys(tags).length > 0 && fact("Tags", Object.entries(tags).map(([key, value]) => `${key}: ${value}`).join(", ")),
+        fact("Size", bytes(dataset.size_bytes)), fact("Created", when(dataset.created_at)),
+        fact("SHA-256", h("code", null, dataset.digest.replace("sha256:", ""))), fact("Id", h("code", null, dataset.id))),
       classes.length > 0 && section("Classes", null, table("Classes in the order of the model's outputs", [{ label: "Output", number: true }, "Class"],
         classes.map((name, index) => [h("td", { class: "number" }, String(index)), h("td", null, name)]), { class: "fit", visible: true })),
       skipped.length > 0 && section("Left out", null, table(`${count(skipped.length)} of the upload that can't be used`, ["File or row", "Why"],

@@ -2,13 +2,20 @@
 
 import { learn, learnNames, names, query, remove, save } from "./api.js";
 import { confirmed, h, keyed, link, number, problem, quiet, row, set, table, worker } from "./dom.js";
-import { bytes, count, shortId, when } from "./format.js";
+import { bytes, count, kindName, shortId, when } from "./format.js";
 import { pagedList, repeat } from "./jobs.js";
 import { uploader } from "./uploads.js";
 
 export const shape = (dimensions) => `[${dimensions.join(", ")}]`;
 export const tensor = (info) => `${info.name} ${info.dtype} ${shape(info.shape)}`;
 export const modelFile = (model) => `${model.name.replace(/[^\w.-]+/g, "_")}.${model.format}`;
+
+/** Links to a new job of each kind, with a model or a data set; `given` is like `model=ID`. */
+export const newJobs = (given) => ["prune", "distill", "search", "evaluate", "train", "pipeline"]
+  .map((kind) => h("a", { class: "button", href: `#/new/${kind}?${given}` }, `${kindName(kind)}…`));
+
+/** A term and what is said of it, for a list of facts. */
+export const fact = (term, ...value) => [h("dt", null, term), h("dd", null, value)];
 
 /** A row; `brief` leaves out what half a page has no room for. */
 function modelRow(model, brief) {

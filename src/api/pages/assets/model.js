@@ -3,9 +3,9 @@
 import { get, learn, learnNames, names, query, remove, save } from "./api.js";
 import { bars } from "./charts.js";
 import { confirmed, h, link, number, quiet, section, set, table, worker } from "./dom.js";
-import { bytes, count, kindName, ratio, shortId, when } from "./format.js";
+import { bytes, count, ratio, shortId, when } from "./format.js";
 import { jobTitle, statusMark } from "./jobs.js";
-import { modelFile, shape, tensor } from "./lists.js";
+import { fact, modelFile, newJobs, shape, tensor } from "./lists.js";
 
 /** The model that this one was made from, the one before that, and so on. */
 async function ancestors(model, signal) {
@@ -93,13 +93,12 @@ export async function modelPage({ args: [id], signal }) {
   const model = learn([await get(path, signal)])[0];
   const { summary } = model;
   const [tree, layers] = await Promise.all([lineage(model, signal), get(`${path}/layers`, signal).then(({ data }) => data, () => [])]);
-  const entry = (term, ...value) => [h("dt", null, term), h("dd", null, value)];
   const operators = Object.entries(summary.operators).sort((a, b) => b[1] - a[1]);
   return {
     title: model.name,
     content: [
       h("div", { class: "actions" },
-        ["prune", "distill", "search", "evaluate", "train", "pipeline"].map((kind) => h("a", { class: "button", href: `#/new/${kind}?model=${model.id}` }, `${kindName(kind)}…`)),
+        newJobs(`model=${model.id}`),
         worker("Download", () => save(`${path}/content`, modelFile(model))),
         worker("Delete", async () => {
           if (!await confirmed("Delete the model?", `“${model.name}” is removed from the server for good. Jobs that made or used it stay.`, "Delete the model")) return;
@@ -107,14 +106,14 @@ export async function modelPage({ args: [id], signal }) {
           location.hash = "#/models";
         })),
       h("dl", { class: "facts" },
-        entry("Format", `${model.format}${summary.opset ? `, opset ${summary.opset}` : ""}`), entry("Producer", summary.producer || "–"),
-        entry("Parameters", count(summary.parameters), summary.nonzero_parameters < summary.parameters && `, ${count(summary.nonzero_parameters)} nonzero`),
-        entry("MACs", count(summary.macs)), entry("File size", bytes(model.size_bytes)),
-        entry("Inputs", summary.inputs.map(tensor).join("; ") || "–"), entry("Outputs", summary.outputs.map(tensor).join("; ") || "–"),
-        entry("Trainable", summary.trainable ? "yes" : `no${summary.not_trainable_because ? `: ${summary.not_trainable_because}` : ""}`),
-        summary.unsupported_operators.length > 0 && entry("Unsupported operators", summary.unsupported_operators.join(", ")),
-        entry("Operators", operators.map(([name, times]) => `${name} ${times}`).join(", ") || "–"),
-        entry("Created", when(model.created_at)), entry("SHA-256", h("code", null, model.digest.replace("sha256:", ""))), entry("Id", h("code", null, model.id))),
+        fact("Format", `${model.format}${summary.opset ? `, opset ${summary.opset}` : ""}`), fact("Producer", summary.producer || "–"),
+        fact("Parameters", count(summary.parameters), summary.nonzero_parameters < summary.parameters && `, ${count(summary.nonzero_parameters)} nonzero`),
+        fact("MACs", count(summary.macs)), fact("File size", bytes(model.size_bytes)),
+        fact("Inputs", summary.inputs.map(tensor).join("; ") || "–"), fact("Outputs", summary.outputs.map(tensor).join("; ") || "–"),
+        fact("Trainable", summary.trainable ? "yes" : `no${summary.not_trainable_because ? `: ${summary.not_trainable_because}` : ""}`),
+        summary.unsupported_operators.length > 0 && fact("Unsupported operators", summary.unsupported_operators.join(", ")),
+        fact("Operators", operators.map(([name, times]) => `${name} ${times}`).join(", ") || "–"),
+        fact("Created", when(model.created_at)), fact("SHA-256", h("code", null, model.digest.replace("sha256:", ""))), fact("Id", h("code", null, model.id))),
       tree,
       layers.length > 0 && layersView(layers),
     ].filter(Boolean),
