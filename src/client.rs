@@ -402,7 +402,7 @@ impl Client {
         Ok(warnings)
     }
 
-    /// The newest model or data set of that name, if there is one, and whether another one on its page of the list is
+    /// The newest job, model or data set of that name, if there is one, and whether another one on its page of the list is
     /// called so.
     pub fn find_by_name(
         &self,

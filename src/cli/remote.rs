@@ -88,9 +88,9 @@ pub struct HealthFlags {
 /// Flags of `sinter watch`.
 #[derive(Debug, Clone, Args)]
 pub struct WatchFlags {
-    /// Ids of jobs
+    /// Ids or names of jobs
     #[arg(required = true, value_name = "JOB")]
-    jobs: Vec<Uuid>,
+    jobs: Vec<String>,
     /// Print the jobs as JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -124,8 +124,15 @@ pub fn health(flags: &HealthFlags) -> Outcome {
 /// Follows jobs to their end; an error unless all succeeded.
 pub fn watch(flags: &WatchFlags) -> Outcome {
     let client = flags.service.client()?;
-    let named = flags.jobs.iter().map(|&id| (id.to_string(), id));
-    let named: Vec<_> = named.collect();
+    let named = flags.jobs.iter().map(|wanted| {
+        let id = match wanted.parse() {
+            Ok(id) => id,
+            Err(_) => newest(&client, "jobs", wanted)?
+                .ok_or_else(|| format!("there is no job `{wanted}`"))?,
+        };
+        Ok((wanted.clone(), id))
+    });
+    let named: Vec<_> = named.collect::<Outcome<_>>()?;
     let ended = follow::<ClientError>(&client, &named, || Ok(()))?;
     conclude(&ended, flags.json, &client)
 }
@@ -159,7 +166,7 @@ fn conclude(ended: &[(String, JobView)], as_json: bool, client: &Client) -> Outc
     }
 }
 
-/// The newest model or data set of that name; standard error says if it is not the only one.
+/// The newest job, model or data set of that name; standard error says if it is not the only one.
 fn newest(client: &Client, resource: &str, name: &str) -> Outcome<Option<Uuid>> {
     let found = client.find_by_name(resource, name)?;
     if let Some((id, true)) = found {

@@ -9,6 +9,17 @@ use crate::spec::result::{JobResult, MAY_BE_CHANCE, Measurement, grouped};
 pub fn render(ended: &[(String, JobView)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL);
+    let results = || {
+        ended
+            .iter()
+            .filter_map(|(name, job)| job.result.as_ref().map(|result| (name.as_str(), result)))
+    };
+    let metric = results().find_map(|(_, result)| {
+        let (name, _) = result.before.leading_metric()?;
+        Some(name.to_owned())
+    });
+    let metric = metric.unwrap_or_else(|| "accuracy".to_owned());
+    let heading = metric.replace('_', " ");
     table.set_header(
         [
             "model",
@@ -18,30 +29,46 @@ pub fn render(ended: &[(String, JobView)]) -> String {
             "file, bytes",
             "deflated, bytes",
             "p50, ms",
-            "accuracy",
+            &heading,
         ]
         .map(Cell::new),
     );
-    let results = || {
-        ended
-            .iter()
-            .filter_map(|(name, job)| job.result.as_ref().map(|result| (name.as_str(), result)))
-    };
     if let Some((_, first)) = results().next() {
-        table.add_row(cells("as uploaded", &first.before, None));
+        table.add_row(cells("before", &first.before, None, &metric));
     }
     for (name, result) in results() {
         if let Some(after) = &result.after {
-            table.add_row(cells(name, after, Some(&result.before)));
+            table.add_row(cells(name, after, Some(&result.before), &metric));
         }
     }
     let mut text = table.to_string();
-    for (name, result) in results() {
-        if let Some(verdict) = verdict(result) {
-            text.push_str(&format!("\n{name}: {verdict}"));
+    for (name, job) in ended {
+        let Some(result) = &job.result else { continue };
+        let lines = [winner(job, result), verdict(result)];
+        for line in lines.into_iter().flatten() {
+            text.push_str(&format!("\n{name}: {line}"));
         }
     }
     text
+}
+
+/// What a search chose, and what else it leaves to choose from.
+fn winner(job: &JobView, result: &JobResult) -> Option<String> {
+    let search = result.search.as_ref()?;
+    let best = search.best.first()?;
+    let config = best.config.iter();
+    let config: Vec<String> = config.map(|(name, value)| format!("{name} {value}")).collect();
+    let mut text = format!("trial {} won: {}", best.trial, config.join(", "));
+    let others = search.front.iter().filter(|entry| entry.trial != best.trial);
+    let others: Vec<&str> = others.map(|entry| entry.artifact.as_str()).collect();
+    if !others.is_empty() {
+        text.push_str(&format!(
+            "; of the Pareto front there are also {} (sinter get {} all)",
+            others.join(", "),
+            job.id
+        ));
+    }
+    Some(text)
 }
 
 /// Whether the method was worth it, where a control ran beside it.
@@ -66,19 +93,28 @@ fn verdict(result: &JobResult) -> Option<String> {
     } else {
         "it did not help"
     };
-    let reached = control.and_then(|metrics| metrics.get("accuracy"));
-    let reached = reached.map_or_else(String::new, |value| {
-        format!(", reached an accuracy of {value:.4}")
+    let after = result.after.as_ref();
+    let both = after.and_then(|after| {
+        let (name, own) = after.leading_metric()?;
+        let other = *control?.get(name)?;
+        let name = name.replace('_', " ");
+        Some(format!(": {name} {own:.4}, and {other:.4} of "))
     });
+    let both = both.unwrap_or_else(|| " beside ".to_owned());
     let chance = match significant {
-        Some(false) => format!("; they differ {MAY_BE_CHANCE}"),
+        Some(false) => format!(", which differ {MAY_BE_CHANCE}"),
         _ => String::new(),
     };
-    Some(format!("{helped}: the control, {what}{reached}{chance}"))
+    Some(format!("{helped}{both}the control, {what}{chance}"))
 }
 
 /// A row; with the figures `before`, each count carries its ratio to them.
-fn cells(name: &str, figures: &Measurement, before: Option<&Measurement>) -> Vec<Cell> {
+fn cells(
+    name: &str,
+    figures: &Measurement,
+    before: Option<&Measurement>,
+    metric: &str,
+) -> Vec<Cell> {
     let count = |of: fn(&Measurement) -> Option<u64>| match of(figures) {
         None => "unknown".to_owned(),
         Some(value) => match before.and_then(of) {
@@ -93,9 +129,9 @@ fn cells(name: &str, figures: &Measurement, before: Option<&Measurement>) -> Vec
         }
         (Some(now), _) => format!("{:.3}", now.p50),
     };
-    let accuracy = match (
-        figures.metrics.get("accuracy"),
-        before.and_then(|b| b.metrics.get("accuracy")),
+    let quality = match (
+        figures.metrics.get(metric),
+        before.and_then(|b| b.metrics.get(metric)),
     ) {
         (None, _) => "–".to_owned(),
         (Some(now), None) => format!("{now:.4}"),
@@ -108,7 +144,7 @@ fn cells(name: &str, figures: &Measurement, before: Option<&Measurement>) -> Vec
         count(|m| Some(m.size_bytes)),
         count(|m| Some(m.compressed_bytes)),
         latency,
-        accuracy,
+        quality,
     ];
     std::iter::once(Cell::new(name))
         .chain(

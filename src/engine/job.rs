@@ -8,7 +8,7 @@ use super::child::Ended;
 use super::data_fit::{embed, pin, prepare};
 use super::inspect::summarize;
 use super::journal::{Journal, load_graph};
-use super::measure::{change, measure};
+use super::measure::{change, doubt, measure};
 use super::prune_step::plan as plan_pruning;
 use super::report;
 use super::search_step::{Searched, plan as plan_search};
@@ -240,10 +240,8 @@ pub(super) fn run(
         sparse: Vec::new(),
     };
     let original_file = std::fs::read(&inputs.model)?;
-    let metrics = match &params {
-        Params::Evaluate(evaluate) => evaluate.metrics.clone(),
-        _ => Vec::new(),
-    };
+    let task = job.data.as_ref().map(|data| data.about.task);
+    let metrics = params.metrics(task);
     let (mut graph, mut before) = job.measured("before", graph, Some(&original_file), &metrics)?;
     let order = before
         .quality
@@ -260,6 +258,14 @@ pub(super) fn run(
             "classes_in_another_order",
             text,
             serde_json::json!({"order": order}),
+        );
+    }
+    if let (Some(doubt), false) = (doubt(&before), resumed || params.starts_afresh()) {
+        job.voice.event(
+            Level::Warning,
+            "model_fits_badly",
+            doubt,
+            serde_json::Value::Null,
         );
     }
     let mut steps = Vec::new();
@@ -320,7 +326,7 @@ pub(super) fn run(
     }
     let first = (&original, job.first_data.as_ref());
     if makes_model {
-        let mut measured = measure(&graph, &file, &job.device, data.as_ref(), &[])?;
+        let mut measured = measure(&graph, &file, &job.device, data.as_ref(), &metrics)?;
         let mut latencies =
             measure_latencies(&[first, (&graph, data.as_ref())], &job.device)?.into_iter();
         before.latency_ms = latencies.next();

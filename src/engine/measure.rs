@@ -35,6 +35,10 @@ pub(super) fn measure(
         quality = measured.quality();
         for name in names {
             let value = measured.metric(name, task);
+            // What nobody asked for is left out where it has no meaning, such as the variance of equal targets.
+            if !value.is_finite() && metrics.is_empty() && name == MetricName::R2 {
+                continue;
+            }
             if !value.is_finite() && measured.metric(MetricName::Loss, task).is_finite() {
                 let detail = format!(
                     "`{}` has no finite value on the test split: it needs examples that are of a class and others that \
@@ -66,6 +70,33 @@ pub(super) fn measure(
         latency_ms: None,
         metrics: values,
         quality,
+    })
+}
+
+/// Why a model may not be meant for the data that it is given, if it says no more about it than its labels do without it.
+pub(super) fn doubt(before: &Measurement) -> Option<String> {
+    const CHECK: &str = "check the scale of the inputs (data.preprocess), the target, and the order of the classes";
+    if let Some(quality) = &before.quality {
+        let accuracy = *before.metrics.get("accuracy")?;
+        let labels = quality.confusion.iter().map(|row| row.iter().sum::<u64>());
+        let (examples, most) = labels.fold((0, 0), |(all, most): (u64, u64), label| {
+            (all + label, most.max(label))
+        });
+        let share = most as f64 / examples.max(1) as f64;
+        // Two standard errors above what is right by always saying the same.
+        let chance = share + 2.0 * (share * (1.0 - share) / examples.max(1) as f64).sqrt();
+        return (accuracy < chance && share < 1.0).then(|| {
+            format!(
+                "the model as it came is right about {accuracy:.4} of the test split, where always saying the most frequent \
+                 class is about {share:.4}: {CHECK}"
+            )
+        });
+    }
+    let met = *before.metrics.get("r2")?;
+    (met < 0.0).then(|| {
+        format!(
+            "the model as it came is further from the targets of the test split than their mean is (R2 {met:.4}): {CHECK}"
+        )
     })
 }
 

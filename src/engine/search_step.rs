@@ -584,8 +584,10 @@ fn empty_space() -> Ended {
     Ended::Failed(Problem::new(
         422,
         "empty_space",
-        "nothing in this model can change in the ways that the space names: its layers (GET \
-         /v1/models/{id}/layers) say what can be removed and what stands in the way",
+        "nothing in this model can change in the ways that the space names. `depth` needs residual blocks, which a shortcut \
+         goes around; `width` layers whose channels can go; `kernel`, `groups` and `resolution` convolutions: name another \
+         one of them. The model's layers (its page, or its `/layers` in the API) say what can be removed and what stands in \
+         the way",
     ))
 }
 

@@ -181,8 +181,17 @@ fn other_format(bytes: &[u8]) -> Option<&'static str> {
         () if begins(b"version https://git-lfs") => {
             Some("a Git LFS pointer; `git lfs pull` fetches the file that it stands for")
         }
+        () if is_text(&bytes[..bytes.len().min(256)]) => Some(
+            "a text, such as a table in CSV; upload data as a data set, and the model that torch.onnx.export writes as a model",
+        ),
         () => None,
     }
+}
+
+/// Whether bytes are letters, digits and signs alone, which no message of a model is.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    bytes.len() >= 8 && bytes.iter().all(is_letter)
 }
 
 /// Moves external data into the model itself, in subgraphs as well. `files` are the uploaded files

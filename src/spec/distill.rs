@@ -96,6 +96,33 @@ pub enum DistillLossName {
 }
 
 impl DistillLossName {
+    pub const ALL: [Self; 12] = [
+        Self::SoftTargets,
+        Self::CrossEntropy,
+        Self::LogitsMse,
+        Self::Decoupled,
+        Self::Standardized,
+        Self::Similarity,
+        Self::Contrastive,
+        Self::Feature,
+        Self::AttentionTransfer,
+        Self::Relational,
+        Self::Cosine,
+        Self::BoundedRegression,
+    ];
+
+    /// Whether it has a meaning for the task.
+    pub fn suits(self, task: Task) -> bool {
+        match self {
+            // Its parts are of the label of an example.
+            Self::Decoupled => task == Task::Classification,
+            loss if loss.is_softmax() => task.has_labels(),
+            Self::BoundedRegression => task == Task::Regression,
+            Self::CrossEntropy => task != Task::Embedding,
+            _ => true,
+        }
+    }
+
     /// The name as JSON has it.
     pub fn as_str(self) -> &'static str {
         match self {

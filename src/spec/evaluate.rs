@@ -133,7 +133,7 @@ impl MetricName {
     /// What is measured when the request names nothing.
     pub fn defaults(task: Task) -> Vec<Self> {
         match task {
-            Task::Regression => vec![Self::Loss, Self::MeanAbsoluteError],
+            Task::Regression => vec![Self::Loss, Self::MeanAbsoluteError, Self::R2],
             Task::LanguageModeling => vec![Self::Loss, Self::Perplexity, Self::Accuracy],
             _ => vec![Self::Loss, Self::Accuracy],
         }

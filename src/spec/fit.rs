@@ -546,19 +546,17 @@ fn check_losses(
     let mixes = augment.is_some_and(|augment| augment.mixup.is_some() || augment.cutmix.is_some());
     for (index, term) in losses.iter().enumerate() {
         let name = term.name.as_str();
-        let suits = match term.name {
-            // Its parts are of the label of an example.
-            DistillLossName::Decoupled => about.task == Task::Classification,
-            loss if loss.is_softmax() => about.task.has_labels(),
-            DistillLossName::BoundedRegression => about.task == Task::Regression,
-            DistillLossName::CrossEntropy => about.task != Task::Embedding,
-            _ => true,
-        };
         let at = format!("{pointer}/{index}");
         let refuse = |detail: String| Err(Problem::invalid(vec![FieldError::new(&*at, detail)]));
-        if !suits {
+        if !term.name.suits(about.task) {
             let task = serde_json::to_value(about.task).unwrap_or_default();
-            return refuse(format!("the loss `{name}` does not suit the task {task}"));
+            let suited = DistillLossName::ALL.into_iter();
+            let suited = suited.filter(|loss| loss.suits(about.task));
+            let suited: Vec<String> = suited.map(|loss| format!("`{}`", loss.as_str())).collect();
+            return refuse(format!(
+                "the loss `{name}` (one of the usual ones where none are named) does not suit the task {task}; these do: {}",
+                suited.join(", ")
+            ));
         }
         if mixes && term.name == DistillLossName::Decoupled {
             return refuse(

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::audio::AudioOptions;
 use super::distill::{DistillParams, TeacherChoice};
-use super::evaluate::EvaluateParams;
+use super::evaluate::{EvaluateParams, MetricName};
 use super::hyperparameters::Hyperparameters;
 use super::mlflow::ModelSource;
 use super::picture::Extent;
@@ -412,6 +412,37 @@ impl Params {
                 })
                 .collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// What is measured of the models before and after; the task's usual metrics where empty. A search is judged by its
+    /// objectives on the test split as well.
+    pub fn metrics(&self, task: Option<Task>) -> Vec<MetricName> {
+        match (self, task) {
+            (Self::Evaluate(evaluate), _) => evaluate.metrics.clone(),
+            (Self::Search { search, .. }, Some(task)) => {
+                // R2 has no value where all targets are equal: it is asked for, or left out.
+                let usual = MetricName::defaults(task).into_iter();
+                let mut all: Vec<_> = usual.filter(|name| *name != MetricName::R2).collect();
+                let objectives = search.objectives.iter();
+                for metric in objectives.filter_map(|objective| objective.metric.metric()) {
+                    if !all.contains(&metric) {
+                        all.push(metric);
+                    }
+                }
+                all
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether nothing of the model's weights is meant to count: a model that is trained from the start need not be good.
+    pub fn starts_afresh(&self) -> bool {
+        match self {
+            Self::Train(_) => true,
+            Self::Search { search, .. } => search.trial.weights == StartWeights::Reinitialize,
+            Self::Pipeline(steps) => steps.first().is_some_and(Self::starts_afresh),
+            _ => false,
         }
     }
 

@@ -236,11 +236,29 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
             }
         }
     }
-    FieldError::new(pointer, in_words_of_json(&detail))
+    let mut told = in_words_of_json(&detail);
+    if let Some(meant) = meant(&detail) {
+        told.push_str(&format!("; did you mean `{meant}`?"));
+    }
+    FieldError::new(pointer, told)
+}
+
+/// Of the names that serde expected the one that is most like what it found.
+fn meant(detail: &str) -> Option<&str> {
+    let found = detail.strip_prefix("unknown ")?;
+    let (found, expected) = found.split_once("`, expected ")?;
+    let (_, found) = found.split_once('`')?;
+    let names = expected.split('`').skip(1).step_by(2);
+    let likeness = names.map(|name| (strsim::jaro_winkler(found, name), name));
+    let (most, name) = likeness.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    (most > 0.85).then_some(name)
 }
 
 /// serde names the types of Rust; who writes JSON knows those of JSON.
 fn in_words_of_json(detail: &str) -> String {
+    if detail.starts_with("UUID parsing failed") {
+        return "must be an id, a UUID as the lists of the API have it".to_owned();
+    }
     let Some((found, wanted)) = detail.rsplit_once(", expected ") else {
         return detail.to_owned();
     };
@@ -415,5 +433,13 @@ mod tests {
         let faults = parse::<Loose>(serde_json::json!({"one": "x", "two": 5, "three": 3}));
         let found: Vec<String> = faults.unwrap_err().into_iter().map(|f| f.pointer).collect();
         assert_eq!(found, ["/one", "/three", "/two"]);
+    }
+
+    #[test]
+    fn what_was_meant_is_guessed_where_it_is_near() {
+        let fault = fault_of::<Outer>(serde_json::json!({"items": [{"ratio": 1.0, "ratoi": 2}]}));
+        assert!(fault.detail.ends_with("did you mean `ratio`?"), "{}", fault.detail);
+        let fault = fault_of::<Outer>(serde_json::json!({"items": [{"ratio": 1.0, "colour": 2}]}));
+        assert!(!fault.detail.contains("did you mean"), "{}", fault.detail);
     }
 }

@@ -38,6 +38,27 @@ pub struct Measurement {
     pub quality: Option<Quality>,
 }
 
+impl Measurement {
+    /// The metric that people ask for first.
+    pub fn leading_metric(&self) -> Option<(&str, f64)> {
+        let first = [
+            "accuracy",
+            "f1",
+            "mean_absolute_error",
+            "mean_squared_error",
+            "loss",
+        ];
+        let known = first
+            .into_iter()
+            .find_map(|name| Some((name, *self.metrics.get(name)?)));
+        let any = || {
+            let (name, value) = self.metrics.iter().next()?;
+            Some((name.as_str(), *value))
+        };
+        known.or_else(any)
+    }
+}
+
 /// What a classifier takes for what, and how sure it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Quality {

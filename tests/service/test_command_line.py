@@ -177,7 +177,7 @@ def test_what_the_service_refuses_is_told_with_its_place(server, model_id, data_
     (("submit", "prune", "--model", "x", "--set", "target"), "must be like name=value"),
     (("submit", "prune", "--model", "x", "--params", "[1]"), "must be a JSON object"),
     (("submit", "prune", "--model", "x", "--params", "@/no/such/file"), "can't read `/no/such/file`"),
-    (("watch", "half"), "invalid value 'half'"),
+    (("watch", "half"), "there is no job `half`"),
     (("ls", "--url", "ftp://x"), "--url is like http://127.0.0.1:8080"),
     (("ls", "models", "--status", "failed"), "--status is for jobs"),
 ])

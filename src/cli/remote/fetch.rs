@@ -12,7 +12,7 @@ use crate::client::{ArtifactView, Client, ClientError};
 /// Flags of `sinter get`.
 #[derive(Debug, Clone, Args)]
 pub struct GetFlags {
-    /// Id of a job or a model, or the name of a model
+    /// Id of a job or a model, or the name of a model, or with names of artifacts that of a job
     #[arg(value_name = "JOB_OR_MODEL")]
     wanted: String,
     /// Artifacts of the job [default: model.onnx and report.html; `all` for every one]
@@ -38,6 +38,10 @@ pub fn get(flags: &GetFlags) -> Outcome {
     let unknown = || format!("there is no job and no model `{}`", flags.wanted);
     let id = match flags.wanted.parse() {
         Ok(id) => id,
+        // Only jobs have several files.
+        Err(_) if !flags.names.is_empty() => {
+            newest(&client, "jobs", &flags.wanted)?.ok_or_else(unknown)?
+        }
         Err(_) => newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?,
     };
     let job: Option<Value> = client.find(&format!("/v1/jobs/{id}"))?;

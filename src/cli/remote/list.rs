@@ -127,7 +127,11 @@ pub fn list(flags: &ListFlags) -> Outcome {
     for row in &rows {
         lines.add_row(columns.iter().map(|(_, place)| text(row.pointer(place))));
     }
-    say(&format!("{}\n", lines.trim_fmt()))
+    say(&format!("{}\n", lines.trim_fmt()))?;
+    if cursor.is_some() {
+        eprintln!("there are more; --limit {} shows twice as many", 2 * flags.limit);
+    }
+    Ok(())
 }
 
 /// A value as a cell shows it. The only fractions are those of progress.

@@ -131,13 +131,7 @@ impl Setting {
 pub fn submit(flags: &SubmitFlags) -> Outcome {
     let client = flags.service.client()?;
     let (body, uploaded) = request_of(flags, &client)?;
-    let refused = |error: ClientError| match (&error, uploaded.is_empty()) {
-        (ClientError::Refused { .. }, false) => format!(
-            "{error}\nThe uploads stay: name them by {} instead of the files and flags that go with files",
-            uploaded.join(" ")
-        ),
-        _ => error.to_string(),
-    };
+    let refused = |error: ClientError| with_uploads(&error.to_string(), &uploaded);
     if body["dry_run"] == true {
         return say(&pretty(&client.plan(&body).map_err(refused)?));
     }
@@ -152,6 +146,17 @@ pub fn submit(flags: &SubmitFlags) -> Outcome {
     match &flags.output {
         Some(folder) => fetch(&client, id, &[], folder, true),
         None => Ok(()),
+    }
+}
+
+/// An error, and what can be named instead of what went up before it.
+fn with_uploads(error: &str, uploaded: &[String]) -> String {
+    match uploaded {
+        [] => error.to_owned(),
+        uploaded => format!(
+            "{error}\nThe uploads stay: name them by {} instead of the files and flags that go with files",
+            uploaded.join(" ")
+        ),
     }
 }
 
@@ -227,7 +232,8 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<Strin
     let mut uploaded = Vec::new();
     for (name, input, options) in inputs {
         let is_new = matches!(input, Input::Files { .. });
-        let id = input.id(client, &options)?;
+        let id = input.id(client, &options);
+        let id = id.map_err(|error| with_uploads(&error.to_string(), &uploaded))?;
         if is_new {
             uploaded.push(format!("--{name} {id}"));
         }

@@ -68,7 +68,7 @@ fn sentences(result: &JobResult, outcome: &SearchOutcome) -> String {
             let name = outcome.objectives.first()?.metric.as_str();
             best.values.get(name).copied()
         });
-        let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), metric);
+        let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), shown);
         html.push_str(&format!(
             "<p>Random search with {} epochs came to {}, this search to {}.</p>\n",
             count(control.epochs),
@@ -161,6 +161,8 @@ fn best(outcome: &SearchOutcome) -> String {
 fn shown(value: f64) -> String {
     match value.fract() == 0.0 && value >= 1000.0 {
         true => count(value as u64),
+        // Costs are whole and beyond any share.
+        false if value.fract() == 0.0 && value > 1.0 => count(value as u64),
         false => metric(value),
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn headline(title: &str, request: &JobRequest, result: &JobResult) ->
 
 fn sentence(request: &JobRequest, result: &JobResult) -> String {
     let (Some(after), Some(change)) = (&result.after, &result.change) else {
-        return match leading_metric(&result.before) {
+        return match result.before.leading_metric() {
             Some((name, value)) => format!(
                 "The model has {} of {} on the test split, with {} parameters.",
                 with_article(name),
@@ -61,9 +61,9 @@ fn sentence(request: &JobRequest, result: &JobResult) -> String {
     if let (false, Some(speedup)) = (same_shape, change.speedup) {
         parts.push(format!("it runs {speedup:.2} times as fast"));
     }
-    if let Some((name, now)) = leading_metric(after) {
+    if let Some((name, now)) = after.leading_metric() {
         let name = words(name);
-        parts.push(match leading_metric(&result.before) {
+        parts.push(match result.before.leading_metric() {
             Some((_, old)) => format!("{name} went from {} to {}", metric(old), metric(now)),
             None => format!("{name} is {}", metric(now)),
         });
@@ -77,23 +77,6 @@ fn sentence(request: &JobRequest, result: &JobResult) -> String {
     }
     text.push('.');
     text
-}
-
-/// The metric that people ask for first.
-fn leading_metric(figures: &Measurement) -> Option<(&str, f64)> {
-    [
-        "accuracy",
-        "f1",
-        "mean_absolute_error",
-        "mean_squared_error",
-        "loss",
-    ]
-    .into_iter()
-    .find_map(|name| Some((name, *figures.metrics.get(name)?)))
-    .or_else(|| {
-        let (name, value) = figures.metrics.iter().next()?;
-        Some((name.as_str(), *value))
-    })
 }
 
 fn with_article(name: &str) -> String {

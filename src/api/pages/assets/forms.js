@@ -2,7 +2,7 @@
 
 import { all, get, hasKey, learn, post } from "./api.js";
 import { button, copy, h, problem, quiet, scroller, section, set, unique } from "./dom.js";
-import { KIND_NAMES, count, kindName, pretty, sentence, shortId, words } from "./format.js";
+import { KIND_NAMES, count, kindName, plural, pretty, sentence, shortId, words } from "./format.js";
 import { COMMON, KINDS } from "./kinds.js";
 
 const read = (body, path) => path.split(".").reduce((value, key) => value?.[key], body);
@@ -73,7 +73,7 @@ function field([path, label, type, options = {}], form) {
     const listed = type === "model" ? form.models : type === "dataset" ? form.datasets : null;
     sync = () => {
       const value = read(form.body, path) ?? "";
-      const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${one.name} (${listed === form.models ? `${count(one.summary.parameters)} parameters` : one.format}, ${shortId(one.id)})`])]
+      const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${one.name} (${listed === form.models ? `${count(one.summary.parameters)} parameters` : [one.format, plural(one.splits.train, "example"), one.target && `target ${one.target.name}`].filter(Boolean).join(", ")}, ${shortId(one.id)})`])]
         : (path === "device" ? ["", ...form.devices] : options.options).map((one) => [one, one === "" ? `default: ${words(options.usual)}` : words(one)]);
       // A value that the list does not know must not be lost by looking at it.
       if (!given.some(([one]) => one === value)) given.push([value, String(value)]);

@@ -110,6 +110,7 @@ export async function modelPage({ args: [id], signal }) {
         fact("Parameters", count(summary.parameters), summary.nonzero_parameters < summary.parameters && `, ${count(summary.nonzero_parameters)} nonzero`),
         fact("MACs", count(summary.macs)), fact("File size", bytes(model.size_bytes)),
         fact("Inputs", summary.inputs.map(tensor).join("; ") || "–"), fact("Outputs", summary.outputs.map(tensor).join("; ") || "–"),
+        Number.isInteger(summary.inputs[0]?.shape[0]) && fact("Batch size", `fixed at ${summary.inputs[0].shape[0]}`, quiet("It trains in batches of this size; export it with an open one to train faster.")),
         fact("Trainable", summary.trainable ? "yes" : `no${summary.not_trainable_because ? `: ${summary.not_trainable_because}` : ""}`),
         summary.unsupported_operators.length > 0 && fact("Unsupported operators", summary.unsupported_operators.join(", ")),
         fact("Operators", operators.map(([name, times]) => `${name} ${times}`).join(", ") || "–"),

@@ -3,7 +3,7 @@
 import { call, get, names } from "./api.js";
 import { add, h, link, number, quiet, row, section, select, set, table } from "./dom.js";
 import { bars, scatter } from "./charts.js";
-import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
+import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, mainMetric, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
 
 const figure = (label) => ({ label, number: true });
 const modelLink = (id, label) => link(`#/models/${id}`, label || names.get(id) || shortId(id));
@@ -52,10 +52,13 @@ function summary({ result }) {
   const helped = result.distill?.helped ?? result.search?.helped;
   const chance = (result.distill ?? result.search)?.significant === false;
   const control = result.distill?.control ? "the same student trained without a teacher" : "random search with as much training";
+  const metric = result.after && mainMetric(result.after.metrics);
+  const other = (result.distill ?? result.search)?.control?.metrics[metric];
+  const both = other !== undefined && other !== null ? `${words(metric)} ${digits(result.after.metrics[metric])}, and ${digits(other)} of the control, ${control}` : `the control is ${control}`;
   return section("Result", null,
     result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
-    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : "It did not help"), `: the control is ${control}.`,
-      chance && " They differ by less than two standard errors of the test examples, which may be chance."));
+    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : "It did not help"), `: ${both}.`,
+      chance && " The two differ by less than two standard errors of the test examples, which may be chance."));
 }
 
 function figures({ result }) {
@@ -221,7 +224,7 @@ async function searchDetails(job, signal) {
   add(body, sorted.slice(0, shown).map(line));
   return section("Search", null,
     h("p", null, `The winner is the best by ${words(first)} alone, of the trials within the constraints; the Pareto front has the smaller ones. `,
-      `${sentence(search.strategy)}: ${plural(search.trials, "trial")} judged`, search.failed > 0 && `, ${search.failed} failed or infeasible`,
+      `${search.strategy === "tpe" ? "TPE" : sentence(search.strategy)}: ${plural(search.trials, "trial")} judged`, search.failed > 0 && `, ${search.failed} failed or infeasible`,
       `, ${plural(search.epochs, "epoch")} of training in all`, search.hypervolume !== null && search.hypervolume !== undefined && `; hypervolume ${digits(search.hypervolume)}`, "."),
     search.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${search.not_applicable.join(", ")}.`),
     search.exceeds && h("p", { class: "error" }, `The winner, trained in full, exceeds the constraint on ${words(search.exceeds)}.`),
