@@ -57,9 +57,14 @@ fn winner(job: &JobView, result: &JobResult) -> Option<String> {
     let search = result.search.as_ref()?;
     let best = search.best.first()?;
     let config = best.config.iter();
-    let config: Vec<String> = config.map(|(name, value)| format!("{name} {value}")).collect();
+    let config: Vec<String> = config
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
     let mut text = format!("trial {} won: {}", best.trial, config.join(", "));
-    let others = search.front.iter().filter(|entry| entry.trial != best.trial);
+    let others = search
+        .front
+        .iter()
+        .filter(|entry| entry.trial != best.trial);
     let others: Vec<&str> = others.map(|entry| entry.artifact.as_str()).collect();
     if !others.is_empty() {
         text.push_str(&format!(

@@ -75,7 +75,8 @@ pub(super) fn measure(
 
 /// Why a model may not be meant for the data that it is given, if it says no more about it than its labels do without it.
 pub(super) fn doubt(before: &Measurement) -> Option<String> {
-    const CHECK: &str = "check the scale of the inputs (data.preprocess), the target, and the order of the classes";
+    const CHECK: &str =
+        "check the scale of the inputs (data.preprocess), the target, and the order of the classes";
     if let Some(quality) = &before.quality {
         let accuracy = *before.metrics.get("accuracy")?;
         let labels = quality.confusion.iter().map(|row| row.iter().sum::<u64>());

@@ -190,7 +190,8 @@ fn other_format(bytes: &[u8]) -> Option<&'static str> {
 
 /// Whether bytes are letters, digits and signs alone, which no message of a model is.
 fn is_text(bytes: &[u8]) -> bool {
-    let is_letter = |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let is_letter =
+        |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     bytes.len() >= 8 && bytes.iter().all(is_letter)
 }
 

@@ -438,7 +438,11 @@ mod tests {
     #[test]
     fn what_was_meant_is_guessed_where_it_is_near() {
         let fault = fault_of::<Outer>(serde_json::json!({"items": [{"ratio": 1.0, "ratoi": 2}]}));
-        assert!(fault.detail.ends_with("did you mean `ratio`?"), "{}", fault.detail);
+        assert!(
+            fault.detail.ends_with("did you mean `ratio`?"),
+            "{}",
+            fault.detail
+        );
         let fault = fault_of::<Outer>(serde_json::json!({"items": [{"ratio": 1.0, "colour": 2}]}));
         assert!(!fault.detail.contains("did you mean"), "{}", fault.detail);
     }

@@ -129,7 +129,10 @@ pub fn list(flags: &ListFlags) -> Outcome {
     }
     say(&format!("{}\n", lines.trim_fmt()))?;
     if cursor.is_some() {
-        eprintln!("there are more; --limit {} shows twice as many", 2 * flags.limit);
+        eprintln!(
+            "there are more; --limit {} shows twice as many",
+            2 * flags.limit
+        );
     }
     Ok(())
 }

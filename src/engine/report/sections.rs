@@ -241,7 +241,7 @@ pub(super) fn steps(result: &JobResult) -> String {
             count(figures.nonzero_parameters),
             figures.macs.map_or_else(dash, count),
             bytes(figures.size_bytes),
-            leading_metric(figures).map_or_else(dash, |(name, v)| {
+            figures.leading_metric().map_or_else(dash, |(name, v)| {
                 format!("{} {}", escape(&words(name)), metric(v))
             }),
         ]
