@@ -44,6 +44,9 @@ const WAITS: [Duration; 4] = [
     Duration::from_secs(10),
 ];
 
+/// The longest page of a list.
+const ROWS_OF_A_PAGE: &str = "100";
+
 const OCTETS: &str = "application/octet-stream";
 
 /// Statuses that pass: too many requests, and those of a gateway whose server is away or slow.
@@ -186,9 +189,9 @@ struct Listed<T> {
 
 /// A page of a list, as JSON.
 #[derive(Deserialize)]
-pub struct Page {
-    pub data: Vec<Value>,
-    pub next_cursor: Option<String>,
+struct Page {
+    data: Vec<Value>,
+    next_cursor: Option<String>,
 }
 
 /// One file of an upload.
@@ -384,46 +387,69 @@ impl Client {
             .map(|listed| listed.data)
     }
 
+    /// The rows of a list that pass the filters, page after page as they are taken.
+    pub fn rows<'a>(
+        &'a self,
+        route: &'a str,
+        filters: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = Result<Value, ClientError>> + 'a {
+        let mut rows = Vec::new().into_iter();
+        // No cursor before the first page, and nothing more after the last.
+        let mut next: Option<Option<String>> = Some(None);
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(row) = rows.next() {
+                    return Some(Ok(row));
+                }
+                let cursor = next.take()?;
+                let mut query = filters.to_vec();
+                query.push(("limit", ROWS_OF_A_PAGE));
+                query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+                match self.get::<Page>(&with_query(route, &query)) {
+                    Ok(page) => {
+                        rows = page.data.into_iter();
+                        next = page.next_cursor.map(Some);
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        })
+    }
+
     /// What the first 1,000 events of a job warn of, in their order.
     pub fn warnings(&self, job: Uuid) -> Result<Vec<String>, ClientError> {
         let mut warnings = Vec::new();
-        let mut cursor: Option<String> = None;
-        for _ in 0..10 {
-            let mut query = vec![("limit", "100")];
-            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let page: Page = self.get(&with_query(&format!("/v1/jobs/{job}/events"), &query))?;
-            let of = page.data.iter().filter(|event| event["level"] == "warning");
-            warnings.extend(of.filter_map(|event| Some(event["message"].as_str()?.to_owned())));
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
+        for event in self.rows(&format!("/v1/jobs/{job}/events"), &[]).take(1000) {
+            let event = event?;
+            if let ("warning", Some(message)) = (
+                event["level"].as_str().unwrap_or_default(),
+                event["message"].as_str(),
+            ) {
+                warnings.push(message.to_owned());
             }
         }
         Ok(warnings)
     }
 
-    /// The newest job, model or data set of that name, if there is one, and whether another one on its page of the list is
-    /// called so.
+    /// The newest job, model or data set of that name, if there is one, and whether one of the hundred before it is called so.
     pub fn find_by_name(
         &self,
         resource: &str,
         name: &str,
     ) -> Result<Option<(Uuid, bool)>, ClientError> {
-        let mut cursor: Option<String> = None;
-        loop {
-            let mut query = vec![("limit", "100")];
-            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let page: Page = self.get(&with_query(&format!("/v1/{resource}"), &query))?;
-            let mut found = page.data.iter().filter(|each| each["name"] == name);
-            if let Some(newest) = found.next() {
-                let id = newest["id"].as_str().and_then(|id| id.parse().ok());
-                return Ok(id.map(|id| (id, found.next().is_some())));
-            }
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => return Ok(None),
-            }
-        }
+        let route = format!("/v1/{resource}");
+        let mut rows = self.rows(&route, &[]);
+        let is_named = |row: &Result<Value, ClientError>| match row {
+            Ok(row) => row["name"] == name,
+            Err(_) => true,
+        };
+        let Some(newest) = rows.find(is_named).transpose()? else {
+            return Ok(None);
+        };
+        // Not the whole list, which may be long.
+        let twin = rows.take(100).find(is_named).transpose()?;
+        let id = newest["id"].as_str().and_then(|id| id.parse().ok());
+        Ok(id.map(|id| (id, twin.is_some())))
     }
 
     /// Writes a file of the service to `path`, through a file beside it that takes its place when all is there and has
@@ -648,7 +674,7 @@ fn is_this_machine(base: &str) -> bool {
 }
 
 /// A path with its query.
-pub fn with_query(path: &str, query: &[(&str, &str)]) -> String {
+fn with_query(path: &str, query: &[(&str, &str)]) -> String {
     if query.is_empty() {
         return path.to_owned();
     }

@@ -375,9 +375,14 @@ impl Prepared {
         {
             return Cow::Borrowed(batch);
         }
+        Cow::Owned(self.viewed(batch, batch.view.clone()))
+    }
+
+    /// The examples of a batch in another view, or as they are.
+    pub fn viewed(&self, batch: &Batch, view: Option<View>) -> Batch {
         let test = self.dataset.test.as_ref().filter(|_| batch.in_test);
         let split = test.unwrap_or(&self.dataset.train);
-        Cow::Owned(self.seen(split, &batch.indices, batch.view.clone()))
+        self.seen(split, &batch.indices, view)
     }
 
     /// What the model takes, with the stored arrays; a recurrent state has none.

@@ -1,5 +1,6 @@
 //! What teachers say about a batch: run on it, or read from what was computed before.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -9,11 +10,11 @@ use burn::backend::Dispatch;
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::tensor::Slice;
 
-use crate::data::{Batch, Prepared, Role};
+use crate::data::{Batch, Prepared, Role, View};
 use crate::exec::value::{Value, dims, from_host, indices, to_host};
 use crate::exec::{Device, ExecError, Mode, Parameters, upload};
 use crate::graph::Graph;
-use crate::spec::distill::Average;
+use crate::spec::distill::{Average, TeacherViews};
 use crate::train::{Programs, batch_of, feed};
 
 /// Examples that a teacher answers at once when its answers are kept.
@@ -53,6 +54,8 @@ pub struct Teachers<'a> {
     device: &'a Device,
     source: Source<'a>,
     average: Average,
+    /// What they see beside an example as it is, and the seed that it is drawn with.
+    views: Option<(&'a TeacherViews, u64)>,
     /// By class of the student: the teacher's; the same where `None`.
     class_map: Option<&'a [u32]>,
 }
@@ -81,8 +84,15 @@ impl<'a> Teachers<'a> {
             device,
             source: Source::Live(members.collect()),
             average,
+            views: None,
             class_map,
         }
+    }
+
+    /// The same teachers, which see `views` of each example, drawn with `seed`.
+    pub fn seeing(self, views: Option<&'a TeacherViews>, seed: u64) -> Self {
+        let views = views.map(|views| (views, seed));
+        Self { views, ..self }
     }
 
     /// Has every example of all splits of `data` answered once, and keeps the outputs in a file without
@@ -117,6 +127,7 @@ impl<'a> Teachers<'a> {
                 stored,
             },
             average: self.average,
+            views: None,
             class_map: None,
         })
     }
@@ -150,8 +161,13 @@ impl<'a> Teachers<'a> {
     fn ask(&self, members: &[Member], batch: &Batch) -> Result<Answer, ExecError> {
         let mut tensors = Vec::new();
         let mut sum: Option<Value> = None;
-        for member in members {
-            let mut values = self.run(member, batch)?;
+        let views = self.views.map_or(1, |(views, _)| u64::from(views.count));
+        let answers = members.len() as u64 * views;
+        for (member, view) in members
+            .iter()
+            .flat_map(|member| (0..views).map(move |view| (member, view)))
+        {
+            let mut values = self.run(member, &self.seen(member, batch, view))?;
             let mut output = values.pop().expect("a program gives what it was asked for");
             tensors.extend(values);
             let last = dims(&output).len() - 1;
@@ -160,7 +176,7 @@ impl<'a> Teachers<'a> {
                 let map = indices(&map, self.device.plain());
                 output = Dispatch::float_select(output, last, map);
             }
-            if members.len() > 1 && self.average == Average::Probabilities {
+            if answers > 1 && self.average == Average::Probabilities {
                 output = Dispatch::float_exp(Dispatch::log_softmax(output, last));
             }
             sum = Some(match sum {
@@ -169,8 +185,8 @@ impl<'a> Teachers<'a> {
             });
         }
         let mut output = sum.expect("there is a teacher");
-        if members.len() > 1 {
-            output = Dispatch::float_mul_scalar(output, (1.0 / members.len() as f32).into());
+        if answers > 1 {
+            output = Dispatch::float_mul_scalar(output, (1.0 / answers as f32).into());
             if self.average == Average::Probabilities {
                 // Tiny, so that an impossible class stays finite.
                 let least = Dispatch::float_add_scalar(output, 1e-30f32.into());
@@ -180,10 +196,25 @@ impl<'a> Teachers<'a> {
         Ok(Answer { output, tensors })
     }
 
-    /// The values of one model for a batch, in parts where the file fixes the batch size.
-    fn run(&self, member: &Member, batch: &Batch) -> Result<Vec<Value>, ExecError> {
+    /// A batch as one model sees it: the first view is the batch as it is.
+    fn seen<'b>(&self, member: &Member, batch: &'b Batch, index: u64) -> Cow<'b, Batch> {
+        let data = &member.teacher.data;
+        let Some((views, seed)) = self.views.filter(|_| index > 0) else {
+            return data.same_view(batch);
+        };
+        // Batches are told apart by their first examples.
+        let first = u64::from(batch.indices.first().copied().unwrap_or_default());
+        let place = index << 33 | u64::from(batch.in_test) << 32 | first;
+        let view = View {
+            augment: views.augment.clone(),
+            seed: seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        };
+        Cow::Owned(data.viewed(batch, Some(view)))
+    }
+
+    /// The values of one model for a batch that it sees, in parts where the file fixes the batch size.
+    fn run(&self, member: &Member, own: &Batch) -> Result<Vec<Value>, ExecError> {
         let graph = &member.teacher.graph;
-        let own = member.teacher.data.same_view(batch);
         let size = batch_of(graph, own.count);
         let mut parts: Vec<Vec<Value>> = Vec::new();
         for start in (0..own.count).step_by(size.max(1)) {

@@ -14,7 +14,7 @@ use crate::exec::value::{dims, to_host};
 use crate::graph::Graph;
 use crate::spec::Problem;
 use crate::spec::distill::{
-    Average, DistillParams, LossTerm, Student, StudentWeights, TeacherChoice,
+    Average, DistillParams, LossTerm, Student, StudentWeights, TeacherChoice, TeacherViews,
 };
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::check_outputs;
@@ -116,6 +116,7 @@ impl Job<'_> {
             finetune: &finetune,
             tuition: &tuition,
             average: params.average,
+            views: params.teacher_views.as_ref(),
             class_map: params.class_map.as_deref(),
             rigl: None,
         };
@@ -308,7 +309,8 @@ impl Job<'_> {
             tensors,
             lesson.average,
             lesson.class_map,
-        );
+        )
+        .seeing(lesson.views, self.seed);
         let bytes = (data.outputs() * 4).saturating_mul(data.examples());
         if lesson.finetune.augment.is_some() || !tensors.is_empty() || bytes > MOST_KEPT_BYTES {
             let graph = self.teach(lesson, student, &live)?;
@@ -468,6 +470,7 @@ pub(super) struct Lesson<'a> {
     pub finetune: &'a TrainParams,
     pub tuition: &'a Tuition,
     pub average: Average,
+    pub views: Option<&'a TeacherViews>,
     pub class_map: Option<&'a [u32]>,
     /// How the zeros of a pruning move.
     pub rigl: Option<Rigl>,

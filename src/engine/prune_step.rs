@@ -252,6 +252,7 @@ impl Job<'_> {
             finetune,
             tuition: &tuition,
             average: Average::Logits,
+            views: None,
             class_map: None,
             rigl: params.schedule.rigl,
         };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::augment::Augment;
 use super::job::{DataOptions, Preprocess, Task};
 use super::problem::Faults;
 use super::train::{StartWeights, TrainParams};
@@ -75,6 +76,47 @@ pub enum Average {
     /// The logarithm of the mean of their softmaxes (Hinton, Vinyals and Dean, 2015, section 2: the
     /// arithmetic mean of the predictive distributions).
     Probabilities,
+}
+
+/// Views of an example that the teachers answer, their answers averaged as those of several teachers are, while the
+/// student sees the example as it is (Radosavovic et al., "Data Distillation: Towards Omni-Supervised Learning", CVPR
+/// 2018, section 3: one model's predictions on transformed copies, ensembled). For a teacher that was trained with such
+/// views itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherViews {
+    /// How many, the example as it is among them: 2 to 256.
+    #[serde(default = "sixteen")]
+    pub count: u32,
+    /// How the others are drawn; anything but `mixup` and `cutmix`.
+    pub augment: Augment,
+}
+
+fn sixteen() -> u32 {
+    16
+}
+
+impl TeacherViews {
+    fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        faults.require(
+            (2..=256).contains(&self.count),
+            "/count",
+            "must be from 2 to 256",
+        );
+        faults.extend_under("/augment", self.augment.faults());
+        for (pointer, is) in [
+            ("/augment/mixup", self.augment.mixup.is_some()),
+            ("/augment/cutmix", self.augment.cutmix.is_some()),
+        ] {
+            faults.require(
+                !is,
+                pointer,
+                "blends examples, and an answer is to be about one; leave it out",
+            );
+        }
+        faults
+    }
 }
 
 /// What is made small.
@@ -410,6 +452,9 @@ pub struct DistillParams {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub teachers: Vec<Uuid>,
     pub average: Average,
+    /// What the teachers see; the examples as they are when `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_views: Option<TeacherViews>,
     /// For each class of the student, which class of the teacher it is; the same order when `null`.
     /// The labels of the data set are the student's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -437,6 +482,7 @@ impl Default for DistillParams {
             teacher: TeacherChoice::Model,
             teachers: Vec::new(),
             average: Average::Logits,
+            teacher_views: None,
             class_map: None,
             losses: vec![
                 term(DistillLossName::SoftTargets, 0.9),
@@ -496,6 +542,20 @@ impl DistillParams {
             "outputs can be averaged, tensors inside models can't: leave out the losses with pairs, or \
              the further teachers",
         );
+        if let Some(views) = &self.teacher_views {
+            faults.extend_under("/teacher_views", views.faults());
+            faults.require(
+                self.finetune.augment.is_none(),
+                "/teacher_views",
+                "the teachers see what the student sees where finetune.augment changes that; leave out one of the two",
+            );
+            faults.require(
+                !needs_features,
+                "/teacher_views",
+                "outputs can be averaged over views, tensors inside models can't: leave out the losses with pairs, or the \
+                 views",
+            );
+        }
         if let Some(map) = &self.class_map {
             faults.require(!map.is_empty(), "/class_map", "must not be empty");
         }

@@ -392,6 +392,29 @@ fn check_task_at(
         let detail = format!("{what} does not suit the task {task}");
         Err(Problem::invalid(vec![FieldError::new(pointer, detail)]))
     };
+    let augmentation = |augment: &Augment, pointer: &str| {
+        let only_tokens = Augment {
+            token_dropout: augment.token_dropout,
+            ..Augment::default()
+        };
+        if task.is_of_tokens() && *augment != only_tokens {
+            let what = "an augmentation other than token_dropout, which would leave the targets of tokens behind,";
+            return refuse(pointer.to_owned(), what.to_owned());
+        }
+        let geometry = |input: &InferredInput| {
+            let array = dataset
+                .inputs
+                .iter()
+                .find(|array| array.name == input.array)?;
+            let shape: Vec<usize> = array.shape.iter().map(|&size| size as usize).collect();
+            let shape = input.stored_shape(&shape);
+            Geometry::of(input.transposed, &array.dtype, &shape)
+        };
+        let fed = about.inputs.iter().filter(|input| !input.zeros);
+        let geometries: Vec<_> = fed.map(geometry).collect();
+        let fault = augment.check(&geometries);
+        fault.map_err(|fault| Problem::invalid(vec![fault.under(pointer)]))
+    };
     let training = |train: &TrainParams, pointer: &str| {
         if let Some(name) = train.loss.filter(|name| !name.fits(task)) {
             let name = serde_json::to_value(name).unwrap_or_default();
@@ -426,29 +449,7 @@ fn check_task_at(
             }
         }
         if let Some(augment) = &train.augment {
-            let only_tokens = Augment {
-                token_dropout: augment.token_dropout,
-                ..Augment::default()
-            };
-            if task.is_of_tokens() && *augment != only_tokens {
-                let what = "an augmentation other than token_dropout, which would leave the targets of tokens behind,";
-                return refuse(format!("{pointer}/augment"), what.to_owned());
-            }
-            let geometry = |input: &InferredInput| {
-                let array = dataset
-                    .inputs
-                    .iter()
-                    .find(|array| array.name == input.array)?;
-                let shape: Vec<usize> = array.shape.iter().map(|&size| size as usize).collect();
-                let shape = input.stored_shape(&shape);
-                Geometry::of(input.transposed, &array.dtype, &shape)
-            };
-            let fed = about.inputs.iter().filter(|input| !input.zeros);
-            let geometries: Vec<_> = fed.map(geometry).collect();
-            let fault = augment.check(&geometries);
-            fault.map_err(|fault| {
-                Problem::invalid(vec![fault.under(&format!("{pointer}/augment"))])
-            })?;
+            augmentation(augment, &format!("{pointer}/augment"))?;
         }
         if train.early_stopping.is_some() && about.splits.validation == 0 {
             let detail = "needs validation examples; raise data.validation_fraction".to_owned();
@@ -473,6 +474,9 @@ fn check_task_at(
         },
         Params::Distill(distill) => {
             training(&distill.finetune, &format!("{pointer}/finetune"))?;
+            if let Some(views) = &distill.teacher_views {
+                augmentation(&views.augment, &format!("{pointer}/teacher_views/augment"))?;
+            }
             let at = format!("{pointer}/losses");
             check_losses(&distill.losses, &distill.finetune, about, &at)
         }

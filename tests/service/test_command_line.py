@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+import models
 from conftest import DIGITS, DIGITS_CNN, Server, clean_environment, run_sinter, sinter_binary
 from graph_tools import run
 from lifecycle_tools import ENDLESS, wait_until
@@ -237,6 +238,10 @@ def test_lists_are_tables_or_json_and_page_on(server, model_id, data_id):
     for job in jobs:
         server.wait({"id": job}, 60)
     listed = sinter(server, "ls", "--tag", "for:ls", "--limit", "2", "--json")
+    cut, whole = (sinter(server, "ls", "--tag", "for:ls", "--limit", limit).stderr for limit in ("2", "3"))
+    assert "there are more; --limit 4 shows twice as many" in cut and whole == ""
+    watched = sinter(server, "watch", "row 1", "--json")
+    assert watched.returncode == 0 and [each["id"] for each in json.loads(watched.stdout)] == jobs[1:2], watched.stderr
     assert [each["id"] for each in json.loads(listed.stdout)] == jobs[:0:-1]
     table = sinter(server, "ls", "jobs", "--status", "succeeded", "--kind", "evaluate", "--tag", "for").stdout.splitlines()
     assert table[0].split() == ["id", "kind", "name", "status", "progress", "created"]
@@ -248,11 +253,15 @@ def test_lists_are_tables_or_json_and_page_on(server, model_id, data_id):
 
 
 def test_artifacts_and_models_are_fetched_by_id(server, model_id, data_id, tmp_path):
-    job = server.submit("prune", model_id, data_id, params={"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 1}})
+    job = server.submit("prune", model_id, data_id, name=f"fetched {data_id}",
+                        params={"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 1}})
     job = server.wait(job, 60)
     named = sinter(server, "get", job["id"], "report.json", "metrics.csv", "--output", tmp_path / "some")
     assert named.returncode == 0, named.stderr
     assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["metrics.csv", "report.json"]
+    named = sinter(server, "get", job["name"], "metrics.csv", "--output", tmp_path / "by name")
+    assert named.returncode == 0, named.stderr
+    assert (tmp_path / "by name" / "metrics.csv").read_bytes() == (tmp_path / "some" / "metrics.csv").read_bytes()
     assert sinter(server, "get", job["id"], "all", "--output", tmp_path / "all").returncode == 0
     known = {each["name"] for each in server.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]}
     assert {path.name for path in (tmp_path / "all").iterdir()} == known
@@ -275,10 +284,33 @@ def test_whether_a_teacher_helped_is_told(server, model_id, data_id):
     done = sinter(server, "submit", "distill", "--model", model_id, "--dataset", data_id, "--watch", "--set", "student.width=0.5",
                   "--set", "control=true", "--set", "finetune.epochs=2", "--name", "half as wide", timeout=300)
     assert done.returncode == 0, done.stderr
-    outcome = server.get(f"/v1/jobs/{done.stdout.split()[0]}").json()["result"]["distill"]
+    result = server.get(f"/v1/jobs/{done.stdout.split()[0]}").json()["result"]
+    outcome = result["distill"]
     verdict = "it helped" if outcome["helped"] else "it did not help"
     reached = outcome["control"]["metrics"]["accuracy"]
-    assert f"half as wide: {verdict}: the control, the same student without a teacher, reached an accuracy of {reached:.4f}" in done.stdout
+    own = result["after"]["metrics"]["accuracy"]
+    told = f"half as wide: {verdict}: accuracy {own:.4f}, and {reached:.4f} of the control, the same student without a teacher"
+    assert told in done.stdout
+
+
+def test_the_table_of_a_search_names_its_winner_and_of_a_regression_its_error(server, model_id, data_id):
+    space = {"space": {"hyperparameters": {"learning_rate": {"log_uniform": [1e-3, 1e-2]}}}, "trials": 2, "trial": {"epochs": 1},
+             "final": {"epochs": 1}, "evaluation": {"method": "holdout"}, "strategy": {"name": "random"}}
+    done = sinter(server, "submit", "search", "--model", model_id, "--dataset", data_id, "--watch", "--name", "rate",
+                  "--params", json.dumps(space), timeout=120)
+    assert done.returncode == 0, done.stderr
+    best = server.get(f"/v1/jobs/{done.stdout.split()[0]}").json()["result"]["search"]["best"][0]
+    assert f"rate: trial {best['trial']} won: learning_rate {best['config']['learning_rate']}" in done.stdout
+    x = np.random.default_rng(0).normal(0, 1, (60, 3)).astype(np.float32)
+    parts = {f"{kind}_{split}": values for split in ("train", "test") for kind, values in (("x", x), ("y", x + 1.5))}
+    data = server.upload_dataset(models.npz(**parts), "shifted")
+    line = server.upload_model(models.identity(("batch", 3)), "line")
+    done = sinter(server, "submit", "evaluate", "--model", line["id"], "--dataset", data["id"], "--data",
+                  '{"task": "regression", "preprocess": {"scale": 1}}', "--watch")
+    assert done.returncode == 0, done.stderr
+    assert "mean absolute error" in done.stdout and "1.5000" in done.stdout and "accuracy" not in done.stdout
+    # The mean of the targets is nearer to them.
+    assert "warning: the model as it came is further from the targets" in done.stderr and "R2 -" in done.stderr
 
 
 def test_a_key_is_sent_and_never_shown(start_server, tmp_path):

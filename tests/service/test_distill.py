@@ -282,6 +282,25 @@ def test_an_ensemble_teaches_its_mean(server, setting):
         assert outcome["teacher"]["loss"] == pytest.approx(loss, rel=1e-4)
 
 
+def test_a_teacher_teaches_the_mean_of_what_it_sees(server, setting):
+    """Digits moved by up to a pixel, as nine shifts that are drawn alike often."""
+    test, labels = torch.from_numpy(setting.images[1200:]), torch.from_numpy(setting.labels[1200:])
+    border = F.pad(test, (1, 1, 1, 1))
+    with torch.no_grad():
+        plain = setting.teacher_module(test)
+        shifts = torch.stack([setting.teacher_module(border[..., down:down + 8, right:right + 8])
+                              for down in range(3) for right in range(3)])
+    means = {"logits": (plain + 255 * shifts.mean(0)) / 256,
+             "probabilities": ((plain.softmax(1) + 255 * shifts.softmax(2).mean(0)) / 256).log()}
+    views = {"count": 256, "augment": {"crop": {"padding": 1}}}
+    for average, mean in means.items():
+        outcome = distill(server, setting, teacher_views=views, average=average)["result"]["distill"]
+        assert outcome["source"] == "cached" and outcome["teachers"] == 1
+        wanted, alone = F.cross_entropy(mean, labels).item(), F.cross_entropy(plain, labels).item()
+        assert outcome["teacher"]["loss"] == pytest.approx(wanted, rel=0.03)
+        assert abs(alone - wanted) > 0.1 * wanted
+
+
 def test_classes_in_another_order(server, setting):
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     module = nn.Sequential(*[each for each in setting.teacher_module][:-1], nn.Linear(128, 10))
@@ -510,6 +529,14 @@ def refused(server, setting, status=422, code=None, pointer=None, says=(), model
         ({"finetune": {"augment": {"blur": 1}}}, "/params/finetune/augment/blur"),
         ({"finetune": {"augment": {"mixup": {"alpha": 1}}}, "losses": [{"name": "decoupled"}]}, "/params/losses/0"),
         ({"average": "median"}, "/params/average"),
+        ({"teacher_views": {"augment": {}}}, "/params/teacher_views/augment"),
+        ({"teacher_views": {"count": 1, "augment": {"noise": {"std": 1}}}}, "/params/teacher_views/count"),
+        ({"teacher_views": {"augment": {"mixup": {"alpha": 1}}}}, "/params/teacher_views/augment/mixup"),
+        ({"teacher_views": {"augment": {"token_dropout": {"probability": 0.1, "token": 1}}}},
+         "/params/teacher_views/augment/token_dropout"),
+        ({"teacher_views": {"augment": {"noise": {"std": 1}}}, "losses": [{"name": "feature"}]}, "/params/teacher_views"),
+        ({"teacher_views": {"augment": {"noise": {"std": 1}}}, "finetune": {"augment": {"noise": {"std": 1}}}},
+         "/params/teacher_views"),
         ({"class_map": [0, 1]}, "/params/class_map"),
         ({"class_map": [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]}, "/params/class_map/9"),
         ({"class_map": []}, "/params/class_map"),
@@ -522,6 +549,13 @@ def refused(server, setting, status=422, code=None, pointer=None, says=(), model
 )
 def test_a_wrong_parameter_is_422_with_its_pointer(server, setting, params, pointer):
     refused(server, setting, pointer=pointer, **params)
+
+
+def test_what_would_do_instead_is_named(server, setting):
+    refused(server, setting, pointer="/params/losses/0/temperatur", losses=[{"name": "soft_targets", "temperatur": 2}],
+            says=["did you mean `temperature`"])
+    refused(server, setting, pointer="/params/losses/0", losses=[{"name": "bounded_regression"}],
+            says=["does not suit the task", "`soft_targets`", "`decoupled`", "`cosine`"])
 
 
 def test_models_that_do_not_go_together_are_named(server, setting):

@@ -123,6 +123,19 @@ def test_metrics_that_have_no_value_or_suit_no_task(server, digits_model, digits
         assert_problem(answer, 422, pointer="/params/metrics/0")
 
 
+def test_a_model_that_knows_no_more_than_the_labels_is_doubted(server, digits_model, digits):
+    def doubts(kind, params=None, scale=1 / 16):
+        job = server.run(kind, digits_model, digits, params, data={"preprocess": {"scale": scale}})
+        return [event["message"] for event in server.events(job) if event["type"] == "model_fits_badly"]
+
+    assert doubts("evaluate") == []
+    # Turned round, the pixels say nothing to it.
+    [doubt] = doubts("evaluate", scale=-1)
+    assert "always saying the most frequent class" in doubt and "data.preprocess" in doubt
+    # Nobody expects anything of a model before it is trained.
+    assert doubts("train", {"epochs": 1}, scale=-1) == []
+
+
 def test_a_search_is_judged_by_any_metric(server, digits_model, digits):
     job = server.run("search", digits_model, digits, {
         "space": {"hyperparameters": {"learning_rate": {"log_uniform": [1e-3, 1e-2]}}}, "trials": 2,
@@ -130,6 +143,8 @@ def test_a_search_is_judged_by_any_metric(server, digits_model, digits):
         "objectives": [{"metric": "roc_auc"}, {"metric": "macs"}]}, data={"preprocess": {"scale": 1 / 16}})
     trials = server.artifact(job, "trials.json")
     assert b'"roc_auc"' in trials
+    # Of both models also on the test split, beside what is usual.
+    assert all({"accuracy", "loss", "roc_auc"} <= set(job["result"][when]["metrics"]) for when in ("before", "after"))
     unknown = asked(server, "search", digits_model, digits, {"space": {}, "objectives": [{"metric": "beauty"}]})
     assert "beauty" in unknown.text and "roc_auc" in unknown.text and "latency_ms" in unknown.text
 

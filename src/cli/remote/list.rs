@@ -5,10 +5,6 @@ use comfy_table::{Cell, Table, presets};
 use serde_json::{Value, json};
 
 use super::{Outcome, ServiceFlags, pretty, say};
-use crate::client::{Page, with_query};
-
-/// The longest page of a list.
-const PAGE_LIMIT: usize = 100;
 
 /// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,35 +96,20 @@ pub fn list(flags: &ListFlags) -> Outcome {
     if let (Some((name, _)), true) = (filters.first(), flags.what != Resource::Jobs) {
         return Err(format!("--{name} is for jobs").into());
     }
-    let route = flags.what.route();
-    let mut rows: Vec<Value> = Vec::new();
-    let mut cursor: Option<String> = None;
-    while rows.len() < flags.limit {
-        let limit = (flags.limit - rows.len()).min(PAGE_LIMIT).to_string();
-        let mut query = filters.clone();
-        query.push(("limit", &limit));
-        if let Some(cursor) = &cursor {
-            query.push(("cursor", cursor));
-        }
-        let page: Page = client.get(&with_query(route, &query))?;
-        rows.extend(page.data);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
+    let mut rows = client.rows(flags.what.route(), &filters);
+    let shown: Vec<Value> = rows.by_ref().take(flags.limit).collect::<Result<_, _>>()?;
     if flags.json {
-        return say(&pretty(&json!(rows)));
+        return say(&pretty(&json!(shown)));
     }
     let mut lines = Table::new();
     lines.load_style(presets::NOTHING);
     let columns = flags.what.columns();
     lines.set_header(columns.iter().map(|(header, _)| Cell::new(header)));
-    for row in &rows {
+    for row in &shown {
         lines.add_row(columns.iter().map(|(_, place)| text(row.pointer(place))));
     }
     say(&format!("{}\n", lines.trim_fmt()))?;
-    if cursor.is_some() {
+    if rows.next().transpose()?.is_some() {
         eprintln!(
             "there are more; --limit {} shows twice as many",
             2 * flags.limit
