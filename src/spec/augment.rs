@@ -39,6 +39,7 @@ pub struct Cutout {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mix {
+    /// Small for shares near 0 and 1, 1 for all alike.
     pub alpha: f64,
 }
 

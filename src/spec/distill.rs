@@ -262,7 +262,9 @@ pub enum Weight {
     Constant(f64),
     /// From the first step to the last.
     Scheduled {
+        /// At the first step.
         from: f64,
+        /// At the last step.
         to: f64,
         #[serde(default)]
         curve: WeightCurve,
@@ -459,6 +461,7 @@ pub struct DistillParams {
     /// The labels of the data set are the student's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_map: Option<Vec<u32>>,
+    /// What is added up and made small.
     pub losses: Vec<LossTerm>,
     pub finetune: TrainParams,
     /// Whether the same student is also trained from the same weights without a teacher, for as many

@@ -13,6 +13,7 @@ pub use inputs::{InferredInput, fit_inputs};
 use super::augment::{Augment, Geometry};
 use super::dataset::{DatasetSummary, Media, Splits, TargetInfo};
 use super::distill::{DistillLossName, DistillParams, LossTerm};
+use super::evaluate::MetricName;
 use super::job::{DataOptions, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
@@ -460,18 +461,24 @@ fn check_task_at(
     };
     match params {
         Params::Train(train) => training(train, pointer),
-        Params::Prune(prune) => match &prune.finetune {
-            Some(finetune) => {
-                training(finetune, &format!("{pointer}/finetune"))?;
-                check_losses(
-                    &prune.distill,
-                    finetune,
-                    about,
-                    &format!("{pointer}/distill"),
-                )
+        Params::Prune(prune) => {
+            if prune.target.max_accuracy_drop.is_some() {
+                let at = format!("{pointer}/target/max_accuracy_drop");
+                if !MetricName::Accuracy.applies_to(task) {
+                    return refuse(at, "a drop of the accuracy".to_owned());
+                }
+                if about.splits.validation == 0 {
+                    let detail = "is held against the accuracy on a validation split; raise data.validation_fraction";
+                    return Err(Problem::invalid(vec![FieldError::new(at, detail)]));
+                }
             }
-            None => Ok(()),
-        },
+            let Some(finetune) = &prune.finetune else {
+                return Ok(());
+            };
+            training(finetune, &format!("{pointer}/finetune"))?;
+            let at = format!("{pointer}/distill");
+            check_losses(&prune.distill, finetune, about, &at)
+        }
         Params::Distill(distill) => {
             training(&distill.finetune, &format!("{pointer}/finetune"))?;
             if let Some(views) = &distill.teacher_views {

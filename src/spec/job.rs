@@ -119,6 +119,7 @@ pub struct Preprocess {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataOptions {
+    /// Examples of one training step; what the model's file fixes, where it does.
     pub batch_size: u32,
     /// Share of the train split set aside to select on, 0 to below 1.
     pub validation_fraction: f64,
@@ -227,8 +228,10 @@ pub struct JobRequest<M = Uuid> {
     /// In answers always an id.
     #[schema(value_type = ModelSource)]
     pub model: M,
+    /// An uploaded data set; only a `prune` by a criterion of the weights alone, without fine-tuning, can do without.
     #[serde(default)]
     pub dataset: Option<Uuid>,
+    /// What lists call the job, and the model that it makes.
     #[serde(default)]
     pub name: Option<String>,
     /// By kind: `TrainParams`, `EvaluateParams`, `PruneParams`, `DistillParams`, `SearchParams` or
@@ -244,15 +247,19 @@ pub struct JobRequest<M = Uuid> {
     /// `auto`, `cpu`, or a name from `GET /v1/devices`.
     #[serde(default = "default_device")]
     pub device: String,
+    /// Of everything that is drawn: with the same seed, files and device the result is the same. 0 when left out.
     #[serde(default)]
     pub seed: u64,
     /// Higher runs first, −1000 to 1000.
     #[serde(default)]
     pub priority: i32,
+    /// How often the job is begun, or gone on with, before it has failed, 1 to 100; 3 when left out.
     #[serde(default = "default_max_attempts")]
     pub max_attempts: u32,
+    /// How long an attempt may take; 86,400, a day, when left out.
     #[serde(default = "default_timeout_seconds")]
     pub timeout_seconds: u64,
+    /// Words of one's own to find jobs by, at most 50.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
     /// Who is told how the job went.

@@ -20,6 +20,7 @@ pub struct StepRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineParams {
+    /// One after another, each on what the one before made.
     pub steps: Vec<StepRequest>,
 }
 

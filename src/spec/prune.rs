@@ -187,6 +187,7 @@ pub enum Initial {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PruneSchedule {
+    /// How many cuts.
     pub steps: u32,
     pub curve: Curve,
     /// `"initial"` or an epoch: the dense model is trained first, as `finetune` says; after each cut, what is
@@ -226,6 +227,7 @@ impl Default for Rigl {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slimming {
+    /// How long that training is.
     pub epochs: u32,
     /// What the sum of the scales' sizes is multiplied by in the loss.
     #[serde(default = "default_strength")]

@@ -20,6 +20,7 @@ pub enum StrategyParams {
     Greedy {},
     /// Aging evolution, or NSGA-II with several objectives.
     Genetic {
+        /// How many of the candidates may have children.
         #[serde(default = "default_population")]
         population: u32,
         /// Probability that a coordinate changes.

@@ -23,6 +23,7 @@ pub enum OptimizerName {
 pub struct Optimizer {
     #[serde(default = "default_optimizer")]
     pub name: OptimizerName,
+    /// At its highest; 0.001 when left out.
     #[serde(default = "default_learning_rate")]
     pub learning_rate: f64,
     /// Decoupled for `adamw`, added to the gradient for the others.
@@ -160,6 +161,7 @@ pub enum ClassWeights {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainParams {
+    /// How often each example is seen.
     pub epochs: u32,
     pub optimizer: Optimizer,
     pub schedule: LearningRateSchedule,

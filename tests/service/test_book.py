@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -72,6 +73,15 @@ def test_every_page_is_in_the_book_and_every_link_leads_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_of_all_fields_is_what_the_service_says():
+    checked = subprocess.run([sys.executable, DOCS / "generate", "--check"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    page = (DOCS / "parameters.md").read_text()
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", page, re.M)}
+    linked = set(re.findall(r"\]\(#([\w-]+)\)", page))
+    assert linked <= anchors and len(linked) > 30
 
 
 def test_the_book_builds(tmp_path):

@@ -178,7 +178,7 @@ def test_what_the_service_refuses_is_told_with_its_place(server, model_id, data_
     (("submit", "prune", "--model", "x", "--set", "target"), "must be like name=value"),
     (("submit", "prune", "--model", "x", "--params", "[1]"), "must be a JSON object"),
     (("submit", "prune", "--model", "x", "--params", "@/no/such/file"), "can't read `/no/such/file`"),
-    (("watch", "half"), "there is no job `half`"),
+    (("watch", "no such job"), "there is no job `no such job`"),
     (("ls", "--url", "ftp://x"), "--url is like http://127.0.0.1:8080"),
     (("ls", "models", "--status", "failed"), "--status is for jobs"),
 ])
@@ -306,7 +306,7 @@ def test_the_table_of_a_search_names_its_winner_and_of_a_regression_its_error(se
     data = server.upload_dataset(models.npz(**parts), "shifted")
     line = server.upload_model(models.identity(("batch", 3)), "line")
     done = sinter(server, "submit", "evaluate", "--model", line["id"], "--dataset", data["id"], "--data",
-                  '{"task": "regression", "preprocess": {"scale": 1}}', "--watch")
+                  '{"preprocess": {"scale": 1}}', "--watch")
     assert done.returncode == 0, done.stderr
     assert "mean absolute error" in done.stdout and "1.5000" in done.stdout and "accuracy" not in done.stdout
     # The mean of the targets is nearer to them.

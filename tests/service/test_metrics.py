@@ -123,6 +123,19 @@ def test_metrics_that_have_no_value_or_suit_no_task(server, digits_model, digits
         assert_problem(answer, 422, pointer="/params/metrics/0")
 
 
+def test_a_drop_of_the_accuracy_needs_one_and_a_validation_split(server, digits_model, digits):
+    x = np.random.default_rng(0).normal(0, 1, (60, 3)).astype(np.float32)
+    line = server.upload_model(models.identity(("batch", 3)), "line")
+    shifted = server.upload_dataset(models.npz(x_train=x, y_train=x + 0.5, x_test=x, y_test=x + 0.5), "shifted")
+    drop = {"target": {"max_accuracy_drop": 0.01}}
+    assert_problem(asked(server, "prune", line, shifted, drop), 422, pointer="/params/target/max_accuracy_drop",
+                   says=["a drop of the accuracy does not suit the task", "regression"])
+    body = {"kind": "prune", "model": digits_model["id"], "dataset": digits["id"], "params": drop,
+            "data": {"validation_fraction": 0}}
+    assert_problem(server.post("/v1/jobs", json=body), 422, pointer="/params/target/max_accuracy_drop",
+                   says="raise data.validation_fraction")
+
+
 def test_a_model_that_knows_no_more_than_the_labels_is_doubted(server, digits_model, digits):
     def doubts(kind, params=None, scale=1 / 16):
         job = server.run(kind, digits_model, digits, params, data={"preprocess": {"scale": scale}})

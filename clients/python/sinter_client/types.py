@@ -431,6 +431,7 @@ class DistillParams(TypedDict, total=False):
     losses: list[LossTerm]
     student: Student | None
     teacher: TeacherChoice
+    teacher_views: TeacherViews | None
     teachers: list[str]
     """Further teachers beside the first; their outputs are averaged with its."""
 
@@ -1833,6 +1834,22 @@ TeacherChoice: TypeAlias = Literal["model", "original"]
 
 # Where a teacher's outputs came from while the student trained.
 TeacherSource: TypeAlias = Literal["live", "cached"]
+
+
+class _TeacherViews(TypedDict):
+    augment: Augment
+    """How the others are drawn; anything but `mixup` and `cutmix`."""
+
+
+class TeacherViews(_TeacherViews, total=False):
+    """Views of an example that the teachers answer, their answers averaged as those of several teachers are, while
+    the student sees the example as it is (Radosavovic et al., "Data Distillation: Towards Omni-Supervised
+    Learning", CVPR 2018, section 3: one model's predictions on transformed copies, ensembled). For a teacher that
+    was trained with such views itself.
+    """
+
+    count: int
+    """How many, the example as it is among them: 2 to 256."""
 
 
 # A temperature.

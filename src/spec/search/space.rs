@@ -66,6 +66,7 @@ pub struct CellSpace {
     pub channels: u32,
     /// In each stage.
     pub cells: u32,
+    /// Each but the first begins with half of the resolution.
     pub stages: u32,
 }
 
