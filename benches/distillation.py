@@ -204,6 +204,9 @@ def with_bias(model, label, shift):
     return proto.SerializeToString()
 
 
+ROWS = ("alone", "distilled", "inherited", "without_3s")
+
+
 def mnist(given):
     x, y, test_x, test_y = mnist_parts()
     judged = test_x.astype(np.float32) / 255
@@ -211,7 +214,7 @@ def mnist(given):
     soft = [{"name": "soft_targets", "temperature": given.temperature}]
     with Sinter(given.binary) as sinter:
         about = dict(dataset=sinter.upload_data(x, y, test_x, test_y),
-                     data={"batch_size": given.batch or 256, "validation_fraction": 0})
+                     data={"batch_size": given.batch or 64, "validation_fraction": 0})
         kept = y != 3
         rest = dict(about, dataset=sinter.upload_data(x[kept], y[kept], test_x, test_y))
         if given.teacher:
@@ -220,35 +223,55 @@ def mnist(given):
             _, content = sinter.run(
                 "train", sinter.upload("models", fresh(dropping(784, 1200, 1200, 10), (1, 28, 28))),
                 {"weights": "reinitialize", "augment": {"crop": {"padding": 2}}, **tuning(given.teacher_epochs, 2e-3, 0.1)},
-                seed=0, **about)
+                seed=0, **{**about, "data": {"batch_size": 256, "validation_fraction": 0}})
         teacher = sinter.upload("models", content)
         print(f"teacher: {errors(content, judged, test_y)} errors\n", flush=True)
         student = sinter.upload("models", fresh(perceptron(784, 800, 800, 10), (1, 28, 28)))
-        lessons = {"weights": "reinitialize", **tuning(epochs, given.rate or 2e-3, 0)}
+        rate = given.rate or 1e-3
+        lessons = {"weights": "reinitialize", **tuning(epochs, rate, 0)}
+        distil = {"student": {"model": student}, "losses": soft, "finetune": lessons}
+        if given.views > 1:
+            # The views that the teacher was trained with; the student sees the images as they are.
+            distil["teacher_views"] = {"count": given.views, "augment": {"crop": {"padding": 2}}}
         found = Found()
         for seed in given.seeds:
-            _, content = sinter.run("train", student, lessons, seed=seed, **about)
-            found.note("labels alone", "errors", errors(content, judged, test_y))
-            distil = {"student": {"model": student}, "losses": soft, "finetune": lessons}
-            _, content = sinter.run("distill", teacher, distil, seed=seed, **about)
-            found.note("distilled", "errors", errors(content, judged, test_y))
-            inherited = {"student": {"width": 2 / 3, "weights": "inherit"}, "losses": soft, "control": True,
-                         "finetune": tuning(epochs // 2, (given.rate or 2e-3) / 2, 0)}
-            result, content = sinter.run("distill", teacher, inherited, seed=seed, **about)
-            alone = result["distill"]["control"]["metrics"]["accuracy"]
-            found.note("labels alone, from the teacher's weights", "errors", round(len(test_y) * (1 - alone)))
-            found.note("distilled, from the teacher's weights", "errors", errors(content, judged, test_y))
-            assert result["after"]["parameters"] == 784 * 800 + 800 + 800 * 800 + 800 + 800 * 10 + 10
-            _, content = sinter.run("distill", teacher, distil, seed=seed, **rest)
-            found.note("distilled without 3s", "errors", errors(content, judged, test_y))
-            # As in the paper, the bias that gives the fewest errors in all.
-            shifts = {shift: errors(with_bias(content, 3, shift), judged, test_y) for shift in np.arange(0, 8.1, 0.5)}
-            shift = min(shifts, key=shifts.get)
-            found.note("distilled without 3s, bias of 3 raised", "errors", shifts[shift])
-            threes = test_y == 3
-            found.note("of which 3s", "errors", errors(with_bias(content, 3, shift), judged[threes], test_y[threes]))
+            if "alone" in given.rows:
+                _, content = sinter.run("train", student, lessons, seed=seed, **about)
+                found.note("labels alone", "errors", errors(content, judged, test_y))
+            if "distilled" in given.rows:
+                result, content = sinter.run("distill", teacher, distil, seed=seed, **about)
+                taught = round(len(test_y) * (1 - result["distill"]["teacher"]["accuracy"]))
+                found.note("the teacher, as it teaches", "errors", taught)
+                found.note("distilled", "errors", errors(content, judged, test_y))
+            if "inherited" in given.rows:
+                inherited(sinter, given, teacher, found, seed, about, judged, test_y)
+            if "without_3s" in given.rows:
+                without_3s(sinter, teacher, distil, found, seed, rest, judged, test_y)
             print(found.values, flush=True)
         found.print("student")
+
+
+def inherited(sinter, given, teacher, found, seed, about, judged, test_y):
+    """A student of the teacher's most important units, beside the same from the labels alone."""
+    params = {"student": {"width": 2 / 3, "weights": "inherit"}, "control": True,
+              "losses": [{"name": "soft_targets", "temperature": given.temperature}],
+              "finetune": tuning((given.epochs or 30) // 2, (given.rate or 1e-3) / 2, 0)}
+    result, content = sinter.run("distill", teacher, params, seed=seed, **about)
+    alone = result["distill"]["control"]["metrics"]["accuracy"]
+    found.note("labels alone, from the teacher's weights", "errors", round(len(test_y) * (1 - alone)))
+    found.note("distilled, from the teacher's weights", "errors", errors(content, judged, test_y))
+    assert result["after"]["parameters"] == 784 * 800 + 800 + 800 * 800 + 800 + 800 * 10 + 10
+
+
+def without_3s(sinter, teacher, params, found, seed, rest, judged, test_y):
+    """Taught without having seen a 3, and then with the bias that gives the fewest errors in all, as in the paper."""
+    _, content = sinter.run("distill", teacher, params, seed=seed, **rest)
+    found.note("distilled without 3s", "errors", errors(content, judged, test_y))
+    shifts = {shift: errors(with_bias(content, 3, shift), judged, test_y) for shift in np.arange(0, 8.1, 0.5)}
+    shift = min(shifts, key=shifts.get)
+    found.note("distilled without 3s, bias of 3 raised", "errors", shifts[shift])
+    threes = test_y == 3
+    found.note("of which 3s", "errors", errors(with_bias(content, 3, shift), judged[threes], test_y[threes]))
 
 
 def evaluation(given, model, x):
@@ -313,6 +336,8 @@ def main():
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--teacher-epochs", type=int, default=80)
     parser.add_argument("--teacher", metavar="FILE", help="of mnist: an ONNX file that was trained before")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="of mnist")
+    parser.add_argument("--views", type=int, default=25, help="of mnist: how many of an image the teacher sees")
     parser.add_argument("--student", choices=("perceptron", "tiny"), default="perceptron")
     parser.add_argument("--rate", type=float)
     parser.add_argument("--batch", type=int)

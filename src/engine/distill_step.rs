@@ -136,6 +136,7 @@ impl Job<'_> {
         }
         let outcome = DistillOutcome {
             teachers: count,
+            views: params.teacher_views.as_ref().map_or(1, |views| views.count),
             source,
             losses: settled(&tuition),
             teacher,

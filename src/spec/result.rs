@@ -339,6 +339,9 @@ pub struct DistillControl {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DistillOutcome {
     pub teachers: u32,
+    /// Of each example, how many the teachers saw and were averaged over; 1 is the example alone.
+    #[serde(default = "one_view")]
+    pub views: u32,
     pub source: TeacherSource,
     pub losses: Vec<DistillTerm>,
     /// By metric name, on the test split, of all teachers as one; empty without labels.
@@ -358,6 +361,10 @@ pub struct DistillOutcome {
     /// and q of the n test examples: less may be chance. Of classification with a control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub significant: Option<bool>,
+}
+
+fn one_view() -> u32 {
+    1
 }
 
 /// One step of a pipeline.

@@ -294,8 +294,10 @@ def test_a_teacher_teaches_the_mean_of_what_it_sees(server, setting):
              "probabilities": ((plain.softmax(1) + 255 * shifts.softmax(2).mean(0)) / 256).log()}
     views = {"count": 256, "augment": {"crop": {"padding": 1}}}
     for average, mean in means.items():
-        outcome = distill(server, setting, teacher_views=views, average=average)["result"]["distill"]
-        assert outcome["source"] == "cached" and outcome["teachers"] == 1
+        job = distill(server, setting, teacher_views=views, average=average)
+        outcome = job["result"]["distill"]
+        assert (outcome["source"], outcome["teachers"], outcome["views"]) == ("cached", 1, 256)
+        assert "average over 256 views" in server.artifact(job, "report.html").decode()
         wanted, alone = F.cross_entropy(mean, labels).item(), F.cross_entropy(plain, labels).item()
         assert outcome["teacher"]["loss"] == pytest.approx(wanted, rel=0.03)
         assert abs(alone - wanted) > 0.1 * wanted

@@ -34,6 +34,12 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
         several => format!("{several} teachers, averaged,"),
     };
     html.push_str(&format!("<p>{teachers} {source}.</p>\n"));
+    if outcome.views > 1 {
+        html.push_str(&format!(
+            "<p>An answer is the average over {} views of the example; the student saw the example as it is.</p>\n",
+            outcome.views
+        ));
+    }
     match outcome.helped {
         Some(true) => html.push_str(&format!(
             "<p>The student is better than the same one trained by the labels alone, for as many \

@@ -190,7 +190,7 @@ function pruneDetails({ prune, environment }) {
 function distillDetails(distill) {
   if (!distill) return null;
   return section("Distillation", null,
-    h("p", null, `${plural(distill.teachers, "teacher")}, outputs ${distill.source}; losses ${distill.losses.map((term) => words(term.name)).join(", ")}.`),
+    h("p", null, `${plural(distill.teachers, "teacher")}${distill.views > 1 ? `, averaged over ${distill.views} views of each example` : ""}, outputs ${distill.source}; losses ${distill.losses.map((term) => words(term.name)).join(", ")}.`),
     Object.keys(distill.agreement).length > 0 && table("How near the student is to its teachers on the test split", ["Measure", figure("Value")],
       Object.entries(distill.agreement).map(([measure, value]) => [sentence(measure), number(value, digits)]), { class: "fit", visible: true }));
 }
