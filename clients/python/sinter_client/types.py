@@ -177,6 +177,7 @@ class CellSpace(TypedDict, total=False):
     operations: list[CellOperation]
     """What an edge can do."""
     stages: int
+    """Each but the first begins with half of the resolution."""
     template: CellTemplate
 
 
@@ -251,6 +252,7 @@ class DataOptions(TypedDict, total=False):
     """How a data set is split, batched and prepared."""
 
     batch_size: int
+    """Examples of one training step; what the model's file fixes, where it does."""
     embed_preprocessing: bool
     """Whether the result's model does the scaling and normalising (scale, mean, std) itself, so that it takes pixels
     or other numbers as they are stored.
@@ -403,6 +405,8 @@ class DistillOutcome(_DistillOutcome, total=False):
     """Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for
     accuracies p and q of the n test examples: less may be chance. Of classification with a control.
     """
+    views: int
+    """Of each example, how many the teachers saw and were averaged over; 1 is the example alone."""
 
 
 class DistillPair(TypedDict):
@@ -429,6 +433,7 @@ class DistillParams(TypedDict, total=False):
     """Whether the same student is also trained from the same weights without a teacher, for as many epochs."""
     finetune: TrainParams
     losses: list[LossTerm]
+    """What is added up and made small."""
     student: Student | None
     teacher: TeacherChoice
     teacher_views: TeacherViews | None
@@ -729,20 +734,26 @@ class JobRequest(_JobRequest, total=False):
 
     data: DataOptions
     dataset: str | None
+    """An uploaded data set; only a `prune` by a criterion of the weights alone, without fine-tuning, can do without."""
     device: str
     """`auto`, `cpu`, or a name from `GET /v1/devices`."""
     dry_run: bool
     """Answer with the plan and its cost instead of queueing the job; `prune` and `search` only."""
     max_attempts: int
+    """How often the job is begun, or gone on with, before it has failed, 1 to 100; 3 when left out."""
     name: str | None
+    """What lists call the job, and the model that it makes."""
     params: dict[str, Any]
     """By kind: `TrainParams`, `EvaluateParams`, `PruneParams`, `DistillParams`, `SearchParams` or `PipelineParams`."""
     priority: int
     """Higher runs first, −1000 to 1000."""
     seed: int
+    """Of everything that is drawn: with the same seed, files and device the result is the same. 0 when left out."""
     tags: dict[str, str]
+    """Words of one's own to find jobs by, at most 50."""
     task: Task | None
     timeout_seconds: int
+    """How long an attempt may take; 86,400, a day, when left out."""
     webhook: Webhook | None
 
 
@@ -932,6 +943,7 @@ class Mix(TypedDict):
     """Blends of examples, or boxes of one in another, with a share from a Beta(`alpha`, `alpha`) distribution."""
 
     alpha: float
+    """Small for shares near 0 and 1, 1 for all alike."""
 
 
 class _Model(TypedDict):
@@ -1024,6 +1036,7 @@ class Optimizer(TypedDict, total=False):
     """An optimizer and its constants."""
 
     learning_rate: float
+    """At its highest; 0.001 when left out."""
     momentum: float | None
     """`sgd` and `rmsprop` only."""
     name: OptimizerName
@@ -1045,6 +1058,7 @@ class PipelineParams(TypedDict):
     """Parameters of a `pipeline` job as they are posted."""
 
     steps: list[StepRequest]
+    """One after another, each on what the one before made."""
 
 
 # What a job would do, by its kind.
@@ -1267,6 +1281,7 @@ class PruneSchedule(TypedDict, total=False):
     rewind: Rewind | None
     rigl: Rigl | None
     steps: int
+    """How many cuts."""
 
 
 class PruneStage(TypedDict):
@@ -1594,6 +1609,7 @@ class SkippedFile(TypedDict):
 
 class _Slimming(TypedDict):
     epochs: int
+    """How long that training is."""
 
 
 class Slimming(_Slimming, total=False):
@@ -1704,6 +1720,7 @@ class StrategyParamsGenetic(_StrategyParamsGenetic, total=False):
     mutation: float
     """Probability that a coordinate changes."""
     population: int
+    """How many of the candidates may have children."""
 
 
 class _StrategyParamsTpe(TypedDict):
@@ -1938,6 +1955,7 @@ class TrainParams(TypedDict, total=False):
     class_weights: ClassWeights | None
     early_stopping: EarlyStopping | None
     epochs: int
+    """How often each example is seen."""
     label_smoothing: float
     """Share of each label spread over all classes, 0 to below 1."""
     loss: LossName | None
