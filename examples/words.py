@@ -5,8 +5,8 @@
     python3 examples/words.py FOLDER
 
 Writes FOLDER/train/WORD/….wav by 16 voices and FOLDER/test/WORD/….wav by 16 others, each word twice, at another speed and
-pitch and in white noise 0 to 10 dB below it: 640 files to train on and 640 to test on, at espeak-ng's own rate of 22,050
-samples a second.
+pitch and in white noise 0 to 10 dB below it (or as `--below` says): 640 files to train on and 640 to test on, at
+espeak-ng's own rate of 22,050 samples a second.
 """
 
 import argparse
@@ -40,7 +40,9 @@ def speak(task):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--below", type=float, nargs=2, default=(0, 10), metavar="DECIBELS", help="how far the noise is below the word")
+    options = parser.parse_args()
+    folder = options.folder
     chance = random.Random(0)
     voices = [f"{accent}+{voice}" for accent in ACCENTS for voice in VOICES]
     chance.shuffle(voices)
@@ -51,7 +53,7 @@ def main():
             for take in range(2):
                 path = folder / split / word / f"{voice.replace('+', '-')}-{take}.wav"
                 tasks.append((path, word, voice, chance.randint(120, 220), chance.randint(20, 80),
-                              chance.uniform(0, 10), len(tasks)))
+                              chance.uniform(*options.below), len(tasks)))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(speak, tasks))
     print(f"{len(tasks)} files in {folder}")

@@ -45,7 +45,7 @@ const WAITS: [Duration; 4] = [
 ];
 
 /// The longest page of a list.
-const ROWS_OF_A_PAGE: &str = "100";
+const ROWS_OF_A_PAGE: usize = 100;
 
 const OCTETS: &str = "application/octet-stream";
 
@@ -387,12 +387,14 @@ impl Client {
             .map(|listed| listed.data)
     }
 
-    /// The rows of a list that pass the filters, page after page as they are taken.
+    /// The rows of a list that pass the filters, in pages of `size`, each asked for when its first row is taken.
     pub fn rows<'a>(
         &'a self,
         route: &'a str,
         filters: &'a [(&'a str, &'a str)],
+        size: usize,
     ) -> impl Iterator<Item = Result<Value, ClientError>> + 'a {
+        let size = size.clamp(1, ROWS_OF_A_PAGE).to_string();
         let mut rows = Vec::new().into_iter();
         // No cursor before the first page, and nothing more after the last.
         let mut next: Option<Option<String>> = Some(None);
@@ -403,7 +405,7 @@ impl Client {
                 }
                 let cursor = next.take()?;
                 let mut query = filters.to_vec();
-                query.push(("limit", ROWS_OF_A_PAGE));
+                query.push(("limit", size.as_str()));
                 query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
                 match self.get::<Page>(&with_query(route, &query)) {
                     Ok(page) => {
@@ -419,7 +421,8 @@ impl Client {
     /// What the first 1,000 events of a job warn of, in their order.
     pub fn warnings(&self, job: Uuid) -> Result<Vec<String>, ClientError> {
         let mut warnings = Vec::new();
-        for event in self.rows(&format!("/v1/jobs/{job}/events"), &[]).take(1000) {
+        let route = format!("/v1/jobs/{job}/events");
+        for event in self.rows(&route, &[], ROWS_OF_A_PAGE).take(1000) {
             let event = event?;
             if let ("warning", Some(message)) = (
                 event["level"].as_str().unwrap_or_default(),
@@ -438,7 +441,7 @@ impl Client {
         name: &str,
     ) -> Result<Option<(Uuid, bool)>, ClientError> {
         let route = format!("/v1/{resource}");
-        let mut rows = self.rows(&route, &[]);
+        let mut rows = self.rows(&route, &[], ROWS_OF_A_PAGE);
         let is_named = |row: &Result<Value, ClientError>| match row {
             Ok(row) => row["name"] == name,
             Err(_) => true,
@@ -446,10 +449,10 @@ impl Client {
         let Some(newest) = rows.find(is_named).transpose()? else {
             return Ok(None);
         };
-        // Not the whole list, which may be long.
-        let twin = rows.take(100).find(is_named).transpose()?;
+        // Not the whole list, which may be long; and what is found is found.
+        let twin = rows.take(ROWS_OF_A_PAGE).find(is_named);
         let id = newest["id"].as_str().and_then(|id| id.parse().ok());
-        Ok(id.map(|id| (id, twin.is_some())))
+        Ok(id.map(|id| (id, matches!(twin, Some(Ok(_))))))
     }
 
     /// Writes a file of the service to `path`, through a file beside it that takes its place when all is there and has

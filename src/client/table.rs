@@ -98,10 +98,16 @@ fn verdict(result: &JobResult) -> Option<String> {
     } else {
         "it did not help"
     };
-    let after = result.after.as_ref();
-    let both = after.and_then(|after| {
-        let (name, own) = after.leading_metric()?;
-        let other = *control?.get(name)?;
+    let both = result.after.as_ref().and_then(|after| {
+        let control = control?;
+        // What was decided by.
+        let name = match (&result.distill, &result.search) {
+            (None, Some(of)) => of.objectives.first()?.metric.as_str(),
+            _ => ["accuracy", "loss"]
+                .into_iter()
+                .find(|name| after.metrics.contains_key(*name) && control.contains_key(*name))?,
+        };
+        let (own, other) = (after.metrics.get(name)?, control.get(name)?);
         let name = name.replace('_', " ");
         Some(format!(": {name} {own:.4}, and {other:.4} of "))
     });

@@ -375,14 +375,17 @@ impl Prepared {
         {
             return Cow::Borrowed(batch);
         }
-        Cow::Owned(self.viewed(batch, batch.view.clone()))
-    }
-
-    /// The examples of a batch in another view, or as they are.
-    pub fn viewed(&self, batch: &Batch, view: Option<View>) -> Batch {
         let test = self.dataset.test.as_ref().filter(|_| batch.in_test);
         let split = test.unwrap_or(&self.dataset.train);
-        self.seen(split, &batch.indices, view)
+        Cow::Owned(self.seen(split, &batch.indices, batch.view.clone()))
+    }
+
+    /// Another view of a batch that this model gets as it is.
+    pub fn viewed(&self, batch: &Batch, view: View) -> Batch {
+        let mut batch = batch.clone();
+        augment::apply(&view, &self.arrays(), &mut batch);
+        batch.view = Some(view);
+        batch
     }
 
     /// What the model takes, with the stored arrays; a recurrent state has none.

@@ -96,14 +96,15 @@ impl<'a> Teachers<'a> {
     }
 
     /// Has every example of all splits of `data` answered once, and keeps the outputs in a file without
-    /// a name in `folder`. What comes out needs the models no more.
-    pub fn kept<'b>(
+    /// a name in `folder`. What comes out needs the models no more. `between` is called after each batch and can end it.
+    pub fn kept<'b, E: From<ExecError>>(
         self,
         data: &Prepared,
         folder: &Path,
         device: &'b Device,
-    ) -> Result<Teachers<'b>, ExecError> {
-        let file = tempfile::tempfile_in(folder)?;
+        mut between: impl FnMut() -> Result<(), E>,
+    ) -> Result<Teachers<'b>, E> {
+        let file = tempfile::tempfile_in(folder).map_err(ExecError::from)?;
         let mut shape = Vec::new();
         let stored = data.stored();
         for role in [Role::Train, Role::Validation, Role::Test] {
@@ -115,8 +116,10 @@ impl<'a> Teachers<'a> {
                 let places = places(&batch, stored);
                 for (place, row) in places.zip(elements.chunks(width.max(1))) {
                     let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
-                    file.write_all_at(&bytes, place * (width * 4) as u64)?;
+                    let written = file.write_all_at(&bytes, place * (width * 4) as u64);
+                    written.map_err(ExecError::from)?;
                 }
+                between()?;
             }
         }
         Ok(Teachers {
@@ -163,11 +166,14 @@ impl<'a> Teachers<'a> {
         let mut sum: Option<Value> = None;
         let views = self.views.map_or(1, |(views, _)| u64::from(views.count));
         let answers = members.len() as u64 * views;
-        for (member, view) in members
+        let owned: Vec<Cow<Batch>> = members
             .iter()
-            .flat_map(|member| (0..views).map(move |view| (member, view)))
+            .map(|member| member.teacher.data.same_view(batch))
+            .collect();
+        let each = members.iter().zip(&owned);
+        for ((member, own), view) in each.flat_map(|each| (0..views).map(move |view| (each, view)))
         {
-            let mut values = self.run(member, &self.seen(member, batch, view))?;
+            let mut values = self.run(member, &self.seen(member, own, view))?;
             let mut output = values.pop().expect("a program gives what it was asked for");
             tensors.extend(values);
             let last = dims(&output).len() - 1;
@@ -196,11 +202,10 @@ impl<'a> Teachers<'a> {
         Ok(Answer { output, tensors })
     }
 
-    /// A batch as one model sees it: the first view is the batch as it is.
+    /// View `index` of a batch that one model gets: the first is the batch as it is.
     fn seen<'b>(&self, member: &Member, batch: &'b Batch, index: u64) -> Cow<'b, Batch> {
-        let data = &member.teacher.data;
         let Some((views, seed)) = self.views.filter(|_| index > 0) else {
-            return data.same_view(batch);
+            return Cow::Borrowed(batch);
         };
         // Batches are told apart by their first examples.
         let first = u64::from(batch.indices.first().copied().unwrap_or_default());
@@ -209,7 +214,7 @@ impl<'a> Teachers<'a> {
             augment: views.augment.clone(),
             seed: seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         };
-        Cow::Owned(data.viewed(batch, Some(view)))
+        Cow::Owned(member.teacher.data.viewed(batch, view))
     }
 
     /// The values of one model for a batch that it sees, in parts where the file fixes the batch size.

@@ -318,8 +318,9 @@ impl Job<'_> {
             let found = then(self, &graph, &live)?;
             return Ok((graph, TeacherSource::Live, found));
         }
-        std::fs::create_dir_all(self.journal.folder()).map_err(Problem::from)?;
-        let kept = live.kept(&data, self.journal.folder(), &device)?;
+        let folder = self.journal.folder().to_owned();
+        std::fs::create_dir_all(&folder).map_err(Problem::from)?;
+        let kept = live.kept(&data, &folder, &device, || self.check_drain())?;
         drop(teachers);
         let graph = self.teach(lesson, student, &kept)?;
         let found = then(self, &graph, &kept)?;

@@ -94,6 +94,7 @@ impl Job<'_> {
         graph: Graph,
         file: Option<&[u8]>,
         metrics: &[MetricName],
+        required: bool,
     ) -> Result<(Graph, Measurement), Ended> {
         if let Some((kept, found)) = self.journal.recall(key) {
             return Ok((self.pinned(kept, graph), found));
@@ -107,7 +108,14 @@ impl Job<'_> {
                 &written
             }
         };
-        let found = measure(&graph, file, &self.device, self.data.as_ref(), metrics)?;
+        let found = measure(
+            &graph,
+            file,
+            &self.device,
+            self.data.as_ref(),
+            metrics,
+            required,
+        )?;
         self.journal.record(key, &found, &graph)?;
         self.check_drain()?;
         Ok((graph, found))
@@ -242,7 +250,10 @@ pub(super) fn run(
     let original_file = std::fs::read(&inputs.model)?;
     let task = job.data.as_ref().map(|data| data.about.task);
     let metrics = params.metrics(task);
-    let (mut graph, mut before) = job.measured("before", graph, Some(&original_file), &metrics)?;
+    // Only who asks for metrics alone has nothing without them.
+    let required = matches!(params, Params::Evaluate(_));
+    let (mut graph, mut before) =
+        job.measured("before", graph, Some(&original_file), &metrics, required)?;
     let order = before
         .quality
         .as_ref()
@@ -275,12 +286,10 @@ pub(super) fn run(
             for (index, part) in parts.iter().enumerate() {
                 let key = format!("step{index}");
                 let (next, found) = job.step(&key, graph, part)?;
-                let metrics = match part {
-                    Params::Evaluate(evaluate) => evaluate.metrics.clone(),
-                    _ => Vec::new(),
-                };
+                let required = matches!(part, Params::Evaluate(_));
+                let metrics = part.metrics(task);
                 let stage = format!("{key}/after");
-                let (measured, after) = job.measured(&stage, next, None, &metrics)?;
+                let (measured, after) = job.measured(&stage, next, None, &metrics, required)?;
                 graph = measured;
                 steps.push(StepResult {
                     kind: part.kind(),
@@ -326,7 +335,14 @@ pub(super) fn run(
     }
     let first = (&original, job.first_data.as_ref());
     if makes_model {
-        let mut measured = measure(&graph, &file, &job.device, data.as_ref(), &metrics)?;
+        let mut measured = measure(
+            &graph,
+            &file,
+            &job.device,
+            data.as_ref(),
+            &metrics,
+            required,
+        )?;
         let mut latencies =
             measure_latencies(&[first, (&graph, data.as_ref())], &job.device)?.into_iter();
         before.latency_ms = latencies.next();

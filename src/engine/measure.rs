@@ -12,13 +12,15 @@ use crate::spec::result::{Change, Measurement};
 use crate::train::{Evaluator, Loss};
 
 /// Cost and size of a graph, and its metrics on the test split where there is data. The latency
-/// is measured apart, with the models that it is compared to.
+/// is measured apart, with the models that it is compared to. A metric without a value is an error where all are
+/// `required`, and else left out.
 pub(super) fn measure(
     graph: &Graph,
     file: &[u8],
     device: &Device,
     data: Option<&Prepared>,
     metrics: &[MetricName],
+    required: bool,
 ) -> Result<Measurement, Problem> {
     let cost = cost_of_one(graph);
     let mut values = BTreeMap::new();
@@ -35,11 +37,12 @@ pub(super) fn measure(
         quality = measured.quality();
         for name in names {
             let value = measured.metric(name, task);
-            // What nobody asked for is left out where it has no meaning, such as the variance of equal targets.
-            if !value.is_finite() && metrics.is_empty() && name == MetricName::R2 {
+            let undefined =
+                !value.is_finite() && measured.metric(MetricName::Loss, task).is_finite();
+            if undefined && !required {
                 continue;
             }
-            if !value.is_finite() && measured.metric(MetricName::Loss, task).is_finite() {
+            if undefined {
                 let detail = format!(
                     "`{}` has no finite value on the test split: it needs examples that are of a class and others that \
                      are not, targets that differ, or a smaller loss",
@@ -73,30 +76,41 @@ pub(super) fn measure(
     })
 }
 
-/// Why a model may not be meant for the data that it is given, if it says no more about it than its labels do without it.
+/// What speaks against a model fitting the data that it is given: it says no more than could be said without it.
 pub(super) fn doubt(before: &Measurement) -> Option<String> {
-    const CHECK: &str =
+    const ADVICE: &str =
         "check the scale of the inputs (data.preprocess), the target, and the order of the classes";
     if let Some(quality) = &before.quality {
+        // Of classes in another order there is a warning that says so.
+        if quality.order.is_some() {
+            return None;
+        }
         let accuracy = *before.metrics.get("accuracy")?;
-        let labels = quality.confusion.iter().map(|row| row.iter().sum::<u64>());
-        let (examples, most) = labels.fold((0, 0), |(all, most): (u64, u64), label| {
-            (all + label, most.max(label))
-        });
-        let share = most as f64 / examples.max(1) as f64;
-        // Two standard errors above what is right by always saying the same.
-        let chance = share + 2.0 * (share * (1.0 - share) / examples.max(1) as f64).sqrt();
-        return (accuracy < chance && share < 1.0).then(|| {
+        let rows = quality.confusion.iter().enumerate();
+        let classes: Vec<(f64, f64)> = rows
+            .map(|(label, row)| (row[label] as f64, row.iter().sum::<u64>() as f64))
+            .filter(|(_, examples)| *examples > 0.0)
+            .collect();
+        let count = classes.len() as f64;
+        let even = 1.0 / count;
+        let balanced = classes.iter().map(|(right, all)| right / all).sum::<f64>() / count;
+        let variance: f64 = classes
+            .iter()
+            .map(|(_, all)| even * (1.0 - even) / all)
+            .sum();
+        // Within two standard errors of who always says the same, or guesses.
+        let is_chance = balanced < even + 2.0 * variance.sqrt() / count;
+        return (classes.len() > 1 && is_chance).then(|| {
             format!(
-                "the model as it came is right about {accuracy:.4} of the test split, where always saying the most frequent \
-                 class is about {share:.4}: {CHECK}"
+                "the model as it came is right about {accuracy:.4} of the test split, and about {balanced:.4} as a mean over \
+                 the classes, where always saying the same class is about {even:.4}: {ADVICE}"
             )
         });
     }
-    let met = *before.metrics.get("r2")?;
-    (met < 0.0).then(|| {
+    let r2 = *before.metrics.get("r2")?;
+    (r2 < 0.0).then(|| {
         format!(
-            "the model as it came is further from the targets of the test split than their mean is (R2 {met:.4}): {CHECK}"
+            "the model as it came is further from the targets of the test split than their mean is (R2 {r2:.4}): {ADVICE}"
         )
     })
 }

@@ -76,7 +76,7 @@ pub struct TokenDropout {
     pub token: u32,
 }
 
-/// What happens to each training example before the model sees it; the same to teacher and student.
+/// What happens to an example before a model sees it; in a training the same to teacher and student.
 /// Applied in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

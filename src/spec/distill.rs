@@ -66,7 +66,7 @@ pub enum TeacherChoice {
     Original,
 }
 
-/// How several teachers become one.
+/// How several teachers, or what one says about several views, become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Average {
@@ -85,7 +85,7 @@ pub enum Average {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherViews {
-    /// How many, the example as it is among them: 2 to 256.
+    /// How many, the example as it is among them: 2 to 256; 16 when left out.
     #[serde(default = "sixteen")]
     pub count: u32,
     /// How the others are drawn; anything but `mixup` and `cutmix`.

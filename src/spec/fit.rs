@@ -12,7 +12,7 @@ pub use inputs::{InferredInput, fit_inputs};
 
 use super::augment::{Augment, Geometry};
 use super::dataset::{DatasetSummary, Media, Splits, TargetInfo};
-use super::distill::{DistillLossName, DistillParams, LossTerm};
+use super::distill::{Average, DistillLossName, DistillParams, LossTerm};
 use super::evaluate::MetricName;
 use super::job::{DataOptions, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
@@ -481,6 +481,12 @@ fn check_task_at(
         }
         Params::Distill(distill) => {
             training(&distill.finetune, &format!("{pointer}/finetune"))?;
+            if distill.average == Average::Probabilities && !task.has_labels() {
+                return refuse(
+                    format!("{pointer}/average"),
+                    "a mean of probabilities".to_owned(),
+                );
+            }
             if let Some(views) = &distill.teacher_views {
                 augmentation(&views.augment, &format!("{pointer}/teacher_views/augment"))?;
             }

@@ -428,9 +428,7 @@ impl Params {
         match (self, task) {
             (Self::Evaluate(evaluate), _) => evaluate.metrics.clone(),
             (Self::Search { search, .. }, Some(task)) => {
-                // R2 has no value where all targets are equal: it is asked for, or left out.
-                let usual = MetricName::defaults(task).into_iter();
-                let mut all: Vec<_> = usual.filter(|name| *name != MetricName::R2).collect();
+                let mut all = MetricName::defaults(task);
                 let objectives = search.objectives.iter();
                 for metric in objectives.filter_map(|objective| objective.metric.metric()) {
                     if !all.contains(&metric) {
@@ -443,11 +441,16 @@ impl Params {
         }
     }
 
-    /// Whether nothing of the model's weights is meant to count: a model that is trained from the start need not be good.
+    /// Whether the model is trained, or makes way for another one, before anything else: then it need not be good.
     pub fn starts_afresh(&self) -> bool {
         match self {
             Self::Train(_) => true,
-            Self::Search { search, .. } => search.trial.weights == StartWeights::Reinitialize,
+            Self::Prune(prune) => prune.schedule.rewind.is_some(),
+            Self::Search { search, steps } => {
+                search.trial.weights == StartWeights::Reinitialize
+                    || search.space.cell.is_some()
+                    || steps.first().is_some_and(Self::starts_afresh)
+            }
             Self::Pipeline(steps) => steps.first().is_some_and(Self::starts_afresh),
             _ => false,
         }

@@ -52,6 +52,13 @@ def spoken_words(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def words_in_noise(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("noisy")
+    subprocess.run([sys.executable, EXAMPLES / "words.py", folder, "--below", "-6", "4"], check=True, timeout=900)
+    return folder
+
+
 def results_of(folder, *names):
     return [json.loads((folder / name / "job.json").read_text())["result"] for name in names]
 
@@ -81,9 +88,9 @@ def test_texts_in_a_notebook(walk_server, tmp_path, texts):
     assert by_runtime == by_service["class"] == "de"
 
 
-def test_speech_with_curl(walk_server, tmp_path, spoken_words):
+def test_speech_with_curl(walk_server, tmp_path, spoken_words, words_in_noise):
     done = subprocess.run(["bash", EXAMPLES / "speech.sh"], capture_output=True, text=True, timeout=3600,
-                          env=environment(walk_server, OUT=str(tmp_path), SOUNDS=str(spoken_words)))
+                          env=environment(walk_server, OUT=str(tmp_path), SOUNDS=str(spoken_words), NOISY=str(words_in_noise)))
     assert done.returncode == 0, done.stderr
     assert "`seven`, says the pruned model" in done.stdout
     for model in ("mel", "wave", "gru"):

@@ -12,7 +12,7 @@ use crate::client::{ArtifactView, Client, ClientError};
 /// Flags of `sinter get`.
 #[derive(Debug, Clone, Args)]
 pub struct GetFlags {
-    /// Id of a job or a model, or the name of a model, or with names of artifacts that of a job
+    /// Id of a job or a model, or a name: of a model, or of a job where artifacts are named
     #[arg(value_name = "JOB_OR_MODEL")]
     wanted: String,
     /// Artifacts of the job [default: model.onnx and report.html; `all` for every one]
@@ -38,11 +38,17 @@ pub fn get(flags: &GetFlags) -> Outcome {
     let unknown = || format!("there is no job and no model `{}`", flags.wanted);
     let id = match flags.wanted.parse() {
         Ok(id) => id,
-        // Only jobs have several files.
-        Err(_) if !flags.names.is_empty() => {
-            newest(&client, "jobs", &flags.wanted)?.ok_or_else(unknown)?
+        Err(_) => {
+            // Only jobs have several files.
+            let job = match flags.names.is_empty() {
+                true => None,
+                false => newest(&client, "jobs", &flags.wanted)?,
+            };
+            match job {
+                Some(job) => job,
+                None => newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?,
+            }
         }
-        Err(_) => newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?,
     };
     let job: Option<Value> = client.find(&format!("/v1/jobs/{id}"))?;
     if let Some(job) = job {

@@ -96,7 +96,7 @@ pub fn list(flags: &ListFlags) -> Outcome {
     if let (Some((name, _)), true) = (filters.first(), flags.what != Resource::Jobs) {
         return Err(format!("--{name} is for jobs").into());
     }
-    let mut rows = client.rows(flags.what.route(), &filters);
+    let mut rows = client.rows(flags.what.route(), &filters, flags.limit + 1);
     let shown: Vec<Value> = rows.by_ref().take(flags.limit).collect::<Result<_, _>>()?;
     if flags.json {
         return say(&pretty(&json!(shown)));
@@ -109,7 +109,7 @@ pub fn list(flags: &ListFlags) -> Outcome {
         lines.add_row(columns.iter().map(|(_, place)| text(row.pointer(place))));
     }
     say(&format!("{}\n", lines.trim_fmt()))?;
-    if rows.next().transpose()?.is_some() {
+    if let (Some(Ok(_)), 1..) = (rows.next(), flags.limit) {
         eprintln!(
             "there are more; --limit {} shows twice as many",
             2 * flags.limit

@@ -159,10 +159,9 @@ fn best(outcome: &SearchOutcome) -> String {
 
 /// Whole numbers whole, others as metrics.
 fn shown(value: f64) -> String {
-    match value.fract() == 0.0 && value >= 1000.0 {
+    // Costs are whole and beyond any share.
+    match value.fract() == 0.0 && value > 1.0 {
         true => count(value as u64),
-        // Costs are whole and beyond any share.
-        false if value.fract() == 0.0 && value > 1.0 => count(value as u64),
         false => metric(value),
     }
 }

@@ -52,8 +52,10 @@ function summary({ result }) {
   const helped = result.distill?.helped ?? result.search?.helped;
   const chance = (result.distill ?? result.search)?.significant === false;
   const control = result.distill?.control ? "the same student trained without a teacher" : "random search with as much training";
-  const metric = result.after && mainMetric(result.after.metrics);
-  const other = (result.distill ?? result.search)?.control?.metrics[metric];
+  const found = (result.distill ?? result.search)?.control?.metrics;
+  // What was decided by.
+  const metric = result.distill ? ["accuracy", "loss"].find((name) => found && name in found) : result.search?.objectives[0]?.metric;
+  const other = found?.[metric];
   const both = other !== undefined && other !== null ? `${words(metric)} ${digits(result.after.metrics[metric])}, and ${digits(other)} of the control, ${control}` : `the control is ${control}`;
   return section("Result", null,
     result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
