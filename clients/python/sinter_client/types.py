@@ -112,7 +112,7 @@ class AudioPreparation(_AudioPreparation, total=False):
 
 
 class Augment(TypedDict, total=False):
-    """What happens to each training example before the model sees it; the same to teacher and student. Applied in
+    """What happens to an example before a model sees it; in a training the same to teacher and student. Applied in
     the order of the fields.
     """
 
@@ -131,7 +131,7 @@ class Augment(TypedDict, total=False):
 Auto: TypeAlias = Literal["auto"]
 
 
-# How several teachers become one.
+# How several teachers, or what one says about several views, become one.
 Average: TypeAlias = Literal["logits", "probabilities"]
 
 
@@ -1866,7 +1866,7 @@ class TeacherViews(_TeacherViews, total=False):
     """
 
     count: int
-    """How many, the example as it is among them: 2 to 256."""
+    """How many, the example as it is among them: 2 to 256; 16 when left out."""
 
 
 # A temperature.
