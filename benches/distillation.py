@@ -244,18 +244,17 @@ def mnist(given):
                 found.note("the teacher, as it teaches", "errors", taught)
                 found.note("distilled", "errors", errors(content, judged, test_y))
             if "inherited" in given.rows:
-                inherited(sinter, given, teacher, found, seed, about, judged, test_y)
+                lighter = tuning(epochs // 2, rate / 2, 0)
+                inherited(sinter, teacher, soft, lighter, found, seed, about, judged, test_y)
             if "without_3s" in given.rows:
                 without_3s(sinter, teacher, distil, found, seed, rest, judged, test_y)
             print(found.values, flush=True)
         found.print("student")
 
 
-def inherited(sinter, given, teacher, found, seed, about, judged, test_y):
+def inherited(sinter, teacher, losses, lessons, found, seed, about, judged, test_y):
     """A student of the teacher's most important units, beside the same from the labels alone."""
-    params = {"student": {"width": 2 / 3, "weights": "inherit"}, "control": True,
-              "losses": [{"name": "soft_targets", "temperature": given.temperature}],
-              "finetune": tuning((given.epochs or 30) // 2, (given.rate or 1e-3) / 2, 0)}
+    params = {"student": {"width": 2 / 3, "weights": "inherit"}, "control": True, "losses": losses, "finetune": lessons}
     result, content = sinter.run("distill", teacher, params, seed=seed, **about)
     alone = result["distill"]["control"]["metrics"]["accuracy"]
     found.note("labels alone, from the teacher's weights", "errors", round(len(test_y) * (1 - alone)))

@@ -3,7 +3,7 @@
 import { call, get, names } from "./api.js";
 import { add, h, link, number, quiet, row, section, select, set, table } from "./dom.js";
 import { bars, scatter } from "./charts.js";
-import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, mainMetric, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
+import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
 
 const figure = (label) => ({ label, number: true });
 const modelLink = (id, label) => link(`#/models/${id}`, label || names.get(id) || shortId(id));
