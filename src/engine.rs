@@ -18,6 +18,7 @@ pub mod report;
 mod search_step;
 mod tokenizer;
 mod train_step;
+mod verdict;
 mod voice;
 
 pub use child::child_main;

@@ -104,7 +104,7 @@ impl Row {
             self.bar.set_message(message(&job));
         }
         if plain {
-            self.say(name, &stage(&job), plain);
+            self.say(name, &tenths(&job), plain);
         }
         self.last = Some(job);
     }
@@ -137,6 +137,18 @@ fn stage(job: &JobView) -> String {
             format!("running, {}", progress.phase)
         }
         _ => job.status.clone(),
+    }
+}
+
+/// What a job is at, and how many tenths of it are over: a line now and then where there is no bar.
+fn tenths(job: &JobView) -> String {
+    let tenths = job
+        .progress
+        .as_ref()
+        .map_or(0.0, |p| (10.0 * p.fraction).floor());
+    match job.status == "running" && tenths > 0.0 {
+        true => format!("{}, {:.0} %", stage(job), 10.0 * tenths),
+        false => stage(job),
     }
 }
 

@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::JobView;
-use crate::spec::result::{JobResult, MAY_BE_CHANCE, Measurement, grouped};
+use crate::spec::result::{JobResult, Measurement, grouped};
 
 /// One row for the model as uploaded and one for each job that made a model.
 pub fn render(ended: &[(String, JobView)]) -> String {
@@ -78,17 +78,15 @@ fn winner(job: &JobView, result: &JobResult) -> Option<String> {
 
 /// Whether the method was worth it, where a control ran beside it.
 fn verdict(result: &JobResult) -> Option<String> {
-    let (helped, significant, control, what) = match (&result.distill, &result.search) {
+    let (helped, comparison, what) = match (&result.distill, &result.search) {
         (Some(of), _) => (
             of.helped?,
-            of.significant,
-            of.control.as_ref().map(|control| &control.metrics),
+            of.comparison,
             "the same student without a teacher",
         ),
         (None, Some(of)) => (
             of.helped?,
-            of.significant,
-            of.control.as_ref().map(|control| &control.metrics),
+            of.comparison,
             "random search with as much training",
         ),
         (None, None) => return None,
@@ -98,24 +96,13 @@ fn verdict(result: &JobResult) -> Option<String> {
     } else {
         "it did not help"
     };
-    let both = result.after.as_ref().and_then(|after| {
-        let control = control?;
-        // What was decided by.
-        let name = match (&result.distill, &result.search) {
-            (None, Some(of)) => of.objectives.first()?.metric.as_str(),
-            _ => ["accuracy", "loss"]
-                .into_iter()
-                .find(|name| after.metrics.contains_key(*name) && control.contains_key(*name))?,
-        };
-        let (own, other) = (after.metrics.get(name)?, control.get(name)?);
-        let name = name.replace('_', " ");
-        Some(format!(": {name} {own:.4}, and {other:.4} of "))
+    let both = comparison.map(|both| {
+        let name = both.metric.as_str().replace('_', " ");
+        format!(": {name} {:.4}, and {:.4} of ", both.value, both.control)
     });
     let both = both.unwrap_or_else(|| " beside ".to_owned());
-    let chance = match significant {
-        Some(false) => format!(", which differ {MAY_BE_CHANCE}"),
-        _ => String::new(),
-    };
+    let chance = comparison.and_then(|both| both.chance());
+    let chance = chance.map_or_else(String::new, |chance| format!(", {chance}"));
     Some(format!("{helped}{both}the control, {what}{chance}"))
 }
 

@@ -8,6 +8,7 @@ use super::job::Job;
 use super::journal::load_graph;
 use super::problem;
 use super::train_step::{CONTROL, Purpose};
+use super::verdict::{Tested, compare};
 use crate::data::{Prepared, Role};
 use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators, neighbours};
 use crate::exec::value::{dims, to_host};
@@ -23,10 +24,10 @@ use crate::spec::problem::FieldError;
 use crate::spec::prune::PruneParams;
 use crate::spec::prune::Rigl;
 use crate::spec::result::{
-    DistillControl, DistillOutcome, DistillPair, DistillTerm, TeacherSource,
+    Comparison, DistillControl, DistillOutcome, DistillPair, DistillTerm, TeacherSource,
 };
 use crate::spec::train::{StartWeights, TrainParams};
-use crate::train::{Evaluator, Loss, Measured, evaluation_batch};
+use crate::train::{Loss, Measured, evaluation_batch};
 
 /// Most bytes of answers of teachers that are kept; more of them are asked for again each time.
 const MOST_KEPT_BYTES: usize = 16 << 30;
@@ -122,12 +123,12 @@ impl Job<'_> {
         };
         let (graph, source, (teacher, agreement)) =
             self.taught(&lesson, student, teachers, Self::compared)?;
-        let (mut helped, mut significant) = (None, None);
-        if let Some(control) = &control {
-            let own = self.tested(&graph)?;
-            helped = better(&own, &control.metrics);
-            significant = self.significant(&own, &control.metrics);
+        let mut comparison = None;
+        if let Some((_, control)) = &control {
+            let task = student_data.about.task;
+            comparison = compare(&self.usual(&graph)?, control, deciding(task));
         }
+        let helped = comparison.as_ref().map(Comparison::helped);
         if helped == Some(false) {
             self.voice.info(
                 "distillation_did_not_help",
@@ -141,9 +142,10 @@ impl Job<'_> {
             losses: settled(&tuition),
             teacher,
             agreement,
-            control,
+            control: control.map(|(control, _)| control),
             helped,
-            significant,
+            significant: comparison.as_ref().and_then(Comparison::significant),
+            comparison,
         };
         self.journal.forget(&held);
         self.journal.record(&stage, &outcome, &graph)?;
@@ -273,7 +275,7 @@ impl Job<'_> {
         key: &str,
         student: &Graph,
         finetune: &TrainParams,
-    ) -> Result<DistillControl, Ended> {
+    ) -> Result<(DistillControl, Tested), Ended> {
         let stage = format!("{key}/control/metrics");
         if let Some((_, found)) = self.journal.recall(&stage) {
             return Ok(found);
@@ -281,10 +283,17 @@ impl Job<'_> {
         let training = format!("{key}/control");
         let trained = self.train(&training, CONTROL, student.clone(), finetune)?;
         self.phase("evaluate");
-        let found = DistillControl {
+        let tested = self.usual(&trained)?;
+        let metrics = tested.metrics.iter();
+        // JSON has no word for others.
+        let metrics = metrics.filter(|(_, value)| value.is_finite());
+        let control = DistillControl {
             epochs: finetune.epochs,
-            metrics: self.tested(&trained)?,
+            metrics: metrics
+                .map(|(name, value)| (name.clone(), *value))
+                .collect(),
         };
+        let found = (control, tested);
         self.journal.record(&stage, &found, student)?;
         self.check_drain()?;
         Ok(found)
@@ -352,26 +361,15 @@ impl Job<'_> {
         self.train_past(lesson.stage, lesson.phase, student, finetune, purpose)
     }
 
-    /// The default metrics of the test split; none without labels.
-    fn tested(&self, graph: &Graph) -> Result<Metrics, Ended> {
+    /// The task's usual metrics on the test split; none without labels.
+    fn usual(&self, graph: &Graph) -> Result<Tested, Ended> {
         let data = self.data.as_ref().ok_or_else(no_data)?;
         if !data.has_targets() {
-            return Ok(Metrics::new());
+            return Ok(Tested::default());
         }
         let task = data.about.task;
-        let evaluator = Evaluator::new(graph, &self.device, Loss::of_task(task));
-        Ok(metrics_of(
-            &evaluator.measure_graph(data, Role::Test)?,
-            task,
-        ))
-    }
-
-    /// Whether accuracies on the test split differ by two standard errors or more; of classification only, where examples
-    /// are right or wrong.
-    pub(super) fn significant(&self, own: &Metrics, control: &Metrics) -> Option<bool> {
-        let data = (self.data.as_ref()).filter(|data| data.about.task == Task::Classification)?;
-        let accuracies = [*own.get("accuracy")?, *control.get("accuracy")?];
-        Some(differ(accuracies, data.count(Role::Test)))
+        let names = MetricName::defaults(task);
+        self.tested(graph, Role::Test, &names, Some(deciding(task)))
     }
 
     /// The metrics of all teachers as one on the test split, and how near the student is to them.
@@ -525,20 +523,12 @@ fn metrics_of(measured: &Measured, task: Task) -> Metrics {
         .collect()
 }
 
-/// Whether the metrics are better than the control's: the accuracy, or the loss where there is none.
-fn better(own: &Metrics, control: &Metrics) -> Option<bool> {
-    let both = |name: &str| Some((own.get(name)?, control.get(name)?));
-    match both("accuracy") {
-        Some((own, control)) => Some(own > control),
-        None => both("loss").map(|(own, control)| own < control),
+/// The metric that says whether a distillation helped: the accuracy, or the loss where there is none.
+fn deciding(task: Task) -> MetricName {
+    match MetricName::defaults(task).contains(&MetricName::Accuracy) {
+        true => MetricName::Accuracy,
+        false => MetricName::Loss,
     }
-}
-
-/// Whether shares of so many examples differ by two standard errors or more.
-fn differ([own, other]: [f64; 2], examples: usize) -> bool {
-    let variance = own * (1.0 - own) + other * (1.0 - other);
-    let error = (variance / examples as f64).sqrt();
-    own != other && (own - other).abs() >= 2.0 * error
 }
 
 fn highest(row: &[f32]) -> usize {
@@ -565,19 +555,4 @@ fn settled(tuition: &Tuition) -> Vec<DistillTerm> {
             .collect(),
     };
     tuition.settled().into_iter().map(of).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::differ;
-
-    #[test]
-    fn what_differs_by_two_standard_errors_is_no_chance() {
-        // Of 100 examples, 0.5 and 0.5 have a standard error of 0.071.
-        assert!(!differ([0.55, 0.45], 100));
-        assert!(differ([0.58, 0.42], 100));
-        // Nothing is left to chance in these, and nothing differs.
-        assert!(!differ([1.0, 1.0], 100));
-        assert!(differ([1.0, 0.0], 100));
-    }
 }

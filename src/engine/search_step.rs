@@ -6,7 +6,7 @@ mod judge;
 mod record;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use rand::SeedableRng;
@@ -17,6 +17,7 @@ use super::data_fit::pin;
 use super::job::Job;
 use super::problem;
 use super::train_step::{CONTROL, Purpose};
+use super::verdict::{Tested, compare};
 use crate::data::{Prepared, Role};
 use crate::graph::Graph;
 use crate::prune::PruneError;
@@ -28,6 +29,7 @@ use crate::spec::Problem;
 use crate::spec::child::{Level, Message};
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Params;
+use crate::spec::result::Comparison;
 use crate::spec::search::{Evaluation, Objective, Recipe, SearchParams};
 use crate::spec::strategy::StrategyParams;
 use crate::spec::train::StartWeights;
@@ -70,6 +72,11 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// The metric that says whether the search was worth it: its first objective, where that is one.
+    fn deciding(&self) -> Option<MetricName> {
+        self.objectives.first()?.metric.metric()
+    }
+
     /// What the proxy says of a point's model as it is before the training.
     fn score(&self, point: &Point, calibrator: &Calibrator, seed: u64) -> Option<f64> {
         let proxy = self.params.screening?.proxy;
@@ -415,7 +422,7 @@ impl Job<'_> {
         key: &str,
         setup: &Setup,
         record: &Record,
-    ) -> Result<(Record, SearchControl), Ended> {
+    ) -> Result<(Record, SearchControl, Tested), Ended> {
         let params = setup.params;
         let strategy = StrategyParams::Random {}.build(params.trials as usize, params.trial.epochs);
         // Candidates that fail train nothing, nor do some steps.
@@ -430,26 +437,26 @@ impl Job<'_> {
             values.first().copied()
         });
         let stage = format!("{key}/control/metrics");
-        let metrics = match (self.journal.recall(&stage), order.first()) {
-            (Some((_, metrics)), _) => metrics,
-            (None, None) => BTreeMap::new(),
+        let tested: Tested = match (self.journal.recall(&stage), order.first()) {
+            (Some((_, tested)), _) => tested,
+            (None, None) => Tested::default(),
             (None, Some(&first)) => {
                 let point = &control[first].0;
                 let key = format!("{key}/control/final");
                 let graph = self.finished(&key, CONTROL, setup, point)?;
-                let metrics = self.metrics_on(&graph, Role::Test, setup)?;
-                self.journal.record(&stage, &metrics, &graph)?;
+                let tested = self.metrics_on(&graph, Role::Test, setup)?;
+                self.journal.record(&stage, &tested, &graph)?;
                 self.check_drain()?;
-                metrics
+                tested
             }
         };
         let found = SearchControl {
             trials: control.len() as u32,
             epochs: setup.shared_epochs.unwrap_or_else(|| trained(&control)),
             best,
-            metrics,
+            metrics: tested.metrics.clone(),
         };
-        Ok((control, found))
+        Ok((control, found, tested))
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that a search has found")]
@@ -460,7 +467,7 @@ impl Job<'_> {
         record: &Record,
         done: &[usize],
         warm: usize,
-        control: Option<(Record, SearchControl)>,
+        control: Option<(Record, SearchControl, Tested)>,
         graph: &Graph,
     ) -> Result<Searched, Ended> {
         let objectives = &setup.objectives;
@@ -489,22 +496,18 @@ impl Job<'_> {
             });
             models.push((model, artifact, kept));
         }
+        let (mut comparison, mut helped) = (None, None);
+        if let (Some((_, _, control)), Some(deciding)) = (&control, setup.deciding()) {
+            let own = self.metrics_on(graph, Role::Test, setup)?;
+            comparison = compare(&own, control, deciding);
+            helped = comparison.map(|both| {
+                objectives[0].minimized(both.value) < objectives[0].minimized(both.control)
+            });
+        }
         let (control_record, control) = match control {
             None => (Vec::new(), None),
-            Some((record, control)) => (record, Some(control)),
+            Some((record, control, _)) => (record, Some(control)),
         };
-        let (mut helped, mut significant) = (None, None);
-        if let Some(control) = &control {
-            let own = self.metrics_on(graph, Role::Test, setup)?;
-            let metric = objectives[0].metric.metric().map(MetricName::as_str);
-            let pair = metric.and_then(|name| Some((own.get(name)?, control.metrics.get(name)?)));
-            helped = pair.map(|(own, other)| {
-                objectives[0].minimized(*own) < objectives[0].minimized(*other)
-            });
-            if metric == Some(MetricName::Accuracy.as_str()) {
-                significant = self.significant(&own, &control.metrics);
-            }
-        }
         if helped == Some(false) {
             self.voice.info(
                 "search_did_not_help",
@@ -534,7 +537,8 @@ impl Job<'_> {
             screening: foretold(setup, record),
             control,
             helped,
-            significant,
+            significant: comparison.as_ref().and_then(Comparison::significant),
+            comparison,
             not_applicable: setup.candidates.not_applicable(setup.params),
             exceeds: None,
         };

@@ -427,16 +427,7 @@ impl Params {
     pub fn metrics(&self, task: Option<Task>) -> Vec<MetricName> {
         match (self, task) {
             (Self::Evaluate(evaluate), _) => evaluate.metrics.clone(),
-            (Self::Search { search, .. }, Some(task)) => {
-                let mut all = MetricName::defaults(task);
-                let objectives = search.objectives.iter();
-                for metric in objectives.filter_map(|objective| objective.metric.metric()) {
-                    if !all.contains(&metric) {
-                        all.push(metric);
-                    }
-                }
-                all
-            }
+            (Self::Search { search, .. }, Some(task)) => search.metrics(task),
             _ => Vec::new(),
         }
     }

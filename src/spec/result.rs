@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::distill::DistillLossName;
+use super::evaluate::MetricName;
 use super::fit::InferredData;
 use super::job::JobKind;
 use super::trial::{SearchOutcome, SearchPlan};
@@ -327,6 +328,41 @@ pub enum TeacherSource {
     Cached,
 }
 
+/// A model beside that of its control on the test split, by the metric that decides whether the method helped.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Comparison {
+    pub metric: MetricName,
+    pub value: f64,
+    pub control: f64,
+    /// How often the same test examples would set the two as far apart, or further, if neither were better: the p-value of
+    /// Fisher's paired randomisation test, by 9,999 draws. `null` where the metric is no mean over examples, as `f1`.
+    pub p_value: Option<f64>,
+}
+
+impl Comparison {
+    /// From here on a difference may be chance.
+    const CHANCE: f64 = 0.05;
+
+    pub fn helped(&self) -> bool {
+        match self.metric.rises() {
+            true => self.value > self.control,
+            false => self.value < self.control,
+        }
+    }
+
+    pub fn significant(&self) -> Option<bool> {
+        self.p_value.map(|p_value| p_value < Self::CHANCE)
+    }
+
+    /// What reports and tables add to a sentence about a difference that may be chance.
+    pub fn chance(&self) -> Option<String> {
+        let p_value = self.p_value.filter(|_| self.significant() == Some(false))?;
+        Some(format!(
+            "which may be chance (p = {p_value:.2}, paired over the test examples)"
+        ))
+    }
+}
+
 /// The same student trained without a teacher.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DistillControl {
@@ -353,12 +389,13 @@ pub struct DistillOutcome {
     pub agreement: BTreeMap<String, f64>,
     #[serde(default)]
     pub control: Option<DistillControl>,
-    /// Whether the student is better than the control on the test split: by accuracy, or by the loss
-    /// where there is none. One pair of trainings; `null` without a control.
+    /// The student beside its control, by accuracy, or by the loss where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// Whether the student is better than the control by that. One pair of trainings; `null` without a control.
     #[serde(default)]
     pub helped: Option<bool>,
-    /// Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for accuracies p
-    /// and q of the n test examples: less may be chance. Of classification with a control.
+    /// Whether the p-value of the comparison is below 0.05: more may be chance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub significant: Option<bool>,
 }
@@ -419,10 +456,6 @@ pub struct PlanCost {
     pub nonzero_parameters: u64,
     pub macs: Option<u64>,
 }
-
-/// What `significant: false` means, as reports and tables say it.
-pub const MAY_BE_CHANCE: &str =
-    "by less than two standard errors of the test examples, which may be chance";
 
 /// 1234567 as `1,234,567`, as reports and tables show it.
 pub fn grouped(value: u64) -> String {

@@ -369,6 +369,18 @@ impl SearchParams {
         vec![Objective { metric, goal: None }]
     }
 
+    /// The task's usual metrics and those among the objectives.
+    pub fn metrics(&self, task: Task) -> Vec<MetricName> {
+        let mut all = MetricName::defaults(task);
+        let objectives = self.objectives.iter();
+        for metric in objectives.filter_map(|objective| objective.metric.metric()) {
+            if !all.contains(&metric) {
+                all.push(metric);
+            }
+        }
+        all
+    }
+
     /// Whether all objectives can be measured for a task.
     pub fn check_objectives(&self, task: Task) -> Result<(), FieldError> {
         let unsuited = self

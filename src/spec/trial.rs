@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::result::Comparison;
 use super::search::{Objective, ObjectiveName, ProxyName, TrialFigure};
 
 /// How a trial ended.
@@ -211,11 +212,13 @@ pub struct SearchOutcome {
     pub screening: Option<ScreeningOutcome>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<SearchControl>,
-    /// Whether the winner is better than the control's on the test split; without a control `null`.
+    /// The winner beside the control's, by the first objective, where that is a metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// Whether the winner is better than the control's by that; without a control `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helped: Option<bool>,
-    /// Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for accuracies p
-    /// and q of the n test examples: less may be chance. Of classification that is judged by accuracy, with a control.
+    /// Whether the p-value of the comparison is below 0.05: more may be chance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub significant: Option<bool>,
     /// What the space names and what leaves no choice in this model, for instance `depth` without residual blocks.

@@ -66,6 +66,7 @@ pub struct Evaluator<'a> {
     device: &'a Device,
     loss: Loss,
     metrics: &'a [MetricName],
+    apart: Option<MetricName>,
     programs: RefCell<Programs<'a>>,
 }
 
@@ -77,6 +78,7 @@ impl<'a> Evaluator<'a> {
             device,
             loss,
             metrics: &[],
+            apart: None,
             programs: RefCell::new(Programs::new(graph, loss.closing_operators())),
         }
     }
@@ -84,6 +86,14 @@ impl<'a> Evaluator<'a> {
     /// Takes what these metrics need beside what all do.
     pub fn wanting(self, metrics: &'a [MetricName]) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Keeps what each example adds to this metric, too.
+    pub fn telling_apart(self, metric: Option<MetricName>) -> Self {
+        Self {
+            apart: metric,
+            ..self
+        }
     }
 
     /// Logits of a batch on the host, row by row.
@@ -109,7 +119,7 @@ impl<'a> Evaluator<'a> {
         data: &Prepared,
         role: Role,
     ) -> Result<Measured, ExecError> {
-        let mut measured = Measured::wanting(self.metrics);
+        let mut measured = Measured::wanting(self.metrics).telling_apart(self.apart);
         for batch in data.batches(role, evaluation_batch(self.graph, data)) {
             let outputs = self.logits(parameters, &batch)?;
             measured.add(data.about.task, self.loss.name, &outputs, &batch);

@@ -41,6 +41,9 @@ pub struct Measured {
     spread: Vec<Spread>,
     /// Scores with targets of every example, where metrics of their order are wanted.
     kept: Option<Kept>,
+    /// Of which metric `each` has what the examples add.
+    apart: Option<MetricName>,
+    each: Vec<f64>,
 }
 
 /// Scores (probabilities, or values) and targets, `[examples, width]` each.
@@ -69,6 +72,14 @@ impl Measured {
         }
     }
 
+    /// Keeps what each example adds to this metric, too.
+    pub fn telling_apart(self, metric: Option<MetricName>) -> Self {
+        Self {
+            apart: metric,
+            ..self
+        }
+    }
+
     /// Adds a batch: `outputs` are logits (or values) `[count, width]`, of tokens `[count, tokens, width]`.
     pub fn add(&mut self, task: Task, loss: LossName, outputs: &[f32], batch: &Batch) {
         if batch.count == 0 {
@@ -82,10 +93,16 @@ impl Measured {
         self.width = width;
         self.elements += outputs.len() as f64;
         if task.has_labels() {
-            let labelled = batch.labels.iter().zip(outputs.chunks(width.max(1)));
-            for (&label, logits) in labelled.filter(|(label, _)| **label != IGNORED) {
-                self.examples += 1.0;
-                self.add_class(logits, label);
+            let rows = rows / batch.count;
+            let labels = batch.labels.chunks(rows.max(1));
+            for (labels, outputs) in labels.zip(outputs.chunks((rows * width).max(1))) {
+                let before = self.sum();
+                let labelled = labels.iter().zip(outputs.chunks(width.max(1)));
+                for (&label, logits) in labelled.filter(|(label, _)| **label != IGNORED) {
+                    self.examples += 1.0;
+                    self.add_class(logits, label);
+                }
+                self.add_apart(before);
             }
             return;
         }
@@ -93,8 +110,35 @@ impl Measured {
         self.spread.resize(width, Spread::default());
         for (row, logits) in outputs.chunks(width.max(1)).enumerate() {
             let targets = &batch.values[row * width..(row + 1) * width];
+            let before = self.sum();
             self.add_values(task, loss, logits, targets);
+            self.add_apart(before);
         }
+    }
+
+    /// The sum over examples so far that the metric to be told apart is the mean of; `None` where it is no such mean.
+    fn sum(&self) -> Option<f64> {
+        match self.apart? {
+            MetricName::Loss => Some(self.loss),
+            MetricName::Accuracy => Some(self.correct),
+            MetricName::MeanSquaredError => Some(self.squared),
+            MetricName::MeanAbsoluteError => Some(self.absolute),
+            // 1 − squared errors ÷ what is the same for every model.
+            MetricName::R2 if self.width == 1 => Some(-self.squared),
+            _ => None,
+        }
+    }
+
+    fn add_apart(&mut self, before: Option<f64>) {
+        if let (Some(before), Some(after)) = (before, self.sum()) {
+            self.each.push(after - before);
+        }
+    }
+
+    /// What each example has added to the metric of [`Measured::telling_apart`], or to what it falls or rises with; empty
+    /// where it is no mean over examples.
+    pub fn each(self) -> Vec<f64> {
+        self.each
     }
 
     fn add_class(&mut self, logits: &[f32], label: usize) {

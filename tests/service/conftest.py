@@ -397,3 +397,12 @@ def certificate(tmp_path_factory):
                     "-addext", "basicConstraints=critical,CA:FALSE",
                     "-keyout", key, "-out", certificate], check=True, capture_output=True)
     return certificate, key
+
+
+# Files that take minutes, the longest first: where two run at a time, none of them is left for the end.
+LONG = ["test_walkthroughs.py", "test_fashion.py", "test_search.py", "test_page.py", "test_mlflow.py", "test_distill.py"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))

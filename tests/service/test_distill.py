@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 from sklearn.datasets import load_digits
+from scipy import stats
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -154,11 +155,12 @@ def test_one_step_is_pytorchs(server, setting, name):
 # Whole trainings
 
 
-def far_apart(result, control):
-    """Whether accuracies differ by two standard errors of the test examples."""
-    own, other = (each["metrics"]["accuracy"] for each in (result["after"], control))
-    variance = own * (1 - own) + other * (1 - other)
-    return own != other and abs(own - other) >= 2 * (variance / result["environment"]["data"]["splits"]["test"]) ** 0.5
+def check_comparison(outcome, differences):
+    """The p-value, against SciPy's test of the same pairs."""
+    by_scipy = stats.permutation_test((differences, np.zeros_like(differences)), lambda a, b, axis: (a - b).mean(axis=axis),
+                                      permutation_type="samples", vectorized=True, n_resamples=20_000, rng=0)
+    assert outcome["comparison"]["p_value"] == pytest.approx(by_scipy.pvalue, abs=0.02)
+    assert outcome["significant"] == (outcome["comparison"]["p_value"] < 0.05)
 
 
 def test_a_distilled_student_beside_its_control(server, setting):
@@ -176,7 +178,6 @@ def test_a_distilled_student_beside_its_control(server, setting):
     control = outcome["control"]
     assert control["epochs"] == 15
     assert outcome["helped"] == (result["after"]["metrics"]["accuracy"] > control["metrics"]["accuracy"])
-    assert outcome["significant"] == far_apart(result, control)
     chance = b"which may be chance" in server.artifact(job, "report.html")
     assert chance == (not outcome["significant"])
     # The control is what a training without a teacher gives.
@@ -185,6 +186,12 @@ def test_a_distilled_student_beside_its_control(server, setting):
     assert control["metrics"]["accuracy"] == alone["result"]["after"]["metrics"]["accuracy"]
     logits = [graph_tools.session_of(server.model_content(model)).run(None, {"x": setting.images[1200:]})[0]
               for model in (setting.teacher, result["model"])]
+    right = [graph_tools.session_of(server.model_content(model)).run(None, {"x": setting.images[1200:]})[0].argmax(1)
+             == setting.labels[1200:] for model in (result["model"], alone["result"]["model"])]
+    assert outcome["comparison"]["metric"] == "accuracy"
+    assert outcome["comparison"]["value"] == result["after"]["metrics"]["accuracy"]
+    assert outcome["comparison"]["control"] == control["metrics"]["accuracy"]
+    check_comparison(outcome, right[0].astype(float) - right[1])
     same = (logits[0].argmax(1) == logits[1].argmax(1)).mean()
     assert outcome["agreement"]["top_1"] == pytest.approx(same, abs=1e-6)
     assert result["change"]["parameters_ratio"] < 0.2
@@ -438,9 +445,20 @@ def test_regression_by_a_bounded_loss(server, setting):
     student = server.upload_model(exported(perceptron(16, 4)), "student")
     losses = [{"name": "bounded_regression"}, {"name": "logits_mse", "weight": 0.5}]
     job = distill(server, setting, dataset=dataset, teacher_model=teacher, student={"model": student["id"]},
-                  losses=losses, finetune={"epochs": 15, "optimizer": {"name": "adamw", "learning_rate": 0.01}})
+                  losses=losses, control=True, finetune=(lessons := {
+                      "epochs": 15, "optimizer": {"name": "adamw", "learning_rate": 0.01}}))
     assert job["result"]["before"]["metrics"]["loss"] < 1e-10
     assert job["result"]["after"]["metrics"]["loss"] < 3e-3
+    # What the control is worth, by the squared errors of the same examples.
+    outcome = job["result"]["distill"]
+    alone = server.run("train", student, dataset, lessons, data=DATA)["result"]["model"]
+    errors = [(graph_tools.session_of(server.model_content(model)).run(None, {"x": setting.images[1200:]})[0]
+               - arrays["y_test"]) ** 2 for model in (job["result"]["model"], alone)]
+    own, control = (float(error.mean()) for error in errors)
+    assert outcome["comparison"] | {"p_value": 0} == {
+        "metric": "loss", "value": pytest.approx(own, rel=1e-4), "control": pytest.approx(control, rel=1e-4), "p_value": 0}
+    assert outcome["helped"] == (own < control)
+    check_comparison(outcome, (errors[0] - errors[1]).mean(1))
 
 
 def test_prune_then_distil_from_the_original(server, setting):

@@ -17,7 +17,7 @@ from torch import nn
 import graph_tools
 from conftest import DIGITS, END_STATES, assert_problem
 from lifecycle_tools import EVERY_EPOCH, event_types, job_children, send, wait_until
-from test_distill import exported, far_apart, perceptron, saved
+from test_distill import exported, perceptron, saved
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -362,7 +362,9 @@ def test_the_control_has_as_much_training_and_its_winner_is_measured(server, sma
     assert set(outcome["control"]["metrics"]) == {"loss", "accuracy"}
     better = job["result"]["after"]["metrics"]["accuracy"] > outcome["control"]["metrics"]["accuracy"]
     assert outcome["helped"] == better
-    assert outcome["significant"] == far_apart(job["result"], outcome["control"])
+    both = outcome["comparison"]
+    assert both["metric"] == "accuracy" and both["control"] == outcome["control"]["metrics"]["accuracy"]
+    assert outcome["significant"] == (both["p_value"] < 0.05)
     assert "control/best" in curves_of(server, job)
 
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{chance, escape, metric, section, table, words};
+use super::text::{beside, escape, metric, section, table, words};
 use crate::spec::result::{DistillOutcome, JobResult, Measurement, TeacherSource};
 
 pub(super) fn all(result: &JobResult) -> String {
@@ -44,12 +44,12 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
         Some(true) => html.push_str(&format!(
             "<p>The student is better than the same one trained by the labels alone, for as many \
              epochs{}.</p>\n",
-            chance(outcome.significant)
+            beside(outcome.comparison.as_ref())
         )),
         Some(false) => html.push_str(&format!(
             "<p><strong>Distillation did not help:</strong> the same student trained by the labels \
              alone, for as many epochs, is as good or better{}.</p>\n",
-            chance(outcome.significant)
+            beside(outcome.comparison.as_ref())
         )),
         None => {}
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::chart::scatter;
 use super::text::{
-    chance, count, escape, metric, percent, section, significant, table, text_table, words,
+    beside, count, escape, metric, percent, section, significant, table, text_table, words,
 };
 use crate::spec::result::JobResult;
 use crate::spec::trial::{SearchOutcome, Trial, Trials};
@@ -13,7 +13,7 @@ pub(super) fn all(result: &JobResult, trials: Option<&Trials>) -> String {
     let Some(outcome) = &result.search else {
         return String::new();
     };
-    let mut html = sentences(result, outcome);
+    let mut html = sentences(outcome);
     html.push_str(&best(outcome));
     if let (Some(trials), [first, second, ..]) = (trials, outcome.objectives.as_slice()) {
         let front = |trial: &Trial| outcome.front.iter().any(|entry| entry.trial == trial.trial);
@@ -37,7 +37,7 @@ pub(super) fn all(result: &JobResult, trials: Option<&Trials>) -> String {
     section("Search", &html)
 }
 
-fn sentences(result: &JobResult, outcome: &SearchOutcome) -> String {
+fn sentences(outcome: &SearchOutcome) -> String {
     let space = match outcome.space_size {
         Some(size) if size < 1e6 => format!("{} candidates", count(size as u64)),
         Some(size) => format!("{} candidates", significant(size)),
@@ -76,27 +76,15 @@ fn sentences(result: &JobResult, outcome: &SearchOutcome) -> String {
             shown(own)
         ));
     }
-    let own = result.after.as_ref();
-    let tested = outcome.control.as_ref().and_then(|control| {
-        let name = outcome.objectives.first()?.metric.as_str();
-        let both = (own?.metrics.get(name)?, control.metrics.get(name)?);
-        Some(format!(
-            " ({} {} and {})",
-            escape(&words(name)),
-            metric(*both.0),
-            metric(*both.1)
-        ))
-    });
-    let tested = tested.unwrap_or_default();
     match outcome.helped {
         Some(true) => html.push_str(&format!(
-            "<p>On the test split its winner is better than that of random search{tested}{}.</p>\n",
-            chance(outcome.significant)
+            "<p>On the test split its winner is better than that of random search{}.</p>\n",
+            beside(outcome.comparison.as_ref())
         )),
         Some(false) => html.push_str(&format!(
             "<p><strong>The search did not help:</strong> on the test split the winner of random search \
-             is as good or better{tested}{}.</p>\n",
-            chance(outcome.significant)
+             is as good or better{}.</p>\n",
+            beside(outcome.comparison.as_ref())
         )),
         None => {}
     }

@@ -1,6 +1,6 @@
 //! Numbers and text as the report writes them.
 
-use crate::spec::result::MAY_BE_CHANCE;
+use crate::spec::result::Comparison;
 
 /// Text that stands for itself in HTML, between tags and within quoted attributes.
 pub(super) fn escape(text: &str) -> String {
@@ -21,12 +21,19 @@ pub(super) fn escape(text: &str) -> String {
 /// 1234567 as `1,234,567`.
 pub(super) use crate::spec::result::grouped as count;
 
-/// What is added to a sentence about a difference that may be chance.
-pub(super) fn chance(significant: Option<bool>) -> String {
-    match significant {
-        Some(false) => format!(", though {MAY_BE_CHANCE}"),
-        _ => String::new(),
-    }
+/// What is added to a sentence that says which of two models is better.
+pub(super) fn beside(comparison: Option<&Comparison>) -> String {
+    let Some(both) = comparison else {
+        return String::new();
+    };
+    let chance = both.chance();
+    format!(
+        " ({} {} beside {}){}",
+        escape(&words(both.metric.as_str())),
+        metric(both.value),
+        metric(both.control),
+        chance.map_or_else(String::new, |chance| format!(", {chance}"))
+    )
 }
 
 /// Bytes in the unit that leaves one to three digits before the point, in steps of 1000.

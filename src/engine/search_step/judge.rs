@@ -8,15 +8,16 @@ use crate::data::Role;
 use crate::engine::child::Ended;
 use crate::engine::job::Job;
 use crate::engine::train_step::TRIAL_LOSS;
+use crate::engine::verdict::Tested;
 use crate::graph::Graph;
 use crate::search::strategy::Ask;
 use crate::spec::Problem;
 use crate::spec::child::Level;
-use crate::spec::evaluate::MetricName;
 use crate::spec::job::Params;
+use crate::spec::result::grouped;
 use crate::spec::search::{Evaluation, ObjectiveName, Recipe, TrialFigure};
 use crate::spec::trial::{Fold, Trial, TrialCost, TrialStatus};
-use crate::train::{Evaluator, Loss, measure_latencies, recalibrate};
+use crate::train::{measure_latencies, recalibrate};
 
 /// Folds after which a trial can be ended.
 const ENOUGH_FOLDS: usize = 2;
@@ -103,7 +104,11 @@ impl Job<'_> {
 
     fn say_done(&self, trial: &Trial) {
         let figures = trial.values.iter();
-        let figures = figures.map(|(name, value)| format!("{name} {value:.4}"));
+        let figures = figures.map(|(name, value)| match value.fract() == 0.0 && *value > 1.0 {
+            // Costs are whole.
+            true => format!("{name} {}", grouped(*value as u64)),
+            false => format!("{name} {value:.4}"),
+        });
         let text = match trial.status {
             TrialStatus::Judged => figures.collect::<Vec<_>>().join(", "),
             TrialStatus::Stopped => "ended early: worse than the best in every fold".to_owned(),
@@ -144,7 +149,7 @@ impl Job<'_> {
         if setup.params.shares_weights() {
             recalibrate(&mut graph, &self.device, &data).map_err(Problem::from)?;
         }
-        let metrics = self.metrics_on(&graph, Role::Validation, setup)?;
+        let metrics = self.metrics_on(&graph, Role::Validation, setup)?.metrics;
         let mut cost = cost_of(&graph);
         let latency = ObjectiveName::Other(TrialFigure::LatencyMs);
         let wanted = setup.params.constraints.contains_key(&latency)
@@ -184,28 +189,18 @@ impl Job<'_> {
         graph: &Graph,
         role: Role,
         setup: &Setup,
-    ) -> Result<BTreeMap<String, f64>, Ended> {
+    ) -> Result<Tested, Ended> {
         let data = self.data.as_ref().ok_or_else(no_data)?;
-        let task = data.about.task;
-        let named = (setup.objectives.iter()).filter_map(|objective| objective.metric.metric());
-        let names: Vec<MetricName> = MetricName::defaults(task)
-            .into_iter()
-            .chain(named)
-            .collect();
-        let measured = Evaluator::new(graph, &self.device, Loss::of_task(task))
-            .wanting(&names)
-            .measure_graph(data, role)
-            .map_err(Problem::from)?;
-        let mut metrics = BTreeMap::new();
-        for name in names {
-            let value = measured.metric(name, task);
-            if !value.is_finite() {
-                let detail = format!("{} is {value} after the training", name.as_str());
-                return Err(Ended::Failed(Problem::new(422, "not_finite", detail)));
+        let names = setup.params.metrics(data.about.task);
+        let deciding = setup.deciding().filter(|_| role == Role::Test);
+        let tested = self.tested(graph, role, &names, deciding)?;
+        match tested.metrics.iter().find(|(_, value)| !value.is_finite()) {
+            None => Ok(tested),
+            Some((name, value)) => {
+                let detail = format!("{name} is {value} after the training");
+                Err(Ended::Failed(Problem::new(422, "not_finite", detail)))
             }
-            metrics.insert(name.as_str().to_owned(), value);
         }
-        Ok(metrics)
     }
 }
 

@@ -13,10 +13,14 @@ function input({ name, dtype, shape: sizes, media, tokens, audio }) {
     audio && quiet(Object.entries(audio).filter(([, value]) => typeof value !== "object").map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`).join(", "))];
 }
 
+/** More classes than most sets without names for them have. */
+const MANY_CLASSES = 50;
+
 function target({ target: given }) {
   if (!given) return "none: only losses without labels can be used";
-  const { name, dtype, shape: sizes, classes, range, one_hot: oneHot } = given;
+  const { name, dtype, shape: sizes, classes, range, one_hot: oneHot, class_names: classNames } = given;
   return [h("code", null, name), ` ${classes ? plural(classes, "class") : `${dtype} ${shape(sizes)}`}`,
+    classes > MANY_CLASSES && !classNames && quiet(`whole numbers, taken for classes: where they are amounts, a job says "task": "regression"`),
     !classes && range && quiet(`from ${digits(range[0])} to ${digits(range[1])}`),
     oneHot && quiet("One 1 among zeros for each example: these look like encoded classes. Store the numbers of the classes instead.")];
 }

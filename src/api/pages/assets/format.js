@@ -70,7 +70,7 @@ export const kindName = (kind) => KIND_NAMES[kind] || sentence(kind);
 export const largerIsBetter = (metric) => !/loss|error|perplexity|cross_entropy|macs|parameters|bytes|latency/.test(metric);
 
 /** The metric that judges first: accuracy where there is one. */
-export const mainMetric = (metrics) => ["accuracy", "f1", "r2", "loss"].find((name) => name in metrics) || Object.keys(metrics)[0];
+export const mainMetric = (metrics) => ["accuracy", "f1", "mean_absolute_error", "mean_squared_error", "loss"].find((name) => name in metrics) || Object.keys(metrics)[0];
 
 /** The figures of a `Measurement` that are costs: name, heading, format, value. */
 export const COSTS = [

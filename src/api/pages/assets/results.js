@@ -3,7 +3,7 @@
 import { call, get, names } from "./api.js";
 import { add, h, link, number, quiet, row, section, select, set, table } from "./dom.js";
 import { bars, scatter } from "./charts.js";
-import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
+import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, mainMetric, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
 
 const figure = (label) => ({ label, number: true });
 const modelLink = (id, label) => link(`#/models/${id}`, label || names.get(id) || shortId(id));
@@ -38,7 +38,7 @@ function headline(result) {
   const { before, after, change } = result;
   if (!after || !change) return null;
   const tile = (label, value, more) => h("div", { class: "tile" }, h("dt", null, label), h("dd", null, h("strong", null, value), more && quiet(more)));
-  const metric = Object.keys(change.metrics)[0];
+  const metric = mainMetric(change.metrics);
   return h("dl", { class: "tiles" },
     tile("Parameters, nonzero", ratio(change.nonzero_parameters_ratio), `${count(before.nonzero_parameters)} → ${count(after.nonzero_parameters)}`),
     change.macs_ratio !== null && change.macs_ratio !== undefined && tile("MACs", ratio(change.macs_ratio), `${count(before.macs)} → ${count(after.macs)}`),
@@ -49,18 +49,15 @@ function headline(result) {
 
 /** The result in short. */
 function summary({ result }) {
-  const helped = result.distill?.helped ?? result.search?.helped;
-  const chance = (result.distill ?? result.search)?.significant === false;
-  const control = result.distill?.control ? "the same student trained without a teacher" : "random search with as much training";
-  const found = (result.distill ?? result.search)?.control?.metrics;
-  // What was decided by.
-  const metric = result.distill ? ["accuracy", "loss"].find((name) => found && name in found) : result.search?.objectives[0]?.metric;
-  const other = found?.[metric];
-  const both = other !== undefined && other !== null ? `${words(metric)} ${digits(result.after.metrics[metric])}, and ${digits(other)} of the control, ${control}` : `the control is ${control}`;
+  const method = result.distill ?? result.search;
+  const helped = method?.helped;
+  const control = result.distill ? "the same student trained without a teacher" : "random search with as much training";
+  const both = method?.comparison;
+  const beside = both ? `${words(both.metric)} ${digits(both.value)}, and ${digits(both.control)} of the control, ${control}` : `the control is ${control}`;
+  const chance = both && method.significant === false ? `, which may be chance (p = ${both.p_value.toFixed(2)}, paired over the test examples)` : "";
   return section("Result", null,
     result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
-    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : "It did not help"), `: ${both}.`,
-      chance && " The two differ by less than two standard errors of the test examples, which may be chance."));
+    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : "It did not help"), `: ${beside}${chance}.`));
 }
 
 function figures({ result }) {
