@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::client::tell;
 use crate::config::{DEFAULT_FILE, ServeFlags, Settings};
 
 /// Makes trained ONNX models smaller and faster, over HTTP.
@@ -72,7 +73,7 @@ pub fn main() -> ExitCode {
                 report(serve::run(settings))
             }
             Err(error) => {
-                eprintln!("sinter: {error}");
+                tell!("sinter: {error}");
                 ExitCode::from(2)
             }
         },
@@ -102,7 +103,7 @@ pub fn main() -> ExitCode {
 #[cfg(target_os = "linux")]
 fn allow_huge_pages(allow: bool) {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(!allow) {
-        eprintln!("sinter: the size of memory pages can't be chosen: {error}");
+        tell!("sinter: the size of memory pages can't be chosen: {error}");
     }
 }
 
@@ -133,7 +134,7 @@ fn report(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sinter: {error}");
+            tell!("sinter: {error}");
             ExitCode::FAILURE
         }
     }
@@ -149,7 +150,7 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sinter: can't write to standard output: {error}");
+            tell!("sinter: can't write to standard output: {error}");
             ExitCode::FAILURE
         }
     }

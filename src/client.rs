@@ -1,5 +1,15 @@
 //! A user of the service, for the commands that speak to one: `sinter submit`, `watch`, `get`, `ls`, and `demo`.
 
+/// Writes a line for the person at the terminal to standard error. Who has gone away misses it, and nothing else happens.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
+pub(crate) use tell;
+
 pub mod follow;
 pub mod table;
 

@@ -3,6 +3,7 @@
 //! A pure function of its order: the same job, files and seed give the same `model.onnx`, byte for
 //! byte, whether the work was interrupted or not.
 
+mod check;
 mod child;
 mod confine;
 mod data_fit;

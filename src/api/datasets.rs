@@ -87,7 +87,8 @@ pub(super) struct CreateQuery {
     /// Detected from the bytes and names when left out. Arrays (`npz`, `safetensors`) are one file.
     format: Option<DatasetFormat>,
     /// Name of the target column of a table (csv, jsonl, parquet), the last one when left out, or of the manifest in an
-    /// archive of files. Refused for other formats, which have no columns.
+    /// archive of files; of an npz or safetensors file the array that is the target, `y`, `target`, `label` or `labels` when
+    /// left out. Refused for IDX, which has no names.
     target: Option<String>,
     /// Name of the column that holds texts, or of two with a comma between, for texts that belong together. When left out
     /// one that is called `text`, `sentence`, `tokens` or the like.
@@ -218,11 +219,12 @@ fn check_has_columns(format: DatasetFormat) -> Result<(), ApiError> {
     match format {
         // Of images and texts a manifest has columns, if there is one.
         DatasetFormat::Images | DatasetFormat::Texts | DatasetFormat::Audio => Ok(()),
+        DatasetFormat::Npz | DatasetFormat::Safetensors => Ok(()),
         table if table.is_table() => Ok(()),
         _ => {
             let detail = format!(
-                "the query parameter `target` names a column of a csv, jsonl or parquet file, and the \
-                 upload is {}, which has no columns; leave it out",
+                "the query parameter `target` names a column of a csv, jsonl or parquet file, or an array of an npz or \
+                 safetensors file, and the upload is {}, which has neither; leave it out",
                 format.as_str()
             );
             Err(ApiError::fault("invalid_request", "/target", detail))
@@ -324,19 +326,18 @@ mod tests {
     }
 
     #[test]
-    fn only_tables_have_a_target_column() {
-        for format in [DatasetFormat::Csv, DatasetFormat::Parquet] {
-            assert!(check_has_columns(format).is_ok(), "{format:?}");
-        }
+    fn only_what_has_names_has_a_named_target() {
         for format in [
+            DatasetFormat::Csv,
+            DatasetFormat::Parquet,
             DatasetFormat::Npz,
-            DatasetFormat::Idx,
             DatasetFormat::Safetensors,
         ] {
-            let Err(ApiError::Problem(problem)) = check_has_columns(format) else {
-                panic!("{format:?} was taken for a table");
-            };
-            assert_eq!(problem.errors[0].pointer, "/target");
+            assert!(check_has_columns(format).is_ok(), "{format:?}");
         }
+        let Err(ApiError::Problem(problem)) = check_has_columns(DatasetFormat::Idx) else {
+            panic!("IDX was taken for a table");
+        };
+        assert_eq!(problem.errors[0].pointer, "/target");
     }
 }

@@ -21,7 +21,7 @@ use super::idempotent::{KeyInUse, Turn, replay, turn};
 use super::problem::{ApiError, Problems};
 use super::request::{NoQuery, Paged, StrictQuery, json_body, located_json, page};
 use super::state::App;
-use super::submission::{Checked, check, missing, plan};
+use super::submission::{Checked, check, missing, plan, refuse_impossible};
 use crate::spec::child::Progress;
 use crate::spec::job::{JobKind, JobRequest};
 use crate::spec::mlflow::ModelSource;
@@ -159,6 +159,7 @@ async fn create_job(
         let plan = plan(&access, checked).await?;
         return Ok(Json(DryRun { kind, plan }).into_response());
     }
+    refuse_impossible(&access, &checked).await?;
     let inputs = checked.inputs();
     let Checked { request, .. } = checked;
     let (model, dataset) = (request.model, request.dataset);

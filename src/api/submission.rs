@@ -12,7 +12,7 @@ use super::webhooks::check_target;
 use crate::spec::child::{JobInputs, Message, Order, TRIALS_ARTIFACT};
 use crate::spec::distill::DistillParams;
 use crate::spec::fit::{InferredData, check_outputs, check_task, fit, fit_further};
-use crate::spec::job::{DataOptions, JobRequest, Params};
+use crate::spec::job::{DataOptions, JobKind, JobRequest, Params};
 use crate::spec::mlflow::ModelSource;
 use crate::spec::problem::{FieldError, Problem};
 use crate::spec::result::Plan;
@@ -28,6 +28,8 @@ pub struct Checked {
     further: Vec<Uuid>,
     pub model: Model,
     pub dataset: Option<Dataset>,
+    /// How the data set feeds the model.
+    about: Option<InferredData>,
 }
 
 impl Checked {
@@ -89,6 +91,7 @@ pub async fn check(
     if let Some(id) = params.warm_start() {
         check_earlier(access, id, &request).await?;
     }
+    let mut about = None;
     if let Some(dataset) = &dataset {
         let fitted = fit(
             &model.summary,
@@ -103,6 +106,7 @@ pub async fn check(
                 distill, &pointer, &params, &request, &models, dataset, &fitted,
             )?;
         }
+        about = Some(fitted);
     }
     let mut further: Vec<Uuid> = models.into_keys().collect();
     further.extend(params.warm_start());
@@ -111,6 +115,7 @@ pub async fn check(
         further,
         model,
         dataset,
+        about,
     })
 }
 
@@ -173,7 +178,7 @@ async fn check_earlier(
     let artifacts = store.artifacts(&found.id).await?;
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
         let (earlier, own) = (&found.request, request);
-        let judging = ["trial", "steps", "evaluation"];
+        let judging = ["trial", "steps", "evaluation", "reconstruct"];
         let cell = |request: &JobRequest| request.params.pointer("/space/cell").cloned();
         let alike = earlier.model == own.model
             && cell(earlier) == cell(own)
@@ -185,7 +190,7 @@ async fn check_earlier(
         if alike {
             return Ok(());
         }
-        let detail = "that search had another model, data set, `data`, `trial`, `steps`, `evaluation` or cell, so that \
+        let detail = "that search had another model, data set, `data`, `trial`, `steps`, `evaluation`, `reconstruct` or cell, so that \
                       its trials can't be compared with those of this one";
         return Err(ApiError::fault("searches_differ", pointer, detail));
     }
@@ -268,24 +273,54 @@ async fn other_kind(access: &Authorized, id: Uuid) -> Result<Option<&'static str
     })
 }
 
+/// Problems of a job that no data and no training could mend.
+const IMPOSSIBLE: [&str; 6] = [
+    "target_unreachable",
+    "nothing_prunable",
+    "empty_space",
+    "no_feasible_candidate",
+    "unsupported",
+    "invalid_request",
+];
+
+/// Has a child look whether the model alone makes the job impossible. What it can't tell, the job will.
+pub async fn refuse_impossible(access: &Authorized, checked: &Checked) -> Result<(), ApiError> {
+    if matches!(checked.request.kind, JobKind::Train | JobKind::Evaluate) {
+        return Ok(());
+    }
+    let order = Order::Check {
+        inputs: Box::new(job_inputs(access, checked)),
+        about: checked.about.clone().map(Box::new),
+    };
+    match access.inspect(&order).await {
+        Err(InspectionError::Refused(problem)) if IMPOSSIBLE.contains(&&*problem.code) => {
+            Err(ApiError::Problem(problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Has a child plan a job without training.
 pub async fn plan(access: &Authorized, checked: Checked) -> Result<Plan, ApiError> {
-    let app = &access.app;
     let order = Order::Plan {
-        inputs: Box::new(JobInputs {
-            job: Uuid::now_v7(),
-            model: app.store.blobs().path(&checked.model.digest),
-            models: BTreeMap::new(),
-            dataset: checked
-                .dataset
-                .as_ref()
-                .map(|dataset| app.store.dataset_input(dataset)),
-            request: checked.request,
-            trials: None,
-        }),
+        inputs: Box::new(job_inputs(access, &checked)),
     };
     match access.inspect(&order).await? {
         Message::Plan { plan } => Ok(*plan),
         _ => Err(InspectionError::WrongAnswer.into()),
+    }
+}
+
+/// What a child reads that looks at a job before it is queued: its model and data set.
+fn job_inputs(access: &Authorized, checked: &Checked) -> JobInputs {
+    let store = &access.app.store;
+    let dataset = checked.dataset.as_ref();
+    JobInputs {
+        job: Uuid::now_v7(),
+        model: store.blobs().path(&checked.model.digest),
+        models: BTreeMap::new(),
+        dataset: dataset.map(|dataset| store.dataset_input(dataset)),
+        request: checked.request.clone(),
+        trials: None,
     }
 }

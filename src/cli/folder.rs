@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 
+use crate::client::tell;
 use crate::store::DEFAULT_PROJECT;
 use crate::store::keys::Role;
 use crate::store::maintenance::{DataFolder, restore as restore_backup};
@@ -95,7 +96,7 @@ fn run(work: impl Future<Output = Result<ExitCode, Box<dyn Error>>>) -> ExitCode
         Err(error) => Err(error.into()),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("sinter: {error}");
+        tell!("sinter: {error}");
         ExitCode::FAILURE
     })
 }
@@ -114,7 +115,7 @@ pub(super) fn key(command: KeyCommand) -> ExitCode {
                 let (key, text) = folder
                     .create_key(&name, role, &project, expires_in_days)
                     .await?;
-                eprintln!(
+                tell!(
                     "A key for {} with the role `{}` in the project `{}`; it is not shown again:",
                     key.name,
                     key.role.as_str(),
@@ -146,7 +147,7 @@ pub(super) fn key(command: KeyCommand) -> ExitCode {
             KeyCommand::Revoke { key, folder } => {
                 let folder = DataFolder::open(&folder.data_dir, false).await?;
                 if folder.revoke_key(key.trim_end_matches('…')).await? {
-                    eprintln!("The key is revoked.");
+                    tell!("The key is revoked.");
                     Ok(ExitCode::SUCCESS)
                 } else {
                     Err(format!("there is no key `{key}` that is not revoked already").into())

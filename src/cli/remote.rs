@@ -20,6 +20,7 @@ pub use list::{ListFlags, list};
 pub use submit::{SubmitFlags, submit};
 
 use crate::client::follow::follow;
+use crate::client::tell;
 use crate::client::{Client, ClientError, JobView, table};
 use crate::config::ConfigError;
 use crate::config::trust::trusting;
@@ -150,14 +151,14 @@ fn conclude(ended: &[(String, JobView)], as_json: bool, client: &Client) -> Outc
     let unsuccessful: Vec<_> = ended.iter().filter(|(_, job)| !job.succeeded()).collect();
     for (name, job) in &unsuccessful {
         match &job.error {
-            Some(problem) => eprintln!("{name} {}: {problem}", job.status),
-            None => eprintln!("{name} {}", job.status),
+            Some(problem) => tell!("{name} {}: {problem}", job.status),
+            None => tell!("{name} {}", job.status),
         }
     }
     for (name, job) in ended {
         // Whatever hinders this says nothing about the job.
         for warning in client.warnings(job.id).unwrap_or_default() {
-            eprintln!("{name}: warning: {warning}");
+            tell!("{name}: warning: {warning}");
         }
     }
     match unsuccessful.len() {
@@ -170,7 +171,7 @@ fn conclude(ended: &[(String, JobView)], as_json: bool, client: &Client) -> Outc
 fn newest(client: &Client, resource: &str, name: &str) -> Outcome<Option<Uuid>> {
     let found = client.find_by_name(resource, name)?;
     if let Some((id, true)) = found {
-        eprintln!("several are called `{name}`: the newest is taken, {id}");
+        tell!("several are called `{name}`: the newest is taken, {id}");
     }
     Ok(found.map(|(id, _)| id))
 }

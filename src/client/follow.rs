@@ -114,7 +114,7 @@ impl Row {
         if !plain {
             self.bar.set_message(text.to_owned());
         } else if self.said != text {
-            eprintln!("{name}: {text}");
+            tell!("{name}: {text}");
             text.clone_into(&mut self.said);
         }
     }

@@ -1,23 +1,23 @@
 //! A table of what jobs made of a model.
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 use super::JobView;
+use crate::spec::evaluate::MetricName;
 use crate::spec::result::{JobResult, Measurement, grouped};
 
 /// One row for the model as uploaded and one for each job that made a model.
 pub fn render(ended: &[(String, JobView)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL);
+    // A terminal that is narrow gets narrow columns; without one there is no width.
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     let results = || {
         ended
             .iter()
             .filter_map(|(name, job)| job.result.as_ref().map(|result| (name.as_str(), result)))
     };
-    let metric = results().find_map(|(_, result)| {
-        let (name, _) = result.before.leading_metric()?;
-        Some(name.to_owned())
-    });
+    let metric = results().find_map(|(_, result)| Some(leading(result)?.to_owned()));
     let metric = metric.unwrap_or_else(|| "accuracy".to_owned());
     let heading = metric.replace('_', " ");
     table.set_header(
@@ -28,7 +28,7 @@ pub fn render(ended: &[(String, JobView)]) -> String {
             "MACs",
             "file, bytes",
             "deflated, bytes",
-            "p50, ms",
+            "p50 in Sinter, ms",
             &heading,
         ]
         .map(Cell::new),
@@ -44,12 +44,52 @@ pub fn render(ended: &[(String, JobView)]) -> String {
     let mut text = table.to_string();
     for (name, job) in ended {
         let Some(result) = &job.result else { continue };
-        let lines = [winner(job, result), verdict(result)];
+        let lines = [
+            winner(job, result),
+            verdict(result),
+            agreement(result),
+            drop_allowed(result),
+        ];
         for line in lines.into_iter().flatten() {
             text.push_str(&format!("\n{name}: {line}"));
         }
     }
     text
+}
+
+/// The metric that the job looked at first: a search its first objective.
+fn leading(result: &JobResult) -> Option<&str> {
+    let objective = result
+        .search
+        .as_ref()
+        .and_then(|search| search.objectives.first()?.metric.metric())
+        .map(MetricName::as_str)
+        .filter(|name| result.before.metrics.contains_key(*name));
+    let usual = || Some(result.before.leading_metric()?.0);
+    objective.or_else(usual)
+}
+
+/// How near a student is to its teachers, where nothing else can be said of it.
+fn agreement(result: &JobResult) -> Option<String> {
+    let distill = result.distill.as_ref()?;
+    let without = result.after.as_ref()?.metrics.is_empty();
+    let figures = distill.agreement.iter().filter(|_| without);
+    let figures: Vec<String> = figures
+        .map(|(name, value)| format!("{} {value:.4}", name.replace('_', " ")))
+        .collect();
+    (!figures.is_empty()).then(|| format!("near to its teachers: {}", figures.join(", ")))
+}
+
+/// What `max_accuracy_drop` is held against, which is not the split of the table.
+fn drop_allowed(result: &JobResult) -> Option<String> {
+    let prune = result.prune.as_ref()?;
+    let name = "max_accuracy_drop";
+    let (asked, reached) = (prune.asked.get(name)?, prune.reached.get(name)?);
+    let examples = result.environment.data.as_ref()?.splits.validation;
+    Some(format!(
+        "a drop of accuracy of {reached:.4} on the {examples} validation examples, at most {asked} was asked for; the table \
+         has the test split"
+    ))
 }
 
 /// What a search chose, and what else it leaves to choose from.
@@ -58,7 +98,12 @@ fn winner(job: &JobView, result: &JobResult) -> Option<String> {
     let best = search.best.first()?;
     let config = best.config.iter();
     let config: Vec<String> = config
-        .map(|(name, value)| format!("{name} {value}"))
+        .map(
+            |(name, value)| match value.as_f64().filter(|at| at.fract() != 0.0) {
+                Some(at) => format!("{name} {}", short(at)),
+                None => format!("{name} {value}"),
+            },
+        )
         .collect();
     let mut text = format!("trial {} won: {}", best.trial, config.join(", "));
     let others = search
@@ -74,6 +119,12 @@ fn winner(job: &JobView, result: &JobResult) -> Option<String> {
         ));
     }
     Some(text)
+}
+
+/// Three significant digits.
+fn short(value: f64) -> String {
+    let places = 2 - value.abs().log10().floor() as i32;
+    format!("{value:.*}", places.clamp(0, 12) as usize)
 }
 
 /// Whether the method was worth it, where a control ran beside it.

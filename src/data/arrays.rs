@@ -209,7 +209,7 @@ impl Split {
         self.inputs.first().map_or(0, Array::count)
     }
 
-    fn arrays(&self) -> impl Iterator<Item = &Array> {
+    pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.inputs.iter().chain(&self.target)
     }
 }

@@ -50,7 +50,7 @@ fn most_bytes(files: &[InputFile]) -> Result<u64, DataError> {
 pub struct Reading<'a> {
     /// Overrules what the bytes say.
     pub format: Option<DatasetFormat>,
-    /// The column of a table or manifest that is the target.
+    /// The column of a table or manifest, or the array, that is the target.
     pub target: Option<&'a str>,
     /// The column of a table that holds texts, or two of them with a comma between.
     pub text: Option<&'a str>,
@@ -79,7 +79,7 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
         format = format.or(told_by(&head[..length])?);
     }
     if let (Some(found @ DatasetFormat::Safetensors), [file]) = (format, files) {
-        return from_arrays(found, safetensors_arrays(&file.path)?);
+        return from_arrays(found, safetensors_arrays(&file.path)?, how.target);
     }
     let archive = Archive::open(files)?;
     let most = most_bytes(files)?;
@@ -133,7 +133,7 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
         DatasetFormat::Audio => read_files(archive, Media::Audio, &how, most),
         DatasetFormat::Texts => read_files(archive, Media::Text, &how, most),
         table if table.is_table() => read_tables(&archive, Some(table), &how, most),
-        DatasetFormat::Npz => from_arrays(found, npz_arrays(&archive, most)?),
+        DatasetFormat::Npz => from_arrays(found, npz_arrays(&archive, most)?, how.target),
         _ => {
             refuse_media(&archive)?;
             idx::from_files(idx_arrays(&archive, most)?)
@@ -170,6 +170,12 @@ fn told_by(head: &[u8]) -> Result<Option<DatasetFormat>, DataError> {
             Ok(Some(DatasetFormat::Jsonl))
         }
         _ if is_text(head) => Ok(Some(DatasetFormat::Csv)),
+        // Version of the format, then who made it, operator sets or the graph.
+        [0x08, version, 0x12 | 0x1a | 0x3a | 0x42, ..] if *version < 32 => {
+            Err(DataError::Unreadable(
+                "the file looks like an ONNX model; upload it as a model, to `/v1/models`".to_owned(),
+            ))
+        }
         _ => Err(DataError::Unreadable(
             "the bytes are of no known format; npz, IDX files, images, audio and texts (side by side, in a zip or in a tar), csv, \
              jsonl, parquet and safetensors are read"

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::confine::confine;
 use super::voice::{Voice, say};
-use super::{inspect, job, predict};
+use super::{check, inspect, job, predict};
 use crate::data::Reading;
 use crate::exec::work_on_this_thread;
 use crate::spec::Problem;
@@ -131,6 +131,7 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
         Order::Devices => Ok(Message::Devices {
             devices: crate::exec::list_devices(),
         }),
+        Order::Check { inputs, about } => check::check(&inputs, about.as_deref()),
         Order::Plan { inputs } => job::plan(*inputs, voice),
         Order::Run {
             inputs,

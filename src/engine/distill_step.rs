@@ -95,12 +95,8 @@ impl Job<'_> {
         let (of_teacher, of_student) = (first_data.about.outputs, student_data.about.outputs);
         check_outputs(params, of_teacher, of_student, &pointer)?;
 
-        let tuition = settle(
-            &params.losses,
-            &first,
-            &student,
-            &format!("{pointer}/losses"),
-        )?;
+        let losses = params.losses_for(student_data.about.task);
+        let tuition = settle(&losses, &first, &student, &format!("{pointer}/losses"))?;
         let teachers = self.teachers(&pointer, first, first_data, params)?;
         for teacher in &teachers {
             check_tokens(&teacher.data, &student_data, &pointer)?;
@@ -201,27 +197,11 @@ impl Job<'_> {
 
     /// A student out of its teacher: a share of the channels of each layer, a share of the blocks.
     fn made(&mut self, key: &str, teacher: Graph, student: &Student) -> Result<Graph, Ended> {
-        let mut graph = teacher;
-        let inherits = student.weights.unwrap_or_default() == StudentWeights::Inherit;
         let labelled = self.data.as_ref().is_some_and(Prepared::has_targets);
-        for (what, share) in [("block", student.depth), ("channel", student.width)] {
-            let Some(share) = share.filter(|&share| share < 1.0) else {
-                continue;
-            };
-            let criterion = match inherits && labelled {
-                true => "taylor",
-                false => "magnitude",
-            };
-            let scope = if what == "channel" { "layer" } else { "global" };
-            let json = serde_json::json!({
-                "granularity": what, "criterion": criterion, "scope": scope,
-                "target": {"channel_sparsity": 1.0 - share}, "finetune": null, "round_to": 1,
-                "max_layer_sparsity": 1.0 - 0.5 * share,
-                "recovery": {"recalibrate": inherits, "reconstruct": inherits && what == "channel"},
-            });
-            let prune: PruneParams =
-                serde_json::from_value(json).expect("parameters that pruning has");
-            (graph, _) = self.prune(&format!("{key}/{what}"), graph, &prune)?;
+        let mut graph = teacher;
+        for cut in student_cuts(student, labelled) {
+            let pruned = self.prune(&format!("{key}/{}", cut.granularity), graph, &cut.params);
+            graph = pruned.map_err(|error| cut.explained(error))?.0;
         }
         Ok(graph)
     }
@@ -460,6 +440,64 @@ impl Job<'_> {
         };
         Ok((metrics, agreement))
     }
+}
+
+/// One cut that makes a student out of its teacher.
+pub(super) struct StudentCut {
+    granularity: &'static str,
+    /// `depth` or `width`.
+    asked: &'static str,
+    share: f64,
+    pub params: PruneParams,
+}
+
+impl StudentCut {
+    /// The error in the words of who asked for a student and not for a pruning.
+    pub fn explained(&self, error: Ended) -> Ended {
+        match error {
+            Ended::Failed(problem) if problem.status == 422 => {
+                let (asked, share) = (self.asked, self.share);
+                let detail = format!(
+                    "a student of the {asked} {share} can't be made: {}",
+                    problem.detail
+                );
+                Ended::Failed(Problem { detail, ..problem })
+            }
+            other => other,
+        }
+    }
+}
+
+/// The cuts that make a student: first of blocks, then of channels. Where there are labels, they help to choose.
+pub(super) fn student_cuts(student: &Student, labelled: bool) -> impl Iterator<Item = StudentCut> {
+    let inherits = student.weights.unwrap_or_default() == StudentWeights::Inherit;
+    let asked = [
+        ("block", "depth", student.depth),
+        ("channel", "width", student.width),
+    ];
+    asked
+        .into_iter()
+        .filter_map(move |(granularity, asked, share)| {
+            let share = share.filter(|&share| share < 1.0)?;
+            let criterion = match inherits && labelled {
+                true => "taylor",
+                false => "magnitude",
+            };
+            let channels = granularity == "channel";
+            let scope = if channels { "layer" } else { "global" };
+            let json = serde_json::json!({
+                "granularity": granularity, "criterion": criterion, "scope": scope,
+                "target": {"channel_sparsity": 1.0 - share}, "finetune": null, "round_to": 1,
+                "max_layer_sparsity": 1.0 - 0.5 * share,
+                "recovery": {"recalibrate": inherits, "reconstruct": inherits && channels},
+            });
+            Some(StudentCut {
+                granularity,
+                asked,
+                share,
+                params: serde_json::from_value(json).expect("parameters that pruning has"),
+            })
+        })
 }
 
 /// What a student is taught, and how.

@@ -125,7 +125,12 @@ fn not_trainable(graph: &Graph, unsupported: &mut Vec<String>) -> Option<String>
                 Some("no weight has a part in the output that training looks at".to_owned())
             }
             Reach::Stopped { node, operator } => Some(format!(
-                "the node `{node}` ({operator}) has no gradient, and weights are behind it"
+                "the node `{node}` ({operator}) has no gradient, and weights are behind it{}",
+                match operator == "BatchNormalization" {
+                    true =>
+                        ": the model was exported in training mode; export it in evaluation mode (model.eval())",
+                    false => "",
+                }
             )),
         },
         // Sizes that only the data tells are no fault of the graph.

@@ -8,7 +8,7 @@ use super::child::Ended;
 use super::data_fit::{embed, pin, prepare};
 use super::inspect::summarize;
 use super::journal::{Journal, load_graph};
-use super::measure::{change, doubt, measure};
+use super::measure::{change, doubt, loss_of_quality, measure};
 use super::prune_step::plan as plan_pruning;
 use super::report;
 use super::search_step::{Searched, plan as plan_search};
@@ -162,7 +162,7 @@ pub(super) struct Outcomes {
     search: Option<Searched>,
 }
 
-fn load(inputs: &JobInputs) -> Result<(Graph, Params), Problem> {
+pub(super) fn load(inputs: &JobInputs) -> Result<(Graph, Params), Problem> {
     let (_, params) = inputs.request.clone().validate()?;
     let graph = load_graph(&inputs.model)?;
     if let Some(operator) = graph.unsupported.first() {
@@ -360,6 +360,17 @@ pub(super) fn run(
             searched.front,
         ),
     };
+    if let Some(lost) = after
+        .as_ref()
+        .and_then(|after| loss_of_quality(&before, after, outcomes.prune.as_ref()))
+    {
+        job.voice.event(
+            Level::Warning,
+            "quality_lost",
+            lost,
+            serde_json::Value::Null,
+        );
+    }
     let result = JobResult {
         model: None,
         change: after.as_ref().map(|after| change(&before, after)),

@@ -8,7 +8,7 @@ use crate::exec::Device;
 use crate::graph::{Graph, cost_of_one};
 use crate::spec::Problem;
 use crate::spec::evaluate::MetricName;
-use crate::spec::result::{Change, Measurement};
+use crate::spec::result::{Change, Measurement, PruneOutcome, StageName};
 use crate::train::{Evaluator, Loss};
 
 /// Cost and size of a graph, and its metrics on the test split where there is data. The latency
@@ -113,6 +113,42 @@ pub(super) fn doubt(before: &Measurement) -> Option<String> {
             "the model as it came is further from the targets of the test split than their mean is (R2 {r2:.4}): {ADVICE}"
         )
     })
+}
+
+/// What speaks against a job's model being of use, where its data is the same as before: what it lost, and since when.
+pub(super) fn loss_of_quality(
+    before: &Measurement,
+    after: &Measurement,
+    pruned: Option<&PruneOutcome>,
+) -> Option<String> {
+    /// More than this is no price that one pays knowingly.
+    const MOST: [(&str, f64); 2] = [("accuracy", 0.1), ("r2", 0.2)];
+    let (name, was, is) = MOST.into_iter().find_map(|(name, most)| {
+        let (was, is) = (*before.metrics.get(name)?, *after.metrics.get(name)?);
+        (was - is > most).then_some((name, was, is))
+    })?;
+    let stages = pruned.map_or(&[][..], |pruned| &pruned.stages);
+    let validated = |stage: StageName| {
+        let found = stages.iter().rfind(|found| found.stage == stage)?;
+        found.metrics.get(name).copied()
+    };
+    let recovered = validated(StageName::Recovered);
+    let finetuned = validated(StageName::Finetuned);
+    let advice = match recovered.zip(finetuned) {
+        Some((before, after)) if after < before => {
+            format!(
+                "on the validation split it was {before:.4} before the fine-tuning and {after:.4} after it: a smaller \
+                 `optimizer.learning_rate` would not do that"
+            )
+        }
+        _ if pruned.is_some() => "a milder target, more cuts (`schedule.steps`) or more epochs of fine-tuning lose less; so do \
+                                  models that are exported with their batch normalisation"
+            .to_owned(),
+        _ => "more epochs, another `optimizer.learning_rate` or a larger model lose less".to_owned(),
+    };
+    Some(format!(
+        "the {name} on the test split fell from {was:.4} to {is:.4}: {advice}"
+    ))
 }
 
 /// Bytes after DEFLATE, which is what zero weights save.

@@ -20,7 +20,7 @@ use super::train_step::{CONTROL, Purpose};
 use super::verdict::{Tested, compare};
 use crate::data::{Prepared, Role};
 use crate::graph::Graph;
-use crate::prune::PruneError;
+use crate::prune::{Change, Exclusion, PruneError, reconstruct};
 use crate::search::shared::SharedWeights;
 use crate::search::space::Point;
 use crate::search::strategy::{Judged, Screen, Search, Strategy};
@@ -29,6 +29,7 @@ use crate::spec::Problem;
 use crate::spec::child::{Level, Message};
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Params;
+use crate::spec::prune::CalibrationOptions;
 use crate::spec::result::Comparison;
 use crate::spec::search::{Evaluation, Objective, Recipe, SearchParams};
 use crate::spec::strategy::StrategyParams;
@@ -399,7 +400,12 @@ impl Job<'_> {
         recipe: &Recipe,
         data: Prepared,
     ) -> Result<Graph, Ended> {
-        let mut graph = setup.candidates.graph(point).map_err(of_space)?;
+        let fresh = matches!(recipe.steps.first(), Some(Params::Train(train)) if train.weights == StartWeights::Reinitialize);
+        let mut graph = match setup.params.reconstructs() && !fresh {
+            true => self.reconstructed(setup, point, &data),
+            false => setup.candidates.graph(point),
+        }
+        .map_err(of_space)?;
         pin(&mut graph, &data.about);
         self.data = Some(match recipe.batch_size {
             Some(size) => data.with_batch_size(size),
@@ -414,6 +420,37 @@ impl Job<'_> {
             };
         }
         Ok(graph)
+    }
+
+    /// The model of a point, whose layers behind missing channels fit what the model's own give (least squares), as after
+    /// a cut of a pruning.
+    fn reconstructed(
+        &self,
+        setup: &Setup,
+        point: &Point,
+        data: &Prepared,
+    ) -> Result<Graph, PruneError> {
+        let calibrator = Calibrator {
+            device: &self.device,
+            data,
+            loss: Loss::of_task(data.about.task),
+            examples: CalibrationOptions::default().examples as usize,
+        };
+        let exclusion = Exclusion::new(&[]);
+        setup.candidates.recovered(point, &|whole, narrowed, cut| {
+            let mut whole = whole.clone();
+            pin(&mut whole, &data.about);
+            pin(narrowed, &data.about);
+            reconstruct(
+                &whole,
+                narrowed,
+                cut,
+                &exclusion,
+                Change::Kernels,
+                &calibrator,
+            )
+            .map(|_| ())
+        })
     }
 
     /// Random search with as much training, and its winner on the test split.
@@ -605,6 +642,16 @@ fn of_space(error: PruneError) -> Ended {
 
 fn of_recipe(error: crate::spec::FieldError) -> Ended {
     Ended::Failed(Problem::invalid(vec![error]))
+}
+
+/// Refuses a space that leaves this model no choice, or none within the constraints.
+pub(super) fn check(graph: &Graph, params: &SearchParams, seed: u64) -> Result<(), Ended> {
+    let candidates = Candidates::new(graph, params, seed).map_err(of_space)?;
+    match candidates.space.dimensions.is_empty() {
+        true => Err(empty_space()),
+        false if candidates.may_fit() => Ok(()),
+        false => Err(none_feasible(&candidates)),
+    }
 }
 
 /// What a search would do.

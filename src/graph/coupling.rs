@@ -26,6 +26,9 @@ use sizes::Size;
 use super::{Graph, Shapes};
 use crate::onnx::proto::NodeProto;
 
+/// Why layers stay where heads alone can go.
+pub const NO_HEADS: &str = "has channels that are no attention heads";
+
 /// Index of an atom.
 type Atom = u32;
 
@@ -184,10 +187,7 @@ impl Couplings {
 
     /// These without the groups whose units are no attention heads.
     pub fn heads_alone(self) -> Self {
-        self.with_groups(
-            |group| group.heads,
-            "has channels that are no attention heads",
-        )
+        self.with_groups(|group| group.heads, NO_HEADS)
     }
 
     /// These without the dimensions inside of heads, so that every axis has units in one way only.

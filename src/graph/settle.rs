@@ -8,6 +8,9 @@ use super::{Family, Graph, Known, family, fold, moves};
 use crate::host::Array;
 use crate::onnx::Tensor;
 
+/// Numbers of a value that is computed from shapes, at most; more would make a file larger than it was.
+const MOST_SETTLED: usize = 1 << 16;
+
 /// By the name of a value: the weights that it is made of.
 type Made<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
@@ -16,6 +19,7 @@ impl Graph {
     /// those nodes out: a pruning that edits the weights of a layer must find them there. Weights that
     /// are used in several places, or of which a part is left out or used twice, stay as they are.
     pub fn settle_weights(&mut self) {
+        self.settle_shapes();
         let (makers, made) = self.made_of_weights();
         let settled = self.settled_weights(&makers, &made);
         if settled.is_empty() {
@@ -37,6 +41,58 @@ impl Graph {
         self.nodes
             .retain(|_| !index.next().is_some_and(|index| gone.contains(&index)));
         self.initializers.extend(settled);
+        self.drop_unused_initializers();
+    }
+
+    /// Computes what follows from the shapes of weights and from constants that are none, as exporters write the zeros of an
+    /// offset: what reads the shape of a kernel would keep it from being cut.
+    fn settle_shapes(&mut self) {
+        let is_constant = |name: &str| {
+            let tensor = self.initializers.get(name);
+            tensor.is_some_and(|tensor| tensor.floats().is_none() || tensor.dims.is_empty())
+        };
+        let mut found: BTreeMap<String, Arc<Array>> = BTreeMap::new();
+        let mut gone = BTreeSet::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let is_shape = matches!(node.operator(), "Shape" | "Size");
+            let begins = is_shape && self.initializers.contains_key(&node.input[0]);
+            let follows = node.input.iter().any(|name| found.contains_key(name));
+            let known =
+                |name: &String| name.is_empty() || found.contains_key(name) || is_constant(name);
+            if !(begins || follows && node.input.iter().all(known)) {
+                continue;
+            }
+            let inputs = node.input.iter().map(|name| match found.get(name) {
+                Some(value) => Some(Known::of(value.clone())),
+                None => {
+                    let tensor = self.initializers.get(name)?;
+                    Some(Known::of(Arc::new(Array::of_tensor(tensor).ok()?)))
+                }
+            });
+            let inputs: Vec<Option<Known>> = inputs.collect();
+            let inputs: Vec<Option<&Known>> = inputs.iter().map(Option::as_ref).collect();
+            if let Ok(Some(values)) = fold(node, self.opset_of(node), &inputs, MOST_SETTLED)
+                && values.len() == node.output.len()
+            {
+                found.extend(node.output.iter().cloned().zip(values));
+                gone.insert(index);
+            }
+        }
+        let given = |name: &str| self.outputs.iter().any(|output| output.label() == name);
+        if found.is_empty() || found.keys().any(|name| given(name)) {
+            return;
+        }
+        let tensors = found.iter().map(|(name, value)| {
+            let tensor = Tensor::decode(value.encode(name)).ok()?;
+            Some((name.clone(), tensor))
+        });
+        let Some(tensors) = tensors.collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        self.initializers.extend(tensors);
+        let mut index = 0..;
+        self.nodes
+            .retain(|_| !index.next().is_some_and(|index| gone.contains(&index)));
         self.drop_unused_initializers();
     }
 
@@ -242,6 +298,28 @@ mod tests {
             node("Concat", &["a1", "a0"], "turned", Some(0)),
             node("Concat", &["turned", "b"], "w", Some(0)),
         ]
+    }
+
+    /// As PyTorch writes an offset that is missing: `Expand(0, Shape(a)[1])`.
+    #[test]
+    fn zeros_in_the_shape_of_a_weight_become_a_weight() {
+        let mut graph = graph(vec![
+            node("MatMul", &["x4", "a"], "product", None),
+            node("Shape", &["a"], "shape", None),
+            node("Gather", &["shape", "one"], "columns", None),
+            node("ConstantOfShape", &["columns"], "zeros", None),
+            node("Slice", &["x", "zero", "two", "one"], "x4", None),
+            node("Add", &["product", "zeros"], "y", None),
+        ]);
+        graph.settle_weights();
+        let left: Vec<&str> = graph.nodes.iter().map(|node| node.operator()).collect();
+        assert_eq!(left, ["Slice", "MatMul", "Add"]);
+        let zeros = &graph.initializers["zeros"];
+        assert_eq!(
+            (zeros.floats(), &zeros.dims[..]),
+            (Some(&[0.0; 3][..]), &[3][..])
+        );
+        assert!(!graph.initializers.contains_key("shape"));
     }
 
     #[test]

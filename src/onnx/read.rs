@@ -16,7 +16,7 @@ pub enum ReadError {
     #[error("the file can't be read: {0}")]
     Io(#[from] std::io::Error),
     #[error(
-        "not an ONNX model: {0}; upload the .onnx file itself, whole (a broken download looks like this)"
+        "not an ONNX model: {0}; upload the .onnx file itself, whole (a broken download looks like this, and so does what curl sends with -d instead of --data-binary)"
     )]
     NotProtobuf(String),
     #[error("not an ONNX model: this is {0}")]

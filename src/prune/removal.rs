@@ -6,7 +6,7 @@ use super::calibration::Calibration;
 use super::importance;
 use super::{Exclusion, PruneError, blocked};
 use crate::graph::blocks::Blocks;
-use crate::graph::coupling::{Couplings, Group, Unit, gates, output_axis};
+use crate::graph::coupling::{Couplings, Group, NO_HEADS, Unit, gates, output_axis};
 use crate::graph::{Cut, Graph, feeds_for_batch, infer};
 use crate::spec::prune::{Granularity, PruneParams, Scope};
 use crate::spec::result::Blocked;
@@ -189,15 +189,18 @@ impl Removal {
 
     /// The error that there is nothing to remove, with the reasons.
     pub fn nothing(&self, graph: &Graph) -> PruneError {
-        let mut reasons: BTreeSet<String> = match &self.kind {
-            Kind::Channels(couplings) => couplings.blocked.values().cloned().collect(),
-            Kind::Blocks(blocks) => {
-                let why = |(&node, why): (&usize, &String)| {
-                    format!("`{}` {why}", graph.nodes[node].label())
-                };
-                blocks.blocked.iter().map(why).collect()
-            }
+        let blocked = match &self.kind {
+            Kind::Channels(couplings) => &couplings.blocked,
+            Kind::Blocks(blocks) => &blocks.blocked,
         };
+        if blocked.values().any(|why| why == NO_HEADS) {
+            let detail =
+                "the model has no attention heads; its channels go by the granularity `channel`";
+            return PruneError::NothingPrunable(detail.to_owned());
+        }
+        let why =
+            |(&node, why): (&usize, &String)| format!("`{}` {why}", graph.nodes[node].label());
+        let mut reasons: BTreeSet<String> = blocked.iter().map(why).collect();
         if reasons.is_empty() {
             reasons.insert(
                 match self.kind {

@@ -399,9 +399,14 @@ impl Ranking {
             let total = own.len() + groups[group].frozen;
             // Of what the group had before the first cut, not before this one.
             let before = before_all_cuts(graph, &groups[group], original, total);
-            let most = (before as f64 * params.max_layer_sparsity).floor() as usize;
-            let most = most.saturating_sub(before - total);
-            limits.push(most.min(able).min(total - 1));
+            let most = before as f64 * params.max_layer_sparsity;
+            // A layer needs a channel; without all of its blocks a model still computes something.
+            let (most, stays) = match params.granularity {
+                Granularity::Block => (most.ceil(), 0),
+                _ => (most.floor(), 1),
+            };
+            let most = (most as usize).saturating_sub(before - total);
+            limits.push(most.min(able).min(total - stays));
             totals.push(total);
             by_group.push(units);
         }

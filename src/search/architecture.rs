@@ -8,7 +8,7 @@ use super::cells::{Cells, EDGES};
 use super::edits::{bend, is_image, regroup, resize, shrink_images};
 use super::space::{Dimension, Domain, When};
 use crate::graph::blocks::Blocks;
-use crate::graph::{Family, Graph, family, feeds_for_batch, infer};
+use crate::graph::{Cut, Family, Graph, family, feeds_for_batch, infer};
 use crate::onnx::proto::NodeProto;
 use crate::prune::removal::Removal;
 use crate::prune::{Exclusion, PruneError};
@@ -73,9 +73,7 @@ impl Architecture {
             false => Blocks::default(),
         };
         let channels = Removal::find(graph, Granularity::Channel, Scope::Layer, &exclusion)?;
-        let magnitude: PruneParams = serde_json::from_value(serde_json::json!({}))
-            .expect("every parameter of pruning has a default");
-        let scores = channels.scores(graph, &magnitude, None, 0)?;
+        let scores = channels.scores(graph, &PruneParams::default(), None, 0)?;
         let mut architecture = Self {
             order: scores.iter().map(|own| falling(own)).collect(),
             graph: graph.clone(),
@@ -395,6 +393,11 @@ impl Architecture {
         (widths.collect(), (0..=most).rev().map(level).collect())
     }
 
+    /// Whether the point with the least of everything is the least model: cells have none.
+    pub fn has_smallest(&self) -> bool {
+        self.cells.is_none()
+    }
+
     /// The point with the least of everything, with the most groups of each convolution where `grouped`; activations
     /// are the model's own.
     pub fn smallest(&self, grouped: bool) -> Vec<Option<f64>> {
@@ -415,11 +418,29 @@ impl Architecture {
         self.build_of(&self.graph, coordinates)
     }
 
+    /// The same, corrected by `recover` once channels have left: it gets the model, what is left of it and the cut.
+    pub fn build_recovered(
+        &self,
+        coordinates: &[Option<f64>],
+        recover: &dyn Fn(&Graph, &mut Graph, &Cut) -> Result<(), PruneError>,
+    ) -> Result<Graph, PruneError> {
+        self.build_with(&self.graph, coordinates, recover)
+    }
+
     /// The same of a model that differs from it in its weights alone.
     pub(super) fn build_of(
         &self,
         graph: &Graph,
         coordinates: &[Option<f64>],
+    ) -> Result<Graph, PruneError> {
+        self.build_with(graph, coordinates, &|_, _, _| Ok(()))
+    }
+
+    fn build_with(
+        &self,
+        graph: &Graph,
+        coordinates: &[Option<f64>],
+        recover: &dyn Fn(&Graph, &mut Graph, &Cut) -> Result<(), PruneError>,
     ) -> Result<Graph, PruneError> {
         if let Some(cells) = &self.cells {
             return cells.network(graph, &self.operations(coordinates));
@@ -443,7 +464,13 @@ impl Architecture {
         }
         let mut graph = match units.is_empty() {
             true => graph.clone(),
-            false => self.channels.without(graph, &units)?.0,
+            false => {
+                let (mut narrowed, cut) = self.channels.without(graph, &units)?;
+                if let Some(cut) = cut {
+                    recover(graph, &mut narrowed, &cut)?;
+                }
+                narrowed
+            }
         };
         // Kernels and nodes keep their places until blocks leave.
         for (part, index) in chosen() {

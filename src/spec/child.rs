@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::dataset::{Damaged, DatasetFormat, DatasetSummary};
+use super::fit::InferredData;
 use super::job::{JobRequest, Preprocess};
 use super::model::{LayerInfo, ModelFormat, ModelSummary};
 use super::predict::Prediction;
@@ -70,6 +71,11 @@ pub enum Order {
     Predict(Box<PredictOrder>),
     /// List the compute devices. Closes with [`Message::Devices`].
     Devices,
+    /// Look for what makes a job impossible, in its model alone. Closes with [`Message::Checked`].
+    Check {
+        inputs: Box<JobInputs>,
+        about: Option<Box<InferredData>>,
+    },
     /// Plan a pruning without training. Closes with [`Message::Plan`].
     Plan { inputs: Box<JobInputs> },
     /// Run a job. Closes with [`Message::Done`], or [`Message::Drained`] after
@@ -235,6 +241,8 @@ pub enum Message {
     Devices {
         devices: Vec<DeviceInfo>,
     },
+    /// Nothing is known that makes the job impossible.
+    Checked,
     Plan {
         plan: Box<Plan>,
     },
@@ -264,7 +272,9 @@ impl Order {
                 all
             }
             Self::Devices => Vec::new(),
-            Self::Plan { inputs } | Self::Run { inputs, .. } => inputs.reads(),
+            Self::Check { inputs, .. } | Self::Plan { inputs } | Self::Run { inputs, .. } => {
+                inputs.reads()
+            }
         }
     }
 

@@ -42,6 +42,11 @@ impl DatasetFormat {
         }
     }
 
+    /// Whether it holds arrays with names.
+    pub fn has_arrays(self) -> bool {
+        matches!(self, Self::Npz | Self::Safetensors)
+    }
+
     /// Whether the examples are rows of a table.
     pub fn is_table(self) -> bool {
         matches!(self, Self::Csv | Self::Jsonl | Self::Parquet)

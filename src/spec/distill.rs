@@ -237,7 +237,7 @@ pub enum Learned {
 
 /// A temperature.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a number, or \"learned\"")]
 pub enum Temperature {
     Fixed(f64),
     /// Trained against the student, from 1 to 21 (Li et al., "Curriculum Temperature for Knowledge
@@ -257,7 +257,10 @@ pub enum WeightCurve {
 
 /// The factor of one loss in the sum.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "must be a number, or an object with `from` and `to`"
+)]
 pub enum Weight {
     Constant(f64),
     /// From the first step to the last.
@@ -293,7 +296,10 @@ impl Weight {
 
 /// Which tensors of teacher and student belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "must be a list of pairs of names, the teacher's and the student's, or \"auto\""
+)]
 pub enum Pairs {
     /// `[teacher's, student's]`: names of tensors, or of the nodes that make them.
     Named(Vec<[String; 2]>),
@@ -461,7 +467,8 @@ pub struct DistillParams {
     /// The labels of the data set are the student's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_map: Option<Vec<u32>>,
-    /// What is added up and made small.
+    /// What is added up and made small; `soft_targets` (0.9) and `cross_entropy` (0.1) when left out, with `logits_mse` in
+    /// the place of `soft_targets` where a task has no classes.
     pub losses: Vec<LossTerm>,
     pub finetune: TrainParams,
     /// Whether the same student is also trained from the same weights without a teacher, for as many
@@ -498,6 +505,19 @@ impl Default for DistillParams {
 }
 
 impl DistillParams {
+    /// The losses, where none are named those that are usual for the task.
+    pub fn losses_for(&self, task: Task) -> Vec<LossTerm> {
+        let mut losses = self.losses.clone();
+        if losses == Self::default().losses {
+            for term in &mut losses {
+                if term.name == DistillLossName::SoftTargets && !term.name.suits(task) {
+                    term.name = DistillLossName::LogitsMse;
+                }
+            }
+        }
+        losses
+    }
+
     /// Whether a loss, or what else is asked for, needs the labels of the examples.
     pub fn needs_labels(&self) -> bool {
         self.control || self.losses.iter().any(|term| term.name.needs_labels())

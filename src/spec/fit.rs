@@ -96,6 +96,11 @@ pub fn fit(
                 "; of the table all columns but the target `{}` are taken (`?target=` of the upload chooses another one)",
                 target.name
             ),
+            None if dataset.format.has_arrays() && params.needs_labels() => {
+                "; no array is the target: that is `y`, `target`, `label` or `labels`, or the one that `?target=` of the upload \
+                 names"
+                    .to_owned()
+            }
             _ => String::new(),
         };
         misfit("/dataset", detail + &columns)
@@ -119,9 +124,16 @@ pub fn fit(
         (None, true) if task != Some(Task::LanguageModeling) => {
             return Err(misfit(
                 "/dataset",
-                "the data set has no target (labels), which training and metrics need; only a \
-                 distillation whose losses need no labels does without"
-                    .to_owned(),
+                format!(
+                    "the data set has no target (labels), which training and metrics need; only a \
+                     distillation whose losses need no labels does without{}",
+                    match dataset.format.has_arrays() {
+                        true =>
+                            " (the target is the array `y`, `target`, `label` or `labels`, or the one that `?target=` of \
+                                 the upload names)",
+                        false => "",
+                    }
+                ),
             ));
         }
         (target, _) => target.as_ref().filter(|_| !without_target),
@@ -268,9 +280,13 @@ fn fit_target(
                 return Err(misfit(
                     "/dataset",
                     format!(
-                        "labels go up to {}, but the model's output `{}` has {outputs} classes",
+                        "labels go up to {}, but the model's output `{}` has {outputs} classes, counted from 0{}",
                         classes - 1,
-                        output
+                        output,
+                        match classes == outputs + 1 {
+                            true => ": upload labels that begin with 0 (in NumPy y - 1)",
+                            false => "",
+                        }
                     ),
                 ));
             }
@@ -283,9 +299,14 @@ fn fit_target(
                 return Err(misfit(
                     "/dataset",
                     format!(
-                        "the target `{}` has {values} {} an example, the model's output `{output}` has {outputs}",
+                        "the target `{}` has {values} {} an example, the model's output `{output}` has {outputs}{}",
                         target.name,
-                        if values == 1 { "value" } else { "values" }
+                        if values == 1 { "value" } else { "values" },
+                        match target.shape.is_empty() && target.dtype.starts_with("float") {
+                            true =>
+                                "; labels of classes are uploaded as whole numbers (in NumPy y.astype(int))",
+                            false => "",
+                        }
                     ),
                 ));
             }
@@ -491,7 +512,7 @@ fn check_task_at(
                 augmentation(&views.augment, &format!("{pointer}/teacher_views/augment"))?;
             }
             let at = format!("{pointer}/losses");
-            check_losses(&distill.losses, &distill.finetune, about, &at)
+            check_losses(&distill.losses_for(task), &distill.finetune, about, &at)
         }
         Params::Evaluate(evaluate) => {
             let unsuited = evaluate
@@ -571,7 +592,7 @@ fn check_losses(
             let suited = suited.filter(|loss| loss.suits(about.task));
             let suited: Vec<String> = suited.map(|loss| format!("`{}`", loss.as_str())).collect();
             return refuse(format!(
-                "the loss `{name}` (one of the usual ones where none are named) does not suit the task {task}; these do: {}",
+                "the loss `{name}` does not suit the task {task}; these do: {}",
                 suited.join(", ")
             ));
         }
@@ -598,12 +619,13 @@ pub fn fit_further(
 ) -> Result<InferredData, Problem> {
     fit(model, dataset, options, Some(first.task), params).map_err(|mut problem| {
         for error in &mut problem.errors {
-            if error.pointer == "/model" {
-                error.pointer = pointer.to_owned();
-            } else {
-                error.detail = format!("for the model at {pointer}: {}", error.detail);
+            match error.pointer.as_str() {
+                "/model" | "/dataset" => error.pointer = pointer.to_owned(),
+                _ => error.detail = format!("for the model at {pointer}: {}", error.detail),
             }
         }
+        let code = problem.code.clone();
+        problem = Problem::invalid(problem.errors).with_code(&code);
         problem
     })
 }

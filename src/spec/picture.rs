@@ -8,7 +8,10 @@ pub const MOST_PIXELS: u64 = 1 << 24;
 
 /// A size in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "must be a number of pixels, or two: height and width"
+)]
 pub enum Extent {
     /// Of the shorter side when images are resized, of both sides when they are cropped.
     Side(u32),

@@ -237,10 +237,25 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
         }
     }
     let mut told = in_words_of_json(&detail);
-    if let Some(meant) = meant(&detail) {
+    if let Some(place) = elsewhere(&detail) {
+        told.push_str(&format!("; it is {place}"));
+    } else if let Some(meant) = meant(&detail) {
         told.push_str(&format!("; did you mean `{meant}`?"));
     }
     FieldError::new(pointer, told)
+}
+
+/// Where a field is that many look for in the parameters of a training.
+fn elsewhere(detail: &str) -> Option<&'static str> {
+    let (field, expected) = detail.strip_prefix("unknown field `")?.split_once("`, ")?;
+    expected.contains("`optimizer`").then_some(())?;
+    Some(match field {
+        "learning_rate" | "lr" => "`optimizer.learning_rate` here",
+        "weight_decay" => "`optimizer.weight_decay` here",
+        "momentum" => "`optimizer.momentum` here",
+        "batch_size" => "`data.batch_size` of the request",
+        _ => return None,
+    })
 }
 
 /// Of the names that serde expected the one that is most like what it found.
@@ -249,6 +264,7 @@ fn meant(detail: &str) -> Option<&str> {
     let (found, expected) = found.split_once("`, expected ")?;
     let (_, found) = found.split_once('`')?;
     let names = expected.split('`').skip(1).step_by(2);
+    let names = names.filter(|name| *name != found);
     let likeness = names.map(|name| (strsim::jaro_winkler(found, name), name));
     let (most, name) = likeness.max_by(|one, other| one.0.total_cmp(&other.0))?;
     (most > 0.85).then_some(name)
@@ -259,9 +275,24 @@ fn in_words_of_json(detail: &str) -> String {
     if detail.starts_with("UUID parsing failed") {
         return "must be an id, a UUID as the lists of the API have it".to_owned();
     }
+    if detail.starts_with("missing field `") {
+        return "is missing".to_owned();
+    }
     let Some((found, wanted)) = detail.rsplit_once(", expected ") else {
         return detail.to_owned();
     };
+    let length = found.strip_prefix("invalid length ");
+    if let Some((has, needs)) = length.zip(wanted.strip_prefix("an array of length ")) {
+        return format!("needs {needs} values, has {has}");
+    }
+    let word = found.strip_prefix("invalid type: string ");
+    if let Some(word) = word.filter(|_| wanted.starts_with("internally tagged enum ")) {
+        let tag = match wanted.ends_with(" Evaluation") {
+            true => "method",
+            false => "name",
+        };
+        return format!("must be an object, as {{\"{tag}\": {word}}}");
+    }
     let wanted = match wanted {
         "f32" | "f64" => "a number",
         "u8" => "a whole number from 0 to 255",
@@ -445,5 +476,25 @@ mod tests {
         );
         let fault = fault_of::<Outer>(serde_json::json!({"items": [{"ratio": 1.0, "colour": 2}]}));
         assert!(!fault.detail.contains("did you mean"), "{}", fault.detail);
+        // What was given is named again where several lists are.
+        let twice =
+            "unknown field `macss`, expected `loss`; or: unknown field `macss`, expected `macs`";
+        assert_eq!(meant(twice), Some("macs"));
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_elsewhere_is_said_in_words() {
+        let fault = fault_of::<Outer>(serde_json::json!({"items": [{}]}));
+        assert_eq!(
+            (&*fault.pointer, &*fault.detail),
+            ("/items/0/ratio", "is missing")
+        );
+        let train = |field: &str| {
+            let given = serde_json::json!({field: 0.1});
+            fault_of::<crate::spec::train::TrainParams>(given).detail
+        };
+        assert!(train("learning_rate").ends_with("; it is `optimizer.learning_rate` here"));
+        assert!(train("batch_size").ends_with("; it is `data.batch_size` of the request"));
+        assert!(train("epoch").ends_with("did you mean `epochs`?"));
     }
 }

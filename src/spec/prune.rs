@@ -166,7 +166,7 @@ pub enum Curve {
 
 /// Where surviving weights go back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be \"initial\" or a number of epochs")]
 pub enum Rewind {
     /// The weights of the model that was given (Frankle and Carbin, "The Lottery Ticket Hypothesis", ICLR
     /// 2019).
@@ -262,67 +262,53 @@ impl Default for PruneSchedule {
 
 /// Parameters of a `prune` job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct PruneParams {
-    #[serde(default = "default_granularity")]
     pub granularity: Granularity,
-    #[serde(default = "default_criterion")]
     pub criterion: Criterion,
     /// 1 for the sum of absolute values, 2 for the Euclidean norm; `magnitude` only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub norm: Option<u8>,
     /// Over the tensors that a channel (head) has a part in; `channel` and `head` only.
-    #[serde(default)]
     pub reduction: Reduction,
-    #[serde(default = "default_scope")]
     pub scope: Scope,
     /// Not with `n_m`, whose sparsity is `1 − n ÷ m`.
-    #[serde(default)]
     pub target: Target,
-    #[serde(default)]
     pub calibration: CalibrationOptions,
-    #[serde(default)]
     pub recovery: Recovery,
-    #[serde(default)]
     pub schedule: PruneSchedule,
     /// Training after each cut, the epochs shared out over the steps; none when `null`.
-    #[serde(default)]
     pub finetune: Option<TrainParams>,
     /// Node names to leave alone, with `*` and `?`.
-    #[serde(default)]
     pub exclude: Vec<String>,
     /// By pattern of node names: output channels (indices) of those nodes that stay; `channel` and `head` only.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub keep: BTreeMap<String, Vec<usize>>,
     /// How the zeros of `weight` and `n_m` are written into the file.
-    #[serde(default)]
     pub storage: Storage,
     /// Whether the report has, for each group of channels (heads, the blocks, each kernel by its weights),
     /// the metrics of the validation split with a quarter, half, three and nine tenths of it gone and nothing else.
-    #[serde(default)]
     pub sensitivity: bool,
     /// Kept channel counts are multiples of this, where the layer has that many. When `null`, the
     /// largest of 16, 8, 4, 2 and 1 that lands near the target: runtimes compute channels in
     /// blocks as wide as the processor's vectors, and a count between two blocks can be slower
     /// than the unpruned layer.
-    #[serde(default)]
     pub round_to: Option<u32>,
     /// A training before the first cut that makes scales of batch normalisation small, as `finetune` says but
     /// for its length; `bn_scale` only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub slimming: Option<Slimming>,
     /// Losses by which the model as it was before the first cut teaches what is left in each
     /// fine-tuning, as `distill` has them; the labels alone teach when empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub distill: Vec<LossTerm>,
-    /// Largest share that any one layer (group) loses.
-    #[serde(default = "default_max_layer_sparsity")]
+    /// Largest share that any one layer (group) loses; of the granularity `block` the share of all blocks, rounded up.
     pub max_layer_sparsity: f64,
     /// Weights that stay of each `m`; `n_m` only, 2 when `null`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub n: Option<u32>,
     /// Neighbours along the input axis that are looked at together; `n_m` only, 4 when `null`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub m: Option<u32>,
 }
 
@@ -337,20 +323,31 @@ pub(crate) fn word(value: &impl Serialize) -> String {
     }
 }
 
-fn default_granularity() -> Granularity {
-    Granularity::Channel
-}
-
-fn default_criterion() -> Criterion {
-    Criterion::Magnitude
-}
-
-fn default_scope() -> Scope {
-    Scope::Global
-}
-
-fn default_max_layer_sparsity() -> f64 {
-    0.95
+impl Default for PruneParams {
+    fn default() -> Self {
+        Self {
+            granularity: Granularity::Channel,
+            criterion: Criterion::Magnitude,
+            norm: None,
+            reduction: Reduction::default(),
+            scope: Scope::Global,
+            target: Target::default(),
+            calibration: CalibrationOptions::default(),
+            recovery: Recovery::default(),
+            schedule: PruneSchedule::default(),
+            finetune: None,
+            exclude: Vec::new(),
+            keep: BTreeMap::new(),
+            storage: Storage::default(),
+            sensitivity: false,
+            round_to: None,
+            slimming: None,
+            distill: Vec::new(),
+            max_layer_sparsity: 0.95,
+            n: None,
+            m: None,
+        }
+    }
 }
 
 impl Granularity {

@@ -128,6 +128,10 @@ pub struct SearchParams {
     pub last: Option<serde_json::Map<String, Value>>,
     /// Whether random search with as much training is done beside.
     pub control: bool,
+    /// Whether what is behind the channels that a candidate lacks is fitted to the model's own results before the training, as
+    /// after a cut of a pruning (least squares on unlabelled examples). Nothing is with `shared_weights`, cells or fresh
+    /// weights.
+    pub reconstruct: bool,
     /// A search that has ended, whose trials count as seen where the space has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_start: Option<Uuid>,
@@ -150,6 +154,7 @@ impl Default for SearchParams {
             steps: Vec::new(),
             last: None,
             control: false,
+            reconstruct: true,
             warm_start: None,
         }
     }
@@ -367,6 +372,11 @@ impl SearchParams {
             false => ObjectiveName::Metric(MetricName::Loss),
         };
         vec![Objective { metric, goal: None }]
+    }
+
+    /// Whether candidates are corrected where channels have left.
+    pub fn reconstructs(&self) -> bool {
+        self.reconstruct && !self.shares_weights() && self.space.cell.is_none()
     }
 
     /// The task's usual metrics and those among the objectives.

@@ -21,18 +21,22 @@ pub enum StrategyParams {
     /// Aging evolution, or NSGA-II with several objectives.
     Genetic {
         /// How many of the candidates may have children.
+        #[schema(default = 16)]
         #[serde(default = "default_population")]
         population: u32,
         /// Probability that a coordinate changes.
+        #[schema(default = 0.1)]
         #[serde(default = "default_mutation")]
         mutation: f64,
         /// Probability that a child has two parents.
+        #[schema(default = 0.3)]
         #[serde(default = "default_crossover")]
         crossover: f64,
     },
     /// Tree-structured Parzen estimator, over all dimensions at once.
     Tpe {
         /// Points at random before.
+        #[schema(default = 10)]
         #[serde(default = "default_first")]
         first: u32,
     },
@@ -49,10 +53,11 @@ pub enum StrategyParams {
 #[serde(deny_unknown_fields)]
 pub struct HalvingParams {
     /// What chooses the trials that begin.
-    #[schema(no_recursion)]
+    #[schema(no_recursion, default = json!({"name": "random"}))]
     #[serde(default = "default_around")]
     pub around: Box<StrategyParams>,
     /// One of so many goes on, and trains so many times longer.
+    #[schema(default = 3)]
     #[serde(default = "default_eta")]
     pub eta: u32,
     /// When `null` as many as leave one, of `hyperband` four at most.

@@ -884,17 +884,13 @@ def test_a_job_on_an_operator_that_can_not_run_is_refused_by_its_name(untouched)
 # Targets that can't be reached.
 
 
-def test_a_target_out_of_reach_says_the_nearest_in_the_plan_and_in_the_job(untouched):
+def test_a_target_out_of_reach_says_the_nearest_in_the_plan_and_where_the_job_is_refused(untouched):
     params = {"target": {"macs_ratio": 0.001}, "max_layer_sparsity": 0.5}
     body = {"kind": "prune", "model": untouched.model["id"], "params": params}
     problem = assert_problem(untouched.post("/v1/jobs", json={**body, "dry_run": True}), 422, "target_unreachable",
                              says=["macs_ratio", "0.001"])
-    job = untouched.wait(untouched.submit("prune", untouched.model, params=params))
-    assert job["status"] == "failed" and job["result"] is None
-    error = job["error"]
-    assert error["code"] == "target_unreachable" and error["status"] == 422
+    error = assert_problem(untouched.post("/v1/jobs", json=body), 422, "target_unreachable")
     assert error["detail"] == problem["detail"]
-    assert untouched.get(f"/v1/jobs/{job['id']}/artifacts").json() == {"data": []}
     # The nearest that it names can indeed be reached.
     numbers = [float(word.strip("`,.;:()")) for word in error["detail"].split()
                if word.strip("`,.;:()").replace(".", "", 1).isdigit()]
@@ -904,7 +900,25 @@ def test_a_target_out_of_reach_says_the_nearest_in_the_plan_and_in_the_job(untou
     answer = untouched.post("/v1/jobs", json={**body, "params": reachable, "dry_run": True})
     assert answer.status_code == 200, answer.text
     assert answer.json()["plan"]["outcome"]["reached"]["macs_ratio"] <= nearest + 0.005
-    assert untouched.delete(f"/v1/jobs/{job['id']}").status_code == 204
+
+
+@pytest.mark.parametrize("kind, params, code, says", [
+    ("prune", {"granularity": "head", "target": {"macs_ratio": 0.5}}, "nothing_prunable", "no attention heads"),
+    ("prune", {"granularity": "block", "target": {"macs_ratio": 0.5}}, "nothing_prunable", "no sum adds"),
+    ("prune", {"criterion": "bn_scale", "target": {"macs_ratio": 0.5}}, "nothing_prunable", "batch normalisation"),
+    ("prune", {"granularity": "weight", "target": {"sparsity": 0.5}, "exclude": ["nosuch*"]}, "invalid_request", "nosuch*"),
+    ("prune", {"criterion": "taylor", "target": {"macs_ratio": 0.0001}}, "target_unreachable", "macs_ratio of 0.0001"),
+    ("distill", {"student": {"depth": 0.5}}, "nothing_prunable", "a student of the depth 0.5 can't be made"),
+    ("search", {"space": {"depth": True}}, "empty_space", "residual blocks"),
+    ("search", {"space": {"width": [0.5, 1]}, "constraints": {"parameters": 10}}, "no_feasible_candidate", "the least seen"),
+    ("pipeline", {"steps": [{"kind": "prune", "params": {"target": {"macs_ratio": 0.0001}}}]}, "target_unreachable", "macs_ratio"),
+])
+def test_what_the_model_alone_makes_impossible_does_not_wait_in_the_queue(untouched, kind, params, code, says):
+    before = untouched.get("/v1/jobs").json()
+    answer = untouched.post("/v1/jobs", json={
+        "kind": kind, "model": untouched.model["id"], "dataset": untouched.dataset["id"], "params": params})
+    assert_problem(answer, 422, code, says=says)
+    assert untouched.get("/v1/jobs").json() == before
 
 
 def test_a_pruning_that_excludes_everything_says_so(untouched):

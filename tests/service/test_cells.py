@@ -156,8 +156,8 @@ def test_a_model_of_half_precision_says_so(server, digits):
     torch.onnx.export(network, (torch.zeros(2, 1, 8, 8, dtype=torch.half),), file, dynamo=False, input_names=["x"],
                       output_names=["y"], dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}})
     model = server.upload_model(file.getvalue(), "half")
-    job = server.wait(server.submit("search", model, digits, {"space": {"cell": {}}}, data=DATA))
-    assert job["status"] == "failed" and "32-bit" in job["error"]["detail"]
+    body = {"kind": "search", "model": model["id"], "dataset": digits["id"], "data": DATA, "params": {"space": {"cell": {}}}}
+    assert_problem(server.post("/v1/jobs", json=body), 422, "unsupported", says="32-bit")
 
 
 def test_a_model_whose_input_has_no_places_says_so(server):
@@ -165,6 +165,5 @@ def test_a_model_whose_input_has_no_places_says_so(server):
     flat = {name: data[name].reshape(-1, 64) for name in ("x_train", "x_test")}
     dataset = server.upload_dataset(saved(**dict(data, **flat)))
     model = server.upload_model(start(shape=(64,)), "flat")
-    job = server.wait(server.submit("search", model, dataset, {"space": {"cell": {}}}, data=DATA))
-    assert job["status"] == "failed" and job["error"]["code"] == "unsupported"
-    assert "[batch, channels" in job["error"]["detail"]
+    body = {"kind": "search", "model": model["id"], "dataset": dataset["id"], "data": DATA, "params": {"space": {"cell": {}}}}
+    assert_problem(server.post("/v1/jobs", json=body), 422, "unsupported", says="[batch, channels")

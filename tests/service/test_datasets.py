@@ -173,6 +173,41 @@ def test_several_inputs_keep_their_names(server):
            target=("y", "int64", [], 10))
 
 
+def test_an_npz_whose_names_are_ones_own(server, digits_model, true_accuracy):
+    arrays = models.digits()
+    own = {"bilder_train": arrays["x_train"], "ziffer_train": arrays["y_train"], "bilder_test": arrays["x_test"],
+           "ziffer_test": arrays["y_test"]}
+    unnamed = server.upload_dataset(models.npz(**own), "own")
+    assert unnamed["target"] is None
+    body = {"kind": "evaluate", "model": digits_model["id"], "dataset": unnamed["id"], "data": DIGITS_SCALE}
+    assert_problem(server.post("/v1/jobs", json=body), 422, "data_misfit", says="`?target=` of the upload")
+    named = server.upload_dataset(models.npz(**own), "own", params={"target": "ziffer"})
+    assert (named["target"]["name"], named["target"]["classes"]) == ("ziffer", 10)
+    job = server.run("evaluate", digits_model, named, data=DIGITS_SCALE)
+    assert job["result"]["before"]["metrics"]["accuracy"] == pytest.approx(true_accuracy, abs=1e-6)
+    problem = assert_problem(server.post_dataset(models.npz(**own), "own", params={"target": "digit"}), 422, "invalid_dataset")
+    assert "none of the arrays" in problem["detail"] and "`digit`" in problem["detail"]
+
+
+def test_an_npz_with_a_validation_split(server, digits_model):
+    arrays = models.digits()
+    split = {"x_train": arrays["x_train"][:900], "y_train": arrays["y_train"][:900], "x_test": arrays["x_test"],
+             "y_test": arrays["y_test"], "x_val": arrays["x_train"][900:1000], "y_val": arrays["y_train"][900:1000]}
+    dataset = server.upload_dataset(models.npz(**split), "three splits")
+    assert dataset["splits"] == {"train": 1000, "validation": 100, "test": len(arrays["x_test"])} or dataset["splits"] == {
+        "train": 900, "validation": 100, "test": len(arrays["x_test"])}
+    job = server.run("train", digits_model, dataset, {"epochs": 1}, data=DIGITS_SCALE)
+    assert job["result"]["environment"]["data"]["splits"] == {"train": 900, "validation": 100, "test": len(arrays["x_test"])}
+    for wrong, says in (({"x_val": split["x_val"][:50]}, "unequal numbers"), ({"x_val": split["x_val"][:, :, :4]}, "in the validation split"),
+                        ({"y_val": None}, "both need the same")):
+        kept = {name: value for name, value in {**split, **wrong}.items() if value is not None}
+        assert_problem(server.post_dataset(models.npz(**kept), "wrong"), 422, "invalid_dataset", says=says)
+
+
+def test_a_model_that_is_uploaded_as_a_data_set_is_told_where_it_belongs(server):
+    assert_problem(server.post_dataset(DIGITS_CNN.read_bytes(), "model"), 422, "invalid_dataset", says="`/v1/models`")
+
+
 def test_safetensors_with_the_names_of_npz(server, digits_model, true_accuracy):
     from safetensors.numpy import save
 

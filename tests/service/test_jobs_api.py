@@ -602,8 +602,7 @@ def test_a_job_over_its_time_fails_and_says_so(server, digits_model, digits):
 
 
 def test_a_failed_jobs_error_has_the_same_form_as_any_problem(server, digits_model):
-    params = {"target": {"macs_ratio": 0.001}, "max_layer_sparsity": 0.5}
-    job = server.wait(server.submit("prune", digits_model, params=params))
+    job = server.wait(server.submit("prune", digits_model, params={"target": {"latency_ratio": 0.001}}))
     error = job["error"]
     assert {"type", "title", "status", "detail", "instance", "code"} <= set(error)
     assert error["type"] == f"/docs/problems#{error['code']}"

@@ -149,6 +149,21 @@ def test_a_model_that_knows_no_more_than_the_labels_is_doubted(server, digits_mo
     assert doubts("train", {"epochs": 1}, scale=-1) == []
 
 
+def test_a_model_that_lost_most_of_what_it_knew_comes_with_a_warning(server, digits_model, digits):
+    def warned(params):
+        job = server.run("prune", digits_model, digits, params, data={"preprocess": {"scale": 1 / 16}})
+        return job, [event["message"] for event in server.events(job) if event["type"] == "quality_lost"]
+
+    half = {"target": {"macs_ratio": 0.5}}
+    job, none = warned({**half, "finetune": {"epochs": 2}})
+    assert none == []
+    job, [warning] = warned({**half, "finetune": {"epochs": 2, "optimizer": {"name": "sgd", "learning_rate": 100}}})
+    before, after = (job["result"][when]["metrics"]["accuracy"] for when in ("before", "after"))
+    assert f"fell from {before:.4f} to {after:.4f}" in warning and "a smaller `optimizer.learning_rate`" in warning
+    job, [warning] = warned({"granularity": "weight", "target": {"sparsity": 0.99}, "max_layer_sparsity": 0.99})
+    assert "more cuts (`schedule.steps`)" in warning
+
+
 def test_a_search_is_judged_by_any_metric(server, digits_model, digits):
     job = server.run("search", digits_model, digits, {
         "space": {"hyperparameters": {"learning_rate": {"log_uniform": [1e-3, 1e-2]}}}, "trials": 2,

@@ -368,6 +368,16 @@ def test_the_control_has_as_much_training_and_its_winner_is_measured(server, sma
     assert "control/best" in curves_of(server, job)
 
 
+def test_narrow_candidates_are_fitted_to_what_the_model_computes(server, network, digits):
+    """Before any training to speak of: what least squares leaves beside the bare cut, of the same architecture."""
+    trained = server.run("train", network, digits, {"epochs": 6}, data=DATA)["result"]["model"]
+    still = {"epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 1e-9}}
+    params = {"space": {"width": [0.5]}, "strategy": {"name": "exhaustive"}, "trials": 1, "trial": still, "final": still}
+    accuracy = {fits: search(server, trained, digits, {**params, "reconstruct": fits})["result"]["after"]["metrics"]["accuracy"]
+                for fits in (True, False)}
+    assert accuracy[True] > accuracy[False] + 0.1, accuracy
+
+
 def test_a_candidate_that_can_not_be_made_is_a_failed_trial_and_not_the_end(server, network, digits):
     place = "steps.0.params.target.macs_ratio"
     job = search(server, network, digits, {
@@ -621,15 +631,12 @@ def test_bad_searches_are_refused_with_what_to_do(server, small, digits, params,
 
 
 def test_spaces_that_can_not_be_searched_fail_with_the_reason(server, network, small, digits):
-    def failure(model, params, **more):
-        job = server.wait(server.submit("search", model, digits, {"trial": {"epochs": 1}, **params}, data=DATA, **more))
-        assert job["status"] == "failed"
-        return job["error"]
+    def refused(model, params, code, says):
+        body = {"kind": "search", "model": model["id"], "dataset": digits["id"], "data": DATA, "params": params}
+        assert_problem(server.post("/v1/jobs", json=body), 422, code, says=says)
 
-    nothing = failure(small, {"space": {"kernel": [3, 5]}})
-    assert nothing["code"] == "empty_space" and "layers" in nothing["detail"]
-    beyond = failure(network, {"space": {"width": [0.5, 1]}, "constraints": {"macs": 10}})
-    assert beyond["code"] == "no_feasible_candidate" and "macs at most 10" in beyond["detail"]
+    refused(small, {"space": {"kernel": [3, 5]}}, "empty_space", "layers")
+    refused(network, {"space": {"width": [0.5, 1]}, "constraints": {"macs": 10}}, "no_feasible_candidate", "macs at most 10")
     data = arrays()
     rare = np.flatnonzero(data["y_train"] == 4)[3:]
     kept = np.delete(np.arange(len(data["y_train"])), rare)

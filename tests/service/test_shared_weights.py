@@ -136,10 +136,10 @@ def test_the_winner_goes_on_from_its_part_of_weights_that_began_fresh(server, ne
 
 
 def test_nothing_is_trained_where_no_candidate_is_feasible(server, network, digits):
-    job = server.wait(server.submit("search", network, digits, {
-        "space": {"width": [0.5, 1]}, "evaluation": SHARED, "constraints": {"parameters": 1},
-        "trial": {"epochs": 5000}}, data=DATA), 120)
-    assert job["error"]["code"] == "no_feasible_candidate" and "parameters at most 1" in job["error"]["detail"]
+    answer = server.post("/v1/jobs", json={
+        "kind": "search", "model": network["id"], "dataset": digits["id"], "data": DATA, "params": {
+            "space": {"width": [0.5, 1]}, "evaluation": SHARED, "constraints": {"parameters": 1}, "trial": {"epochs": 5000}}})
+    assert_problem(answer, 422, "no_feasible_candidate", says="parameters at most 1")
 
 
 def test_a_dry_run_counts_one_training_and_kernels_do_not_grow(server, network):

@@ -1,5 +1,6 @@
 //! `sinter ls`: what a service has.
 
+use crate::client::tell;
 use clap::{Args, ValueEnum};
 use comfy_table::{Cell, Table, presets};
 use serde_json::{Value, json};
@@ -110,7 +111,7 @@ pub fn list(flags: &ListFlags) -> Outcome {
     }
     say(&format!("{}\n", lines.trim_fmt()))?;
     if let (Some(Ok(_)), 1..) = (rows.next(), flags.limit) {
-        eprintln!(
+        tell!(
             "there are more; --limit {} shows twice as many",
             2 * flags.limit
         );

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::fetch::fetch;
 use super::{Outcome, ServiceFlags, conclude, newest, pretty, say, transfer_bar};
 use crate::client::follow::follow;
+use crate::client::tell;
 use crate::client::{Client, ClientError, LocalFile};
 
 /// Flags of `sinter submit`.
@@ -308,7 +309,7 @@ impl Input {
             .collect();
         let id = client.upload(resource, &query, &files, &bar)?;
         bar.finish_and_clear();
-        eprintln!("uploaded {} as {id}", shown.display());
+        tell!("uploaded {} as {id}", shown.display());
         Ok(id)
     }
 }

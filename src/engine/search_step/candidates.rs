@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
-use crate::graph::{Graph, cost_of_one};
+use crate::graph::{Cut, Graph, cost_of_one};
 use crate::prune::PruneError;
 use crate::search::architecture::Architecture;
 use crate::search::space::{Domain, Point, Space};
@@ -78,6 +78,16 @@ impl<'a> Candidates<'a> {
     /// The model of a point, with the weights that it has from the start.
     pub fn graph(&self, point: &Point) -> Result<Graph, PruneError> {
         self.architecture.build(&point.0[..self.shift()])
+    }
+
+    /// The same, corrected by `recover` once channels have left.
+    pub fn recovered(
+        &self,
+        point: &Point,
+        recover: &dyn Fn(&Graph, &mut Graph, &Cut) -> Result<(), PruneError>,
+    ) -> Result<Graph, PruneError> {
+        let own = &point.0[..self.shift()];
+        self.architecture.build_recovered(own, recover)
     }
 
     /// The same for points of the same model.
@@ -198,6 +208,15 @@ impl<'a> Candidates<'a> {
                 value <= most
             })
         })
+    }
+
+    /// Whether the smallest models of the space meet the bounds; `true` where it can't be told which those are.
+    pub fn may_fit(&self) -> bool {
+        let smallest = |grouped| self.meets_bounds(&Point(self.architecture.smallest(grouped)));
+        self.bounds.is_empty()
+            || !self.architecture.has_smallest()
+            || smallest(false)
+            || smallest(true)
     }
 
     /// Points to begin with: the model narrowed alike everywhere until it meets the bounds, and that one with as

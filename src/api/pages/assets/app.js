@@ -63,10 +63,16 @@ async function navigate() {
     page.start?.();
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
+    // A view that was not loaded yet can't be while the server is away.
+    const shown = /import|module/i.test(error.message) && !error.status ? new Error("The server can't be reached.") : error;
+    const list = path.split("/")[0];
     show({
       title: error.status === 404 ? "Not found" : "Problem",
-      content: [problem(error), quiet(h("button", { type: "button", onclick: navigate }, "Try again"))],
+      content: [problem(shown), quiet(h("button", { type: "button", onclick: navigate }, "Try again"),
+        ["jobs", "models", "datasets"].includes(list) && path !== list && [" ", h("a", { href: `#/${list}` }, `All ${list === "datasets" ? "data sets" : list}`)])],
     });
+    // What has no answer may have one later.
+    if (!error.status) setTimeout(() => { if (!signal.aborted && document.activeElement?.tagName !== "BUTTON") navigate(); }, 5000);
   }
 }
 
@@ -81,9 +87,13 @@ function nameTheme() {
 
 themeButton.addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
+  // The system's own theme is followed again once it is asked for.
+  const follows = (theme === "dark") === themes.matches;
+  if (follows) delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
   try {
-    localStorage.setItem("sinter-theme", theme);
+    if (follows) localStorage.removeItem("sinter-theme");
+    else localStorage.setItem("sinter-theme", theme);
   } catch {
     // Without storage the choice lasts as long as the page.
   }

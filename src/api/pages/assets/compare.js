@@ -15,11 +15,12 @@ function entries(jobs, datasets, comparable) {
   const on = ({ request }) => !comparable && request.dataset ? `, on ${datasets.get(request.dataset)?.name || `data set ${shortId(request.dataset)}`}` : "";
   for (const job of jobs.filter(({ result }) => result)) {
     const { model } = job.request;
+    if (!job.result.after) continue;
     const key = JSON.stringify([model, judgedOn(job, datasets)]);
     if (!starts.has(key)) starts.set(key, { start: true, label: names.get(model) || `model ${shortId(model)}`, href: `#/models/${model}`, note: `before${on(job)}`, measured: job.result.before });
   }
-  return [...starts.values(), ...jobs.filter((job) => job.result?.after).map((job) => ({
-    label: jobTitle(job), href: `#/jobs/${job.id}`, note: kindName(job.kind) + on(job), measured: job.result.after, before: job.result.before,
+  return [...starts.values(), ...jobs.filter((job) => job.result).map((job) => ({
+    label: jobTitle(job), href: `#/jobs/${job.id}`, note: kindName(job.kind) + on(job), measured: job.result.after || job.result.before, before: job.result.after && job.result.before,
   }))];
 }
 

@@ -2,6 +2,7 @@
 
 import { all, get, hasKey, learn, post } from "./api.js";
 import { button, copy, h, problem, quiet, scroller, section, set, unique } from "./dom.js";
+import { isTrial } from "./lists.js";
 import { KIND_NAMES, count, kindName, plural, pretty, sentence, shortId, words } from "./format.js";
 import { COMMON, KINDS } from "./kinds.js";
 
@@ -25,7 +26,9 @@ function write(body, path, value) {
     return;
   }
   delete chain.at(-1)[last];
-  for (let depth = keys.length - 1; depth > 0 && Object.keys(chain[depth + 1]).length === 0; depth -= 1) delete chain[depth][keys[depth]];
+  for (let depth = keys.length - 1; depth >= 0 && Object.keys(chain[depth + 1]).length === 0; depth -= 1) {
+    if (depth > 0 || keys[0] !== "params") delete chain[depth][keys[depth]];
+  }
 }
 
 /** A request that was accepted, without what says nothing. */
@@ -36,9 +39,19 @@ function compact(value) {
     .filter(([, inner]) => typeof inner !== "object" || Object.keys(inner).length > 0));
 }
 
-const numberOf = (text) => text.trim() === "" ? undefined : Number.isFinite(Number(text)) ? Number(text) : text.trim();
+/** A number, also with a decimal comma or as a fraction such as 1/255. */
+function numberOf(text) {
+  const given = text.trim();
+  if (given === "") return undefined;
+  const [whole, part = "1"] = given.replace(/^(-?\d+),(\d+)$/, "$1.$2").split("/");
+  const value = part.trim() === "" ? NaN : Number(whole) / Number(part);
+  return Number.isFinite(value) ? value : given;
+}
+
 const split = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
 const orNothing = (list) => list.length ? list : undefined;
+
+const untagged = (text) => split(text).some((part) => part.indexOf("=") < 1);
 
 // How each type of a field turns text into a value and back. What is no number goes to the server as it
 // is, whose problem then says so.
@@ -47,8 +60,8 @@ const TEXTS = {
   number: [numberOf, (value) => value],
   list: [(text) => orNothing(split(text)), (value) => value.join(", ")],
   numbers: [(text) => orNothing(split(text).map(numberOf)), (value) => [value].flat().join(", ")],
-  tags: [(text) => { const pairs = split(text).map((pair) => [pair.split("=")[0].trim(), pair.split("=").slice(1).join("=").trim()]); return pairs.length ? Object.fromEntries(pairs) : undefined; },
-    (value) => Object.entries(value).map(([key, word]) => `${key}=${word}`).join(", ")],
+  tags: [(text) => { if (untagged(text)) return text; const pairs = split(text).map((pair) => [pair.split("=")[0].trim(), pair.split("=").slice(1).join("=").trim()]); return pairs.length ? Object.fromEntries(pairs) : undefined; },
+    (value) => typeof value === "string" ? value : Object.entries(value).map(([key, word]) => `${key}=${word}`).join(", ")],
 };
 
 /** One field: its element, and how to bring it in line with the request. */
@@ -74,7 +87,7 @@ function field([path, label, type, options = {}], form) {
     sync = () => {
       const value = read(form.body, path) ?? "";
       const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${one.name} (${listed === form.models ? `${count(one.summary.parameters)} parameters` : [one.format, plural(one.splits.train, "example"), one.target && `target ${one.target.name}`].filter(Boolean).join(", ")}, ${shortId(one.id)})`])]
-        : (path === "device" ? ["", ...form.devices] : options.options).map((one) => [one, one === "" ? `default: ${words(options.usual)}` : words(one)]);
+        : (path === "device" ? ["", ...form.devices] : options.options).map((one) => Array.isArray(one) ? one : [one, one === "" ? `default: ${words(options.usual)}` : words(one)]);
       // A value that the list does not know must not be lost by looking at it.
       if (!given.some(([one]) => one === value)) given.push([value, String(value)]);
       set(control, given.map(([one, text]) => h("option", { value: one }, text)));
@@ -101,7 +114,7 @@ function field([path, label, type, options = {}], form) {
     sync = () => {
       const rows = [read(form.body, path) ?? []].flat();
       set(place, rows.map((line, index) => h("div", { class: "row", role: "group", "aria-label": `${sentence(options.noun)} ${index + 1}` },
-        options.columns.map((column) => cell(line, index, column)),
+        options.columns.map((column) => cell(line, index, column)), h("p", { class: "fault", id: `${id}-fault-${index}`, hidden: true }),
         button("Remove", () => {
           write(form.body, path, orNothing(rows.filter((_, other) => other !== index)));
           sync();
@@ -109,45 +122,65 @@ function field([path, label, type, options = {}], form) {
           more.focus();
         }, { "aria-label": `Remove ${options.noun} ${index + 1}` }))));
     };
+    // What is given but not in the list must not be lost by looking at it.
+    const named = (values, value) => {
+      const pairs = values.map((one) => Array.isArray(one) ? one : [one, words(one)]);
+      return value && !pairs.some(([one]) => one === value) ? [...pairs, [value, words(value)]] : pairs;
+    };
     const cell = (line, index, [key, name, kind, values]) => {
       const own = unique("cell");
       const value = typeof line === "object" ? line[key] : undefined;
       const store = (given) => { write(read(form.body, path)[index], key, given); form.update(input); };
-      const input = kind === "select" ? h("select", { id: own, onchange: () => store(input.value) }, [...new Set([...values, value].filter(Boolean))].map((one) => h("option", { value: one }, words(one))))
+      const input = kind === "select" ? h("select", { id: own, onchange: () => store(input.value) }, named(values, value).map(([one, text]) => h("option", { value: one }, text)))
         : kind === "json" ? jsonArea(own, () => value, store, form.broken)
           : h("input", { id: own, type: "text", inputmode: "decimal", autocomplete: "off", value: typeof value === "object" ? JSON.stringify(value) : value ?? "", oninput: () => store(numberOf(input.value)) });
       if (kind === "select" && value) input.value = value;
       input.dataset.path = `${path}.${index}.${key}`;
-      input.setAttribute("aria-describedby", `${id}-fault`);
+      input.setAttribute("aria-describedby", `${id}-fault-${index}`);
       return h("div", { class: kind === "json" ? "grow" : null }, h("label", { for: own }, name), input);
     };
     element = h("fieldset", { class: "field wide" }, h("legend", null, label), place, more, fault);
   } else {
     const [parse, format] = TEXTS[type];
-    control = h("input", { id, type: "text", inputmode: type === "number" ? "decimal" : null, autocomplete: "off", "aria-describedby": described, oninput: () => changed(parse(control.value)) });
+    control = h("input", { id, type: "text", inputmode: type === "number" ? "decimal" : null, autocomplete: "off", "aria-describedby": described, oninput() {
+      control.setCustomValidity(type === "tags" && untagged(control.value) ? "Write name=value, with commas between several." : "");
+      changed(parse(control.value));
+    } });
     sync = () => {
       const value = read(form.body, path);
       control.value = value === undefined ? "" : typeof value === "object" && type !== "tags" && !Array.isArray(value) ? JSON.stringify(value) : format(value);
     };
   }
   element ??= h("div", { class: "field" }, h("label", { for: id }, label), control, note, fault);
+  /** The row that a pointer goes into, and its control. */
+  const rowAt = (at) => {
+    const [index] = type === "rows" && at.startsWith(`${path}.`) ? at.slice(path.length + 1).split(".") : [];
+    const row = index === undefined ? null : [...element.querySelectorAll(".row")][Number(index)];
+    if (!row) return null;
+    const inputs = [...row.querySelectorAll("[data-path]")];
+    return { note: row.querySelector(".fault"), input: inputs.find((one) => at === one.dataset.path || at.startsWith(`${one.dataset.path}.`)) || inputs[0] };
+  };
   return {
-    path, element,
+    path, element, label,
     sync(source) {
       element.hidden = Boolean(when && !when(form.body));
       if (source !== control && !(type === "rows" && element.contains(source))) sync();
     },
-    complain(text, at) {
-      fault.hidden = !text;
-      // Several faults can be those of one field.
-      fault.textContent = [text && fault.textContent, text].filter(Boolean).join("; ");
-      for (const marked of element.querySelectorAll("[aria-invalid]")) if (!text) marked.removeAttribute("aria-invalid");
+    complain(text, at = "") {
       if (!text) {
+        for (const marked of element.querySelectorAll("[aria-invalid]")) marked.removeAttribute("aria-invalid");
+        for (const note of element.querySelectorAll(".fault")) set(note).hidden = true;
         wrong = null;
         return;
       }
-      wrong = type === "rows" ? element.querySelector(`[data-path="${CSS.escape(at)}"]`) || wrong : control;
-      wrong?.setAttribute("aria-invalid", "true");
+      const row = rowAt(at);
+      const note = row?.note || fault;
+      note.hidden = false;
+      // Several faults can be those of one field.
+      note.textContent = [note.textContent, text].filter(Boolean).join("; ");
+      const marked = row ? row.input : control;
+      wrong ??= marked;
+      marked?.setAttribute("aria-invalid", "true");
       for (let parent = element.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
     },
     focus: () => (wrong || control).focus(),
@@ -181,7 +214,7 @@ function jsonEditor(key, label, form) {
   area.addEventListener("judged", () => say(area.validationMessage));
   const element = h("div", { class: "field wide" }, h("label", { for: id }, label), area, fault);
   return {
-    path: key, element,
+    path: key, element, label, whole: true,
     sync(source) {
       if (source === area) return;
       area.value = pretty(form.body[key] ?? {});
@@ -205,25 +238,73 @@ function curl(text) {
   return [`curl -s '${url}'`, ...(hasKey() ? ['  -H "Authorization: Bearer $SINTER_KEY"'] : []), "  -H 'Content-Type: application/json'", `  -d '${text.replaceAll("'", "'\\''")}'`].join(" \\\n");
 }
 
-/** Shows each fault at the field that it is about, or at the JSON that has it; answers with those that have no place. */
+/** Shows each fault at the field that it is about, or at the JSON that has it; the fields, and the faults that have no place. */
 function distribute(faults, fields) {
   const lost = [];
-  let first = null;
+  const places = new Set();
   for (const { pointer, detail } of faults) {
     const path = (pointer || "").split("/").slice(1).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~")).join(".");
-    const fits = fields.filter((one) => !one.element.hidden && (path === one.path || path.startsWith(`${one.path}.`)));
-    const place = fits.sort((a, b) => b.path.length - a.path.length)[0]
-      || fields.find((one) => !one.element.hidden && path !== "" && one.path.startsWith(`${path}.`));
+    const seen = fields.filter((one) => !one.element.hidden && path !== "");
+    const around = seen.filter((one) => path === one.path || path.startsWith(`${one.path}.`)).sort((a, b) => b.path.length - a.path.length)[0];
+    // A field of what is wrong as a whole is nearer than the JSON of everything.
+    const place = around && !around.whole ? around : seen.find((one) => !one.whole && one.path.startsWith(`${path}.`)) || around;
     if (place) {
-      place.complain(path === place.path ? detail : `${pointer}: ${detail}`, path);
-      first ??= place;
+      place.complain(place.whole ? `${pointer}: ${detail}` : detail, path);
+      places.add(place);
     } else lost.push({ pointer, detail });
   }
+  const [first] = places;
   first?.focus();
-  return lost;
+  return { places: [...places], lost };
+}
+
+const DRAFT = "sinter-draft";
+
+/** What was typed and not submitted, by kind of job, and what all kinds share. */
+function draft(value) {
+  try {
+    if (value === null) sessionStorage.removeItem(DRAFT);
+    else if (value) sessionStorage.setItem(DRAFT, JSON.stringify(value));
+    return JSON.parse(sessionStorage.getItem(DRAFT)) || { params: {} };
+  } catch {
+    // Storage may be forbidden or full; then nothing is kept.
+    return { params: {} };
+  }
+}
+
+/** Elements of one example, as far as they are known. */
+const elements = (sizes) => sizes.every((size) => Number.isInteger(size) && size > 0) ? sizes.reduce((product, size) => product * size, 1) : null;
+
+/** Whether a data set looks as if the model could read it; the service knows for sure. */
+function fits({ summary: { inputs, outputs } }, { inputs: arrays, target }) {
+  if (inputs.length === 0) return false;
+  const [first] = inputs;
+  const alike = (input, array) => {
+    const [own, other] = [elements(input.shape.slice(1)), elements(array.shape)];
+    return own === null || other === null || own === other;
+  };
+  const reads = arrays.some((array) => array.media === "image") ? first.shape.length === 4
+    : arrays.some((array) => array.media === "text") ? first.dtype.startsWith("int")
+      : arrays.some((array) => array.media) ? first.dtype.startsWith("float")
+        : inputs.length === 1 && arrays.length === 1 ? alike(first, arrays[0])
+          : inputs.every((input) => arrays.some((array) => array.name === input.name && alike(input, array)));
+  const said = elements(outputs.find((output) => output.dtype.includes("float"))?.shape.slice(1) || []);
+  return reads && (!target || said === null || (target.classes ? target.classes <= said : (elements(target.shape) ?? said) === said));
+}
+
+/** The model and the data set that a form begins with: the newest that go together. What jobs made comes after uploads. */
+function beginning(models, datasets, model, dataset) {
+  const ordered = [...models.filter((one) => !one.parent_id), ...models.filter((one) => one.parent_id)].filter((one) => !model || one.id === model);
+  const readable = datasets.filter((one) => !dataset || one.id === dataset);
+  for (const one of ordered) {
+    const found = readable.find((other) => fits(one, other));
+    if (found) return [one.id, found.id];
+  }
+  return [model || (dataset ? "" : ordered[0]?.id || ""), dataset || ""];
 }
 
 export async function formPage({ args: [kind], query: given, signal }) {
+  if (!KIND_NAMES[kind]) throw Object.assign(new Error(`There is no kind of job that is called “${kind}”.`), { status: 404 });
   const definition = KINDS[kind] || { about: "", body: { params: {} }, fields: [], more: [] };
   const from = given.get("from");
   const [models, datasets, devices, earlier] = await Promise.all([all("v1/models", 500, signal), all("v1/datasets", 500, signal), get("v1/devices", signal), from && get(`v1/jobs/${encodeURIComponent(from)}`, signal)]);
@@ -236,17 +317,23 @@ export async function formPage({ args: [kind], query: given, signal }) {
   if (earlier) {
     Object.assign(body, compact(earlier.request));
     delete body.dry_run;
+    // Two of one name could not be told from each other.
+    delete body.name;
   } else {
-    // The newest upload is likelier meant than what a job made last.
-    body.model = given.get("model") || (models.find((one) => !one.parent_id) || models[0])?.id || "";
-    body.dataset = given.get("dataset") || datasets[0]?.id || "";
+    [body.model, body.dataset] = beginning(models, datasets, given.get("model"), given.get("dataset"));
   }
+  const kept = given.has("draft") ? draft() : draft(null);
+  Object.assign(body, kept.shared, kept.params[kind] && { params: kept.params[kind] });
   for (const key of ["model", "dataset"]) if (!body[key]) delete body[key];
 
   const form = {
-    body, models, datasets, devices: ["auto", ...devices.data.map((device) => device.name)],
+    body, datasets,
+    // Candidates of searches would hide what people have uploaded.
+    models: models.filter((one) => !isTrial(one) || one.id === body.model), devices: ["auto", ...devices.data.map((device) => device.name)],
     text: (extra) => pretty({ ...form.body, ...extra }),
     update(source) {
+      suit();
+      if (source) keep();
       for (const one of fields) {
         one.sync(source);
         // What was said of a value is not said of another.
@@ -257,6 +344,21 @@ export async function formPage({ args: [kind], query: given, signal }) {
     // A command that is not what the fields show would be taken for it.
     broken(message) { code.textContent = `# This is no JSON yet: ${message.replaceAll("\n", " ")}`; },
   };
+  /** Usual values that are those of another task become those of this one. */
+  function suit() {
+    if (!definition.usual) return;
+    const { path, classes, values } = definition.usual;
+    const target = datasets.find((one) => one.id === body.dataset)?.target;
+    const regression = body.task ? body.task === "regression" : Boolean(target && !target.classes && target.dtype.startsWith("float"));
+    const [wanted, other] = regression ? [values, classes] : [classes, values];
+    if (JSON.stringify(read(body, path)) === JSON.stringify(other)) write(body, path, structuredClone(wanted));
+  }
+  /** Keeps what was typed for another kind and for a reload. */
+  function keep() {
+    const { kind: _, params, ...shared } = body;
+    draft({ shared, params: { ...draft().params, [kind]: params } });
+    if (!/[?&]draft=/.test(location.hash)) history.replaceState(null, "", `${location.hash}${location.hash.includes("?") ? "&" : "?"}draft=1`);
+  }
   const make = (specification) => {
     const made = field(specification, form);
     fields.push(made);
@@ -276,12 +378,14 @@ export async function formPage({ args: [kind], query: given, signal }) {
   async function send(extra, use) {
     set(answer);
     for (const one of fields) one.complain("");
-    for (const area of document.querySelectorAll("form.job textarea")) {
-      if (!area.checkValidity()) {
-        area.dispatchEvent(new CustomEvent("judged", { bubbles: true }));
-        area.closest("details")?.setAttribute("open", "");
-        area.focus();
-        set(answer, problem(new Error(`This is no JSON: ${area.validationMessage}`)));
+    for (const control of document.querySelectorAll("form.job textarea, form.job input")) {
+      if (!control.checkValidity()) {
+        control.dispatchEvent(new CustomEvent("judged", { bubbles: true }));
+        control.closest("details")?.setAttribute("open", "");
+        control.setAttribute("aria-invalid", "true");
+        const of = control.tagName === "TEXTAREA" ? `${control.closest('[role="group"]')?.ariaLabel || "The field"} holds no JSON: ` : "";
+        set(answer, problem(new Error(of + control.validationMessage)));
+        control.focus();
         return;
       }
     }
@@ -291,12 +395,20 @@ export async function formPage({ args: [kind], query: given, signal }) {
     } catch (error) {
       // Buttons come back before a field gets the focus.
       for (const control of buttons) control.disabled = false;
-      if (error.name !== "AbortError") set(answer, problem(error));
-      if (error.problem?.errors) distribute(error.problem.errors, fields);
+      if (error.name === "AbortError") return;
+      const { places, lost } = distribute(error.problem?.errors || [], fields);
+      // What stands at its field is not said once more.
+      set(answer, places.length > 0 && lost.length === 0 ? elsewhere(error, places) : problem(error));
+      if (places.length === 0) {
+        answer.tabIndex = -1;
+        answer.focus();
+      }
     } finally {
       for (const control of buttons) control.disabled = false;
     }
   }
+
+  const elsewhere = (error, places) => problem({ problem: { ...error.problem, errors: [], detail: `Look at: ${[...new Set(places.map((one) => one.label))].join(", ")}.` } });
 
   buttons.push(h("button", { class: "primary" }, "Submit job"));
   if (definition.plan) {
@@ -309,9 +421,9 @@ export async function formPage({ args: [kind], query: given, signal }) {
   }
   const copier = button("Copy", () => copy(code.textContent, copier), { "aria-label": "Copy the command" });
   const kinds = Object.keys(KIND_NAMES).filter((one) => KINDS[one] || one === kind);
-  const address = (one) => `#/new/${one}?${new URLSearchParams([["model", body.model || ""], ["dataset", body.dataset || ""]].filter(([, value]) => value))}`;
+  const address = (one) => `#/new/${one}?${new URLSearchParams([["model", body.model || ""], ["dataset", body.dataset || ""], ["draft", /[?&]draft=/.test(location.hash) ? "1" : ""]].filter(([, value]) => value))}`;
 
-  const element = h("form", { class: "job", onsubmit: (event) => { event.preventDefault(); send({}, (job) => { location.hash = `#/jobs/${job.id}`; }); } },
+  const element = h("form", { class: "job", novalidate: true, onsubmit: (event) => { event.preventDefault(); send({}, (job) => { draft(null); location.hash = `#/jobs/${job.id}`; }); } },
     h("div", { class: "fields pair" }, make(["model", kind === "distill" ? "Teacher" : "Model", "model"]), make(["dataset", "Data set", "dataset", { none: "none" }]), make(["name", "Name of the job", "text"])),
     h("h2", null, kindName(kind)), definition.about && quiet(definition.about),
     h("div", { class: "fields" }, definition.fields.map(make)),

@@ -3,7 +3,8 @@
 import { follow, get, learnNames, names, post, query, remove, save, showReport } from "./api.js";
 import { announce, button, confirmed, copy, h, link, number, problem, quiet, scroller, section, set, sleep, table, worker } from "./dom.js";
 import { bytes, clock, kindName, pretty, shortId, when, words } from "./format.js";
-import { ended, jobTitle, progressBar, progressText, statusMark } from "./jobs.js";
+import { ended, gist, jobTitle, progressBar, progressText, statusMark } from "./jobs.js";
+import { fileName } from "./lists.js";
 
 function actions(job, reload) {
   const path = `v1/jobs/${job.id}`;
@@ -30,6 +31,7 @@ function facts(job) {
   return h("dl", { class: "facts wide" },
     entry("Kind", kindName(job.kind)),
     entry("Model", link(`#/models/${request.model}`, names.get(request.model) || shortId(request.model))),
+    gist(request) && entry("Asked for", gist(request)),
     request.dataset && entry("Data set", names.get(request.dataset) === null ? `deleted, ${shortId(request.dataset)}` : link(`#/datasets/${request.dataset}`, names.get(request.dataset) || shortId(request.dataset))),
     entry("Created", when(job.created_at)),
     job.started_at && entry("Started", when(job.started_at)),
@@ -49,7 +51,7 @@ function whileSeen(signal) {
 }
 
 /** The log; events come by the stream, or by asking where the stream can't be had. */
-function eventLog(job, signal, wake) {
+function eventLog(job, signal, wake, warn) {
   const list = h("ol", { class: "log" });
   const seen = new Set();
   let last = null;
@@ -61,6 +63,7 @@ function eventLog(job, signal, wake) {
       event.level !== "info" && h("strong", null, `${event.level}: `), event.message, " ", h("code", null, event.type)));
     const box = list.parentElement;
     if (box && box.scrollHeight - box.scrollTop - box.clientHeight < 120) box.scrollTop = box.scrollHeight;
+    if (event.level === "warning") warn(event);
     if (event.type.startsWith("job_")) wake();
   };
   let running = false;
@@ -105,7 +108,7 @@ function eventLog(job, signal, wake) {
 }
 
 const artifactPath = (job, artifact) => `v1/jobs/${job.id}/artifacts/${encodeURIComponent(artifact.name)}`;
-const download = (job, artifact) => worker("Download", () => save(artifactPath(job, artifact), artifact.name), { "aria-label": `Download ${artifact.name}` });
+const download = (job, artifact) => worker("Download", () => save(artifactPath(job, artifact), `${fileName(jobTitle(job))}-${artifact.name}`), { "aria-label": `Download ${artifact.name}` });
 
 async function files(job, signal) {
   const { data } = await get(`v1/jobs/${job.id}/artifacts`, signal);
@@ -149,7 +152,15 @@ export async function jobPage({ args: [id], signal }) {
   const after = h("div");
   const info = h("div");
   let wake = () => {};
-  const events = eventLog(job, signal, () => wake());
+  const warnings = h("ul", { class: "warnings", "aria-label": "Warnings", hidden: true });
+  const warned = new Set();
+  const events = eventLog(job, signal, () => wake(), ({ message }) => {
+    // An attempt that goes on says it again.
+    if (warned.has(message)) return;
+    warned.add(message);
+    warnings.hidden = false;
+    warnings.append(h("li", null, h("strong", null, "Warning: "), message));
+  });
   let shownStatus = null;
   let plots = null;
 
@@ -248,7 +259,7 @@ export async function jobPage({ args: [id], signal }) {
   draw();
   return {
     title: jobTitle(job),
-    content: [controls, status, faults, info, outcome, curveBox, after, events.element, requestView(job)],
+    content: [controls, status, faults, warnings, info, outcome, curveBox, after, events.element, requestView(job)],
     start: () => { live(); events.run(); },
   };
 }

@@ -10,6 +10,23 @@ export const ended = (job) => ["succeeded", "failed", "canceled"].includes(job.s
 
 export const jobTitle = (job) => job.name || `${kindName(job.kind)} ${names.get(job.request.model) || shortId(job.id)}`;
 
+const told = (values) => values.filter((value) => value !== undefined && value !== null && value !== "" && value !== false).join(", ");
+
+/** What a job was asked for, in a line. */
+export function gist({ kind, params }) {
+  const epochs = (training) => training?.epochs > 0 && `${training.epochs} epoch${training.epochs === 1 ? "" : "s"}`;
+  const of = {
+    train: () => [epochs(params), params.weights === "reinitialize" && "fresh weights"],
+    prune: () => [words(params.granularity || "channel"), ...Object.entries(params.target || {}).map(([name, value]) => `${words(name)} ${digits(value)}`),
+      params.granularity === "n_m" && `${params.n ?? 2} of ${params.m ?? 4}`, params.criterion !== "magnitude" && words(params.criterion || ""), epochs(params.finetune)],
+    distill: () => [params.student?.model ? "another model" : told([params.student?.width && `width ${params.student.width}`, params.student?.depth && `depth ${params.student.depth}`]),
+      (params.losses || []).map((loss) => words(loss.name)).join(" + "), epochs(params.finetune)],
+    search: () => [words(params.strategy?.name || "tpe"), params.trials && `${params.trials} trials`],
+    pipeline: () => [(params.steps || []).map((step) => kindName(step.kind).toLowerCase()).join(", then ")],
+  }[kind];
+  return of ? told(of()) : "";
+}
+
 /** A status as a sign, a colour and a word. */
 export const statusMark = (status) => h("span", { class: `status ${status}` }, h("span", { "aria-hidden": "true" }, SIGNS[status] || "•"), " ", words(status));
 
@@ -49,7 +66,7 @@ const change = (job, key) => {
   return number((after || before)[key], count, after && before[key] ? quiet(`${ratio(after[key] / before[key])} of ${count(before[key])}`) : null);
 };
 
-export function jobsTable(caption, chosen) {
+export function jobsTable(caption, chosen, none = "No jobs here yet.") {
   const body = h("tbody");
   const columns = [...(chosen ? [{ label: "Choose", hide: true }] : []), "Job", "Status", "Progress or quality",
     { label: "Parameters", number: true }, { label: "MACs", number: true }, "Created"];
@@ -59,11 +76,11 @@ export function jobsTable(caption, chosen) {
       onchange: (event) => chosen.toggle(job.id, event.target.checked),
     }))] : []),
     h("th", { scope: "row" }, link(`#/jobs/${job.id}`, jobTitle(job)),
-      quiet(kindName(job.kind), job.attempt > 1 && `, attempt ${job.attempt} of ${job.max_attempts}`)),
+      quiet(told([kindName(job.kind), gist(job.request)]), job.attempt > 1 && `, attempt ${job.attempt} of ${job.max_attempts}`)),
     h("td", null, statusMark(job.status)), h("td", { class: "outcome" }, outcome(job)),
     change(job, "nonzero_parameters"), change(job, "macs"), h("td", { class: "time" }, when(job.created_at)),
   ];
-  const empty = h("p", { class: "quiet empty" }, "No jobs here yet.");
+  const empty = h("p", { class: "quiet empty" }, none);
   const view = table(caption, columns, [], { body, class: "jobs" });
   return {
     element: h("div", null, view, empty),
@@ -138,7 +155,7 @@ export async function jobsPage({ query: given, signal }) {
     },
   };
   const list = pagedList((page) => "v1/jobs" + query({ ...filter, ...page }), signal);
-  const view = jobsTable("Jobs, the newest first", chosen);
+  const view = jobsTable("Jobs, the newest first", chosen, Object.values(filter).some(Boolean) ? "No job is like that." : undefined);
   const faults = h("div");
   const more = worker("Show more", async () => { await list.showMore(); draw(); });
   const draw = () => { view.show(list.rows); more.hidden = !list.more; };

@@ -2,12 +2,21 @@
 
 // A field: [path in the request, label, type, {hint, options, when, columns, …}].
 const CRITERIA = ["magnitude", "gradient", "taylor", "fisher", "hessian", "entropy", "activation", "sparsegpt", "bn_scale", "lamp", "fpgm", "random"];
-const METRICS = ["loss", "accuracy", "top_5_accuracy", "top_2_accuracy", "top_3_accuracy", "top_10_accuracy", "balanced_accuracy", "f1", "weighted_f1", "precision", "recall",
+const METRICS = ["loss", "accuracy", "top_2_accuracy", "top_3_accuracy", "top_5_accuracy", "top_10_accuracy", "balanced_accuracy", "f1", "weighted_f1", "precision", "recall",
   "roc_auc", "average_precision", "expected_calibration_error", "perplexity", "mean_squared_error", "root_mean_squared_error", "mean_absolute_error", "r2", "spearman"];
 const LOSSES = ["soft_targets", "cross_entropy", "logits_mse", "decoupled", "standardized", "similarity", "contrastive", "feature", "attention_transfer", "relational", "cosine", "bounded_regression"];
 const COSTS = ["macs", "parameters", "nonzero_parameters", "size_bytes", "latency_ms"];
 
-const LOSS_ROWS = { noun: "loss", columns: [["name", "Loss", "select", LOSSES], ["weight", "Weight", "number"], ["temperature", "Temperature", "number"]], fresh: { name: "cross_entropy", weight: 1 } };
+// Which usual values a form begins with: those of classes, or those of values.
+const SOFT = [{ name: "soft_targets", temperature: 4, weight: 0.9 }, { name: "cross_entropy", weight: 0.1 }];
+const SOFT_OF_VALUES = [{ name: "logits_mse", weight: 0.9 }, { name: "cross_entropy", weight: 0.1 }];
+const ACCURATE = [{ metric: "accuracy", goal: "maximize" }, { metric: "macs", goal: "minimize" }];
+const EXACT = [{ metric: "r2", goal: "maximize" }, { metric: "macs", goal: "minimize" }];
+
+const LOSS_NAMES = { cross_entropy: "labels (the task's own loss)", soft_targets: "soft targets", logits_mse: "squared error of the outputs" };
+const GRANULARITIES = [["channel", "channels"], ["weight", "single weights"], ["n_m", "n of m weights, as 2:4"], ["head", "attention heads"], ["block", "residual blocks"]];
+
+const LOSS_ROWS = { noun: "loss", columns: [["name", "Loss", "select", LOSSES.map((name) => [name, LOSS_NAMES[name] || name.replaceAll("_", " ")])], ["weight", "Weight", "number"], ["temperature", "Temperature", "number"]], fresh: { name: "cross_entropy", weight: 1 } };
 
 const training = (at, name = "Training") => ({
   title: name,
@@ -37,8 +46,8 @@ export const COMMON = {
       ["data.preprocess.layout", "Layout of images", "select", { usual: "detected", options: ["", "nchw", "nhwc"] }],
       ["data.batch_size", "Batch size", "number", { hint: "64 when empty." }],
       ["data.validation_fraction", "Validation fraction", "number", { hint: "0.1 when empty." }],
-      ["data.test_fraction", "Test fraction", "number", { hint: "Of data sets without a test split." }],
-      ["data.limit", "Examples at most", "number"],
+      ["data.test_fraction", "Test fraction", "number", { hint: "Of data sets without a test split; 0.1 when empty." }],
+      ["data.limit", "Examples at most", "number", { hint: "Of each split; all when empty." }],
       ["data.embed_preprocessing", "The new model does scale, mean and deviation itself", "check"],
     ],
   },
@@ -47,9 +56,9 @@ export const COMMON = {
     fields: [
       ["device", "Device", "select", { usual: "auto", options: ["", "auto"] }],
       ["task", "Task", "select", { usual: "detected", options: ["", "classification", "multilabel", "regression", "token_classification", "language_modeling", "embedding"] }],
-      ["seed", "Seed", "number"], ["priority", "Priority", "number", { hint: "Higher runs first." }],
-      ["max_attempts", "Attempts at most", "number"], ["timeout_seconds", "Timeout in seconds", "number"],
-      ["tags", "Tags", "tags", { hint: "team=vision, run=3" }],
+      ["seed", "Seed", "number", { hint: "The same seed gives the same result; 0 when empty." }], ["priority", "Priority", "number", { hint: "Higher runs first; 0 when empty." }],
+      ["max_attempts", "Attempts at most", "number", { hint: "3 when empty." }], ["timeout_seconds", "Timeout in seconds", "number", { hint: "86400, a day, when empty." }],
+      ["tags", "Tags", "tags", { hint: "To find jobs by: team=vision, run=3" }],
       ["webhook.url", "Webhook", "text", { hint: "A URL that is told how the job ends." }],
     ],
   },
@@ -74,15 +83,19 @@ export const KINDS = {
     body: { params: { granularity: "channel", target: { macs_ratio: 0.5 }, finetune: { epochs: 5 } } },
     fields: [
       ["params.granularity", "What is removed", "select", {
-        options: ["channel", "weight", "n_m", "head", "block"],
+        options: GRANULARITIES,
         // Targets of one granularity mean nothing to another one.
         then(body) {
           const kind = granularity(body);
           if (kind === "n_m") delete body.params.target;
           else body.params.target = kind === "weight" ? { sparsity: 0.9 } : { macs_ratio: 0.5 };
+          // Nine of ten weights at once is more than a training mends.
+          if (kind === "weight") Object.assign(body.params, { schedule: { steps: 5 }, finetune: { ...body.params.finetune, epochs: 10 } });
+          else delete body.params.schedule;
         },
       }],
-      ["params.criterion", "Importance by", "select", { usual: "magnitude", options: ["", ...CRITERIA] }],
+      ["params.criterion", "Importance by", "select", { usual: "magnitude", options: ["", ...CRITERIA],
+        hint: "Small weights; taylor, fisher, hessian: little effect on the loss; entropy, activation: little to say about the data." }],
       target("macs_ratio", "MACs after ÷ before", "At most; above 0, below 1.", (body) => !single(body)),
       target("sparsity", "Sparsity", "Share of weights that become zero.", (body) => granularity(body) === "weight"),
       ["params.n", "Weights that stay", "number", { hint: "2 when empty.", when: (body) => granularity(body) === "n_m" }],
@@ -97,7 +110,7 @@ export const KINDS = {
           target("parameters_ratio", "Parameters after ÷ before", null, (body) => !single(body)),
           target("size_ratio", "File size after ÷ before"), target("latency_ratio", "Latency after ÷ before", "Measured on the job's device.", (body) => !single(body)),
           target("channel_sparsity", "Share of channels removed", null, (body) => !single(body)),
-          target("max_accuracy_drop", "Largest drop of accuracy", "The smallest model within it, for instance 0.01."),
+          target("max_accuracy_drop", "Largest drop of accuracy", "The smallest model within it, for instance 0.01; of classes only."),
         ],
       },
       {
@@ -107,8 +120,8 @@ export const KINDS = {
           ["params.reduction", "Reduction", "select", { usual: "mean", options: ["", "mean", "sum", "max", "l2"], when: (body) => !single(body) }],
           ["params.norm", "Norm", "number", { hint: "1 or 2; magnitude only." }],
           ["params.schedule.curve", "Curve of the cuts", "select", { usual: "cubic", options: ["", "cubic", "linear", "exponential"] }],
-          ["params.round_to", "Channel counts are multiples of", "number", { when: (body) => !single(body) }],
-          ["params.max_layer_sparsity", "Largest share that a layer loses", "number"],
+          ["params.round_to", "Channel counts are multiples of", "number", { hint: "When empty the largest of 16, 8, 4, 2, 1 that lands near the target.", when: (body) => !single(body) }],
+          ["params.max_layer_sparsity", "Largest share that a layer loses", "number", { hint: "0.95 when empty." }],
           ["params.exclude", "Nodes to leave alone", "list", { hint: "Names with * and ?, commas between." }],
           ["params.storage", "Storage of zeros", "select", { usual: "dense", options: ["", "dense", "sparse"], when: single }],
           ["params.sensitivity", "Measure how each group bears losses", "check"],
@@ -119,9 +132,10 @@ export const KINDS = {
   },
   distill: {
     about: "Trains a small student with the outputs of the model, its teacher.",
+    usual: { path: "params.losses", classes: SOFT, values: SOFT_OF_VALUES },
     body: {
       params: {
-        student: { width: 0.5 }, losses: [{ name: "soft_targets", temperature: 4, weight: 0.9 }, { name: "cross_entropy", weight: 0.1 }],
+        student: { width: 0.5 }, losses: SOFT,
         finetune: { epochs: 10 }, control: true,
       },
     },
@@ -155,10 +169,11 @@ export const KINDS = {
   search: {
     about: "Looks for a better architecture made of the model, or better hyperparameters.",
     plan: true,
+    usual: { path: "params.objectives", classes: ACCURATE, values: EXACT },
     body: {
       params: {
         space: { width: [0.25, 0.5, 0.75, 1] }, strategy: { name: "tpe" }, trials: 16,
-        objectives: [{ metric: "accuracy", goal: "maximize" }, { metric: "macs", goal: "minimize" }],
+        objectives: ACCURATE,
         evaluation: { method: "holdout" }, trial: { epochs: 2 }, final: { epochs: 10 },
       },
     },

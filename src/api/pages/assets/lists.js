@@ -8,7 +8,12 @@ import { uploader } from "./uploads.js";
 
 export const shape = (dimensions) => `[${dimensions.join(", ")}]`;
 export const tensor = (info) => `${info.name} ${info.dtype} ${shape(info.shape)}`;
-export const modelFile = (model) => `${model.name.replace(/[^\w.-]+/g, "_")}.${model.format}`;
+/** A name as part of a file's. */
+export const fileName = (name) => name.replace(/[^\w.-]+/g, "_").replace(/^_+|_+$/g, "") || "sinter";
+export const modelFile = (model) => `${fileName(model.name)}.${model.format}`;
+
+/** Whether it is a candidate that a search kept beside its winner. */
+export const isTrial = (model) => Boolean(model.job_id) && /\(trial-\d+\)$/.test(model.name);
 
 /** Links to a new job of each kind, with a model or a data set; `given` is like `model=ID`. */
 export const newJobs = (given) => ["prune", "distill", "search", "evaluate", "train", "pipeline"]
@@ -58,20 +63,25 @@ export function itemList(folder, { signal, rows = 20, whole = true }) {
   const empty = h("p", { class: "quiet empty" }, `No ${noun} yet.`);
   const view = table(`${noun[0].toUpperCase()}${noun.slice(1)}, the newest first`, TABLES[folder].slice(0, whole ? undefined : 4), [], { body });
   const more = worker("Show more", async () => { await list.showMore(); draw(); });
+  const trials = h("input", { type: "checkbox", onchange: () => draw() });
+  const choice = h("p", { hidden: true }, h("label", { class: "quiet" }, trials, " show candidates that searches kept, too"));
   const refresh = async () => {
-    await list.refresh(rows);
+    // Candidates are left out after they were read.
+    await list.refresh(folder === "models" ? 100 : rows);
     draw();
     if (await learnNames("models", list.rows.map((item) => item.parent_id), signal)) draw();
   };
   const draw = () => {
     learn(list.rows);
-    empty.hidden = list.rows.length > 0;
-    view.hidden = list.rows.length === 0;
+    const shown = list.rows.filter((item) => folder !== "models" || trials.checked || !isTrial(item)).slice(0, whole ? undefined : rows);
+    empty.hidden = shown.length > 0;
+    view.hidden = shown.length === 0;
     more.hidden = !whole || !list.more;
-    keyed(body, list.rows, (item) => `${item.name} ${names.get(item.parent_id)}`,
+    choice.hidden = !whole || !list.rows.some((item) => folder === "models" && isTrial(item));
+    keyed(body, shown, (item) => `${item.name} ${names.get(item.parent_id)}`,
       (item) => folder === "models" ? modelRow(item, !whole) : datasetRow(item, !whole, refresh));
   };
-  return { element: h("div", null, uploader(folder, refresh), view, empty, more), refresh, list };
+  return { element: h("div", null, uploader(folder, refresh), choice, view, empty, more), refresh, list };
 }
 
 async function page(folder, title, signal) {

@@ -13,22 +13,28 @@ function comparison(result) {
   const { before, after, distill, search } = result;
   const control = distill?.control || search?.control;
   const teacher = distill && Object.keys(distill.teacher).length > 0 ? distill.teacher : null;
-  const columns = ["Figure", ...(after ? [figure("Before"), figure("After"), figure("Change")] : [figure("Value")]),
+  const columns = ["Figure", ...(after ? [{ ...figure("Before"), wide: true }, figure("After"), figure("Change")] : [figure("Value")]),
     ...(teacher ? [figure("Teacher")] : []), ...(control ? [figure("Control")] : [])];
   const rest = (metric) => [...(teacher ? [number(metric && teacher[metric], digits)] : []), ...(control ? [number(metric && control.metrics[metric], digits)] : [])];
+  // A narrow screen has no room for it; the tiles above say it.
+  const before_ = (value, format) => {
+    const cell = number(value, format);
+    if (after) cell.classList.add("wide");
+    return cell;
+  };
   const costs = [...COSTS, ["p90", "Latency, 90th percentile", milliseconds, (m) => m.latency_ms?.p90]]
     .filter(([, , , of]) => of(before) !== undefined && of(before) !== null)
     .map(([, label, format, of]) => {
       const was = of(before);
       const is = after && of(after);
-      return [label, number(was, format), ...(after ? [number(is, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...rest(null)];
+      return [label, before_(was, format), ...(after ? [number(is, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...rest(null)];
     });
   const metrics = Object.keys({ ...before.metrics, ...after?.metrics }).map((metric) => {
     const was = before.metrics[metric];
     const is = after?.metrics[metric];
     const difference = after ? is - was : null;
     const verdict = difference && (difference > 0) === largerIsBetter(metric) ? "better" : difference ? "worse" : "same";
-    return [sentence(metric), number(was, digits), ...(after ? [number(is, digits),
+    return [sentence(metric), before_(was, digits), ...(after ? [number(is, digits),
       h("td", { class: `number ${verdict}` }, Number.isFinite(difference) ? difference ? [signed(difference), ` ${verdict}`] : verdict : "–")] : []), ...rest(metric)];
   });
   return table("Figures before and after", columns, [...costs, ...metrics], { class: "fit" });
@@ -36,8 +42,9 @@ function comparison(result) {
 
 function headline(result) {
   const { before, after, change } = result;
-  if (!after || !change) return null;
   const tile = (label, value, more) => h("div", { class: "tile" }, h("dt", null, label), h("dd", null, h("strong", null, value), more && quiet(more)));
+  // An evaluation makes no model.
+  if (!after || !change) return h("dl", { class: "tiles" }, Object.entries(before.metrics).map(([name, value]) => tile(sentence(name), digits(value))));
   const metric = mainMetric(change.metrics);
   return h("dl", { class: "tiles" },
     tile("Parameters, nonzero", ratio(change.nonzero_parameters_ratio), `${count(before.nonzero_parameters)} → ${count(after.nonzero_parameters)}`),
@@ -54,17 +61,26 @@ function summary({ result }) {
   const control = result.distill ? "the same student trained without a teacher" : "random search with as much training";
   const both = method?.comparison;
   const beside = both ? `${words(both.metric)} ${digits(both.value)}, and ${digits(both.control)} of the control, ${control}` : `the control is ${control}`;
-  const chance = both && method.significant === false ? `, which may be chance (p = ${both.p_value.toFixed(2)}, paired over the test examples)` : "";
+  const same = both && both.value === both.control;
+  const chance = both && !same && method.significant === false ? `, which may be chance (p = ${both.p_value.toFixed(2)}, paired over the test examples)` : "";
   return section("Result", null,
     result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
-    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : "It did not help"), `: ${beside}${chance}.`));
+    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : same ? "It made no difference" : "It did not help"), `: ${beside}${chance}.`),
+    unchanged(result) && h("p", null, h("strong", null, "No candidate was better than the architecture that the model came with."), " The trials of the Pareto front below are the smaller ones, each a model of its own."));
 }
 
-function figures({ result }) {
+/** Whether a search among architectures chose the model's own. */
+function unchanged({ search, change }) {
+  return search && change?.parameters_ratio === 1 && change.macs_ratio === 1 && search.space.some((dimension) => dimension.name.includes(":"));
+}
+
+function figures({ result }, dataset) {
   const { training, environment } = result;
+  const drawn = dataset?.splits.test === 0;
   return section("Figures", null, comparison(result),
-    quiet("Measured on the test split", environment.data && ` of ${plural(environment.data.splits.test, "example")}`, `, device ${environment.device}`,
-      training && `; trained ${duration(training.seconds)}, ${count(Math.round(training.examples_per_second))} examples/s`));
+    quiet("Measured on the test split", environment.data && ` of ${plural(environment.data.splits.test, "example")}`, `, device ${environment.device}; latency is that of Sinter's own engine`,
+      training && `; trained ${duration(training.seconds)}, ${count(Math.round(training.examples_per_second))} examples/s`),
+    drawn && quiet("The data set has no test split, so these examples were drawn from all of it: the model as it came may have been trained on them, and its figures may flatter it."));
 }
 
 const MEASURES = [["parameters", "Parameters", "parameters_before", "parameters_after"], ["macs", "MACs", "macs_before", "macs_after"],
@@ -219,12 +235,14 @@ async function searchDetails(job, signal) {
       h("td", null, entry ? modelLink(entry.model, "Pareto front") : trial.status), ...metrics.map((metric) => number(value(trial, metric), formatOf(metric))),
       h("td", { class: "config" }, configText(trial.config), trial.error && quiet(trial.error))]);
   };
-  const sorted = [...trials.trials].sort((a, b) => front.has(b.trial) - front.has(a.trial) || a.trial - b.trial);
+  const rises = search.objectives[0].goal ? search.objectives[0].goal === "maximize" : largerIsBetter(first);
+  const rank = (trial) => { const at = value(trial, first); return Number.isFinite(at) ? rises ? -at : at : Infinity; };
+  const sorted = [...trials.trials].sort((a, b) => front.has(b.trial) - front.has(a.trial) || rank(a) - rank(b) || a.trial - b.trial);
   add(body, sorted.slice(0, shown).map(line));
   return section("Search", null,
     h("p", null, `The winner is the best by ${words(first)} alone, of the trials within the constraints; the Pareto front has the smaller ones. `,
       `${search.strategy === "tpe" ? "TPE" : sentence(search.strategy)}: ${plural(search.trials, "trial")} judged`, search.failed > 0 && `, ${search.failed} failed or infeasible`,
-      `, ${plural(search.epochs, "epoch")} of training in all`, search.hypervolume !== null && search.hypervolume !== undefined && `; hypervolume ${digits(search.hypervolume)}`, "."),
+      `, ${plural(search.epochs, "epoch")} of training in all`, search.hypervolume !== null && search.hypervolume !== undefined && `; the front dominates ${percent(search.hypervolume)} of the box between the best and the worst figures`, "."),
     search.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${search.not_applicable.join(", ")}.`),
     search.exceeds && h("p", { class: "error" }, `The winner, trained in full, exceeds the constraint on ${words(search.exceeds)}.`),
     h("div", { class: "columns" },
@@ -239,7 +257,7 @@ async function searchDetails(job, signal) {
       importance.length > 0 && table(`Share of the variance of ${words(first)} that each dimension explains`, ["Dimension", { label: "Bar", hide: true }, figure("Importance")],
         importance.sort((a, b) => b.importance - a.importance).map((dimension) => [dimension.name, h("td", { class: "bar-cell" }, bars(null, dimension.importance, 1)), number(dimension.importance, percent)]), { visible: true })),
     h("h3", null, "Trials"),
-    table("Trials, those of the Pareto front first", ["Trial", "Status", ...metrics.map((metric) => figure(words(metric))), "Configuration"], [], { body }),
+    table(`Trials, those of the Pareto front first, by ${words(first)}`, ["Trial", "Status", ...metrics.map((metric) => figure(words(metric))), "Configuration"], [], { body }),
     sorted.length > shown && h("p", null, h("button", { type: "button", onclick: (event) => { add(body, sorted.slice(shown).map(line)); event.target.remove(); } }, `Show all ${sorted.length}`)));
 }
 
@@ -258,11 +276,14 @@ function steps(result) {
 
 /** All sections of a job that has succeeded. */
 export async function results(job, signal) {
-  const [layers, search] = await Promise.all([matchedLayers(job, signal), searchDetails(job, signal)]);
+  const data = job.request.dataset;
+  // It may have been deleted since.
+  const asked = data && get(`v1/datasets/${data}`, signal).catch((error) => { if (error.name === "AbortError") throw error; return null; });
+  const [layers, search, dataset] = await Promise.all([matchedLayers(job, signal), searchDetails(job, signal), asked]);
   // With the teacher's and the control's figures the table needs the whole width.
   const wide = job.result.distill || job.result.search?.control;
   return [
-    summary(job), ...(wide ? [figures(job), confusion(job)] : [h("div", { class: "columns" }, figures(job), confusion(job))]), search, steps(job.result), pruneDetails(job.result), distillDetails(job.result.distill),
+    summary(job), ...(wide ? [figures(job, dataset), confusion(job)] : [h("div", { class: "columns" }, figures(job, dataset), confusion(job))]), search, steps(job.result), pruneDetails(job.result), distillDetails(job.result.distill),
     layers?.length > 0 && section("Layers", null, layerBars(layers)),
   ].filter(Boolean);
 }

@@ -1,7 +1,7 @@
 // Uploading a model or a data set: dropped or chosen files, options, progress.
 
 import { query, upload } from "./api.js";
-import { announce, button, h, problem, select, set, unique } from "./dom.js";
+import { announce, button, h, problem, quiet, select, set, unique } from "./dom.js";
 import { bytes, percent, plural, sentence } from "./format.js";
 
 const FORMATS = ["npz", "idx", "csv", "jsonl", "parquet", "safetensors", "images", "texts", "audio"];
@@ -47,8 +47,8 @@ export function uploader(folder, ondone) {
     h("div", { class: "field" }, h("label", { for: name.id }, "Name"), name),
     folder === "datasets" && h("details", null, h("summary", null, "Format and columns"),
       select("Format", [["", "detected"], ...FORMATS], "", (value) => { options.format = value; }),
-      h("div", { class: "field" }, h("label", { for: target.id }, "Target column"), target,
-        h("p", { class: "hint" }, "Of tables and manifests; the last column when empty.")),
+      h("div", { class: "field" }, h("label", { for: target.id }, "Target"), target,
+        h("p", { class: "hint" }, "The column of a table or manifest, the last one when empty; the array of an npz, “y”, “target”, “label” or “labels” when empty.")),
       h("div", { class: "field" }, h("label", { for: text.id }, "Text column"), text,
         h("p", { class: "hint" }, "One, or two with a comma between.")),
       select("Examples that can't be used", [["", "refuse the upload"], ["skip", "skip them"]], "", (value) => { options.damaged = value; })),
@@ -95,13 +95,18 @@ export function uploader(folder, ondone) {
       name.value = "";
       delete name.dataset.own;
       chooser.value = "";
-      set(result, h("p", { class: "done" }, `${sentence(noun)} ${made.name} uploaded. `,
-        folder === "models" ? h("a", { href: `#/models/${made.id}` }, "Look at it") : h("a", { href: `#/datasets/${made.id}` }, "Look at it")));
+      const look = h("a", { href: `#/${folder}/${made.id}` }, "Look at it");
+      set(result, h("p", { class: "done" }, `${sentence(noun)} ${made.name} uploaded. `, look),
+        folder === "datasets" && !made.target && quiet("No target was found: only losses without labels can use it. If one of its arrays is the target, name it under “Format and columns” and upload again."));
+      look.focus();
       announce(`${sentence(noun)} ${made.name} uploaded`);
       // What comes of showing it is no fault of the upload.
       Promise.resolve(ondone(made)).catch(() => {});
     } catch (error) {
-      if (error.name !== "AbortError") set(result, problem(error));
+      if (error.name !== "AbortError") {
+        set(result, problem(error, { tabindex: "-1" }));
+        result.firstChild.focus();
+      }
     } finally {
       running = null;
       show();

@@ -1,0 +1,68 @@
+//! What of a job can be told to be impossible by its model alone, before it waits in the queue.
+
+use super::child::Ended;
+use super::data_fit::pin;
+use super::distill_step::student_cuts;
+use super::job::load;
+use super::{prune_step, search_step};
+use crate::exec::Device;
+use crate::graph::Graph;
+use crate::prune::{Exclusion, PruneError};
+use crate::spec::child::{JobInputs, Message};
+use crate::spec::fit::InferredData;
+use crate::spec::job::Params;
+use crate::spec::prune::{Criterion, PruneParams};
+
+/// Refuses what no training, data or measurement could make possible: a target below what is left when everything has gone
+/// that may go, a granularity that the model has nothing of, a space without a choice or without a candidate.
+///
+/// `about` pins the shapes that the model leaves open. Of a pipeline the first step is looked at, since the others get
+/// another model.
+pub(super) fn check(inputs: &JobInputs, about: Option<&InferredData>) -> Result<Message, Ended> {
+    let (mut graph, params) = load(inputs)?;
+    if let Some(about) = about {
+        pin(&mut graph, about);
+    }
+    graph.settle_weights();
+    let seed = inputs.request.seed;
+    let first = match &params {
+        Params::Pipeline(steps) => steps.first(),
+        single => Some(single),
+    };
+    match first {
+        Some(Params::Prune(params)) => pruning(&graph, params, seed)?,
+        Some(Params::Distill(params)) => {
+            let cuts = params
+                .student
+                .iter()
+                .flat_map(|own| student_cuts(own, false));
+            // The second one has another graph.
+            if let Some(cut) = cuts.take(1).next() {
+                pruning(&graph, &cut.params, seed).map_err(|error| cut.explained(error))?;
+            }
+        }
+        Some(Params::Search { search, .. }) => search_step::check(&graph, search, seed)?,
+        _ => {}
+    }
+    Ok(Message::Checked)
+}
+
+fn pruning(graph: &Graph, params: &PruneParams, seed: u64) -> Result<(), Ended> {
+    if params.granularity.has_zeros() {
+        return match Exclusion::unmatched(&params.exclude, graph) {
+            None => Ok(()),
+            Some(pattern) => {
+                let error = PruneError::UnmatchedExclusion(pattern.to_owned());
+                Err(Ended::Failed(error.into()))
+            }
+        };
+    }
+    let mut params = params.clone();
+    // These are measured, and what a criterion thinks of examples does not change what can go.
+    params.target.latency_ratio = None;
+    params.target.max_accuracy_drop = None;
+    if params.criterion.needs_data() {
+        params.criterion = Criterion::Magnitude;
+    }
+    prune_step::plan(graph, &params, None, &Device::open("cpu")?, seed).map(|_| ())
+}
