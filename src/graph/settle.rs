@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Family, Graph, Known, family, fold, moves};
+use super::{Family, Graph, Known, family, feeds_for_batch, fold, infer, moves};
 use crate::host::Array;
 use crate::onnx::Tensor;
+use crate::onnx::proto::NodeProto;
 
 /// Numbers of a value that is computed from shapes, at most; more would make a file larger than it was.
 const MOST_SETTLED: usize = 1 << 16;
@@ -51,19 +52,33 @@ impl Graph {
             let tensor = self.initializers.get(name);
             tensor.is_some_and(|tensor| tensor.floats().is_none() || tensor.dims.is_empty())
         };
+        // The type of a value is known where its numbers are not.
+        let is_cast =
+            |node: &NodeProto| node.operator() == "CastLike" && is_constant(&node.input[0]);
+        let types = self.nodes.iter().any(is_cast).then(|| {
+            let feeds = feeds_for_batch(self, 2).ok()?;
+            infer(self, &feeds).ok()
+        });
+        let types = types.flatten().unwrap_or_default();
         let mut found: BTreeMap<String, Arc<Array>> = BTreeMap::new();
         let mut gone = BTreeSet::new();
         for (index, node) in self.nodes.iter().enumerate() {
             let is_shape = matches!(node.operator(), "Shape" | "Size");
-            let begins = is_shape && self.initializers.contains_key(&node.input[0]);
+            let begins =
+                is_cast(node) || (is_shape && self.initializers.contains_key(&node.input[0]));
             let follows = node.input.iter().any(|name| found.contains_key(name));
             let known =
                 |name: &String| name.is_empty() || found.contains_key(name) || is_constant(name);
             if !(begins || follows && node.input.iter().all(known)) {
                 continue;
             }
-            let inputs = node.input.iter().map(|name| match found.get(name) {
+            let inputs = node.input.iter().enumerate();
+            let inputs = inputs.map(|(place, name)| match found.get(name) {
                 Some(value) => Some(Known::of(value.clone())),
+                None if is_cast(node) && place == 1 => {
+                    let nothing = Array::empty(types.get(name)?.data_type);
+                    Some(Known::of(Arc::new(nothing)))
+                }
                 None => {
                     let tensor = self.initializers.get(name)?;
                     Some(Known::of(Arc::new(Array::of_tensor(tensor).ok()?)))
@@ -271,12 +286,13 @@ mod tests {
         Graph::load(ModelProto {
             opset_import: vec![OperatorSetId {
                 domain: None,
-                version: Some(13),
+                version: Some(15),
             }],
             graph: Some(GraphProto {
                 initializer: vec![
                     tensor("a", vec![2, 3], 0.0),
                     tensor("b", vec![2, 3], 10.0),
+                    Tensor::int(vec![], vec![0]).encode("nothing"),
                     ints("zero", vec![0]),
                     ints("one", vec![1]),
                     ints("two", vec![2]),
@@ -307,7 +323,8 @@ mod tests {
             node("MatMul", &["x4", "a"], "product", None),
             node("Shape", &["a"], "shape", None),
             node("Gather", &["shape", "one"], "columns", None),
-            node("ConstantOfShape", &["columns"], "zeros", None),
+            node("CastLike", &["nothing", "x"], "zero_of_x", None),
+            node("Expand", &["zero_of_x", "columns"], "zeros", None),
             node("Slice", &["x", "zero", "two", "one"], "x4", None),
             node("Add", &["product", "zeros"], "y", None),
         ]);

@@ -101,6 +101,14 @@ impl Array {
         Self::int(data_type::INT64, dims, values)
     }
 
+    /// A tensor without elements, for its type.
+    pub fn empty(kind: i32) -> Self {
+        match is_float(kind) {
+            true => Self::float(kind, vec![0], Vec::new()),
+            false => Self::int(kind, vec![0], Vec::new()),
+        }
+    }
+
     /// A bool tensor.
     pub fn bools(dims: Vec<usize>, values: impl IntoIterator<Item = bool>) -> Self {
         let values = values.into_iter().map(i64::from).collect();
