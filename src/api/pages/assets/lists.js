@@ -66,14 +66,16 @@ export function itemList(folder, { signal, rows = 20, whole = true }) {
   const trials = h("input", { type: "checkbox", onchange: () => draw() });
   const choice = h("p", { hidden: true }, h("label", { class: "quiet" }, trials, " show candidates that searches kept, too"));
   const refresh = async () => {
-    // Candidates are left out after they were read.
-    await list.refresh(folder === "models" ? 100 : rows);
+    await list.refresh(rows);
+    // Candidates are left out after they were read, and should not leave an empty page.
+    for (let tries = 0; tries < 4 && list.more && visible().length < 8; tries += 1) await list.showMore();
     draw();
     if (await learnNames("models", list.rows.map((item) => item.parent_id), signal)) draw();
   };
+  const visible = () => list.rows.filter((item) => folder !== "models" || trials.checked || !isTrial(item)).slice(0, whole ? undefined : rows);
   const draw = () => {
     learn(list.rows);
-    const shown = list.rows.filter((item) => folder !== "models" || trials.checked || !isTrial(item)).slice(0, whole ? undefined : rows);
+    const shown = visible();
     empty.hidden = shown.length > 0;
     view.hidden = shown.length === 0;
     more.hidden = !whole || !list.more;
