@@ -156,7 +156,7 @@ impl Job<'_> {
                 Level::Warning,
                 "search_is_random",
                 format!(
-                    "TPE chooses after {first} trials at random (strategy.first), and the search has no more than {}",
+                    "the first {first} trials of TPE are at random (`strategy.first`), and this search has no more than {}: it never comes to choose",
                     params.trials
                 ),
                 serde_json::Value::Null,

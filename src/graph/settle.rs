@@ -104,6 +104,26 @@ impl Graph {
         let Some(tensors) = tensors.collect::<Option<Vec<_>>>() else {
             return;
         };
+        // An offset of zeros is none: as a weight it would be one more to store and to train.
+        let are_zeros = |tensor: &Tensor| {
+            let floats = tensor.floats();
+            floats.is_some_and(|values| values.iter().all(|&value| value == 0.0))
+        };
+        let zeros: BTreeSet<&str> = (tensors.iter())
+            .filter(|(_, tensor)| are_zeros(tensor))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        for node in &mut self.nodes {
+            let is_layer = matches!(node.operator(), "Conv" | "ConvTranspose");
+            if is_layer
+                && node
+                    .input
+                    .get(2)
+                    .is_some_and(|name| zeros.contains(name.as_str()))
+            {
+                node.input.truncate(2);
+            }
+        }
         self.initializers.extend(tensors);
         let mut index = 0..;
         self.nodes

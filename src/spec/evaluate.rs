@@ -17,12 +17,12 @@ pub enum MetricName {
     /// Share of examples, or of tokens, whose largest output is the label's; for multilabel, share of labels
     /// on the right side of 0.5.
     Accuracy,
-    #[serde(rename = "top_5_accuracy")]
-    Top5Accuracy,
     #[serde(rename = "top_2_accuracy")]
     Top2Accuracy,
     #[serde(rename = "top_3_accuracy")]
     Top3Accuracy,
+    #[serde(rename = "top_5_accuracy")]
+    Top5Accuracy,
     #[serde(rename = "top_10_accuracy")]
     Top10Accuracy,
     /// Recall averaged over the classes that have examples.

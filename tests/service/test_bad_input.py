@@ -905,7 +905,6 @@ def test_a_target_out_of_reach_says_the_nearest_in_the_plan_and_where_the_job_is
 @pytest.mark.parametrize("kind, params, code, says", [
     ("prune", {"granularity": "head", "target": {"macs_ratio": 0.5}}, "nothing_prunable", "no attention heads"),
     ("prune", {"granularity": "block", "target": {"macs_ratio": 0.5}}, "nothing_prunable", "no sum adds"),
-    ("prune", {"criterion": "bn_scale", "target": {"macs_ratio": 0.5}}, "nothing_prunable", "batch normalisation"),
     ("prune", {"granularity": "weight", "target": {"sparsity": 0.5}, "exclude": ["nosuch*"]}, "invalid_request", "nosuch*"),
     ("prune", {"criterion": "taylor", "target": {"macs_ratio": 0.0001}}, "target_unreachable", "macs_ratio of 0.0001"),
     ("distill", {"student": {"depth": 0.5}}, "nothing_prunable", "a student of the depth 0.5 can't be made"),
@@ -916,7 +915,7 @@ def test_a_target_out_of_reach_says_the_nearest_in_the_plan_and_where_the_job_is
 def test_what_the_model_alone_makes_impossible_does_not_wait_in_the_queue(untouched, kind, params, code, says):
     before = untouched.get("/v1/jobs").json()
     answer = untouched.post("/v1/jobs", json={
-        "kind": kind, "model": untouched.model["id"], "dataset": untouched.dataset["id"], "params": params})
+        "kind": kind, "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": params})
     assert_problem(answer, 422, code, says=says)
     assert untouched.get("/v1/jobs").json() == before
 

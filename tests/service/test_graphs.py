@@ -10,6 +10,8 @@ import io
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import nn
 
 import graph_tools
 from conftest import assert_problem
@@ -141,3 +143,28 @@ def test_figures_after_fine_tuning_are_those_of_onnx_runtime(server, lottery, na
         assert figures["metrics"]["accuracy"] == pytest.approx(right, abs=1e-9)
     weights = graph_tools.kernels_of(server.artifact(job, "model.onnx"))
     assert all(np.isfinite(weight).all() for weight in weights.values())
+
+
+def test_what_the_exporter_leaves_when_it_keeps_batch_normalisation(server, tmp_path):
+    """`optimize=False` writes a missing offset as zeros in the shape of the kernel, computed at each run."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+                            nn.Conv2d(16, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+    path = tmp_path / "kept.onnx"
+    torch.onnx.export(network.eval(), (torch.zeros(2, 1, 8, 8),), path, dynamic_shapes=({0: torch.export.Dim("batch")},),
+                      external_data=False, optimize=False, verbose=False)
+    content = path.read_bytes()
+    operators = lambda file: [node.op_type for node in onnx.load_from_string(file).graph.node]
+    assert {"Shape", "Expand", "BatchNormalization"} <= set(operators(content))
+    model = server.upload_model(content, "kept")
+    layers = {layer["name"]: layer for layer in server.get(f"/v1/models/{model['id']}/layers").json()["data"]}
+    assert [layer["parameters"] for layer in layers.values()] == [144, 32, 2304, 32, 2570]
+    job = server.run("prune", model, params={"target": {"macs_ratio": 0.5}})
+    pruned = server.artifact(job, "model.onnx")
+    assert operators(pruned).count("BatchNormalization") == 2 and not {"Expand", "CastLike"} & set(operators(pruned))
+    result = job["result"]
+    assert result["before"]["parameters"] == 144 + 32 + 2304 + 32 + 2570
+    assert result["after"]["parameters"] == graph_tools.count_parameters(pruned)[0] < 0.7 * result["before"]["parameters"]
+    images = random_noise(3, seed=5)[:, :1, :8, :8].astype(np.float32)
+    images = np.ascontiguousarray(np.resize(images, (3, 1, 8, 8)))
+    assert graph_tools.session_of(pruned).run(None, {"input": images})[0].shape == (3, 10)

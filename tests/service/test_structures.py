@@ -270,7 +270,11 @@ def test_blocks_that_change_the_shape_say_so(server):
 
     model = server.upload_model(exported(Stage().eval()), "stage")
     body = {"kind": "prune", "model": model["id"], "dry_run": True,
-            "params": {"granularity": "block", "target": {"channel_sparsity": 0.9}, "max_layer_sparsity": 1}}
+            "params": {"granularity": "block", "target": {"channel_sparsity": 0.9}}}
+    # The only block that can go goes, and what is left still computes something.
+    only = server.post("/v1/jobs", json=body).json()["plan"]
+    assert only["outcome"]["reached"]["channel_sparsity"] == 1 and only["after"]["parameters"] > 0
+    body["params"]["target"] = {"parameters_ratio": 0.01}
     answer = server.post("/v1/jobs", json=body)
     problem = assert_problem(answer, 422, "target_unreachable")
     assert "on both of its ways" in problem["detail"]

@@ -206,6 +206,22 @@ class Change(_Change, total=False):
 ClassWeights: TypeAlias = Union["Balanced", "list[float]"]
 
 
+class _Comparison(TypedDict):
+    control: float
+    metric: MetricName
+    value: float
+
+
+class Comparison(_Comparison, total=False):
+    """A model beside that of its control on the test split, by the metric that decides whether the method helped."""
+
+    p_value: float | None
+    """How often the same test examples would set the two as far apart, or further, if neither were better: the
+    p-value of Fisher's paired randomisation test, by 9,999 draws. `null` where the metric is no mean over
+    examples, as `f1`.
+    """
+
+
 # How importance is told; the smallest goes first.
 Criterion: TypeAlias = Literal[
     "magnitude",
@@ -396,15 +412,12 @@ class _DistillOutcome(TypedDict):
 class DistillOutcome(_DistillOutcome, total=False):
     """What a distillation did."""
 
+    comparison: Comparison | None
     control: DistillControl | None
     helped: bool | None
-    """Whether the student is better than the control on the test split: by accuracy, or by the loss where there is
-    none. One pair of trainings; `null` without a control.
-    """
+    """Whether the student is better than the control by that. One pair of trainings; `null` without a control."""
     significant: bool | None
-    """Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for
-    accuracies p and q of the n test examples: less may be chance. Of classification with a control.
-    """
+    """Whether the p-value of the comparison is below 0.05: more may be chance."""
     views: int
     """Of each example, how many the teachers saw and were averaged over; 1 is the example alone."""
 
@@ -433,7 +446,9 @@ class DistillParams(TypedDict, total=False):
     """Whether the same student is also trained from the same weights without a teacher, for as many epochs."""
     finetune: TrainParams
     losses: list[LossTerm]
-    """What is added up and made small."""
+    """What is added up and made small; `soft_targets` (0.9) and `cross_entropy` (0.1) when left out, with
+    `logits_mse` in the place of `soft_targets` where a task has no classes.
+    """
     student: Student | None
     teacher: TeacherChoice
     teacher_views: TeacherViews | None
@@ -902,9 +917,9 @@ Media: TypeAlias = Literal["image", "text", "audio"]
 MetricName: TypeAlias = Literal[
     "loss",
     "accuracy",
-    "top_5_accuracy",
     "top_2_accuracy",
     "top_3_accuracy",
+    "top_5_accuracy",
     "top_10_accuracy",
     "balanced_accuracy",
     "f1",
@@ -1238,7 +1253,9 @@ class PruneParams(TypedDict, total=False):
     m: int | None
     """Neighbours along the input axis that are looked at together; `n_m` only, 4 when `null`."""
     max_layer_sparsity: float
-    """Largest share that any one layer (group) loses."""
+    """Largest share that any one layer (group) loses; of the granularity `block` the share of all blocks, rounded
+    up.
+    """
     n: int | None
     """Weights that stay of each `m`; `n_m` only, 2 when `null`."""
     norm: int | None
@@ -1485,21 +1502,19 @@ class _SearchOutcome(TypedDict):
 class SearchOutcome(_SearchOutcome, total=False):
     """What a search found."""
 
+    comparison: Comparison | None
     control: SearchControl | None
     exceeds: str | None
     """The constraint that the winner, trained in full, does not meet, though its trial did."""
     helped: bool | None
-    """Whether the winner is better than the control's on the test split; without a control `null`."""
+    """Whether the winner is better than the control's by that; without a control `null`."""
     hypervolume: float | None
     """What the front dominates, up to the worst figures of all trials; several objectives only."""
     not_applicable: list[str]
     """What the space names and what leaves no choice in this model, for instance `depth` without residual blocks."""
     screening: ScreeningOutcome | None
     significant: bool | None
-    """Whether the accuracies of both differ by two standard errors or more, each √((p(1−p) + q(1−q)) ÷ n) for
-    accuracies p and q of the n test examples: less may be chance. Of classification that is judged by accuracy,
-    with a control.
-    """
+    """Whether the p-value of the comparison is below 0.05: more may be chance."""
     space_size: float | None
     """Candidates in the space, infeasible ones too; `null` for infinitely many."""
     warm: int
@@ -1520,6 +1535,11 @@ class SearchParams(TypedDict, total=False):
     """
     objectives: list[Objective]
     """The accuracy, or the loss of tasks without one, when empty. The first one chooses the winner."""
+    reconstruct: bool
+    """Whether what is behind the channels that a candidate lacks is fitted to the model's own results before the
+    training, as after a cut of a pruning (least squares on unlabelled examples). Nothing is with
+    `shared_weights`, cells or fresh weights.
+    """
     screening: Screening | None
     space: SearchSpace
     steps: list[StepRequest]
