@@ -1,6 +1,7 @@
 //! What is checked before a job is queued, and plans of jobs that are not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -178,10 +179,15 @@ async fn check_earlier(
     let artifacts = store.artifacts(&found.id).await?;
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
         let (earlier, own) = (&found.request, request);
-        let judging = ["trial", "steps", "evaluation", "reconstruct"];
+        let judging = ["trial", "steps", "evaluation"];
+        let reconstructs = |request: &JobRequest| {
+            let asked = request.params.get("reconstruct");
+            asked.and_then(serde_json::Value::as_bool).unwrap_or(true)
+        };
         let cell = |request: &JobRequest| request.params.pointer("/space/cell").cloned();
         let alike = earlier.model == own.model
             && cell(earlier) == cell(own)
+            && reconstructs(earlier) == reconstructs(own)
             && earlier.dataset == own.dataset
             && earlier.data == own.data
             && judging
@@ -283,6 +289,9 @@ const IMPOSSIBLE: [&str; 6] = [
     "invalid_request",
 ];
 
+/// How long a client waits for the answer; a job whose model takes longer is queued without it.
+const LONGEST_CHECK: Duration = Duration::from_secs(10);
+
 /// Has a child look whether the model alone makes the job impossible. What it can't tell, the job will.
 pub async fn refuse_impossible(access: &Authorized, checked: &Checked) -> Result<(), ApiError> {
     if matches!(checked.request.kind, JobKind::Train | JobKind::Evaluate) {
@@ -292,11 +301,15 @@ pub async fn refuse_impossible(access: &Authorized, checked: &Checked) -> Result
         inputs: Box::new(job_inputs(access, checked)),
         about: checked.about.clone().map(Box::new),
     };
-    match access.inspect(&order).await {
-        Err(InspectionError::Refused(problem)) if IMPOSSIBLE.contains(&&*problem.code) => {
+    match tokio::time::timeout(LONGEST_CHECK, access.inspect(&order)).await {
+        Ok(Err(InspectionError::Refused(problem))) if IMPOSSIBLE.contains(&&*problem.code) => {
             Err(ApiError::Problem(problem))
         }
-        _ => Ok(()),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a job is queued without having been checked");
+            Ok(())
+        }
+        Ok(Ok(_)) | Err(_) => Ok(()),
     }
 }
 

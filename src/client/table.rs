@@ -142,10 +142,10 @@ fn verdict(result: &JobResult) -> Option<String> {
         ),
         (None, None) => return None,
     };
-    let helped = if helped {
-        "it helped"
-    } else {
-        "it did not help"
+    let helped = match helped {
+        true => "it helped",
+        false if comparison.is_some_and(|both| both.is_even()) => "it made no difference",
+        false => "it did not help",
     };
     let both = comparison.map(|both| {
         let name = both.metric.as_str().replace('_', " ");

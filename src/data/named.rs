@@ -28,15 +28,22 @@ pub(super) fn from_arrays(
     };
     let mut splits = [empty(), empty(), empty()];
     let found: Vec<String> = arrays.iter().map(|array| array.name.clone()).collect();
+    let named = named.map(|named| {
+        let ending = ["_train", "_test"].into_iter();
+        let mut bases = ending.filter_map(|ending| named.strip_suffix(ending));
+        bases.next().unwrap_or(named)
+    });
     let mut has_named = false;
     for mut array in arrays {
         let ending = ENDINGS.into_iter().find_map(|(ending, split)| {
             let base = array.name.strip_suffix(ending)?;
-            Some((base.to_owned(), split))
+            // Of an array alone `is_valid` is no more than a name.
+            let trains = |name: &String| name == base || *name == format!("{base}_train");
+            (split != 1 || found.iter().any(trains)).then(|| (base.to_owned(), split))
         });
         let (base, split) = ending.unwrap_or((array.name.clone(), 0));
         let is_target = match named {
-            Some(named) => base == named || array.name == named,
+            Some(named) => base == named,
             None => TARGETS.contains(&base.as_str()),
         };
         has_named |= is_target;

@@ -256,22 +256,17 @@ impl Job<'_> {
         student: &Graph,
         finetune: &TrainParams,
     ) -> Result<(DistillControl, Tested), Ended> {
-        let stage = format!("{key}/control/metrics");
+        let stage = format!("{key}/control/tested");
         if let Some((_, found)) = self.journal.recall(&stage) {
             return Ok(found);
         }
-        let training = format!("{key}/control");
+        let training = format!("{key}/control/student");
         let trained = self.train(&training, CONTROL, student.clone(), finetune)?;
         self.phase("evaluate");
         let tested = self.usual(&trained)?;
-        let metrics = tested.metrics.iter();
-        // JSON has no word for others.
-        let metrics = metrics.filter(|(_, value)| value.is_finite());
         let control = DistillControl {
             epochs: finetune.epochs,
-            metrics: metrics
-                .map(|(name, value)| (name.clone(), *value))
-                .collect(),
+            metrics: tested.metrics.clone(),
         };
         let found = (control, tested);
         self.journal.record(&stage, &found, student)?;
@@ -349,7 +344,10 @@ impl Job<'_> {
         }
         let task = data.about.task;
         let names = MetricName::defaults(task);
-        self.tested(graph, Role::Test, &names, Some(deciding(task)))
+        let mut tested = self.tested(graph, Role::Test, &names, Some(deciding(task)))?;
+        // JSON has no word for others.
+        tested.metrics.retain(|_, value| value.is_finite());
+        Ok(tested)
     }
 
     /// The metrics of all teachers as one on the test split, and how near the student is to them.

@@ -78,7 +78,7 @@ impl Setup<'_> {
         self.objectives.first()?.metric.metric()
     }
 
-    /// What the proxy says of a point's model as it is before the training.
+    /// What the proxy says of a point's model as it is before it is corrected and trained.
     fn score(&self, point: &Point, calibrator: &Calibrator, seed: u64) -> Option<f64> {
         let proxy = self.params.screening?.proxy;
         let model = self.candidates.model_key(point);
@@ -436,7 +436,7 @@ impl Job<'_> {
             loss: Loss::of_task(data.about.task),
             examples: CalibrationOptions::default().examples as usize,
         };
-        let exclusion = Exclusion::new(&[]);
+        let exclusion = Exclusion::new(&setup.params.space.exclude);
         setup.candidates.recovered(point, &|whole, narrowed, cut| {
             let mut whole = whole.clone();
             pin(&mut whole, &data.about);
@@ -473,13 +473,13 @@ impl Job<'_> {
             let values = control[first].1.objectives(&setup.objectives)?;
             values.first().copied()
         });
-        let stage = format!("{key}/control/metrics");
+        let stage = format!("{key}/control/tested");
         let tested: Tested = match (self.journal.recall(&stage), order.first()) {
             (Some((_, tested)), _) => tested,
             (None, None) => Tested::default(),
             (None, Some(&first)) => {
                 let point = &control[first].0;
-                let key = format!("{key}/control/final");
+                let key = format!("{key}/control/winner");
                 let graph = self.finished(&key, CONTROL, setup, point)?;
                 let tested = self.metrics_on(&graph, Role::Test, setup)?;
                 self.journal.record(&stage, &tested, &graph)?;

@@ -51,7 +51,10 @@ impl Job<'_> {
         let values = values.map(|&name| (name.as_str().to_owned(), measured.metric(name, task)));
         Ok(Tested {
             metrics: values.collect(),
-            each: measured.each(),
+            // Where one has no number, nothing can be paired, and JSON has no word for it.
+            each: Some(measured.each())
+                .filter(|each| each.iter().all(|value| value.is_finite()))
+                .unwrap_or_default(),
         })
     }
 }

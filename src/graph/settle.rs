@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Family, Graph, Known, family, feeds_for_batch, fold, infer, moves};
 use crate::host::Array;
 use crate::onnx::Tensor;
-use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::{NodeProto, data_type};
 
 /// Numbers of a value that is computed from shapes, at most; more would make a file larger than it was.
 const MOST_SETTLED: usize = 1 << 16;
@@ -53,8 +53,11 @@ impl Graph {
             tensor.is_some_and(|tensor| tensor.floats().is_none() || tensor.dims.is_empty())
         };
         // The type of a value is known where its numbers are not.
-        let is_cast =
-            |node: &NodeProto| node.operator() == "CastLike" && is_constant(&node.input[0]);
+        let is_cast = |node: &NodeProto| {
+            node.operator() == "CastLike" && node.input_at(0).is_some_and(is_constant)
+        };
+        let is_shape = |node: &NodeProto| matches!(node.operator(), "Shape" | "Size");
+        let given = |name: &str| self.outputs.iter().any(|output| output.label() == name);
         let types = self.nodes.iter().any(is_cast).then(|| {
             let feeds = feeds_for_batch(self, 2).ok()?;
             infer(self, &feeds).ok()
@@ -63,25 +66,31 @@ impl Graph {
         let mut found: BTreeMap<String, Arc<Array>> = BTreeMap::new();
         let mut gone = BTreeSet::new();
         for (index, node) in self.nodes.iter().enumerate() {
-            let is_shape = matches!(node.operator(), "Shape" | "Size");
-            let begins =
-                is_cast(node) || (is_shape && self.initializers.contains_key(&node.input[0]));
+            let first = node
+                .input_at(0)
+                .and_then(|name| self.initializers.get(name));
+            let begins = is_cast(node) || (is_shape(node) && first.is_some());
             let follows = node.input.iter().any(|name| found.contains_key(name));
             let known =
                 |name: &String| name.is_empty() || found.contains_key(name) || is_constant(name);
-            if !(begins || follows && node.input.iter().all(known)) {
+            let is_wanted = node.output.iter().any(|name| given(name));
+            if is_wanted || !(begins || follows && node.input.iter().all(known)) {
                 continue;
             }
             let inputs = node.input.iter().enumerate();
             let inputs = inputs.map(|(place, name)| match found.get(name) {
                 Some(value) => Some(Known::of(value.clone())),
                 None if is_cast(node) && place == 1 => {
-                    let nothing = Array::empty(types.get(name)?.data_type);
-                    Some(Known::of(Arc::new(nothing)))
+                    let kind = types.get(name)?.data_type;
+                    let is_number = kind != data_type::STRING;
+                    is_number.then(|| Known::of(Arc::new(Array::empty(kind))))
                 }
                 None => {
                     let tensor = self.initializers.get(name)?;
-                    Some(Known::of(Arc::new(Array::of_tensor(tensor).ok()?)))
+                    Some(match is_shape(node) {
+                        true => Known::shaped(tensor.data_type, tensor.dims.clone()),
+                        false => Known::of(Arc::new(Array::of_tensor(tensor).ok()?)),
+                    })
                 }
             });
             let inputs: Vec<Option<Known>> = inputs.collect();
@@ -89,12 +98,12 @@ impl Graph {
             if let Ok(Some(values)) = fold(node, self.opset_of(node), &inputs, MOST_SETTLED)
                 && values.len() == node.output.len()
             {
-                found.extend(node.output.iter().cloned().zip(values));
+                let named = node.output.iter().cloned().zip(values);
+                found.extend(named.filter(|(name, _)| !name.is_empty()));
                 gone.insert(index);
             }
         }
-        let given = |name: &str| self.outputs.iter().any(|output| output.label() == name);
-        if found.is_empty() || found.keys().any(|name| given(name)) {
+        if found.is_empty() {
             return;
         }
         let tensors = found.iter().map(|(name, value)| {

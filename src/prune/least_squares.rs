@@ -25,6 +25,9 @@ const HELD_BYTES: usize = 256 << 20;
 /// not say otherwise.
 const RIDGE: f64 = 1e-2;
 
+/// A kernel whose largest weight became so many times larger fits noise.
+const LARGEST: f64 = 1e3;
+
 /// Which positions of a batch are looked at: about `share` of all, the same for one seed.
 fn positions(all: usize, wanted: usize, seed: u64) -> Vec<usize> {
     if wanted >= all {
@@ -438,6 +441,7 @@ fn improve(
         for index in 0..matrix.features {
             squares[(index, index)] += ridge.max(f64::MIN_POSITIVE);
         }
+        let most = LARGEST * now.amax().max(f64::from(f32::MIN_POSITIVE));
         let found = match change {
             Change::Kernels => solve(&squares, &now, &missing),
             Change::Offsets => Some(now),
@@ -446,7 +450,8 @@ fn improve(
             // No data, or all of it zero: nothing is known, and nothing changes.
             return Ok(());
         };
-        if better.iter().any(|value| !value.is_finite()) {
+        // So are values that are next to nothing, out of which no kernel could make what is missing.
+        if !better.iter().all(|value| value.abs() <= most) {
             return Ok(());
         }
         for output in 0..matrix.outputs {

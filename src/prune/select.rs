@@ -402,7 +402,7 @@ impl Ranking {
             let most = before as f64 * params.max_layer_sparsity;
             // A layer needs a channel; without all of its blocks a model still computes something.
             let (most, stays) = match params.granularity {
-                Granularity::Block => (most.ceil(), 0),
+                Granularity::Block => ((most - 1e-9).ceil(), 0),
                 _ => (most.floor(), 1),
             };
             let most = (most as usize).saturating_sub(before - total);

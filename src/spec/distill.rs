@@ -468,7 +468,7 @@ pub struct DistillParams {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_map: Option<Vec<u32>>,
     /// What is added up and made small; `soft_targets` (0.9) and `cross_entropy` (0.1) when left out, with `logits_mse` in
-    /// the place of `soft_targets` where a task has no classes.
+    /// the place of `soft_targets` where a task has no classes. Who names just these two is understood alike.
     pub losses: Vec<LossTerm>,
     pub finetune: TrainParams,
     /// Whether the same student is also trained from the same weights without a teacher, for as many

@@ -354,9 +354,15 @@ impl Comparison {
         self.p_value.map(|p_value| p_value < Self::CHANCE)
     }
 
+    /// Whether neither is better.
+    pub fn is_even(&self) -> bool {
+        self.value == self.control
+    }
+
     /// What reports and tables add to a sentence about a difference that may be chance.
     pub fn chance(&self) -> Option<String> {
-        let p_value = self.p_value.filter(|_| self.significant() == Some(false))?;
+        let is_open = self.significant() == Some(false) && !self.is_even();
+        let p_value = self.p_value.filter(|_| is_open)?;
         Some(format!(
             "which may be chance (p = {p_value:.2}, paired over the test examples)"
         ))

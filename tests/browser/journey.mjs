@@ -117,6 +117,8 @@ const ended = (page, status) => page.locator(`main .state .status.${status}`).wa
 async function unfold(page) {
   const folded = page.locator("main details:not([open]) > summary:visible");
   while (await folded.count() > 0) await folded.first().click();
+  // What is wider than its place is told apart when it was laid out.
+  await page.evaluate(() => new Promise((resolve) => { requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(resolve, 50))); }));
 }
 
 async function accessible(page, what) {

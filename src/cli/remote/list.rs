@@ -6,6 +6,7 @@ use comfy_table::{Cell, Table, presets};
 use serde_json::{Value, json};
 
 use super::{Outcome, ServiceFlags, pretty, say};
+use crate::spec::result::grouped;
 
 /// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,6 +41,7 @@ impl Resource {
                 ("name", "/name"),
                 ("format", "/format"),
                 ("bytes", "/size_bytes"),
+                ("parameters", "/summary/parameters"),
                 ("nonzero parameters", "/summary/nonzero_parameters"),
                 ("MACs", "/summary/macs"),
                 ("created", "/created_at"),
@@ -50,7 +52,7 @@ impl Resource {
                 ("format", "/format"),
                 ("bytes", "/size_bytes"),
                 ("train", "/splits/train"),
-                ("test", "/splits/test"),
+                ("test", TEST_EXAMPLES),
                 ("created", "/created_at"),
             ],
         }
@@ -107,7 +109,7 @@ pub fn list(flags: &ListFlags) -> Outcome {
     let columns = flags.what.columns();
     lines.set_header(columns.iter().map(|(header, _)| Cell::new(header)));
     for row in &shown {
-        lines.add_row(columns.iter().map(|(_, place)| text(row.pointer(place))));
+        lines.add_row(columns.iter().map(|(_, place)| cell(row, place)));
     }
     say(&format!("{}\n", lines.trim_fmt()))?;
     if let (Some(Ok(_)), 1..) = (rows.next(), flags.limit) {
@@ -119,6 +121,18 @@ pub fn list(flags: &ListFlags) -> Outcome {
     Ok(())
 }
 
+/// Where a data set has the number of its own test examples; without them each job sets some aside.
+const TEST_EXAMPLES: &str = "/splits/test";
+
+fn cell(row: &Value, place: &str) -> String {
+    match row.pointer(place) {
+        Some(Value::Number(none)) if place == TEST_EXAMPLES && none.as_u64() == Some(0) => {
+            "drawn".to_owned()
+        }
+        value => text(value),
+    }
+}
+
 /// A value as a cell shows it. The only fractions are those of progress.
 fn text(value: Option<&Value>) -> String {
     match value {
@@ -126,7 +140,10 @@ fn text(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => match (number.is_f64(), number.as_f64()) {
             (true, Some(fraction)) => format!("{:.0} %", fraction * 100.0),
-            _ => number.to_string(),
+            _ => match number.as_u64() {
+                Some(whole) => grouped(whole),
+                None => number.to_string(),
+            },
         },
         Some(other) => other.to_string(),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{beside, escape, metric, section, table, words};
+use super::text::{beside, did_not_help, escape, metric, section, table, words};
 use crate::spec::result::{DistillOutcome, JobResult, Measurement, TeacherSource};
 
 pub(super) fn all(result: &JobResult) -> String {
@@ -47,8 +47,9 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
             beside(outcome.comparison.as_ref())
         )),
         Some(false) => html.push_str(&format!(
-            "<p><strong>Distillation did not help:</strong> the same student trained by the labels \
+            "<p><strong>Distillation {}:</strong> the same student trained by the labels \
              alone, for as many epochs, is as good or better{}.</p>\n",
+            did_not_help(outcome.comparison.as_ref()),
             beside(outcome.comparison.as_ref())
         )),
         None => {}

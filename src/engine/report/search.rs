@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::chart::scatter;
 use super::text::{
-    beside, count, escape, metric, percent, section, significant, table, text_table, words,
+    beside, count, did_not_help, escape, metric, percent, section, significant, table, text_table,
+    words,
 };
 use crate::spec::result::JobResult;
 use crate::spec::trial::{SearchOutcome, Trial, Trials};
@@ -82,8 +83,9 @@ fn sentences(outcome: &SearchOutcome) -> String {
             beside(outcome.comparison.as_ref())
         )),
         Some(false) => html.push_str(&format!(
-            "<p><strong>The search did not help:</strong> on the test split the winner of random search \
+            "<p><strong>The search {}:</strong> on the test split the winner of random search \
              is as good or better{}.</p>\n",
+            did_not_help(outcome.comparison.as_ref()),
             beside(outcome.comparison.as_ref())
         )),
         None => {}

@@ -36,6 +36,14 @@ pub(super) fn beside(comparison: Option<&Comparison>) -> String {
     )
 }
 
+/// How little a method did whose model is no better than its control's.
+pub(super) fn did_not_help(comparison: Option<&Comparison>) -> &'static str {
+    match comparison.is_some_and(Comparison::is_even) {
+        true => "made no difference",
+        false => "did not help",
+    }
+}
+
 /// Bytes in the unit that leaves one to three digits before the point, in steps of 1000.
 pub(super) fn bytes(value: u64) -> String {
     let mut scaled = value as f64;

@@ -212,11 +212,13 @@ impl<'a> Candidates<'a> {
 
     /// Whether the smallest models of the space meet the bounds; `true` where it can't be told which those are.
     pub fn may_fit(&self) -> bool {
-        let smallest = |grouped| self.meets_bounds(&Point(self.architecture.smallest(grouped)));
+        let smallest = |grouped| Point(self.architecture.smallest(grouped));
+        // What can't be built is not the least that can be.
+        let may = |point: Point| self.graph(&point).is_err() || self.meets_bounds(&point);
         self.bounds.is_empty()
             || !self.architecture.has_smallest()
-            || smallest(false)
-            || smallest(true)
+            || may(smallest(false))
+            || may(smallest(true))
     }
 
     /// Points to begin with: the model narrowed alike everywhere until it meets the bounds, and that one with as

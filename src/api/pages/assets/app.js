@@ -1,7 +1,7 @@
 // The shell: routes by hash, titles and focus, theme, key.
 
 import { askForKey, hasKey } from "./api.js";
-import { announce, h, problem, quiet } from "./dom.js";
+import { announce, h, problem, quiet, sleep } from "./dom.js";
 
 // Views are loaded when they are first visited; each answers {title, content, start}.
 const ROUTES = [
@@ -41,6 +41,20 @@ function show({ title, content }) {
   first = false;
 }
 
+/** Waits until the server answers again. */
+async function returned(signal) {
+  for (;;) {
+    await sleep(5000, signal);
+    if (signal.aborted) throw new DOMException("Another view was opened.", "AbortError");
+    try {
+      await fetch("healthz", { cache: "no-store", signal });
+      return;
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+    }
+  }
+}
+
 async function navigate() {
   current.abort();
   current = new AbortController();
@@ -64,15 +78,15 @@ async function navigate() {
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
     // A view that was not loaded yet can't be while the server is away.
-    const shown = /import|module/i.test(error.message) && !error.status ? new Error("The server can't be reached.") : error;
+    const shown = error instanceof TypeError && /dynamically imported|module script/i.test(error.message) ? new Error("The server can't be reached.") : error;
     const list = path.split("/")[0];
     show({
       title: error.status === 404 ? "Not found" : "Problem",
       content: [problem(shown), quiet(h("button", { type: "button", onclick: navigate }, "Try again"),
         ["jobs", "models", "datasets"].includes(list) && path !== list && [" ", h("a", { href: `#/${list}` }, `All ${list === "datasets" ? "data sets" : list}`)])],
     });
-    // What has no answer may have one later.
-    if (!error.status) setTimeout(() => { if (!signal.aborted && document.activeElement?.tagName !== "BUTTON") navigate(); }, 5000);
+    // A server that is away may come back; whoever reads the problem meanwhile is not disturbed.
+    if (shown !== error || error.message === "The server can't be reached.") await returned(signal).then(navigate, () => {});
   }
 }
 

@@ -31,11 +31,18 @@ function aligned(series) {
   })];
 }
 
-function curve(title) {
+/** Figures that can't be above 1. */
+const SHARES = /accuracy|f1|precision|recall|auc/;
+
+/** Whose curve it is, where the figure stands above: `control_validation/loss` as `control, validation`. */
+const whose = (name) => words(name.split("/").slice(0, -1).join(", ").replace(/^control_/, "control, ")) || words(name);
+
+function curve(title, most) {
   const plot = h("div", { class: "plot", "aria-hidden": "true" });
   const legend = h("div", { class: "legend", role: "group", "aria-label": `Curves of ${title}` });
   const element = h("figure", { class: "curve" }, h("figcaption", null, title), plot, legend);
   const off = new Set();
+  const bounded = ([low, high]) => [low, low < most ? Math.min(high, most) : high];
   let chart = null;
   let shown = [];
   let outputs = [];
@@ -66,12 +73,12 @@ function curve(title) {
       }),
       svg("svg", { width: 26, height: 8, "aria-hidden": "true" }, svg("line", {
         x1: 0, x2: 26, y1: 4, y2: 4, "stroke-width": 2, class: paletteName(index), "stroke-dasharray": DASHES[index % 6].join(" ") || null,
-      })), name, " ", outputs[index])));
+      })), whose(name), " ", outputs[index])));
     chart = new Plot({
       width: Math.max(200, plot.clientWidth), height: 210, legend: { show: false },
       padding: [12, 12, 0, 0], cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false } },
       // A curve that is level gets some room, and not the whole way to zero.
-      scales: { x: { time: false }, y: { range: (_, least, greatest) => least === null ? [0, 1] : extent([least, greatest]) } },
+      scales: { x: { time: false }, y: { range: (_, least, greatest) => least === null ? [0, 1] : bounded(extent([least, greatest])) } },
       axes: [
         { ...axis, size: 34, values: (_, ticks) => ticks.map((tick) => Number.isInteger(tick) ? count(tick) : "") },
         { ...axis, size: (_, labels) => 16 + 7 * Math.max(3, ...(labels || []).map((label) => label.length)), values: (_, ticks) => ticks.map(digits) },
@@ -115,7 +122,7 @@ export function curves(signal) {
     if (groups.size === 0) return;
     const Plot = await uplot();
     for (const name of [...groups.keys()].sort((a, b) => rank(a) - rank(b))) {
-      if (!plots.has(name)) plots.set(name, curve(words(name)));
+      if (!plots.has(name)) plots.set(name, curve(`${words(name)} by ${["value", "best"].includes(name) ? "trial" : "step"}`, SHARES.test(name) ? 1 : Infinity));
       const plot = plots.get(name);
       if (plot.element.parentNode !== grid) grid.append(plot.element);
       plot.draw(Plot, groups.get(name), anew);

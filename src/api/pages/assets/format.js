@@ -1,4 +1,4 @@
-// Numbers, times and names as people read them: three significant digits, units, never an exponent.
+// Numbers, times and names as people read them: three significant digits, units, powers of ten for what is tiny.
 
 const minus = (text) => text.replace("-", "−");
 
@@ -7,6 +7,7 @@ export function digits(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.floor(Math.log10(Math.abs(value)));
+  if (size < -5) return minus(`${(value / 10 ** size).toFixed(2)}·10⁻${[...String(-size)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`);
   return minus(value.toFixed(Math.min(15, Math.max(0, 2 - size))));
 }
 

@@ -43,8 +43,8 @@ function compact(value) {
 function numberOf(text) {
   const given = text.trim();
   if (given === "") return undefined;
-  const [whole, part = "1"] = given.replace(/^(-?\d+),(\d+)$/, "$1.$2").split("/");
-  const value = part.trim() === "" ? NaN : Number(whole) / Number(part);
+  const parts = given.replace(/^(-?\d+),(\d+)$/, "$1.$2").split("/");
+  const value = parts.length > 2 || parts.some((part) => part.trim() === "") ? NaN : Number(parts[0]) / Number(parts[1] ?? 1);
   return Number.isFinite(value) ? value : given;
 }
 
@@ -323,7 +323,12 @@ export async function formPage({ args: [kind], query: given, signal }) {
     [body.model, body.dataset] = beginning(models, datasets, given.get("model"), given.get("dataset"));
   }
   const kept = given.has("draft") ? draft() : draft(null);
-  Object.assign(body, kept.shared, kept.params[kind] && { params: kept.params[kind] });
+  if (kept.shared) {
+    // What was cleared does not come back.
+    const params = kept.params[kind] ?? body.params;
+    for (const key of Object.keys(body)) delete body[key];
+    Object.assign(body, { kind, ...kept.shared, params });
+  }
   for (const key of ["model", "dataset"]) if (!body[key]) delete body[key];
 
   const form = {
@@ -349,8 +354,13 @@ export async function formPage({ args: [kind], query: given, signal }) {
     if (!definition.usual) return;
     const { path, classes, values } = definition.usual;
     const target = datasets.find((one) => one.id === body.dataset)?.target;
-    const regression = body.task ? body.task === "regression" : Boolean(target && !target.classes && target.dtype.startsWith("float"));
-    const [wanted, other] = regression ? [values, classes] : [classes, values];
+    const output = models.find((one) => one.id === body.model)?.summary.outputs.find((one) => one.dtype.includes("float"));
+    const single = elements(output?.shape.slice(1) || [0]) === 1;
+    // As the service tells a task from the target.
+    const task = body.task || (!target ? "" : target.shape.length === 0 && target.classes && !single ? "classification"
+      : target.shape.length === 1 && target.shape[0] !== 0 && !target.dtype.startsWith("float") ? "multilabel" : target.shape[0] === 0 ? "token_classification" : "regression");
+    // Several labels have an accuracy, but no softmax.
+    const [wanted, other] = task === "regression" || (task === "multilabel" && kind === "distill") ? [values, classes] : [classes, values];
     if (JSON.stringify(read(body, path)) === JSON.stringify(other)) write(body, path, structuredClone(wanted));
   }
   /** Keeps what was typed for another kind and for a reload. */
@@ -379,9 +389,9 @@ export async function formPage({ args: [kind], query: given, signal }) {
     set(answer);
     for (const one of fields) one.complain("");
     for (const control of document.querySelectorAll("form.job textarea, form.job input")) {
-      if (!control.checkValidity()) {
+      if (!control.closest("[hidden]") && !control.checkValidity()) {
         control.dispatchEvent(new CustomEvent("judged", { bubbles: true }));
-        control.closest("details")?.setAttribute("open", "");
+        for (let parent = control.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
         control.setAttribute("aria-invalid", "true");
         const of = control.tagName === "TEXTAREA" ? `${control.closest('[role="group"]')?.ariaLabel || "The field"} holds no JSON: ` : "";
         set(answer, problem(new Error(of + control.validationMessage)));

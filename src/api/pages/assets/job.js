@@ -63,7 +63,8 @@ function eventLog(job, signal, wake, warn) {
       event.level !== "info" && h("strong", null, `${event.level}: `), event.message, " ", h("code", null, event.type)));
     const box = list.parentElement;
     if (box && box.scrollHeight - box.scrollTop - box.clientHeight < 120) box.scrollTop = box.scrollHeight;
-    if (event.level === "warning") warn(event);
+    // Trials that fail are told in their table.
+    if (event.level === "warning" && event.type !== "trial_done") warn(event);
     if (event.type.startsWith("job_")) wake();
   };
   let running = false;

@@ -90,8 +90,11 @@ export const KINDS = {
           if (kind === "n_m") delete body.params.target;
           else body.params.target = kind === "weight" ? { sparsity: 0.9 } : { macs_ratio: 0.5 };
           // Nine of ten weights at once is more than a training mends.
-          if (kind === "weight") Object.assign(body.params, { schedule: { steps: 5 }, finetune: { ...body.params.finetune, epochs: 10 } });
-          else delete body.params.schedule;
+          const many = kind === "weight";
+          if (many) body.params.schedule = { steps: 5, ...body.params.schedule };
+          else if (body.params.schedule?.steps === 5) delete body.params.schedule.steps;
+          if (body.params.finetune?.epochs === (many ? 5 : 10)) body.params.finetune.epochs = many ? 10 : 5;
+          if (Object.keys(body.params.schedule || { any: 1 }).length === 0) delete body.params.schedule;
         },
       }],
       ["params.criterion", "Importance by", "select", { usual: "magnitude", options: ["", ...CRITERIA],

@@ -62,13 +62,18 @@ export function itemList(folder, { signal, rows = 20, whole = true }) {
   const list = pagedList((page) => `v1/${folder}${query(page)}`, signal);
   const empty = h("p", { class: "quiet empty" }, `No ${noun} yet.`);
   const view = table(`${noun[0].toUpperCase()}${noun.slice(1)}, the newest first`, TABLES[folder].slice(0, whole ? undefined : 4), [], { body });
-  const more = worker("Show more", async () => { await list.showMore(); draw(); });
+  const more = worker("Show more", async () => {
+    const before = visible().length;
+    // Pages of candidates alone would show nothing.
+    do await list.showMore(); while (list.more && visible().length === before);
+    draw();
+  });
   const trials = h("input", { type: "checkbox", onchange: () => draw() });
   const choice = h("p", { hidden: true }, h("label", { class: "quiet" }, trials, " show candidates that searches kept, too"));
   const refresh = async () => {
     await list.refresh(rows);
     // Candidates are left out after they were read, and should not leave an empty page.
-    for (let tries = 0; tries < 4 && list.more && visible().length < 8; tries += 1) await list.showMore();
+    for (let tries = 0; tries < 4 && whole && list.more && visible().length < 8; tries += 1) await list.showMore();
     draw();
     if (await learnNames("models", list.rows.map((item) => item.parent_id), signal)) draw();
   };

@@ -66,12 +66,13 @@ function summary({ result }) {
   return section("Result", null,
     result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
     helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : same ? "It made no difference" : "It did not help"), `: ${beside}${chance}.`),
-    unchanged(result) && h("p", null, h("strong", null, "No candidate was better than the architecture that the model came with."), " The trials of the Pareto front below are the smaller ones, each a model of its own."));
+    unchanged(result) && h("p", null, h("strong", null, "No candidate was better than the architecture that the model came with."), result.search.front.length > 1 && " The other trials of the Pareto front below are smaller, each a model of its own."));
 }
 
 /** Whether a search among architectures chose the model's own. */
 function unchanged({ search, change }) {
-  return search && change?.parameters_ratio === 1 && change.macs_ratio === 1 && search.space.some((dimension) => dimension.name.includes(":"));
+  const architecture = search?.space.filter((dimension) => dimension.name.includes(":")) ?? [];
+  return change?.parameters_ratio === 1 && change.macs_ratio === 1 && architecture.length > 0 && architecture.every(({ name }) => /^(width|depth):/.test(name));
 }
 
 function figures({ result }, dataset) {
