@@ -84,7 +84,7 @@ export function table(caption, columns, rows, attributes = {}) {
     h("caption", { class: "hidden" }, caption),
     h("thead", null, h("tr", null, columns.map((column) => {
       const { label, number: figures, hide, wide } = typeof column === "string" ? { label: column } : column;
-      return h("th", { scope: "col", class: figures ? "number" : wide ? "wide" : null }, hide ? hidden(label) : label);
+      return h("th", { scope: "col", class: [figures && "number", wide && "wide"].filter(Boolean).join(" ") || null }, hide ? hidden(label) : label);
     }))), body));
   return visible ? h("div", { class: "captioned" }, h("p", { class: "quiet", "aria-hidden": "true" }, caption), box) : box;
 }
