@@ -447,7 +447,8 @@ class DistillParams(TypedDict, total=False):
     finetune: TrainParams
     losses: list[LossTerm]
     """What is added up and made small; `soft_targets` (0.9) and `cross_entropy` (0.1) when left out, with
-    `logits_mse` in the place of `soft_targets` where a task has no classes.
+    `logits_mse` in the place of `soft_targets` where a task has no classes. Who names just these two is
+    understood alike.
     """
     student: Student | None
     teacher: TeacherChoice
