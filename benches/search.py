@@ -261,6 +261,7 @@ def fashion(given):
             for name, more in {
                     "`random`": {"strategy": {"name": "random"}},
                     "`tpe`": {"strategy": {"name": "tpe"}},
+                    "`tpe`, bare cuts": {"strategy": {"name": "tpe"}, "reconstruct": False},
                     "`random`, shared weights": {**shared, "strategy": {"name": "random"}},
                     "`tpe`, shared weights": {**shared, "strategy": {"name": "tpe"}},
                     "`genetic`, shared weights, loss and MACs": {**shared, **genetic},

@@ -310,9 +310,9 @@ def test_a_recurrent_network_begins_with_a_state_of_zeros(server, words):
         before = module(torch.from_numpy(x), torch.zeros(1, len(x), 32))[0].numpy()
     assert trained["before"]["metrics"]["accuracy"] == pytest.approx((before.argmax(1) == labels).mean(), abs=0.05)
     # Its units are those of the state, which the caller gives.
-    job = server.wait(server.submit("prune", trained["model"], words, {
-        "criterion": "magnitude", "target": {"macs_ratio": 0.9}, "finetune": {"epochs": 2}}, data=data))
-    assert job["status"] == "failed" and "starts from a state that is given" in job["error"]["detail"]
+    answer = server.post("/v1/jobs", json={"kind": "prune", "model": trained["model"], "dataset": words["id"], "data": data, "params": {
+        "criterion": "magnitude", "target": {"macs_ratio": 0.9}, "finetune": {"epochs": 2}}})
+    assert_problem(answer, 422, "nothing_prunable", says="starts from a state that is given")
 
 
 def test_a_network_learns_words_from_samples(server, words):

@@ -257,7 +257,8 @@ def test_ids_are_uuids_of_version_7_and_times_are_rfc_3339_utc(server, digits_mo
         parsed = uuid.UUID(thing["id"])
         assert parsed.version == 7
         made_at = (parsed.int >> 80) / 1000
-        assert abs(made_at - time.time()) < 600
+        # They may have been uploaded for a test long ago.
+        assert abs(made_at - time.time()) < 7200
         assert RFC_3339_UTC.match(thing["created_at"])
 
 
