@@ -12,6 +12,9 @@ halving    Fashion-MNIST: the best of 81 whole trainings, and what successive ha
 fashion    Fashion-MNIST: width, depth and kernels of a residual network at a third of its multiply-accumulates, 40
            trials, beside uniform narrowing and random search; accuracies are ONNX Runtime's on the test split.
 proxies    Fashion-MNIST: rank correlation of scores without training with what short trainings find.
+exports    scikit-learn's digits: what a search of widths, half of the multiply-accumulates and nine of ten weights zero leave
+           of a residual network that PyTorch exported with its batch normalisation and without, and what candidates are
+           worth that are bare cuts.
 overhead   What a search of 2,000 trials spends outside of training them.
 """
 
@@ -20,6 +23,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 import pathlib
 import warnings
@@ -33,7 +37,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "tests" / "search")]
 from asking import Asker  # noqa: E402
 from distillation import fresh  # noqa: E402
-from pruning import (Sinter, accuracy, exported, fashion_parts, residual_network, spread, table,  # noqa: E402
+from pruning import (Sinter, accuracy, digits_parts, exported, fashion_parts, residual_network, spread, table,  # noqa: E402
                      tuning)
 
 TRIALS = 60
@@ -279,6 +283,52 @@ def fashion(given):
         [name, f"{np.mean(macs):.3f}", spread(values, 2)] for name, (macs, values) in rows.items()))
 
 
+def pytorchs(module, optimized):
+    """A trained module as `torch.onnx.export` writes it."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = pathlib.Path(folder) / "model.onnx"
+        torch.onnx.export(module.eval(), (torch.zeros(2, 1, 8, 8),), path, input_names=["x"], external_data=False, verbose=False,
+                          dynamic_shapes=({0: torch.export.Dim("batch")},), optimize=optimized)
+        return path.read_bytes()
+
+
+def exports(given):
+    rows = {}
+    for seed in given.seeds:
+        x, y, test_x, test_y = digits_parts(seed)
+        torch.manual_seed(seed)
+        module = residual_network(1, 24, 24, 24)
+        optimizer = torch.optim.Adam(module.parameters(), 3e-3)
+        images, labels = torch.from_numpy(x), torch.from_numpy(y)
+        for _ in range(12):
+            module.train()
+            for batch in torch.randperm(len(x)).split(64):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(module(images[batch]), labels[batch]).backward()
+                optimizer.step()
+        with Sinter(given.binary) as sinter:
+            about = dict(dataset=sinter.upload_data(x, y, test_x, test_y), seed=seed, data={"preprocess": {"scale": 1}})
+            for name, optimized in (("folded", True), ("kept", False)):
+                content = pytorchs(module, optimized)
+                model = sinter.upload("models", content)
+                widths = {"space": {"width": [0.25, 0.5, 0.75, 1.0]}, "strategy": {"name": "random"}, "trials": 8,
+                          "trial": {"epochs": 2}, "final": {"epochs": 10}, "constraints": {"parameters": 10_000}}
+                found = {
+                    "as it came": content,
+                    "half of the MACs, 5 epochs": sinter.run("prune", model, {"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 5}}, **about)[1],
+                    "nine of ten weights zero, 6 epochs": sinter.run("prune", model, {
+                        "granularity": "weight", "target": {"sparsity": 0.9}, "finetune": {"epochs": 6}}, **about)[1],
+                    "search, at most 10,000 parameters": sinter.run("search", model, widths, **about)[1],
+                    "search, bare cuts": sinter.run("search", model, {**widths, "reconstruct": False}, **about)[1],
+                }
+                for row, made in found.items():
+                    rows.setdefault(row, {}).setdefault(name, []).append(accuracy(made, test_x, test_y))
+        print(seed, {row: {name: values[-1] for name, values in both.items()} for row, both in rows.items()}, file=sys.stderr, flush=True)
+    table(["test accuracy, %", "batch normalisation folded", "kept"], (
+        [row, spread(both["folded"], 1), spread(both["kept"], 1)] for row, both in rows.items()))
+
+
 def proxies(given):
     rows = {}
     for seed in given.seeds:
@@ -325,7 +375,7 @@ def overhead(given):
         f"{1000 * (whole - training) / len(trials):.2f}"]])
 
 
-TABLES = {each.__name__: each for each in (functions, halving, fashion, proxies, overhead)}
+TABLES = {each.__name__: each for each in (functions, halving, fashion, exports, proxies, overhead)}
 
 
 def main():
