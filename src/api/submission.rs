@@ -179,15 +179,10 @@ async fn check_earlier(
     let artifacts = store.artifacts(&found.id).await?;
     if artifacts.iter().any(|file| file.name == TRIALS_ARTIFACT) {
         let (earlier, own) = (&found.request, request);
-        let judging = ["trial", "steps", "evaluation"];
-        let reconstructs = |request: &JobRequest| {
-            let asked = request.params.get("reconstruct");
-            asked.and_then(serde_json::Value::as_bool).unwrap_or(true)
-        };
+        let judging = ["trial", "steps", "evaluation", "reconstruct"];
         let cell = |request: &JobRequest| request.params.pointer("/space/cell").cloned();
         let alike = earlier.model == own.model
             && cell(earlier) == cell(own)
-            && reconstructs(earlier) == reconstructs(own)
             && earlier.dataset == own.dataset
             && earlier.data == own.data
             && judging

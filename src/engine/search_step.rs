@@ -401,7 +401,9 @@ impl Job<'_> {
         data: Prepared,
     ) -> Result<Graph, Ended> {
         let fresh = matches!(recipe.steps.first(), Some(Params::Train(train)) if train.weights == StartWeights::Reinitialize);
-        let mut graph = match setup.params.reconstructs() && !fresh {
+        let whole = setup.candidates.architecture().graph();
+        let normalised = !whole.scales().is_empty();
+        let mut graph = match setup.params.reconstructs(normalised) && !fresh {
             true => self.reconstructed(setup, point, &data),
             false => setup.candidates.graph(point),
         }

@@ -129,9 +129,11 @@ pub struct SearchParams {
     /// Whether random search with as much training is done beside.
     pub control: bool,
     /// Whether what is behind the channels that a candidate lacks is fitted to the model's own results before the training, as
-    /// after a cut of a pruning (least squares on unlabelled examples). Nothing is with `shared_weights`, cells or fresh
+    /// after a cut of a pruning (least squares on unlabelled examples). When `null`, where the model has no batch
+    /// normalisation: with it a training mends a bare cut as well or better. Nothing is with `shared_weights`, cells or fresh
     /// weights.
-    pub reconstruct: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconstruct: Option<bool>,
     /// A search that has ended, whose trials count as seen where the space has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_start: Option<Uuid>,
@@ -154,7 +156,7 @@ impl Default for SearchParams {
             steps: Vec::new(),
             last: None,
             control: false,
-            reconstruct: true,
+            reconstruct: None,
             warm_start: None,
         }
     }
@@ -374,9 +376,11 @@ impl SearchParams {
         vec![Objective { metric, goal: None }]
     }
 
-    /// Whether candidates are corrected where channels have left.
-    pub fn reconstructs(&self) -> bool {
-        self.reconstruct && !self.shares_weights() && self.space.cell.is_none()
+    /// Whether candidates of a model with batch normalisation (`normalised`) or without are corrected where channels have
+    /// left.
+    pub fn reconstructs(&self, normalised: bool) -> bool {
+        let asked = self.reconstruct.unwrap_or(!normalised);
+        asked && !self.shares_weights() && self.space.cell.is_none()
     }
 
     /// The task's usual metrics and those among the objectives.
