@@ -265,7 +265,7 @@ def fashion(given):
             for name, more in {
                     "`random`": {"strategy": {"name": "random"}},
                     "`tpe`": {"strategy": {"name": "tpe"}},
-                    "`tpe`, bare cuts": {"strategy": {"name": "tpe"}, "reconstruct": False},
+                    "`tpe`, fitted": {"strategy": {"name": "tpe"}, "reconstruct": True},
                     "`random`, shared weights": {**shared, "strategy": {"name": "random"}},
                     "`tpe`, shared weights": {**shared, "strategy": {"name": "tpe"}},
                     "`genetic`, shared weights, loss and MACs": {**shared, **genetic},
@@ -319,7 +319,7 @@ def exports(given):
                     "half of the MACs, 5 epochs": sinter.run("prune", model, {"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 5}}, **about)[1],
                     "nine of ten weights zero, 6 epochs": sinter.run("prune", model, {
                         "granularity": "weight", "target": {"sparsity": 0.9}, "finetune": {"epochs": 6}}, **about)[1],
-                    "search, at most 10,000 parameters": sinter.run("search", model, widths, **about)[1],
+                    "search, fitted": sinter.run("search", model, {**widths, "reconstruct": True}, **about)[1],
                     "search, bare cuts": sinter.run("search", model, {**widths, "reconstruct": False}, **about)[1],
                 }
                 for row, made in found.items():

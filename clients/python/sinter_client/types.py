@@ -1536,9 +1536,10 @@ class SearchParams(TypedDict, total=False):
     """
     objectives: list[Objective]
     """The accuracy, or the loss of tasks without one, when empty. The first one chooses the winner."""
-    reconstruct: bool
+    reconstruct: bool | None
     """Whether what is behind the channels that a candidate lacks is fitted to the model's own results before the
-    training, as after a cut of a pruning (least squares on unlabelled examples). Nothing is with
+    training, as after a cut of a pruning (least squares on unlabelled examples). When `null`, where the model has
+    no batch normalisation: with it a training mends a bare cut as well or better. Nothing is with
     `shared_weights`, cells or fresh weights.
     """
     screening: Screening | None
