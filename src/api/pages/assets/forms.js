@@ -64,6 +64,11 @@ const TEXTS = {
     (value) => typeof value === "string" ? value : Object.entries(value).map(([key, word]) => `${key}=${word}`).join(", ")],
 };
 
+/** Opens all that an element is folded into, so that it can be seen and focused. */
+function unfold(element) {
+  for (let parent = element.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
+}
+
 /** One field: its element, and how to bring it in line with the request. */
 function field([path, label, type, options = {}], form) {
   const id = unique("field");
@@ -181,7 +186,7 @@ function field([path, label, type, options = {}], form) {
       const marked = row ? row.input : control;
       wrong ??= marked;
       marked?.setAttribute("aria-invalid", "true");
-      for (let parent = element.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
+      unfold(element);
     },
     focus: () => (wrong || control).focus(),
   };
@@ -226,7 +231,7 @@ function jsonEditor(key, label, form) {
     complain(text) {
       say([text && fault.textContent, text].filter(Boolean).join("; "));
       if (text) area.setAttribute("aria-invalid", "true");
-      if (text) element.closest("details").open = true;
+      if (text) unfold(element);
     },
     focus: () => area.focus(),
   };
@@ -259,6 +264,7 @@ function distribute(faults, fields) {
 }
 
 const DRAFT = "sinter-draft";
+const hasDraft = () => /[?&]draft=/.test(location.hash);
 
 /** What was typed and not submitted, by kind of job, and what all kinds share. */
 function draft(value) {
@@ -367,7 +373,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
   function keep() {
     const { kind: _, params, ...shared } = body;
     draft({ shared, params: { ...draft().params, [kind]: params } });
-    if (!/[?&]draft=/.test(location.hash)) history.replaceState(null, "", `${location.hash}${location.hash.includes("?") ? "&" : "?"}draft=1`);
+    if (!hasDraft()) history.replaceState(null, "", `${location.hash}${location.hash.includes("?") ? "&" : "?"}draft=1`);
   }
   const make = (specification) => {
     const made = field(specification, form);
@@ -391,7 +397,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
     for (const control of document.querySelectorAll("form.job textarea, form.job input")) {
       if (!control.closest("[hidden]") && !control.checkValidity()) {
         control.dispatchEvent(new CustomEvent("judged", { bubbles: true }));
-        for (let parent = control.closest("details"); parent; parent = parent.parentElement.closest("details")) parent.open = true;
+        unfold(control);
         control.setAttribute("aria-invalid", "true");
         const of = control.tagName === "TEXTAREA" ? `${control.closest('[role="group"]')?.ariaLabel || "The field"} holds no JSON: ` : "";
         set(answer, problem(new Error(of + control.validationMessage)));
@@ -431,7 +437,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
   }
   const copier = button("Copy", () => copy(code.textContent, copier), { "aria-label": "Copy the command" });
   const kinds = Object.keys(KIND_NAMES).filter((one) => KINDS[one] || one === kind);
-  const address = (one) => `#/new/${one}?${new URLSearchParams([["model", body.model || ""], ["dataset", body.dataset || ""], ["draft", /[?&]draft=/.test(location.hash) ? "1" : ""]].filter(([, value]) => value))}`;
+  const address = (one) => `#/new/${one}?${new URLSearchParams([["model", body.model || ""], ["dataset", body.dataset || ""], ["draft", hasDraft() ? "1" : ""]].filter(([, value]) => value))}`;
 
   const element = h("form", { class: "job", novalidate: true, onsubmit: (event) => { event.preventDefault(); send({}, (job) => { draft(null); location.hash = `#/jobs/${job.id}`; }); } },
     h("div", { class: "fields pair" }, make(["model", kind === "distill" ? "Teacher" : "Model", "model"]), make(["dataset", "Data set", "dataset", { none: "none" }]), make(["name", "Name of the job", "text"])),

@@ -10,7 +10,7 @@ export const ended = (job) => ["succeeded", "failed", "canceled"].includes(job.s
 
 export const jobTitle = (job) => job.name || `${kindName(job.kind)} ${names.get(job.request.model) || shortId(job.id)}`;
 
-const told = (values) => values.filter((value) => value !== undefined && value !== null && value !== "" && value !== false).join(", ");
+const told = (parts) => parts.filter(Boolean).join(", ");
 
 /** What a job was asked for, in a line. */
 export function gist({ kind, params }) {

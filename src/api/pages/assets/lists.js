@@ -77,14 +77,14 @@ export function itemList(folder, { signal, rows = 20, whole = true }) {
     draw();
     if (await learnNames("models", list.rows.map((item) => item.parent_id), signal)) draw();
   };
-  const visible = () => list.rows.filter((item) => folder !== "models" || trials.checked || !isTrial(item)).slice(0, whole ? undefined : rows);
+  const visible = () => list.rows.filter((item) => trials.checked || !isTrial(item)).slice(0, whole ? undefined : rows);
   const draw = () => {
     learn(list.rows);
     const shown = visible();
     empty.hidden = shown.length > 0;
     view.hidden = shown.length === 0;
     more.hidden = !whole || !list.more;
-    choice.hidden = !whole || !list.rows.some((item) => folder === "models" && isTrial(item));
+    choice.hidden = !whole || !list.rows.some(isTrial);
     keyed(body, shown, (item) => `${item.name} ${names.get(item.parent_id)}`,
       (item) => folder === "models" ? modelRow(item, !whole) : datasetRow(item, !whole, refresh));
   };

@@ -17,7 +17,7 @@ function comparison(result) {
     ...(teacher ? [figure("Teacher")] : []), ...(control ? [figure("Control")] : [])];
   const rest = (metric) => [...(teacher ? [number(metric && teacher[metric], digits)] : []), ...(control ? [number(metric && control.metrics[metric], digits)] : [])];
   // A narrow screen has no room for it; the tiles above say it.
-  const before_ = (value, format) => {
+  const earlier = (value, format) => {
     const cell = number(value, format);
     if (after) cell.classList.add("wide");
     return cell;
@@ -27,14 +27,14 @@ function comparison(result) {
     .map(([, label, format, of]) => {
       const was = of(before);
       const is = after && of(after);
-      return [label, before_(was, format), ...(after ? [number(is, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...rest(null)];
+      return [label, earlier(was, format), ...(after ? [number(is, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...rest(null)];
     });
   const metrics = Object.keys({ ...before.metrics, ...after?.metrics }).map((metric) => {
     const was = before.metrics[metric];
     const is = after?.metrics[metric];
     const difference = after ? is - was : null;
     const verdict = difference && (difference > 0) === largerIsBetter(metric) ? "better" : difference ? "worse" : "same";
-    return [sentence(metric), before_(was, digits), ...(after ? [number(is, digits),
+    return [sentence(metric), earlier(was, digits), ...(after ? [number(is, digits),
       h("td", { class: `number ${verdict}` }, Number.isFinite(difference) ? difference ? [signed(difference), ` ${verdict}`] : verdict : "–")] : []), ...rest(metric)];
   });
   return table("Figures before and after", columns, [...costs, ...metrics], { class: "fit" });
