@@ -12,6 +12,7 @@ mod events;
 mod health;
 mod idempotent;
 mod import;
+mod items;
 mod jobs;
 mod metrics;
 mod models;

@@ -156,6 +156,10 @@ impl ClientError {
 #[derive(Debug, Clone, Deserialize)]
 pub struct JobView {
     pub id: Uuid,
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub name: Option<String>,
     pub status: String,
     #[serde(default)]
     pub queue_position: Option<u64>,
@@ -450,19 +454,38 @@ impl Client {
         resource: &str,
         name: &str,
     ) -> Result<Option<(Uuid, bool)>, ClientError> {
+        let found = self.matching(resource, "name", name)?;
+        let id = found.first().and_then(id_of);
+        Ok(id.map(|id| (id, found.len() > 1)))
+    }
+
+    /// The newest models or data sets that are of this file, at most as many as a page has.
+    pub fn of_file(&self, resource: &str, path: &Path) -> Result<Vec<Value>, ClientError> {
+        let mut file = File::open(path).map_err(ClientError::file("read", path))?;
+        let (mut hasher, mut piece) = (Sha256::new(), vec![0; 1 << 18]);
+        loop {
+            match file
+                .read(&mut piece)
+                .map_err(ClientError::file("read", path))?
+            {
+                0 => break,
+                count => hasher.update(&piece[..count]),
+            }
+        }
+        let digest = format!("sha256:{}", hex::encode(hasher.finalize()));
+        self.matching(resource, "digest", &digest)
+    }
+
+    /// Rows of the first page of a list whose `field` is `value`.
+    fn matching(
+        &self,
+        resource: &str,
+        field: &str,
+        value: &str,
+    ) -> Result<Vec<Value>, ClientError> {
         let route = format!("/v1/{resource}");
-        let mut rows = self.rows(&route, &[], ROWS_OF_A_PAGE);
-        let is_named = |row: &Result<Value, ClientError>| match row {
-            Ok(row) => row["name"] == name,
-            Err(_) => true,
-        };
-        let Some(newest) = rows.find(is_named).transpose()? else {
-            return Ok(None);
-        };
-        // Not the whole list, which may be long; and what is found is found.
-        let twin = rows.take(ROWS_OF_A_PAGE).find(is_named);
-        let id = newest["id"].as_str().and_then(|id| id.parse().ok());
-        Ok(id.map(|id| (id, matches!(twin, Some(Ok(_))))))
+        let path = with_query(&route, &[(field, value)]);
+        self.get::<Page>(&path).map(|page| page.data)
     }
 
     /// Writes a file of the service to `path`, through a file beside it that takes its place when all is there and has
@@ -643,6 +666,11 @@ impl<'a> Call<'a> {
             source: Box::new(source),
         }
     }
+}
+
+/// The id of a row of a list.
+pub fn id_of(row: &Value) -> Option<Uuid> {
+    row["id"].as_str().and_then(|id| id.parse().ok())
 }
 
 fn refusal(call: &Call<'_>, mut answer: Response<Body>) -> ClientError {

@@ -16,6 +16,7 @@ mod predict;
 mod problem;
 mod prune_step;
 pub mod report;
+mod scaling;
 mod search_step;
 mod tokenizer;
 mod train_step;

@@ -36,10 +36,18 @@ pub use params::limit_elements;
 pub(crate) use params::{Slicing, Window, normalize_axis};
 pub use preprocessing::EmbedError;
 pub(crate) use summary::cost_of_one;
-pub use summary::{layers, summarize};
+pub use summary::{layers, nodes, summarize};
 
 use crate::onnx::Tensor;
 use crate::onnx::proto::{ModelProto, NodeProto, StringStringEntry, ValueInfoProto};
+
+/// Whether a node takes a mean from an input, or divides it by a deviation.
+fn normalises(node: &NodeProto, as_they_come: &BTreeSet<&str>) -> bool {
+    matches!(node.operator(), "Sub" | "Div")
+        && node
+            .input_at(0)
+            .is_some_and(|from| as_they_come.contains(from))
+}
 
 /// Whether a node passes elements of its first input (of any, for Concat) on as they are.
 fn moves(family: Option<Family>, node: &NodeProto) -> bool {
@@ -196,8 +204,10 @@ impl Graph {
     /// Names of the initializers that training changes: floats in a weight's place (operands of
     /// convolutions and matrix products, biases, normalisation scales, slopes, embeddings, and
     /// elementwise operands of more than one element), or on the way to one through nodes that only
-    /// move elements. Running statistics and scalars are none.
+    /// move elements. Running statistics and scalars are none, nor is what an input is normalised by: what is
+    /// subtracted from an input, or divides it, before anything is learned about it.
     pub fn trainable(&self) -> BTreeSet<&str> {
+        let as_they_come = self.inputs_as_they_come();
         let mut places: BTreeSet<&str> = BTreeSet::new();
         let mut weights = BTreeSet::new();
         for node in self.nodes.iter().rev() {
@@ -242,12 +252,45 @@ impl Graph {
                     Some(Family::Concat) if !moved => tensor.dims.len() > 1,
                     _ => true,
                 };
-                if tensor.floats().is_some() && large && !preprocessing::prepares(name) {
+                let normalises = || index == 1 && normalises(node, &as_they_come);
+                if tensor.floats().is_some()
+                    && large
+                    && !preprocessing::prepares(name)
+                    && !normalises()
+                {
                     weights.insert(name.as_str());
                 }
             }
         }
         weights
+    }
+
+    /// The inputs, and what casts, moves, single numbers and normalising make of them.
+    fn inputs_as_they_come(&self) -> BTreeSet<&str> {
+        let mut found: BTreeSet<&str> = self.inputs.iter().map(|input| input.label()).collect();
+        for node in &self.nodes {
+            let family = family(node);
+            let comes = |name: &String| found.contains(name.as_str());
+            let is_setting = |name: &String| {
+                let tensor = self.initializers.get(name);
+                tensor.is_some_and(|tensor| tensor.elements() == 1 || tensor.floats().is_none())
+            };
+            let mut given = node.input.iter().filter(|name| !name.is_empty());
+            let passes =
+                matches!(family, Some(Family::Binary | Family::Cast)) || moves(family, node);
+            let is_normalised = normalises(node, &found)
+                && node
+                    .input_at(1)
+                    .is_some_and(|by| self.initializers.contains_key(by));
+            let goes_on = is_normalised
+                || passes
+                    && node.input.iter().any(comes)
+                    && given.all(|name| comes(name) || is_setting(name));
+            if goes_on {
+                found.extend(node.output.iter().map(String::as_str));
+            }
+        }
+        found
     }
 
     /// Names of running means and variances of batch normalisation.

@@ -46,6 +46,15 @@ pub enum PruneError {
         nearest: f64,
         hint: String,
     },
+    #[error("{target} of {allowed} can't be kept: {tried} is worse by {least:.4}{hint}")]
+    TooBad {
+        target: String,
+        allowed: f64,
+        /// What is worse.
+        tried: String,
+        least: f64,
+        hint: &'static str,
+    },
     #[error("no node of the model matches the pattern `{0}` in exclude")]
     UnmatchedExclusion(String),
     #[error("no node with a kernel matches the pattern `{0}` in keep")]

@@ -29,7 +29,7 @@ pub mod models;
 pub mod queue;
 pub mod uploads;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -429,6 +429,21 @@ impl<T> Page<T> {
         let next = if more { rows.last().map(id) } else { None };
         Self { rows, next }
     }
+}
+
+/// Which models or data sets are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ItemFilter {
+    pub name: Option<String>,
+    /// Hex SHA-256.
+    pub digest: Option<String>,
+}
+
+/// What becomes of a model's or a data set's words about it; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ItemChange {
+    pub name: Option<String>,
+    pub tags: Option<BTreeMap<String, String>>,
 }
 
 /// What is asked of a list that goes from the newest to the oldest.

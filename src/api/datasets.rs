@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, Request};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, turn};
-use super::models::ListQuery;
+use super::items::{Change, ItemsQuery, changes};
 use super::problem::{ApiError, Problems, upload_error};
 use super::request::{NoQuery, Paged, StrictQuery, located_json};
 use super::state::App;
@@ -33,7 +34,7 @@ use crate::worker::InspectionError;
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list_datasets, create_dataset))
-        .routes(routes!(get_dataset, delete_dataset))
+        .routes(routes!(get_dataset, change_dataset, delete_dataset))
 }
 
 /// A data set.
@@ -256,15 +257,16 @@ fn created(dataset: &Dataset) -> Answer {
 /// List data sets, the newest first.
 #[utoipa::path(
     get, path = "/v1/datasets", operation_id = "listDatasets", tag = "datasets",
-    params(ListQuery),
+    params(ItemsQuery),
     responses((status = 200, description = "A page", body = Paged<DatasetView>), Problems)
 )]
 async fn list_datasets(
     access: Authorized,
-    StrictQuery(query): StrictQuery<ListQuery>,
+    StrictQuery(query): StrictQuery<ItemsQuery>,
 ) -> Result<Json<Paged<DatasetView>>, ApiError> {
     let store = &access.app.store;
-    let datasets = store.datasets(&access.scope, &query.page()?).await?;
+    let (filter, page) = query.read()?;
+    let datasets = store.datasets(&access.scope, &filter, &page).await?;
     Ok(Json(Paged::new(datasets, |dataset| {
         DatasetView::from(&dataset)
     })))
@@ -282,6 +284,27 @@ async fn get_dataset(
     _query: NoQuery,
 ) -> Result<Json<DatasetView>, ApiError> {
     let dataset = access.app.store.dataset(&access.scope, &id).await?;
+    let dataset = dataset.ok_or_else(|| ApiError::not_found("dataset", &id))?;
+    Ok(Json(DatasetView::from(&dataset)))
+}
+
+/// Give a data set another name or other tags.
+#[utoipa::path(
+    patch, path = "/v1/datasets/{id}", operation_id = "changeDataset", tag = "datasets",
+    params(("id" = String, Path)),
+    request_body = Change,
+    responses((status = 200, description = "The data set as it is now", body = DatasetView), Problems)
+)]
+async fn change_dataset(
+    access: Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<DatasetView>, ApiError> {
+    let change = changes(&headers, body).await?;
+    let store = &access.app.store;
+    let dataset = store.change_dataset(&access.scope, &id, &change).await?;
     let dataset = dataset.ok_or_else(|| ApiError::not_found("dataset", &id))?;
     Ok(Json(DatasetView::from(&dataset)))
 }

@@ -10,24 +10,23 @@ use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::time::sleep;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::{Authorized, Caller};
 use super::jobs::{find_status, job_changed};
-use super::models::ListQuery;
 use super::problem::{ApiError, Problems};
-use super::request::{Paged, StrictQuery, write_cursor};
+use super::request::{Paged, StrictQuery, page, write_cursor};
 use super::state::App;
 use crate::spec::child::Level;
 use crate::store::events::Event;
 use crate::store::jobs::JobStatus;
-use crate::store::{JobChange, Scope, StoreError};
+use crate::store::{JobChange, PageRequest, Scope, StoreError};
 
 /// Events that are read from the database at once while they are followed.
 const FOLLOWED_AT_ONCE: u32 = 200;
@@ -68,6 +67,25 @@ impl From<Event> for EventView {
             message: event.message,
             data: event.data,
         }
+    }
+}
+
+/// How a list is paged.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Rows of a page, 1 to 100.
+    #[param(default = 20, minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(min_length = 1)]
+    cursor: Option<String>,
+}
+
+impl ListQuery {
+    fn page(&self) -> Result<PageRequest, ApiError> {
+        page(self.limit, self.cursor.as_deref())
     }
 }
 

@@ -115,6 +115,10 @@ struct ListJobsQuery {
     kind: Option<JobKind>,
     /// Id of the model that the jobs started from.
     model: Option<String>,
+    /// Id of the data set that they used.
+    dataset: Option<String>,
+    /// Those of this name alone; several can have the same.
+    name: Option<String>,
     /// `key` or `key:value`.
     tag: Option<String>,
     /// Rows of a page, 1 to 100.
@@ -218,6 +222,8 @@ async fn list_jobs(
         status: query.status,
         kind: query.kind,
         model: query.model,
+        dataset: query.dataset,
+        name: query.name,
         tag: query.tag,
     };
     let store = &access.app.store;

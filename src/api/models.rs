@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -15,14 +16,15 @@ use uuid::Uuid;
 use super::access::Authorized;
 use super::download::{Download, send_file};
 use super::idempotent::{KeyInUse, Turn, turn};
+use super::items::{Change, ItemsQuery, changes};
 use super::problem::{ApiError, Problems, upload_error};
-use super::request::{Listed, NoQuery, Paged, StrictQuery, located_json, page};
+use super::request::{Listed, NoQuery, Paged, StrictQuery, located_json};
 use super::state::App;
 use super::upload::{Upload, receive};
 use super::uploads;
 use super::{Binary, UploadForm};
 use crate::spec::child::{Message, Order};
-use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary};
+use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary, NodeInfo};
 use crate::store::StoreError;
 use crate::store::blobs::digest_file;
 use crate::store::idempotency::{Answer, IdempotencyKey, Keep};
@@ -33,9 +35,10 @@ use crate::worker::{InspectionError, is_inside};
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list_models, create_model))
-        .routes(routes!(get_model, delete_model))
+        .routes(routes!(get_model, change_model, delete_model))
         .routes(routes!(get_model_content))
         .routes(routes!(get_model_layers))
+        .routes(routes!(get_model_graph))
 }
 
 /// A model.
@@ -74,25 +77,6 @@ impl From<&Model> for ModelView {
             tags: model.tags,
             summary: model.summary,
         }
-    }
-}
-
-/// How a list is paged.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub struct ListQuery {
-    /// Rows of a page, 1 to 100.
-    #[param(default = 20, minimum = 1, maximum = 100)]
-    limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    #[param(min_length = 1)]
-    cursor: Option<String>,
-}
-
-impl ListQuery {
-    pub fn page(&self) -> Result<crate::store::PageRequest, ApiError> {
-        page(self.limit, self.cursor.as_deref())
     }
 }
 
@@ -210,15 +194,16 @@ fn created(model: &Model) -> Answer {
 /// List models, the newest first.
 #[utoipa::path(
     get, path = "/v1/models", operation_id = "listModels", tag = "models",
-    params(ListQuery),
+    params(ItemsQuery),
     responses((status = 200, description = "A page", body = Paged<ModelView>), Problems)
 )]
 async fn list_models(
     access: Authorized,
-    StrictQuery(query): StrictQuery<ListQuery>,
+    StrictQuery(query): StrictQuery<ItemsQuery>,
 ) -> Result<Json<Paged<ModelView>>, ApiError> {
     let store = &access.app.store;
-    let models = store.models(&access.scope, &query.page()?).await?;
+    let (filter, page) = query.read()?;
+    let models = store.models(&access.scope, &filter, &page).await?;
     Ok(Json(Paged::new(models, |model| ModelView::from(&model))))
 }
 
@@ -234,6 +219,27 @@ async fn get_model(
     _query: NoQuery,
 ) -> Result<Json<ModelView>, ApiError> {
     Ok(Json(ModelView::from(&find(&access, &id).await?)))
+}
+
+/// Give a model another name or other tags.
+#[utoipa::path(
+    patch, path = "/v1/models/{id}", operation_id = "changeModel", tag = "models",
+    params(("id" = String, Path)),
+    request_body = Change,
+    responses((status = 200, description = "The model as it is now", body = ModelView), Problems)
+)]
+async fn change_model(
+    access: Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ModelView>, ApiError> {
+    let change = changes(&headers, body).await?;
+    let store = &access.app.store;
+    let model = store.change_model(&access.scope, &id, &change).await?;
+    let model = model.ok_or_else(|| ApiError::not_found("model", &id))?;
+    Ok(Json(ModelView::from(&model)))
 }
 
 /// Delete a model that no unfinished job needs.
@@ -298,12 +304,8 @@ async fn get_model_layers(
     Path(id): Path<String>,
     _query: NoQuery,
 ) -> Result<Response, ApiError> {
-    let model = find(&access, &id).await?;
+    let model = find_with_graph(&access, &id).await?;
     let app = &access.app;
-    if model.summary.opset.is_none() {
-        let detail = "the file holds weights without a graph, so it has no layers to describe";
-        return Err(ApiError::new(422, "model_has_no_graph", detail));
-    }
     if let Some(data) = app.store.kept_layers(&id).await? {
         return Ok(Json(Listed { data }).into_response());
     }
@@ -315,6 +317,36 @@ async fn get_model_layers(
     };
     app.store.keep_layers(&id, &layers).await?;
     Ok(Json(Listed { data: layers }).into_response())
+}
+
+/// Describe the whole graph of a model: every node, what it reads, holds and costs.
+#[utoipa::path(
+    get, path = "/v1/models/{id}/graph", operation_id = "getModelGraph", tag = "models",
+    params(("id" = String, Path)),
+    responses((status = 200, description = "The nodes, in the order in which they can be computed", body = Listed<NodeInfo>), Problems)
+)]
+async fn get_model_graph(
+    access: Authorized,
+    Path(id): Path<String>,
+    _query: NoQuery,
+) -> Result<Json<Listed<NodeInfo>>, ApiError> {
+    let model = find_with_graph(&access, &id).await?;
+    let order = Order::Nodes {
+        model: access.app.store.blobs().path(&model.digest),
+    };
+    let Message::Nodes { nodes } = access.inspect(&order).await? else {
+        return Err(InspectionError::WrongAnswer.into());
+    };
+    Ok(Json(Listed { data: nodes }))
+}
+
+async fn find_with_graph(access: &Authorized, id: &str) -> Result<Model, ApiError> {
+    let model = find(access, id).await?;
+    if model.summary.opset.is_none() {
+        let detail = "the file holds weights without a graph, so it has no layers to describe";
+        return Err(ApiError::new(422, "model_has_no_graph", detail));
+    }
+    Ok(model)
 }
 
 pub(super) async fn find(access: &Authorized, id: &str) -> Result<Model, ApiError> {

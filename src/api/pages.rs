@@ -53,9 +53,9 @@ macro_rules! assets {
 
 static ASSETS: LazyLock<HashMap<&str, Asset>> = LazyLock::new(|| {
     assets! {
-        "api.js" "app.js" "charts.js" "compare.js" "dataset.js" "dom.js" "favicon.svg" "format.js" "forms.js" "job.js" "jobs.js"
-        "kinds.js" "lists.js" "model.js" "overview.js" "results.js" "style.css" "theme.js" "uploads.js" "uplot.css"
-        "uplot.js"
+        "api.js" "app.js" "charts.js" "compare.js" "dataset.js" "dom.js" "favicon.svg" "format.js" "forms.js" "graph.js" "job.js"
+        "jobs.js" "kinds.js" "lists.js" "model.js" "overview.js" "results.js" "style.css" "theme.js" "try.js" "uploads.js"
+        "uplot.css" "uplot.js"
     }
     .into_iter()
     .map(|(name, content)| (name, Asset::new(name, content)))

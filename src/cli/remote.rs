@@ -126,12 +126,18 @@ pub fn health(flags: &HealthFlags) -> Outcome {
 pub fn watch(flags: &WatchFlags) -> Outcome {
     let client = flags.service.client()?;
     let named = flags.jobs.iter().map(|wanted| {
-        let id = match wanted.parse() {
-            Ok(id) => id,
-            Err(_) => newest(&client, "jobs", wanted)?
-                .ok_or_else(|| format!("there is no job `{wanted}`"))?,
+        let Ok(id) = wanted.parse() else {
+            let found = newest(&client, "jobs", wanted)?;
+            let id = found.ok_or_else(|| format!("there is no job `{wanted}`"))?;
+            return Ok((wanted.clone(), id));
         };
-        Ok((wanted.clone(), id))
+        // People read names rather than ids; the end of an id tells those without one apart. What hinders this is told
+        // when the job is followed.
+        let shown = client.job(id).ok().map(|job| {
+            let short = &wanted[wanted.len().saturating_sub(8)..];
+            job.name.unwrap_or_else(|| format!("{} …{short}", job.kind))
+        });
+        Ok((shown.unwrap_or_else(|| wanted.clone()), id))
     });
     let named: Vec<_> = named.collect::<Outcome<_>>()?;
     let ended = follow::<ClientError>(&client, &named, || Ok(()))?;

@@ -4,6 +4,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 use super::JobView;
 use crate::spec::evaluate::MetricName;
+use crate::spec::prune::{MAX_ACCURACY_DROP, MAX_WORSENING};
 use crate::spec::result::{JobResult, Measurement, grouped};
 
 /// One row for the model as uploaded and one for each job that made a model.
@@ -80,15 +81,19 @@ fn agreement(result: &JobResult) -> Option<String> {
     (!figures.is_empty()).then(|| format!("near to its teachers: {}", figures.join(", ")))
 }
 
-/// What `max_accuracy_drop` is held against, which is not the split of the table.
+/// What `max_accuracy_drop` or `max_worsening` is held against, which is not the split of the table.
 fn drop_allowed(result: &JobResult) -> Option<String> {
     let prune = result.prune.as_ref()?;
-    let name = "max_accuracy_drop";
+    let (name, what) = [
+        (MAX_ACCURACY_DROP, "the accuracy fell by"),
+        (MAX_WORSENING, "the metric became worse by"),
+    ]
+    .into_iter()
+    .find(|(name, _)| prune.asked.contains_key(*name))?;
     let (asked, reached) = (prune.asked.get(name)?, prune.reached.get(name)?);
     let examples = result.environment.data.as_ref()?.splits.validation;
     Some(format!(
-        "a drop of accuracy of {reached:.4} on the {examples} validation examples, at most {asked} was asked for; the table \
-         has the test split"
+        "{what} {reached:.4} on the {examples} validation examples, at most {asked} was asked for; the table has the test split"
     ))
 }
 

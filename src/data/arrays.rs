@@ -14,6 +14,9 @@ use crate::spec::dataset::{
 /// Highest number of classes that labels may mean; a larger one is a wrong column.
 pub(super) const MOST_CLASSES: i64 = 1_000_000;
 
+/// Classes whose examples are counted, at most.
+const MOST_COUNTED: u64 = 1_000;
+
 /// A word's or a token's label that is none, as PyTorch has it.
 pub(super) const NO_LABEL: i64 = -100;
 
@@ -89,12 +92,31 @@ impl Elements {
         }
     }
 
-    /// A number exactly, as far as 64 bits go.
-    fn get_f64(&self, index: usize) -> f64 {
+    /// Smallest and largest number; `None` for files and texts, and where there is none.
+    fn range(&self) -> Option<[f64; 2]> {
+        fn of<T: Copy + PartialOrd>(values: &[T]) -> Option<[T; 2]> {
+            let first = *values.first()?;
+            let wider = |[low, high]: [T; 2], &value: &T| {
+                [
+                    if value < low { value } else { low },
+                    if value > high { value } else { high },
+                ]
+            };
+            Some(values.iter().fold([first, first], wider))
+        }
         match self {
-            Self::F32(values) => values[index].into(),
-            Self::Spilled(spilled) => spilled.get_f64(index),
-            whole => whole.get_i64(index) as f64,
+            Self::U8(values) => of(values).map(|range| range.map(f64::from)),
+            Self::F32(values) => of(values).map(|range| range.map(f64::from)),
+            Self::I64(values) | Self::Ragged { values, .. } => {
+                of(values).map(|range| range.map(|value| value as f64))
+            }
+            Self::Spilled(spilled) => {
+                let values = (0..spilled.len()).map(|index| spilled.get_f64(index));
+                values
+                    .map(|value| [value, value])
+                    .reduce(|[low, high], [lower, higher]| [low.min(lower), high.max(higher)])
+            }
+            Self::Files(_) | Self::Texts(_) => None,
         }
     }
 
@@ -168,6 +190,7 @@ impl Array {
             name: self.name.clone(),
             dtype: self.dtype.clone(),
             shape: self.shape.iter().map(|&size| size as u64).collect(),
+            range: None,
             media: match &self.elements {
                 Elements::Files(files) if files.audio().is_some() => Some(Media::Audio),
                 Elements::Files(_) => Some(Media::Image),
@@ -296,23 +319,32 @@ impl Dataset {
         }
     }
 
-    fn target_range(&self) -> Option<[f64; 2]> {
-        let mut range: Option<[f64; 2]> = None;
+    /// Arrays of that name in all splits.
+    fn everywhere<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Array> {
         let splits = [Some(&self.train), self.test.as_ref()];
-        for target in splits
-            .into_iter()
-            .flatten()
-            .filter_map(|s| s.target.as_ref())
-        {
-            for index in 0..target.elements.len() {
-                let value = target.elements.get_f64(index);
-                range = Some(match range {
-                    None => [value, value],
-                    Some([low, high]) => [low.min(value), high.max(value)],
-                });
+        let arrays = splits.into_iter().flatten().flat_map(Split::arrays);
+        arrays.filter(move |array| array.name == name)
+    }
+
+    /// Smallest and largest number of an array in all splits; `None` for files and texts.
+    fn range(&self, name: &str) -> Option<[f64; 2]> {
+        let ranges = self
+            .everywhere(name)
+            .filter_map(|array| array.elements.range());
+        ranges.reduce(|[low, high], [lower, higher]| [low.min(lower), high.max(higher)])
+    }
+
+    /// How often each of `classes` labels occurs.
+    fn class_counts(&self, target: &Array, classes: u64) -> Option<Vec<u64>> {
+        let of_examples = target.shape.is_empty() && classes <= MOST_COUNTED;
+        let mut counts = vec![0; usize::try_from(classes).ok().filter(|_| of_examples)?];
+        for array in self.everywhere(&target.name) {
+            for index in 0..array.elements.len() {
+                let label = usize::try_from(array.elements.get_i64(index)).ok()?;
+                *counts.get_mut(label)? += 1;
             }
         }
-        range
+        Some(counts)
     }
 
     /// Whether each row of the target has a single 1 among zeros, in files of arrays: elsewhere lists of labels are made such rows.
@@ -362,14 +394,20 @@ impl Dataset {
                 validation: self.validation as u64,
                 test: self.test.as_ref().map_or(0, Split::count) as u64,
             },
-            inputs: self.train.inputs.iter().map(Array::info).collect(),
+            inputs: (self.train.inputs.iter())
+                .map(|array| ArrayInfo {
+                    range: self.range(&array.name),
+                    ..array.info()
+                })
+                .collect(),
             target: self.train.target.as_ref().map(|array| TargetInfo {
                 name: array.name.clone(),
                 dtype: array.dtype.clone(),
                 shape: array.shape.iter().map(|&size| size as u64).collect(),
                 classes: classes(array),
+                class_counts: classes(array).and_then(|count| self.class_counts(array, count)),
                 class_names: self.classes.clone(),
-                range: self.target_range(),
+                range: self.range(&array.name),
                 one_hot: self.has_one_hot_target(),
             }),
             skipped: self.skipped.clone(),

@@ -182,6 +182,15 @@ impl Prepared {
         fed
     }
 
+    /// The same splits with at most so many examples to test on, from all over the test split.
+    pub fn tested_by(&self, count: usize) -> Self {
+        let apart = self.test.len().div_ceil(count.max(1)).max(1);
+        Self {
+            test: self.test.iter().copied().step_by(apart).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The same examples in batches of another size.
     pub fn with_batch_size(mut self, size: u32) -> Self {
         self.about.batch_size = size;
@@ -499,9 +508,13 @@ fn gather_input(input: &InferredInput, array: &Array, indices: &[u32]) -> Vec<f3
             (&*held.0, &*held.1, array.stride())
         }
     };
-    let channels = input.channels();
-    let area = stride / channels.max(1);
     let lines = input.affine();
+    // What is the same for all of them needs no look at each.
+    let channels = match lines.len() == 1 && !input.transposed {
+        true => 1,
+        false => input.channels(),
+    };
+    let area = stride / channels.max(1);
     let affine: Vec<(f32, f32)> = (0..channels)
         .map(|channel| lines[channel.min(lines.len() - 1)])
         .map(|(factor, offset)| (factor as f32, offset as f32))

@@ -1,10 +1,7 @@
 //! Arrays with names (npz, safetensors) sorted into splits, inputs and target.
 
 use super::{Array, DataError, Dataset, Elements, Split};
-use crate::spec::dataset::DatasetFormat;
-
-/// What a target is called where the uploader does not say it.
-const TARGETS: [&str; 4] = ["y", "target", "label", "labels"];
+use crate::spec::dataset::{DatasetFormat, USUAL_TARGETS};
 
 /// How the names of a split's arrays end; of the others the first one has its place in the list.
 const ENDINGS: [(&str, usize); 5] = [
@@ -44,7 +41,7 @@ pub(super) fn from_arrays(
         let (base, split) = ending.unwrap_or((array.name.clone(), 0));
         let is_target = match named {
             Some(named) => base == named,
-            None => TARGETS.contains(&base.as_str()),
+            None => USUAL_TARGETS.contains(&base.as_str()),
         };
         has_named |= is_target;
         array.name = base;

@@ -37,7 +37,7 @@ pub(super) fn check(inputs: &JobInputs, about: Option<&InferredData>) -> Result<
                 .iter()
                 .flat_map(|own| student_cuts(own, false));
             // The second one has another graph.
-            if let Some(cut) = cuts.take(1).next() {
+            if let Some(cut) = cuts.into_iter().next() {
                 pruning(&graph, &cut.params, seed).map_err(|error| cut.explained(error))?;
             }
         }
@@ -59,8 +59,8 @@ fn pruning(graph: &Graph, params: &PruneParams, seed: u64) -> Result<(), Ended> 
     }
     let mut params = params.clone();
     // These are measured, and what a criterion thinks of examples does not change what can go.
+    params.target = params.target.of_graph();
     params.target.latency_ratio = None;
-    params.target.max_accuracy_drop = None;
     if params.criterion.needs_data() {
         params.criterion = Criterion::Magnitude;
     }

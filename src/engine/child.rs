@@ -127,6 +127,7 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
             inspect::dataset(&files, how)
         }
         Order::Layers { model } => inspect::layers(&model),
+        Order::Nodes { model } => inspect::nodes(&model),
         Order::Predict(order) => predict::predict(*order),
         Order::Devices => Ok(Message::Devices {
             devices: crate::exec::list_devices(),

@@ -14,12 +14,13 @@ use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators
 use crate::exec::value::{dims, to_host};
 use crate::graph::Graph;
 use crate::spec::Problem;
+use crate::spec::child::CONTROL_ARTIFACT;
 use crate::spec::distill::{
     Average, DistillParams, LossTerm, Student, StudentWeights, TeacherChoice, TeacherViews,
 };
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::check_outputs;
-use crate::spec::job::Task;
+use crate::spec::job::{Params, Task};
 use crate::spec::problem::FieldError;
 use crate::spec::prune::PruneParams;
 use crate::spec::prune::Rigl;
@@ -156,6 +157,24 @@ impl Job<'_> {
         }
     }
 
+    /// The controls of the job's distillations as they are handed out, by the name of their file.
+    pub(super) fn controls(&self) -> Vec<(String, Graph)> {
+        let steps = match self.params {
+            Params::Pipeline(steps) => (0..steps.len())
+                .map(|index| {
+                    (
+                        format!("step-{}-{CONTROL_ARTIFACT}", index + 1),
+                        format!("step{index}"),
+                    )
+                })
+                .collect(),
+            _ => vec![(CONTROL_ARTIFACT.to_owned(), "step".to_owned())],
+        };
+        let kept =
+            |(name, key): (String, String)| Some((name, self.journal.kept(&control_model(&key))?));
+        steps.into_iter().filter_map(kept).collect()
+    }
+
     /// The model that learns, before it does, and how the data feeds it.
     fn student(
         &mut self,
@@ -262,6 +281,11 @@ impl Job<'_> {
         }
         let training = format!("{key}/control/student");
         let trained = self.train(&training, CONTROL, student.clone(), finetune)?;
+        if is_own_step(key) {
+            let mut model = trained.clone();
+            self.hand_out(&mut model, self.data.as_ref().ok_or_else(no_data)?)?;
+            self.journal.keep(&control_model(key), &model);
+        }
         self.phase("evaluate");
         let tested = self.usual(&trained)?;
         let control = DistillControl {
@@ -433,7 +457,7 @@ impl Job<'_> {
         }
         agreement.retain(|_, value| value.is_finite());
         let metrics = match data.has_targets() && elements > 0 {
-            true => metrics_of(&measured, task),
+            true => measured.finite(&MetricName::defaults(task), task),
             false => Metrics::new(),
         };
         Ok((metrics, agreement))
@@ -550,13 +574,15 @@ fn no_data() -> Problem {
     problem::no_data("distillation")
 }
 
-fn metrics_of(measured: &Measured, task: Task) -> Metrics {
-    let names = MetricName::defaults(task).into_iter();
-    names
-        .map(|name| (name.as_str().to_owned(), measured.metric(name, task)))
-        // JSON has no word for others.
-        .filter(|(_, value)| value.is_finite())
-        .collect()
+/// Whether it is the job's own, or of its pipeline, and not that of a search's trial.
+fn is_own_step(key: &str) -> bool {
+    key.strip_prefix("step")
+        .is_some_and(|index| index.chars().all(|digit| digit.is_ascii_digit()))
+}
+
+/// Where the journal has the model of a control.
+fn control_model(key: &str) -> String {
+    format!("{key}/control/model")
 }
 
 /// The metric that says whether a distillation helped: the accuracy, or the loss where there is none.

@@ -224,12 +224,26 @@ pub(super) fn dataset(files: &[InputFile], how: Reading) -> Result<Message, Ende
 
 /// Describes the layers of a stored model as pruning finds them.
 pub(super) fn layers(model: &Path) -> Result<Message, Ended> {
+    let graph = prunable(model)?;
+    Ok(Message::Layers {
+        layers: graph.as_ref().map_or_else(Vec::new, graph::layers),
+    })
+}
+
+/// Describes all nodes of a stored model as pruning finds them.
+pub(super) fn nodes(model: &Path) -> Result<Message, Ended> {
+    let graph = prunable(model)?;
+    Ok(Message::Nodes {
+        nodes: graph.as_ref().map_or_else(Vec::new, graph::nodes),
+    })
+}
+
+/// The graph that pruning looks at; `None` of a file of weights alone.
+fn prunable(model: &Path) -> Result<Option<Graph>, Ended> {
     if is_safetensors(model)? {
-        return Ok(Message::Layers { layers: Vec::new() });
+        return Ok(None);
     }
     let mut graph = Graph::load(onnx::read_model(model)?)?;
     graph.settle_weights();
-    Ok(Message::Layers {
-        layers: graph::layers(&graph),
-    })
+    Ok(Some(graph))
 }

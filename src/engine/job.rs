@@ -11,6 +11,7 @@ use super::journal::{Journal, load_graph};
 use super::measure::{change, doubt, loss_of_quality, measure};
 use super::prune_step::plan as plan_pruning;
 use super::report;
+use super::scaling::better;
 use super::search_step::{Searched, plan as plan_search};
 use super::voice::Voice;
 use crate::data::Prepared;
@@ -119,6 +120,19 @@ impl Job<'_> {
         self.journal.record(key, &found, &graph)?;
         self.check_drain()?;
         Ok((graph, found))
+    }
+
+    /// Makes a graph what the job hands out: with the preparation of `data` in it, if that was asked for, and what it
+    /// expects in its file. Returns the data as it is fed then.
+    pub(super) fn hand_out(&self, graph: &mut Graph, data: &Prepared) -> Result<Prepared, Problem> {
+        let embeds =
+            self.params.kind() != JobKind::Evaluate && self.inputs.request.data.embed_preprocessing;
+        let fed = match embeds {
+            true => embed(graph, data)?,
+            false => data.clone(),
+        };
+        graph.set_property(EXPECTS, expectations(&fed.about));
+        Ok(fed)
     }
 
     pub(super) fn step(
@@ -271,13 +285,17 @@ pub(super) fn run(
             serde_json::json!({"order": order}),
         );
     }
-    if let (Some(doubt), false) = (doubt(&before), resumed || params.starts_afresh()) {
-        job.voice.event(
-            Level::Warning,
-            "model_fits_badly",
-            doubt,
-            serde_json::Value::Null,
-        );
+    if !resumed && !params.starts_afresh() {
+        let data = job.first_data.as_ref().filter(|_| order.is_none());
+        let better = data.and_then(|data| better(&graph, &job.device, data, &before));
+        let warning = match (better, doubt(&before)) {
+            (Some(better), _) => Some(("inputs_on_another_scale", better.text, better.data)),
+            (None, Some(doubt)) => Some(("model_fits_badly", doubt, serde_json::Value::Null)),
+            (None, None) => None,
+        };
+        if let Some((kind, text, data)) = warning {
+            job.voice.event(Level::Warning, kind, text, data);
+        }
     }
     let mut steps = Vec::new();
     let mut outcomes = Outcomes::default();
@@ -302,15 +320,6 @@ pub(super) fn run(
         single => (graph, outcomes) = job.step("step", graph, single)?,
     }
     let makes_model = params.kind() != JobKind::Evaluate;
-    let embeds = makes_model && inputs.request.data.embed_preprocessing;
-    let finished = |graph: &mut Graph, data: &Prepared| -> Result<Prepared, Problem> {
-        let fed = match embeds {
-            true => embed(graph, data)?,
-            false => data.clone(),
-        };
-        graph.set_property(EXPECTS, expectations(&fed.about));
-        Ok(fed)
-    };
     let mut data = None;
     if let Some(trained) = &job.data {
         for (_, _, graph) in outcomes
@@ -318,9 +327,9 @@ pub(super) fn run(
             .iter_mut()
             .flat_map(|search| &mut search.front)
         {
-            finished(graph, trained)?;
+            job.hand_out(graph, trained)?;
         }
-        data = Some(finished(&mut graph, trained)?);
+        data = Some(job.hand_out(&mut graph, trained)?);
     }
     let file = match makes_model {
         true => graph.to_bytes(),
@@ -397,6 +406,9 @@ pub(super) fn run(
     let journal = &job.journal;
     let drawn = drawn_for_test(&inputs, job.first_data.as_ref());
     let mut artifacts = write_artifacts(&inputs, &result, drawn, trials, journal, &file, staging)?;
+    for (name, control) in job.controls() {
+        artifacts.push(stage(staging, &name, OCTETS, &control.to_bytes())?);
+    }
     let mut models = Vec::new();
     if makes_model {
         models.push(StagedModel {
@@ -440,6 +452,9 @@ fn in_words(order: &[u64], names: Option<&[String]>) -> String {
     )
 }
 
+/// The media type of a model.
+const OCTETS: &str = "application/octet-stream";
+
 /// The property of a model's file that says what it expects.
 const EXPECTS: &str = "sinter.expects";
 
@@ -471,13 +486,7 @@ fn write_search(
         stage(staging, "pareto.json", "application/json", &json(&pareto))?,
     ];
     for (_, artifact, graph) in front {
-        let bytes = graph.to_bytes();
-        files.push(stage(
-            staging,
-            artifact,
-            "application/octet-stream",
-            &bytes,
-        )?);
+        files.push(stage(staging, artifact, OCTETS, &graph.to_bytes())?);
     }
     Ok(files)
 }
@@ -528,7 +537,7 @@ fn write_artifacts(
         json = format!("{open},\n  \"test_examples\": {drawn}\n}}");
     }
     let files: [(&str, &str, Vec<u8>); 4] = [
-        (MODEL_ARTIFACT, "application/octet-stream", model.to_vec()),
+        (MODEL_ARTIFACT, OCTETS, model.to_vec()),
         ("report.json", "application/json", json.into_bytes()),
         (
             "report.html",

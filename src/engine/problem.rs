@@ -76,7 +76,7 @@ impl From<PruneError> for Problem {
             PruneError::Exec(error) => return error.into(),
             PruneError::Cut(_) | PruneError::Indivisible { .. } => "cut_failed",
             PruneError::NeedsData(_) => "dataset_missing",
-            PruneError::Unreachable { .. } => "target_unreachable",
+            PruneError::Unreachable { .. } | PruneError::TooBad { .. } => "target_unreachable",
             PruneError::NoCells(_) | PruneError::TooManyWeights => "unsupported",
             PruneError::NothingPrunable(_) => "nothing_prunable",
             PruneError::UnmatchedExclusion(_)

@@ -73,8 +73,8 @@ impl Job<'_> {
         if params.granularity.has_zeros() {
             self.sparse.push(Exclusion::new(&params.exclude));
         }
-        let pruned = match params.target.max_accuracy_drop {
-            Some(drop) => self.prune_within(key, graph, params, drop),
+        let pruned = match params.target.allowed() {
+            Some(allowed) => self.prune_within(key, graph, params, allowed),
             None => self.prune_to(key, graph, params),
         }?;
         self.journal.forget(&rewind::point(key));
@@ -332,8 +332,12 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The default metrics of the validation split; none without one.
-    fn validated(&self, graph: &Graph) -> Result<Option<BTreeMap<String, f64>>, Ended> {
+    /// The default metrics of the validation split and a `further` one; none without one.
+    fn validated(
+        &self,
+        graph: &Graph,
+        further: Option<MetricName>,
+    ) -> Result<Option<BTreeMap<String, f64>>, Ended> {
         let Some(data) = &self.data else {
             return Ok(None);
         };
@@ -341,15 +345,13 @@ impl Job<'_> {
             return Ok(None);
         }
         let task = data.about.task;
+        let mut names = MetricName::defaults(task);
+        names.extend(further.filter(|further| !names.contains(further)));
         let evaluator = Evaluator::new(graph, &self.device, Loss::of_task(task));
-        let measured = evaluator.measure_graph(data, Role::Validation)?;
-        let metrics = MetricName::defaults(task)
-            .into_iter()
-            .map(|name| (name.as_str().to_owned(), measured.metric(name, task)))
-            // JSON has no word for others.
-            .filter(|(_, value)| value.is_finite())
-            .collect();
-        Ok(Some(metrics))
+        let measured = evaluator
+            .wanting(&names)
+            .measure_graph(data, Role::Validation)?;
+        Ok(Some(measured.finite(&names, task)))
     }
 
     /// The metrics at a stage of a pruning.
@@ -359,7 +361,7 @@ impl Job<'_> {
         stage: StageName,
         graph: &Graph,
     ) -> Result<Option<PruneStage>, Ended> {
-        let metrics = self.validated(graph)?;
+        let metrics = self.validated(graph, None)?;
         Ok(metrics.map(|metrics| PruneStage {
             step,
             stage,

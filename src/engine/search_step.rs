@@ -114,10 +114,7 @@ impl Job<'_> {
                 .map_err(|error| Problem::new(422, "rare_label", error.to_string()))?,
             _ => vec![data.clone()],
         };
-        let mut candidates = Candidates::new(graph, params, self.seed).map_err(of_space)?;
-        if candidates.space.dimensions.is_empty() {
-            return Err(empty_space());
-        }
+        let mut candidates = candidates_of(graph, params, self.seed)?;
         let not_applicable = candidates.not_applicable(params);
         if !not_applicable.is_empty() {
             self.voice.event(
@@ -646,26 +643,44 @@ fn of_recipe(error: crate::spec::FieldError) -> Ended {
     Ended::Failed(Problem::invalid(vec![error]))
 }
 
-/// Refuses a space that leaves this model no choice, or none within the constraints.
-pub(super) fn check(graph: &Graph, params: &SearchParams, seed: u64) -> Result<(), Ended> {
+/// What `params` let be made of `graph`; refuses a space that leaves this model no choice.
+fn candidates_of<'a>(
+    graph: &Graph,
+    params: &'a SearchParams,
+    seed: u64,
+) -> Result<Candidates<'a>, Ended> {
     let candidates = Candidates::new(graph, params, seed).map_err(of_space)?;
     match candidates.space.dimensions.is_empty() {
         true => Err(empty_space()),
-        false if candidates.may_fit() => Ok(()),
+        false => Ok(candidates),
+    }
+}
+
+/// The same; refuses one with no choice within the constraints, too.
+fn possible<'a>(
+    graph: &Graph,
+    params: &'a SearchParams,
+    seed: u64,
+) -> Result<Candidates<'a>, Ended> {
+    let candidates = candidates_of(graph, params, seed)?;
+    match candidates.may_fit() {
+        true => Ok(candidates),
         false => Err(none_feasible(&candidates)),
     }
 }
 
+/// Refuses a space that leaves this model no choice, or none within the constraints.
+pub(super) fn check(graph: &Graph, params: &SearchParams, seed: u64) -> Result<(), Ended> {
+    possible(graph, params, seed).map(drop)
+}
+
 /// What a search would do.
 pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<SearchPlan, Ended> {
-    let candidates = Candidates::new(graph, params, seed).map_err(of_space)?;
+    let candidates = possible(graph, params, seed)?;
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let fits = (0..100)
         .filter(|_| candidates.is_feasible(&candidates.space.sample(&mut random)))
         .count();
-    if candidates.space.dimensions.is_empty() {
-        return Err(empty_space());
-    }
     let size = candidates.space.size().unwrap_or(f64::INFINITY);
     let trials = u32::min(params.trials, size.min(1e9) as u32);
     Ok(SearchPlan {
@@ -673,6 +688,7 @@ pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<Se
         not_applicable: candidates.not_applicable(params),
         space_size: candidates.space.size(),
         feasible_share: fits as f64 / 100.0,
+        nearest: (fits == 0).then(|| candidates.bounds_seen()),
         trials,
         epochs: params.trainings(trials) * params.most_epochs(),
         cost: cost_of(graph),

@@ -38,16 +38,55 @@ impl Graph {
                 }
             }
         }
+        self.take_out(&gone);
+        self.initializers.extend(settled);
+        self.drop_unused_initializers();
+    }
+
+    /// Removes the nodes at these places.
+    fn take_out(&mut self, gone: &BTreeSet<usize>) {
         let mut index = 0..;
         self.nodes
             .retain(|_| !index.next().is_some_and(|index| gone.contains(&index)));
-        self.initializers.extend(settled);
-        self.drop_unused_initializers();
     }
 
     /// Computes what follows from the shapes of weights and from constants that are none, as exporters write the zeros of an
     /// offset: what reads the shape of a kernel would keep it from being cut.
     fn settle_shapes(&mut self) {
+        let (found, gone) = self.computed_from_shapes();
+        if found.is_empty() {
+            return;
+        }
+        let tensors = found.iter().map(|(name, value)| {
+            let tensor = Tensor::decode(value.encode(name)).ok()?;
+            Some((name.clone(), tensor))
+        });
+        let Some(tensors) = tensors.collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        // An offset of zeros is none: as a weight it would be one more to store and to train.
+        let are_zeros = |tensor: &Tensor| {
+            let floats = tensor.floats();
+            floats.is_some_and(|values| values.iter().all(|&value| value == 0.0))
+        };
+        let zeros: BTreeSet<&str> = (tensors.iter())
+            .filter(|(_, tensor)| are_zeros(tensor))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        for node in &mut self.nodes {
+            let is_layer = matches!(node.operator(), "Conv" | "ConvTranspose");
+            let offset = node.input.get(2);
+            if is_layer && offset.is_some_and(|name| zeros.contains(name.as_str())) {
+                node.input.truncate(2);
+            }
+        }
+        self.initializers.extend(tensors);
+        self.take_out(&gone);
+        self.drop_unused_initializers();
+    }
+
+    /// The values that follow from shapes of weights and such constants, by name, and the places of the nodes that make them.
+    fn computed_from_shapes(&self) -> (BTreeMap<String, Arc<Array>>, BTreeSet<usize>) {
         let is_constant = |name: &str| {
             let tensor = self.initializers.get(name);
             tensor.is_some_and(|tensor| tensor.floats().is_none() || tensor.dims.is_empty())
@@ -103,41 +142,7 @@ impl Graph {
                 gone.insert(index);
             }
         }
-        if found.is_empty() {
-            return;
-        }
-        let tensors = found.iter().map(|(name, value)| {
-            let tensor = Tensor::decode(value.encode(name)).ok()?;
-            Some((name.clone(), tensor))
-        });
-        let Some(tensors) = tensors.collect::<Option<Vec<_>>>() else {
-            return;
-        };
-        // An offset of zeros is none: as a weight it would be one more to store and to train.
-        let are_zeros = |tensor: &Tensor| {
-            let floats = tensor.floats();
-            floats.is_some_and(|values| values.iter().all(|&value| value == 0.0))
-        };
-        let zeros: BTreeSet<&str> = (tensors.iter())
-            .filter(|(_, tensor)| are_zeros(tensor))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        for node in &mut self.nodes {
-            let is_layer = matches!(node.operator(), "Conv" | "ConvTranspose");
-            if is_layer
-                && node
-                    .input
-                    .get(2)
-                    .is_some_and(|name| zeros.contains(name.as_str()))
-            {
-                node.input.truncate(2);
-            }
-        }
-        self.initializers.extend(tensors);
-        let mut index = 0..;
-        self.nodes
-            .retain(|_| !index.next().is_some_and(|index| gone.contains(&index)));
-        self.drop_unused_initializers();
+        (found, gone)
     }
 
     /// Nodes that only move weights, in order; by the name of a result the weights that it is made of.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::dataset::{Damaged, DatasetFormat, DatasetSummary};
 use super::fit::InferredData;
 use super::job::{JobRequest, Preprocess};
-use super::model::{LayerInfo, ModelFormat, ModelSummary};
+use super::model::{LayerInfo, ModelFormat, ModelSummary, NodeInfo};
 use super::predict::Prediction;
 use super::problem::Problem;
 use super::result::{JobResult, Plan};
@@ -67,6 +67,8 @@ pub enum Order {
     },
     /// Describe the layers of a model. Closes with [`Message::Layers`].
     Layers { model: PathBuf },
+    /// Describe the whole graph of a model. Closes with [`Message::Nodes`].
+    Nodes { model: PathBuf },
     /// Ask a model about a few examples. Closes with [`Message::Prediction`].
     Predict(Box<PredictOrder>),
     /// List the compute devices. Closes with [`Message::Devices`].
@@ -173,6 +175,9 @@ pub const MODEL_ARTIFACT: &str = "model.onnx";
 /// The artifact that has all trials of a search.
 pub const TRIALS_ARTIFACT: &str = "trials.json";
 
+/// The name of the file with the model of a distillation's control.
+pub const CONTROL_ARTIFACT: &str = "control.onnx";
+
 /// An artifact that becomes a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StagedModel {
@@ -235,6 +240,9 @@ pub enum Message {
     Layers {
         layers: Vec<LayerInfo>,
     },
+    Nodes {
+        nodes: Vec<NodeInfo>,
+    },
     Prediction {
         prediction: Box<Prediction>,
     },
@@ -265,7 +273,7 @@ impl Order {
     pub fn reads(&self) -> Vec<&Path> {
         match self {
             Self::InspectModel { files, .. } | Self::InspectDataset { files, .. } => paths(files),
-            Self::Layers { model } => vec![model],
+            Self::Layers { model } | Self::Nodes { model } => vec![model],
             Self::Predict(order) => {
                 let mut all = paths(&order.dataset);
                 all.extend([order.model.as_path(), order.body.path.as_path()]);

@@ -63,6 +63,9 @@ impl DatasetFormat {
     }
 }
 
+/// What an array is called that is the target of a file whose uploader does not name it.
+pub const USUAL_TARGETS: [&str; 4] = ["y", "target", "label", "labels"];
+
 /// Numbers of examples as the files have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Splits {
@@ -79,13 +82,16 @@ pub(super) fn is_zero(count: &u64) -> bool {
 }
 
 /// One input array; the axis of examples is left out of `shape`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ArrayInfo {
     pub name: String,
     /// `uint8`, `float32`, …, as NumPy names them; `string` for texts.
     pub dtype: String,
     /// Of images in files height, width and channels, 0 where they differ; of audio files `[0]`.
     pub shape: Vec<u64>,
+    /// Smallest and largest number of all splits, as they are stored; left out for files and texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f64; 2]>,
     /// What the examples are; left out for numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
@@ -136,6 +142,10 @@ pub struct TargetInfo {
     pub shape: Vec<u64>,
     /// Largest label plus one, for integer labels without a shape, and for those of words.
     pub classes: Option<u64>,
+    /// Examples of each class in all splits, in the order of the labels; left out for more than 1,000 classes, and where
+    /// words have labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_counts: Option<Vec<u64>>,
     /// Names of the classes, in the order of the labels, where the files have words for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,

@@ -13,10 +13,10 @@ pub use inputs::{InferredInput, fit_inputs};
 use super::augment::{Augment, Geometry};
 use super::dataset::{DatasetSummary, Media, Splits, TargetInfo};
 use super::distill::{Average, DistillLossName, DistillParams, LossTerm};
-use super::evaluate::MetricName;
 use super::job::{DataOptions, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
+use super::prune::MAX_ACCURACY_DROP;
 use super::train::{ClassWeights, TrainParams};
 
 /// How many examples each split of a job has.
@@ -483,13 +483,23 @@ fn check_task_at(
     match params {
         Params::Train(train) => training(train, pointer),
         Params::Prune(prune) => {
-            if prune.target.max_accuracy_drop.is_some() {
-                let at = format!("{pointer}/target/max_accuracy_drop");
-                if !MetricName::Accuracy.applies_to(task) {
-                    return refuse(at, "a drop of the accuracy".to_owned());
+            if let Some((name, allowed)) = prune.target.allowed() {
+                let at = format!("{pointer}/target/{name}");
+                let metric = allowed.metric.as_str();
+                if !allowed.metric.applies_to(task) {
+                    let what = match name {
+                        MAX_ACCURACY_DROP => {
+                            "a drop of the accuracy (max_worsening takes other metrics)".to_owned()
+                        }
+                        _ => format!("the metric `{metric}`"),
+                    };
+                    return refuse(at, what);
                 }
                 if about.splits.validation == 0 {
-                    let detail = "is held against the accuracy on a validation split; raise data.validation_fraction";
+                    let detail = format!(
+                        "is held against the {} on a validation split; raise data.validation_fraction",
+                        metric.replace('_', " ")
+                    );
                     return Err(Problem::invalid(vec![FieldError::new(at, detail)]));
                 }
             }

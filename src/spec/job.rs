@@ -89,10 +89,10 @@ pub struct Preprocess {
     /// 1/255 for uint8 images and 1 otherwise when `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
-    /// One for all channels or one for each; 0 when `null`.
+    /// One for all channels (features of a row) or one for each; 0 when `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f64>>,
-    /// One for all channels or one for each; 1 when `null`.
+    /// One for all channels (features of a row) or one for each; 1 when `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f64>>,
     /// Of the stored examples; found by comparing shapes when `null`. Of image files: of the model's input.
@@ -527,8 +527,7 @@ impl Params {
         match self {
             Self::Train(train) => stops(train),
             Self::Prune(prune) => {
-                prune.target.max_accuracy_drop.is_some()
-                    || prune.finetune.as_ref().is_some_and(stops)
+                prune.target.allowed().is_some() || prune.finetune.as_ref().is_some_and(stops)
             }
             Self::Distill(distill) => stops(&distill.finetune),
             Self::Evaluate(_) => false,
@@ -672,10 +671,10 @@ impl JobRequest {
         );
         if let (Params::Prune(prune), true) = (&params, self.dry_run) {
             faults.require(
-                prune.target.max_accuracy_drop.is_none(),
+                prune.target.allowed().is_none(),
                 "/dry_run",
-                "max_accuracy_drop is found by training, which a dry run does not do: ask for another \
-                 target, or for the job itself",
+                "how much worse a metric may become (max_accuracy_drop, max_worsening) is found by training, which a dry run \
+                 does not do: ask for another target, or for the job itself",
             );
         }
         if !faults.found.is_empty() {

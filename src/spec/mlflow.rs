@@ -102,7 +102,9 @@ impl<'de> Deserialize<'de> for ModelSource {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ModelSource, E> {
                 text.parse().map(ModelSource::Id).map_err(|_| {
-                    E::custom("must be the id of a model, a UUID as `GET /v1/models` lists them")
+                    E::custom(
+                        "must be the id of a model, a UUID as `GET /v1/models` lists them, with `?name=` those of one name",
+                    )
                 })
             }
 

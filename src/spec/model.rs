@@ -106,3 +106,21 @@ pub struct LayerInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<String>,
 }
+
+/// One node of a model's graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeInfo {
+    pub name: String,
+    pub operator: String,
+    /// Tensors that it reads, in order, without weights and other constants: inputs of the model, or `outputs` of nodes
+    /// before it.
+    pub inputs: Vec<String>,
+    pub outputs: Vec<String>,
+    /// Shape of the first output, for a batch of one; empty when unknown.
+    pub output_shape: Vec<i64>,
+    pub parameters: u64,
+    pub nonzero_parameters: u64,
+    pub macs: u64,
+    /// The set of channels that must be removed together, as `group` of a layer.
+    pub group: Option<String>,
+}

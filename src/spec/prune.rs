@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::distill::{LossTerm, loss_faults};
+use super::evaluate::MetricName;
 use super::problem::Faults;
 use super::train::TrainParams;
 
@@ -132,6 +133,19 @@ pub struct Target {
     /// the original's by no more than this, found by bisection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_accuracy_drop: Option<f64>,
+    /// The same for any metric of the task, such as `r2` of values or `perplexity` of a language model; instead of
+    /// `max_accuracy_drop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_worsening: Option<Worsening>,
+}
+
+/// How much worse a metric may become.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Worsening {
+    pub metric: MetricName,
+    /// In the metric's own unit, above 0: how much lower one may become of which more is better, how much higher another.
+    pub by: f64,
 }
 
 impl Target {
@@ -144,11 +158,33 @@ impl Target {
             ("macs_ratio", self.macs_ratio),
             ("size_ratio", self.size_ratio),
             ("latency_ratio", self.latency_ratio),
-            ("max_accuracy_drop", self.max_accuracy_drop),
+            (MAX_ACCURACY_DROP, self.max_accuracy_drop),
+            (MAX_WORSENING, self.max_worsening.map(|allowed| allowed.by)),
         ]
         .into_iter()
         .filter_map(|(name, value)| value.map(|value| (name, value)))
         .collect()
+    }
+
+    /// How much worse which metric may become, and the name of the target that says so.
+    pub fn allowed(&self) -> Option<(&'static str, Worsening)> {
+        let of_accuracy = |by| Worsening {
+            metric: MetricName::Accuracy,
+            by,
+        };
+        let drop = self.max_accuracy_drop.map(of_accuracy);
+        let named = |name| move |allowed| (name, allowed);
+        drop.map(named(MAX_ACCURACY_DROP))
+            .or(self.max_worsening.map(named(MAX_WORSENING)))
+    }
+
+    /// The targets that the graph itself meets or does not.
+    pub fn of_graph(&self) -> Self {
+        Self {
+            max_accuracy_drop: None,
+            max_worsening: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -312,7 +348,11 @@ pub struct PruneParams {
     pub m: Option<u32>,
 }
 
-/// Models that are made for `max_accuracy_drop`, at most.
+/// Names of the targets that are held against a metric of the validation split.
+pub const MAX_ACCURACY_DROP: &str = "max_accuracy_drop";
+pub const MAX_WORSENING: &str = "max_worsening";
+
+/// Models that are made for one of these, at most.
 pub const MOST_TRIALS: u32 = 12;
 
 /// The word that JSON has for a value of an enum.
@@ -393,12 +433,12 @@ impl PruneParams {
         self.finetune.is_some()
             || self.criterion.needs_data()
             || self.sensitivity
-            || self.target.max_accuracy_drop.is_some()
+            || self.target.allowed().is_some()
     }
 
     /// How often the epochs of `finetune` are trained, at most.
     pub fn trainings(&self) -> u64 {
-        let trials = match self.target.max_accuracy_drop {
+        let trials = match self.target.allowed() {
             Some(_) => u64::from(MOST_TRIALS),
             None => 1,
         };
@@ -622,15 +662,27 @@ impl PruneParams {
             !given.is_empty(),
             "/target",
             "needs one of sparsity, channel_sparsity, parameters_ratio, macs_ratio, size_ratio, \
-             latency_ratio, max_accuracy_drop",
+             latency_ratio, max_accuracy_drop, max_worsening",
+        );
+        faults.require(
+            self.target.max_accuracy_drop.is_none() || self.target.max_worsening.is_none(),
+            "/target/max_worsening",
+            "is instead of max_accuracy_drop, which is a worsening of the accuracy; leave out one of them",
         );
         for (name, value) in given {
             let pointer = format!("/target/{name}");
-            faults.require(
-                value > 0.0 && value < 1.0,
-                &pointer,
-                "must be above 0 and below 1",
-            );
+            match name {
+                MAX_WORSENING => faults.require(
+                    value > 0.0 && value.is_finite(),
+                    &format!("{pointer}/by"),
+                    "must be above 0",
+                ),
+                _ => faults.require(
+                    value > 0.0 && value < 1.0,
+                    &pointer,
+                    "must be above 0 and below 1",
+                ),
+            }
             let of_weights = self.granularity == Granularity::Weight;
             match name {
                 "sparsity" => faults.require(
@@ -644,7 +696,7 @@ impl PruneParams {
                     &pointer,
                     "zeros take the room of other numbers: ask for storage `sparse` as well",
                 ),
-                "max_accuracy_drop" => {}
+                MAX_ACCURACY_DROP | MAX_WORSENING => {}
                 _ => faults.require(
                     !of_weights,
                     &pointer,

@@ -213,7 +213,7 @@ pub struct PruneOutcome {
     /// Asked for by `sensitivity`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sensitivity: Vec<Sensitivity>,
-    /// Of `max_accuracy_drop`, in the order in which they were made.
+    /// Of `max_accuracy_drop` and `max_worsening`, in the order in which they were made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trials: Vec<PruneTrial>,
 }
@@ -256,9 +256,10 @@ pub struct PruneTrial {
     pub asked: BTreeMap<String, f64>,
     /// By target name; empty where the target can't be reached.
     pub reached: BTreeMap<String, f64>,
-    /// Accuracy on the validation split before − after; `null` where the target can't be reached.
-    pub accuracy_drop: Option<f64>,
-    /// Whether the drop is no larger than what was allowed.
+    /// How much worse the metric on the validation split is than the original's; `null` where the target can't be reached.
+    #[serde(alias = "accuracy_drop")]
+    pub worsening: Option<f64>,
+    /// Whether that is no more than what was allowed.
     pub within: bool,
 }
 

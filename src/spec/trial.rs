@@ -240,6 +240,9 @@ pub struct SearchPlan {
     pub space_size: Option<f64>,
     /// Share of a hundred candidates at random that meet the constraints on MACs, parameters and size.
     pub feasible_share: f64,
+    /// Where none of the hundred does: the constraints, and how near the candidates came to each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<String>,
     /// Different candidates that will be judged, at most.
     pub trials: u32,
     /// Of all trainings of candidates, at most.

@@ -7,7 +7,8 @@ use sqlx::SqliteConnection;
 use super::idempotency::Keep;
 use super::models::{Deletion, is_needed};
 use super::{
-    Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json, to_i64, to_json, to_u64,
+    ItemChange, ItemFilter, Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json,
+    to_i64, to_json, to_u64,
 };
 use crate::spec::child::{DatasetInput, InputFile};
 use crate::spec::dataset::DatasetSummary;
@@ -101,6 +102,7 @@ impl Store {
     pub async fn datasets(
         &self,
         scope: &Scope,
+        filter: &ItemFilter,
         page: &PageRequest,
     ) -> Result<Page<Dataset>, StoreError> {
         let asked = i64::from(page.limit) + 1;
@@ -109,9 +111,12 @@ impl Store {
         let ids = sqlx::query_scalar!(
             r#"SELECT id as "id!: String" FROM datasets
                WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR project = ?2)
-               ORDER BY id DESC LIMIT ?3"#,
+                 AND (?3 IS NULL OR name = ?3) AND (?4 IS NULL OR digest = ?4)
+               ORDER BY id DESC LIMIT ?5"#,
             page.after,
             project,
+            filter.name,
+            filter.digest,
             asked
         )
         .fetch_all(&mut *connection)
@@ -122,6 +127,37 @@ impl Store {
         }
         Ok(Page::cut(datasets, page.limit, |dataset| {
             dataset.id.clone()
+        }))
+    }
+
+    /// Gives a data set another name or other tags; `None` where there is no such data set.
+    pub async fn change_dataset(
+        &self,
+        scope: &Scope,
+        id: &str,
+        change: &ItemChange,
+    ) -> Result<Option<Dataset>, StoreError> {
+        let mut transaction = self.begin().await?;
+        let found = select_dataset(&mut transaction, id).await?;
+        let Some(dataset) = found.filter(|dataset| scope.sees(&dataset.project)) else {
+            return Ok(None);
+        };
+        let name = change.name.clone().unwrap_or(dataset.name);
+        let tags = change.tags.clone().unwrap_or(dataset.tags);
+        let stored = to_json(&tags);
+        sqlx::query!(
+            "UPDATE datasets SET name = ?2, tags = ?3 WHERE id = ?1",
+            id,
+            name,
+            stored
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(Some(Dataset {
+            name,
+            tags,
+            ..dataset
         }))
     }
 

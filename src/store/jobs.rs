@@ -94,6 +94,8 @@ pub struct JobFilter {
     pub status: Option<JobStatus>,
     pub kind: Option<JobKind>,
     pub model: Option<String>,
+    pub dataset: Option<String>,
+    pub name: Option<String>,
     /// `key` or `key:value`.
     pub tag: Option<String>,
 }
@@ -489,14 +491,17 @@ impl Store {
              AND (?5 IS NULL OR EXISTS
                  (SELECT 1 FROM job_tags tag WHERE tag.job_id = job.id
                   AND (tag.key = ?5 OR tag.key || ':' || tag.value = ?5)))
-             AND (?6 IS NULL OR job.project = ?6)
-             ORDER BY job.id DESC LIMIT ?7",
+             AND (?6 IS NULL OR job.project = ?6) AND (?7 IS NULL OR job.dataset_id = ?7)
+             AND (?8 IS NULL OR job.name = ?8)
+             ORDER BY job.id DESC LIMIT ?9",
             page.after,
             status,
             kind,
             filter.model,
             filter.tag,
             project,
+            filter.dataset,
+            filter.name,
             asked
         )
         .fetch_all(&self.reader)

@@ -6,8 +6,8 @@ use sqlx::SqliteConnection;
 
 use super::idempotency::Keep;
 use super::{
-    Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json, from_word, to_i64, to_json,
-    to_u64,
+    ItemChange, ItemFilter, Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json,
+    from_word, to_i64, to_json, to_u64,
 };
 use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary};
 
@@ -151,6 +151,7 @@ impl Store {
     pub async fn models(
         &self,
         scope: &Scope,
+        filter: &ItemFilter,
         page: &PageRequest,
     ) -> Result<Page<Model>, StoreError> {
         let asked = i64::from(page.limit) + 1;
@@ -164,9 +165,12 @@ impl Store {
                       job_id as "job_id?: String", tags as "tags!: String",
                       summary as "summary!: String"
                FROM models WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR project = ?2)
-               ORDER BY id DESC LIMIT ?3"#,
+                 AND (?3 IS NULL OR name = ?3) AND (?4 IS NULL OR digest = ?4)
+               ORDER BY id DESC LIMIT ?5"#,
             page.after,
             project,
+            filter.name,
+            filter.digest,
             asked
         )
         .fetch_all(&self.reader)
@@ -176,6 +180,37 @@ impl Store {
             .map(ModelRow::into_model)
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Page::cut(models, page.limit, |model| model.id.clone()))
+    }
+
+    /// Gives a model another name or other tags; `None` where there is no such model.
+    pub async fn change_model(
+        &self,
+        scope: &Scope,
+        id: &str,
+        change: &ItemChange,
+    ) -> Result<Option<Model>, StoreError> {
+        let mut transaction = self.begin().await?;
+        let found = select_model(&mut transaction, id).await?;
+        let Some(model) = found.filter(|model| scope.sees(&model.project)) else {
+            return Ok(None);
+        };
+        let name = change.name.clone().unwrap_or(model.name);
+        let tags = change.tags.clone().unwrap_or(model.tags);
+        let stored = to_json(&tags);
+        sqlx::query!(
+            "UPDATE models SET name = ?2, tags = ?3 WHERE id = ?1",
+            id,
+            name,
+            stored
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(Some(Model {
+            name,
+            tags,
+            ..model
+        }))
     }
 
     /// Removes a model, and its file if nothing else has the same bytes.

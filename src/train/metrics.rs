@@ -215,6 +215,14 @@ impl Measured {
         }
     }
 
+    /// Those of the metrics `names` that have a finite value, which JSON has a word for.
+    pub fn finite(&self, names: &[MetricName], task: Task) -> BTreeMap<String, f64> {
+        let values = names
+            .iter()
+            .map(|&name| (name.as_str().to_owned(), self.metric(name, task)));
+        values.filter(|(_, value)| value.is_finite()).collect()
+    }
+
     /// The metric of everything added so far. NaN where the examples don't define it.
     pub fn metric(&self, name: MetricName, task: Task) -> f64 {
         let per_example = task.has_labels();

@@ -323,6 +323,10 @@ async function journey() {
     await settled(page);
     check(await heading(page) === dataset.name, "the heading of the data set");
     check((await page.locator("dl.facts").textContent()).includes(`${dataset.splits.train} examples`), "the examples of its train split");
+    check((await page.locator("dl.facts").textContent()).includes("numbers from 0 to 16"), "the range of its input");
+    const classes = page.getByRole("table", { name: "Classes in the order of the model's outputs" });
+    check(await classes.getByRole("row").count() === 11, "a row for each class");
+    await page.getByRole("table", { name: /^Jobs with this data set/ }).getByRole("link", { name: "half the MACs" }).waitFor();
     await page.getByRole("link", { name: "Evaluate…" }).click();
     await page.getByRole("heading", { level: 1, name: "New job: evaluate" }).waitFor();
     await settled(page);
@@ -388,25 +392,57 @@ async function journey() {
     return jobId(page);
   });
 
-  await step("a distillation and a pipeline", async () => {
-    for (const [kind, name, title] of [["distill", "half as wide", "Distillation"], ["pipeline", "in two steps", "Steps"]]) {
-      await go(page, `#/new/${kind}?model=${model.id}&dataset=${dataset.id}`);
-      await page.getByLabel("Name of the job").fill(name);
-      const editor = page.getByLabel("params", { exact: true });
-      await page.locator("summary", { hasText: "Parameters as JSON" }).click();
-      await editor.fill((await editor.inputValue()).replaceAll(/"epochs": \d+/g, '"epochs": 1'));
-      await page.getByLabel("data", { exact: true }).fill('{"preprocess": {"scale": 0.0625}}');
-      await page.getByRole("button", { name: "Submit job" }).click();
-      await page.getByRole("heading", { level: 1, name }).waitFor();
-      await ended(page, "succeeded");
-      await page.getByRole("heading", { level: 2, name: title, exact: true }).waitFor();
-      if (kind === "distill") {
-        const figures = page.getByRole("table", { name: "Figures before and after" });
-        for (const column of ["Teacher", "Control"]) check(await figures.getByRole("columnheader", { name: column }).count() === 1, `the column ${column}`);
-      }
-      await accessible(page, `the job of kind ${kind}`);
-      await picture(page, kind);
-    }
+  await step("a distillation", async () => {
+    await go(page, `#/new/distill?model=${model.id}&dataset=${dataset.id}`);
+    await page.getByLabel("Name of the job").fill("half as wide");
+    const editor = page.getByLabel("params", { exact: true });
+    await page.locator("summary", { hasText: "Parameters as JSON" }).click();
+    await editor.fill((await editor.inputValue()).replaceAll(/"epochs": \d+/g, '"epochs": 1'));
+    await page.getByLabel("data", { exact: true }).fill('{"preprocess": {"scale": 0.0625}}');
+    await page.getByRole("button", { name: "Submit job" }).click();
+    await page.getByRole("heading", { level: 1, name: "half as wide" }).waitFor();
+    await ended(page, "succeeded");
+    await page.getByRole("heading", { level: 2, name: "Distillation", exact: true }).waitFor();
+    const figures = page.getByRole("table", { name: "Figures before and after" });
+    for (const column of ["Teacher", "Control"]) check(await figures.getByRole("columnheader", { name: column }).count() === 1, `the column ${column}`);
+    check(await page.getByRole("button", { name: "Download control.onnx" }).count() === 1, "the control's model is there");
+    await accessible(page, "the job of kind distill");
+    await picture(page, "distill");
+  });
+
+  await step("a pipeline, step by step", async () => {
+    await go(page, `#/new/pipeline?model=${model.id}&dataset=${dataset.id}`);
+    await page.getByLabel("Name of the job").fill("in three steps");
+    const steps = page.locator("fieldset.step");
+    const body = async () => JSON.parse(/-d '([^]*)'$/.exec(await page.locator("pre.curl").textContent())[1]);
+    check(await steps.count() === 3, "three steps to begin with");
+    check(await steps.nth(1).getByLabel("Teacher", { exact: true }).inputValue() === "original", "the original teaches");
+    await steps.nth(0).getByLabel("Epochs of fine-tuning").fill("1");
+    await steps.nth(1).getByLabel("Epochs", { exact: true }).fill("1");
+    await page.getByRole("button", { name: "Add a step" }).click();
+    check(await steps.count() === 4 && await steps.nth(3).getByLabel("Kind").evaluate((one) => one === document.activeElement), "the new step has the focus");
+    await steps.nth(3).getByLabel("Epochs", { exact: true }).fill("1");
+    await page.getByRole("button", { name: "Step 4 earlier" }).click();
+    check((await body()).params.steps.map((one) => one.kind).join() === "prune,distill,train,evaluate", "the steps changed places");
+    check((await body()).params.steps[2].params.epochs === 1, "with what was typed");
+    await steps.nth(2).getByLabel("Kind").selectOption("prune");
+    check((await body()).params.steps[2].params.target.macs_ratio === 0.5, "another kind has its own usual parameters");
+    await page.getByRole("button", { name: "Remove step 3" }).click();
+    await accessible(page, "the form of a pipeline");
+    await picture(page, "pipeline-form");
+    await steps.nth(0).getByLabel("MACs after ÷ before").fill("2");
+    await page.locator("summary", { hasText: /^Data$/ }).click();
+    await page.getByLabel("Scale", { exact: true }).fill("0.0625");
+    await page.getByRole("button", { name: "Submit job" }).click();
+    await steps.nth(0).locator(".fault", { hasText: "below 1" }).waitFor();
+    check(await steps.nth(0).getByLabel("MACs after ÷ before").getAttribute("aria-invalid") === "true", "the fault is at the field of its step");
+    await steps.nth(0).getByLabel("MACs after ÷ before").fill("0.5");
+    await page.getByRole("button", { name: "Submit job" }).click();
+    await page.getByRole("heading", { level: 1, name: "in three steps" }).waitFor();
+    await ended(page, "succeeded");
+    await page.getByRole("heading", { level: 2, name: "Steps", exact: true }).waitFor();
+    await accessible(page, "the job of kind pipeline");
+    await picture(page, "pipeline");
   });
 
   await step("a model's page", async () => {
@@ -418,6 +454,27 @@ async function journey() {
     await page.getByLabel("Search", { exact: true }).fill("");
     await page.getByLabel("View", { exact: true }).selectOption("cards");
     await accessible(page, "a model's page with cards");
+    await page.getByLabel("View", { exact: true }).selectOption("graph");
+    const drawn = page.locator(".graph li");
+    await drawn.first().waitFor();
+    check(/^input/.test(await drawn.first().textContent()), "the graph begins with the input");
+    check(/Conv → BatchNormalization → Relu/.test(await drawn.nth(1).textContent()), "what only goes on is a step");
+    check(await page.locator(".lanes circle").count() === await drawn.count(), "a dot for each step");
+    await accessible(page, "a model's graph");
+    await picture(page, "graph");
+    await page.locator("summary", { hasText: "Ask the model about an example" }).click();
+    await page.getByRole("button", { name: "Ask the model" }).click();
+    await page.getByRole("table", { name: "Likeliest classes" }).waitFor();
+    await accessible(page, "a model that was asked");
+    await page.getByRole("button", { name: "Rename" }).click();
+    await page.getByLabel("Name", { exact: true }).fill("digits, renamed");
+    await page.getByRole("dialog").getByRole("button", { name: "Rename" }).click();
+    await page.getByRole("heading", { level: 1, name: "digits, renamed" }).waitFor();
+    check((await json(`/v1/models/${model.id}`)).name === "digits, renamed", "the server has the new name");
+    await page.getByRole("button", { name: "Rename" }).click();
+    await page.getByLabel("Name", { exact: true }).fill("digits");
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { level: 1, name: "digits", exact: true }).waitFor();
     await picture(page, "model");
     const { model: made } = (await json(`/v1/jobs/${first}`)).result;
     await page.getByRole("link", { name: "half the MACs" }).nth(1).click();

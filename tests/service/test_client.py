@@ -30,7 +30,8 @@ PLATFORMS = ROOT / "examples" / "platforms"
 sys.path.insert(0, str(CLIENT))
 
 from sinter_client import (  # noqa: E402
-    ApiError, Client, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError, _transfer)
+    ApiError, Client, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError, UnknownName,
+    _transfer)
 
 SCALED = {"preprocess": {"scale": 0.0625}}
 PRUNING = {"granularity": "channel", "target": {"macs_ratio": 0.5}, "finetune": {"epochs": 2}}
@@ -407,6 +408,25 @@ def test_lists_are_walked_through_all_their_pages(start_server, monkeypatch):
         jobs[1].wait(progress=False), jobs[1].delete()
         client.delete_model(models[1])
         assert [model["name"] for model in client.models()] == ["m4", "m3", "m2", "m0"]
+
+
+def test_models_and_data_sets_go_by_their_names(client):
+    model = client.upload_model(DIGITS_CNN, name="by its name", progress=False)
+    data = client.upload_dataset(DIGITS, name="data by its name", progress=False)
+    job = client.submit("evaluate", "by its name", "data by its name", data=SCALED, name="of that name").wait(progress=False)
+    assert (job.data["request"]["model"], job.data["request"]["dataset"]) == (model["id"], data["id"])
+    assert [each.id for each in client.jobs(dataset="data by its name")] == [job.id]
+    assert [each.id for each in client.jobs(name="of that name", model=model)] == [job.id]
+    assert next(client.models(digest=model["digest"]))["id"] == model["id"]
+    newer = client.upload_model(DIGITS_CNN, name="by its name", progress=False)
+    assert client.model("by its name") == newer
+    changed = client.change_model(newer, name="another", tags={"team": "vision"})
+    assert client.model("another") == changed and client.model("by its name") == model
+    assert client.change_dataset(data, name="numbers")["name"] == "numbers"
+    assert [node["operator"] for node in client.graph(model)][:3] == ["Conv", "BatchNormalization", "Relu"]
+    assert {layer["name"] for layer in client.layers("another")} <= {node["name"] for node in client.graph("another")}
+    with pytest.raises(UnknownName, match="no data set that is called 'data by its name'"):
+        client.submit("evaluate", model, "data by its name")
 
 
 def test_a_server_with_keys_is_used_with_one(start_server, monkeypatch):

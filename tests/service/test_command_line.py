@@ -23,6 +23,33 @@ from lifecycle_tools import ENDLESS, wait_until
 PRUNING = ("--set", "target.macs_ratio=0.5", "--set", "finetune.epochs=1", "--data", '{"preprocess": {"scale": 0.0625}}')
 
 
+def test_what_the_service_has_already_goes_up_once(start_server, tmp_path):
+    server = start_server()
+    def submitted(*more, model=DIGITS_CNN, dataset=DIGITS):
+        done = sinter(server, "submit", "evaluate", "--model", model, "--dataset", dataset, *more)
+        assert done.returncode == 0, done.stderr
+        request = server.get(f"/v1/jobs/{done.stdout.strip()}").json()["request"]
+        return (request["model"], request["dataset"]), done.stderr
+
+    first, told = submitted()
+    assert told.count("uploaded") == 2
+    again, told = submitted()
+    assert again == first and told.count("is there already, as `digits") == 2 and "uploaded" not in told
+    # Under another name it is the same file; by another target it is another data set.
+    other = tmp_path / "other name.onnx"
+    other.write_bytes(DIGITS_CNN.read_bytes())
+    assert submitted(model=other)[0] == first
+    table, model = tmp_path / "table.csv", tmp_path / "three.onnx"
+    table.write_text("".join(["a,b,first,second\n", *(f"{n},{n * n},{n % 2},{n % 3}\n" for n in range(60))]))
+    model.write_bytes(models.mlp(3, 4, 3))
+    by_last, told = submitted(model=model, dataset=table)
+    by_first, told = submitted("--target", "first", model=model, dataset=table)
+    assert by_first[0] == by_last[0] and by_first[1] != by_last[1] and told.count("uploaded") == 1
+    assert submitted("--target", "first", model=model, dataset=table)[0] == by_first
+    # Which column was meant by who named none can't be seen.
+    assert submitted(model=model, dataset=table)[0][1] not in (by_first[1], by_last[1])
+
+
 @pytest.fixture
 def model_id(digits_model):
     return digits_model["id"]

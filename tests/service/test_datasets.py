@@ -106,6 +106,46 @@ def test_idx_files_of_every_type(server, kind, dtype):
     expect(dataset, format="idx", splits=(1437, 0), inputs=[("x", dtype, [8, 8])], target=("y", "uint8", [], 10))
 
 
+def test_what_the_numbers_and_labels_are_is_told(server, digits):
+    arrays = models.digits()
+    both = [np.concatenate([arrays[f"{name}_train"], arrays[f"{name}_test"]]) for name in "xy"]
+    assert digits["inputs"][0]["range"] == [both[0].min(), both[0].max()]
+    assert digits["target"]["range"] == [0, 9]
+    assert digits["target"]["class_counts"] == np.bincount(both[1]).tolist()
+    # Where there is nothing to count.
+    values = server.upload_dataset(models.npz(x=both[0].astype(np.float32) - 8.5, y=both[0].mean((1, 2))), "values")
+    assert values["inputs"][0]["range"] == [-8.5, 7.5] and "class_counts" not in values["target"]
+
+
+def test_rows_are_normalised_feature_by_feature(server):
+    """Features of different size, for a model that was trained with a StandardScaler before it."""
+    random = np.random.default_rng(3)
+    sizes, shift = np.array([1, 1000, 0.01]), np.array([5, -200, 0])
+    x = random.normal(0, 1, (400, 3)).astype(np.float32)
+    stored = (x * sizes + shift).astype(np.float32)
+    labels = x.argmax(1)
+    dataset = server.upload_dataset(models.npz(x_train=stored, y_train=labels, x_test=stored, y_test=labels), "rows")
+    model = server.upload_model(models.identity(("batch", 3)), "largest")
+    whole = {"mean": stored.mean(0).tolist(), "std": stored.std(0).tolist()}
+    found = {}
+    for name, preprocess in (("as they are", {}), ("normalised", whole)):
+        job = server.run("evaluate", model, dataset, {"metrics": ["accuracy"]}, data={"preprocess": preprocess})
+        found[name] = job["result"]["before"]["metrics"]["accuracy"]
+        warned = [event for event in server.events(job) if event["type"] == "inputs_on_another_scale"]
+        assert (len(warned) == 1) == (name == "as they are")
+        if warned:
+            told = warned[0]["data"]
+            assert "standard deviation" in warned[0]["message"]
+            assert told["preprocess"]["mean"] == pytest.approx(whole["mean"], rel=1e-3, abs=1e-4)
+            assert told["preprocess"]["std"] == pytest.approx(whole["std"], rel=1e-3)
+    normalised = (stored - stored.mean(0)) / stored.std(0)
+    assert found["normalised"] == pytest.approx((normalised.argmax(1) == labels).mean(), abs=0.005)
+    assert found["as they are"] == pytest.approx((stored.argmax(1) == labels).mean(), abs=1e-6)
+    wrong = server.post("/v1/jobs", json={"kind": "evaluate", "model": model["id"], "dataset": dataset["id"],
+                                          "data": {"preprocess": {"mean": [1, 2]}}})
+    assert_problem(wrong, 422, says="has 2 values, the input `input` has 3 features")
+
+
 def test_an_npz_with_one_split_sets_the_asked_share_aside(server, digits_model):
     arrays = models.digits()
     dataset = server.upload_dataset(models.npz(x=arrays["x_train"], y=arrays["y_train"]), "one split")
@@ -280,7 +320,8 @@ def test_a_named_target_column_leaves_the_others_in_their_order(server):
 def test_labels_that_are_words_become_classes_and_fractions_become_values(server):
     dataset = server.upload_dataset(b"a,b,kind\n1,2,cat\n3,4,dog\n5,6,cat\n", "words")
     assert dataset["target"] == {"name": "kind", "dtype": "int64", "shape": [], "classes": 2,
-                                 "class_names": ["cat", "dog"], "range": [0.0, 1.0]}
+                                 "class_names": ["cat", "dog"], "class_counts": [2, 1], "range": [0.0, 1.0]}
+    assert dataset["inputs"][0]["range"] == [1.0, 6.0]
     dataset = server.upload_dataset(b"a,b,price\n1,2,1.5\n3,4,-2.25\n", "values")
     low, high = dataset["target"].pop("range")
     assert low < high

@@ -184,6 +184,9 @@ def test_a_distilled_student_beside_its_control(server, setting):
     alone = server.run("train", setting.student, setting.dataset, {
         "epochs": 15, "weights": "reinitialize", "optimizer": {"name": "adamw", "learning_rate": 0.01}}, data=DATA)
     assert control["metrics"]["accuracy"] == alone["result"]["after"]["metrics"]["accuracy"]
+    beside = server.artifact(job, "control.onnx")
+    assert setting.test_accuracy(beside) == pytest.approx(control["metrics"]["accuracy"], abs=1e-6)
+    assert graph_tools.count_parameters(beside) == graph_tools.count_parameters(content)
     logits = [graph_tools.session_of(server.model_content(model)).run(None, {"x": setting.images[1200:]})[0]
               for model in (setting.teacher, result["model"])]
     right = [graph_tools.session_of(server.model_content(model)).run(None, {"x": setting.images[1200:]})[0].argmax(1)
@@ -475,6 +478,8 @@ def test_prune_then_distil_from_the_original(server, setting):
     assert result["change"]["macs_ratio"] <= 0.4
     assert distilled["distill"]["teacher"]["accuracy"] == result["before"]["metrics"]["accuracy"]
     assert distilled["distill"]["control"]["epochs"] == 5
+    assert setting.test_accuracy(server.artifact(job, "step-2-control.onnx")) == pytest.approx(
+        distilled["distill"]["control"]["metrics"]["accuracy"], abs=1e-6)
     assert distilled["after"]["metrics"]["accuracy"] >= pruned["after"]["metrics"]["accuracy"] - 0.02
     # Zeros of a pruning stay zeros.
     steps[0]["params"] = {"granularity": "weight", "target": {"sparsity": 0.7}}

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import graph_tools
+import models
 from conftest import assert_problem
 from graph_tools import NETWORKS, exported, random_noise
 
@@ -168,3 +169,43 @@ def test_what_the_exporter_leaves_when_it_keeps_batch_normalisation(server, tmp_
     images = random_noise(3, seed=5)[:, :1, :8, :8].astype(np.float32)
     images = np.ascontiguousarray(np.resize(images, (3, 1, 8, 8)))
     assert graph_tools.session_of(pruned).run(None, {"input": images})[0].shape == (3, 10)
+
+
+class Normalising(nn.Module):
+    """Takes what is stored: its mean and deviation are buffers, which an exported file does not tell from weights."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([3.0, 5.0, 7.0]).reshape(shape))
+        self.register_buffer("deviation", torch.tensor([2.0, 4.0, 8.0]).reshape(shape))
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)) if len(shape) == 3 \
+            else nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 4))
+        # Learned, and as near to the input as can be.
+        self.gain = nn.Parameter(torch.full(shape, 1.5))
+
+    def forward(self, x):
+        return self.body((x.float() * (1 / 255) - self.mean) / self.deviation * self.gain)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3,)])
+def test_what_normalises_the_inputs_is_no_weight(server, tmp_path, shape, dynamo):
+    torch.manual_seed(0)
+    network = Normalising(shape).eval()
+    example = (3, 8, 8) if len(shape) == 3 else (3,)
+    path = tmp_path / "normalising.onnx"
+    options = {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},), "external_data": False, "verbose": False} \
+        if dynamo else {"dynamo": False, "input_names": ["x"], "dynamic_axes": {"x": {0: "batch"}}}
+    torch.onnx.export(network, (torch.zeros(2, *example),), path, **options)
+    model = server.upload_model(path.read_bytes(), "normalising")
+    assert model["summary"]["parameters"] == sum(weight.numel() for weight in network.parameters())
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 4, 200)
+    x = (random.normal(0, 1, (200, *example)) + labels.reshape(-1, *[1] * len(example))).astype(np.float32) * 255
+    dataset = server.upload_dataset(models.npz(x_train=x, y_train=labels, x_test=x, y_test=labels), "levels")
+    job = server.run("train", model, dataset, {"epochs": 2, "optimizer": {"learning_rate": 0.01}})
+    trained = {tensor.name: onnx.numpy_helper.to_array(tensor)
+               for tensor in onnx.load_from_string(server.artifact(job, "model.onnx")).graph.initializer}
+    kept = [sorted(values.ravel().tolist()) for values in trained.values() if values.size == 3]
+    assert [3.0, 5.0, 7.0] in kept and [2.0, 4.0, 8.0] in kept
+    assert len(kept) == 3 and [1.5] * 3 not in kept, "the gain was not trained"

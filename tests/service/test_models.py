@@ -113,6 +113,39 @@ def test_the_same_file_twice_is_two_models_of_one_digest(server):
     assert server.model_content(second) == models.mlp(seed=9)
 
 
+def test_models_and_data_sets_are_found_by_their_name_or_file(server, digits):
+    content = models.mlp(seed=10)
+    first, second = (server.upload_model(content, name) for name in ("found", "found too"))
+    digest = {"digest": first["digest"]}
+    listed = lambda path, **query: [row["id"] for row in server.get(path, params=query).json()["data"]]
+    assert listed("/v1/models", **digest) == [second["id"], first["id"]]
+    assert listed("/v1/models", **digest, limit=1) == [second["id"]]
+    assert listed("/v1/models", name="found") == [first["id"]]
+    assert listed("/v1/models", name="found", digest="sha256:" + "0" * 64) == []
+    assert digits["id"] in listed("/v1/datasets", digest=digits["digest"].upper().replace("SHA256", "sha256"))
+    assert listed("/v1/datasets", name="no such data set") == []
+    for wrong in ("0" * 64, "sha256:0", "md5:" + "0" * 64):
+        assert_problem(server.get("/v1/models", params={"digest": wrong}), 400, "invalid_query_parameter", says="64 hexadecimal")
+
+
+@pytest.mark.parametrize("route", ["models", "datasets"])
+def test_a_name_and_tags_can_be_changed(server, route):
+    make = server.upload_model if route == "models" else server.upload_dataset
+    made = make(models.mlp(seed=11), "old") if route == "models" else make(name="old")
+    path = f"/v1/{route}/{made['id']}"
+    change = lambda **body: server.request("PATCH", path, json=body)
+    assert change(name="new").json() == {**made, "name": "new"}
+    assert change(tags={"team": "vision"}).json() == {**made, "name": "new", "tags": {"team": "vision"}}
+    assert change().json() == server.get(path).json() == {**made, "name": "new", "tags": {"team": "vision"}}
+    assert made["id"] in [row["id"] for row in server.get(f"/v1/{route}", params={"name": "new"}).json()["data"]]
+    assert_problem(change(name=""), 422, "invalid_name")
+    assert_problem(change(tags={"": "x"}), 422, pointer="/tags")
+    assert_problem(change(digest="x"), 422, pointer="/digest")
+    assert server.get(path).json()["name"] == "new"
+    gone = f"/v1/{route}/00000000-0000-0000-0000-000000000000"
+    assert_problem(server.request("PATCH", gone, json={"name": "x"}), 404)
+
+
 # External data.
 
 
@@ -261,6 +294,15 @@ def test_layers_whose_outputs_are_added_are_one_group(server):
     assert coupled(layers) == {frozenset({"stem", "outer", "depthwise"}), frozenset({"inner"})}
     prunable = {layer["name"]: layer["prunable"] for layer in layers}
     assert prunable["stem"] and prunable["inner"] and not prunable["last"]
+    # The whole graph, whose layers are these.
+    graph = server.get(f"/v1/models/{model['id']}/graph").json()["data"]
+    assert [(node["name"], node["inputs"], node["outputs"]) for node in graph] == [
+        ("stem", ["input"], ["s"]), ("inner", ["s"], ["i"]), ("outer", ["i"], ["o"]), ("sum", ["s", "o"], ["sum"]),
+        ("depthwise", ["sum"], ["d"]), ("last", ["d"], ["l"]), ("pool", ["l"], ["p"]), ("flat", ["p"], ["output"])]
+    shared = ("name", "operator", "output_shape", "parameters", "nonzero_parameters", "macs", "group")
+    of_layers = {node["name"]: tuple(node[key] for key in shared) for node in graph if node["macs"]}
+    assert of_layers == {layer["name"]: tuple(layer[key] for key in shared) for layer in layers}
+    assert {node["name"]: node["output_shape"] for node in graph}["pool"] == [1, 10, 1, 1]
 
 
 # Deletion.

@@ -542,7 +542,26 @@ def test_a_dry_run_tells_the_space_without_training(server, network):
     blocks = [name for name in names if name.startswith("depth:")]
     assert len(blocks) == 2
     assert any(dimension.get("depends_on") == blocks[0] for dimension in plan["space"])
-    assert "not_applicable" not in plan
+    assert "not_applicable" not in plan and "nearest" not in plan
+
+
+def test_a_dry_run_says_how_near_candidates_come_to_what_none_of_them_meets(server, network):
+    body = {"kind": "search", "model": network["id"], "dry_run": True, "params": {
+        "space": {"width": [0.125, 0.25, 0.5, 0.75, 1.0]}, "trials": 10, "trial": {"epochs": 1}}}
+    free = server.post("/v1/jobs", json=body).json()["plan"]["cost"]["parameters"]
+    least = None
+    # The smallest candidate is one of very many.
+    for share in (0.02, 0.05, 0.08, 0.1, 0.15, 0.2):
+        body["params"]["constraints"] = {"parameters": int(free * share)}
+        answer = server.post("/v1/jobs", json=body)
+        if answer.status_code == 422:
+            assert answer.json()["code"] == "no_feasible_candidate"
+            continue
+        plan = answer.json()["plan"]
+        if plan["feasible_share"] == 0:
+            least = plan["nearest"]
+            break
+    assert least is not None and "parameters at most" in least and "the least seen was" in least
 
 
 def test_what_the_space_names_and_the_model_has_not_is_told(server, small, digits):

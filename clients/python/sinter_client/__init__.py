@@ -11,7 +11,7 @@
 """
 
 from .client import Client
-from .errors import ApiError, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError
+from .errors import ApiError, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError, UnknownName
 from .job import Job
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "JobCanceled",
     "JobFailed",
     "SinterError",
+    "UnknownName",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import uuid
@@ -14,6 +15,7 @@ import httpx
 from . import types
 from ._connection import READING_TIMEOUT, Connection
 from ._transfer import download, pages, upload
+from .errors import UnknownName
 from .job import Job, target
 
 Path = str | os.PathLike[str]
@@ -86,8 +88,7 @@ class Client:
         refused.
         """
         options = {"format": format, "target": target, "text": text, "damaged": damaged}
-        given = {key: value for key, value in options.items() if value is not None}
-        dataset: types.Dataset = self._upload("/v1/datasets", path, name, given, tags, progress)
+        dataset: types.Dataset = self._upload("/v1/datasets", path, name, _given(options), tags, progress)
         return dataset
 
     def _upload(
@@ -150,14 +151,14 @@ class Client:
     ) -> Job:
         """Queues a job; it is durable when this returns.
 
-        `model` and `dataset` are ids or what an upload returned, `options` the other fields of a job: `name`, `data`,
+        `model` and `dataset` are ids, names or what an upload returned, `options` the other fields of a job: `name`, `data`,
         `task`, `device`, `seed`, `priority`, `max_attempts`, `timeout_seconds`, `tags`, `webhook`. However often the
         connection is lost, one job is queued; with an `idempotency_key` of the caller's also when the program was
         started again, for as long as the server keeps the key.
         """
         if options.get("dry_run"):
             raise TypeError("a dry run queues no job: use plan()")
-        body = _body(kind, model, dataset, params, options)
+        body = self._body(kind, model, dataset, params, options)
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return Job(self._connection, self._connection.request("POST", "/v1/jobs", json=body, headers=headers).json())
 
@@ -170,7 +171,7 @@ class Client:
         **options: Any,
     ) -> types.Plan:
         """What a job would do and what its result would cost, without queueing it."""
-        body = _body(kind, model, dataset, params, {**options, "dry_run": True})
+        body = self._body(kind, model, dataset, params, {**options, "dry_run": True})
         timeout = httpx.Timeout(self._connection.timeout, read=READING_TIMEOUT)
         plan: types.Plan = self._connection.request("POST", "/v1/jobs", json=body, timeout=timeout).json()["plan"]
         return plan
@@ -185,26 +186,43 @@ class Client:
         kind: types.JobKind | None = None,
         model: str | types.Model | None = None,
         tag: str | None = None,
+        dataset: str | types.Dataset | None = None,
+        name: str | None = None,
     ) -> Iterator[Job]:
         """All jobs, the newest first, or those alone that a filter lets through; `tag` is `key` or `key:value`."""
-        filters = {"status": status, "kind": kind, "model": model and _id(model), "tag": tag}
-        given = {key: value for key, value in filters.items() if value is not None}
-        for row in pages(self._connection, "/v1/jobs", **given):
+        of_model, of_dataset = model and self._id("model", model), dataset and self._id("dataset", dataset)
+        filters = {"status": status, "kind": kind, "model": of_model, "tag": tag, "dataset": of_dataset, "name": name}
+        for row in pages(self._connection, "/v1/jobs", **_given(filters)):
             yield Job(self._connection, row)
 
-    # Models and data sets.
+    # Models and data sets. Where a call takes one, it takes what an upload returned, an id, or a name, which stands for
+    # the newest that is called so.
 
-    def models(self) -> Iterator[types.Model]:
-        """All models, the newest first."""
-        return pages(self._connection, "/v1/models")
+    def models(self, name: str | None = None, digest: str | None = None) -> Iterator[types.Model]:
+        """All models, the newest first, or those alone of a name, or of a file's digest (`sha256:` and 64 digits)."""
+        return pages(self._connection, "/v1/models", **_given({"name": name, "digest": digest}))
 
-    def model(self, id: str) -> types.Model:
-        model: types.Model = self._connection.request("GET", f"/v1/models/{id}").json()
-        return model
+    def model(self, model: str | types.Model) -> types.Model:
+        path = f"/v1/models/{self._id('model', model)}"
+        found: types.Model = self._connection.request("GET", path).json()
+        return found
+
+    def change_model(
+        self, model: str | types.Model, name: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> types.Model:
+        """Gives a model another name, or other tags in the place of its own."""
+        changed: types.Model = self._change("model", model, name, tags)
+        return changed
+
+    def graph(self, model: str | types.Model) -> list[types.NodeInfo]:
+        """All nodes of a model, in the order in which they can be computed: what each reads, holds and costs."""
+        path = f"/v1/models/{self._id('model', model)}/graph"
+        nodes: list[types.NodeInfo] = self._connection.request("GET", path).json()["data"]
+        return nodes
 
     def layers(self, model: str | types.Model) -> list[types.LayerInfo]:
         """What a model consists of, what each layer costs, and which must lose channels together."""
-        path = f"/v1/models/{_id(model)}/layers"
+        path = f"/v1/models/{self._id('model', model)}/layers"
         layers: list[types.LayerInfo] = self._connection.request("GET", path).json()["data"]
         return layers
 
@@ -213,25 +231,72 @@ class Client:
 
         It goes on after a cut, is verified, and is at the path only when it is whole.
         """
-        address = f"/v1/models/{_id(model)}/content"
+        id = self._id("model", model)
+        address = f"/v1/models/{id}/content"
         if pathlib.Path(path).is_dir():
-            about = self.model(_id(model))
+            about = self.model(id)
             path = target(path, f"{about['name'].replace('/', '_')}.{about['format']}")
         return download(self._connection, address, pathlib.Path(path), progress)
 
     def delete_model(self, model: str | types.Model) -> None:
-        self._connection.request("DELETE", f"/v1/models/{_id(model)}", repeat=False)
+        self._connection.request("DELETE", f"/v1/models/{self._id('model', model)}", repeat=False)
 
-    def datasets(self) -> Iterator[types.Dataset]:
-        """All data sets, the newest first."""
-        return pages(self._connection, "/v1/datasets")
+    def datasets(self, name: str | None = None, digest: str | None = None) -> Iterator[types.Dataset]:
+        """All data sets, the newest first, or those alone of a name, or of a file's digest."""
+        return pages(self._connection, "/v1/datasets", **_given({"name": name, "digest": digest}))
 
-    def dataset(self, id: str) -> types.Dataset:
-        dataset: types.Dataset = self._connection.request("GET", f"/v1/datasets/{id}").json()
-        return dataset
+    def dataset(self, dataset: str | types.Dataset) -> types.Dataset:
+        path = f"/v1/datasets/{self._id('dataset', dataset)}"
+        found: types.Dataset = self._connection.request("GET", path).json()
+        return found
+
+    def change_dataset(
+        self, dataset: str | types.Dataset, name: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> types.Dataset:
+        """Gives a data set another name, or other tags in the place of its own."""
+        changed: types.Dataset = self._change("dataset", dataset, name, tags)
+        return changed
 
     def delete_dataset(self, dataset: str | types.Dataset) -> None:
-        self._connection.request("DELETE", f"/v1/datasets/{_id(dataset)}", repeat=False)
+        self._connection.request("DELETE", f"/v1/datasets/{self._id('dataset', dataset)}", repeat=False)
+
+    def _id(self, what: Literal["model", "dataset"], thing: str | types.Model | types.Dataset) -> str:
+        """The id of what is named; the newest of that name where it is no id."""
+        if not isinstance(thing, str):
+            return thing["id"]
+        with contextlib.suppress(ValueError):
+            return str(uuid.UUID(thing))
+        newest = next(pages(self._connection, f"/v1/{what}s", name=thing), None)
+        if newest is None:
+            raise UnknownName(f"the server has no {what.replace('dataset', 'data set')} that is called {thing!r}")
+        id: str = newest["id"]
+        return id
+
+    def _change(
+        self,
+        what: Literal["model", "dataset"],
+        thing: str | types.Model | types.Dataset,
+        name: str | None,
+        tags: Mapping[str, str] | None,
+    ) -> Any:
+        change = _given({"name": name, "tags": None if tags is None else dict(tags)})
+        path = f"/v1/{what}s/{self._id(what, thing)}"
+        return self._connection.request("PATCH", path, json=change).json()
+
+    def _body(
+        self,
+        kind: types.JobKind,
+        model: str | types.Model,
+        dataset: str | types.Dataset | None,
+        params: Any,
+        options: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {"kind": kind, "model": self._id("model", model), **options}
+        if dataset is not None:
+            body["dataset"] = self._id("dataset", dataset)
+        if params is not None:
+            body["params"] = params
+        return body
 
     # Everything else.
 
@@ -245,20 +310,5 @@ class Client:
         return response.json() if response.content else None
 
 
-def _id(thing: str | types.Model | types.Dataset) -> str:
-    return thing if isinstance(thing, str) else thing["id"]
-
-
-def _body(
-    kind: types.JobKind,
-    model: str | types.Model,
-    dataset: str | types.Dataset | None,
-    params: Any,
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    body: dict[str, Any] = {"kind": kind, "model": _id(model), **options}
-    if dataset is not None:
-        body["dataset"] = _id(dataset)
-    if params is not None:
-        body["params"] = params
-    return body
+def _given(filters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in filters.items() if value is not None}

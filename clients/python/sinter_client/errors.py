@@ -14,6 +14,10 @@ class SinterError(Exception):
     """The base of all errors of this package."""
 
 
+class UnknownName(SinterError, LookupError):
+    """The server has nothing of that name."""
+
+
 class _ProblemError(SinterError):
     def __init__(self, problem: Problem, told: str) -> None:
         super().__init__(told)

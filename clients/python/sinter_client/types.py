@@ -23,6 +23,8 @@ class ArrayInfo(_ArrayInfo, total=False):
 
     audio: AudioInfo | None
     media: Media | None
+    range: list[float] | None
+    """Smallest and largest number of all splits, as they are stored; left out for files and texts."""
     tokens: TokensInfo | None
 
 
@@ -185,21 +187,13 @@ class CellSpace(TypedDict, total=False):
 CellTemplate: TypeAlias = Literal["nas_bench_201"]
 
 
-class _Change(TypedDict):
-    metrics: dict[str, float]
-    """After − before, by metric name."""
-    nonzero_parameters_ratio: float
-    """Nonzero parameters after ÷ before."""
-    parameters_ratio: float
-    size_ratio: float
+class Change(TypedDict, total=False):
+    """What is to be changed of a model or a data set; what is left out stays."""
 
-
-class Change(_Change, total=False):
-    """After beside before."""
-
-    macs_ratio: float | None
-    speedup: float | None
-    """Median latency before ÷ after."""
+    name: str | None
+    """1 to 200 bytes."""
+    tags: dict[str, str] | None
+    """In the place of those that there were; at most 50, keys of 1 to 64 bytes, values of at most 500."""
 
 
 # What examples of each label count in the cross-entropy.
@@ -1027,6 +1021,28 @@ class NewWebhook(TypedDict):
     url: str
 
 
+class _NodeInfo(TypedDict):
+    inputs: list[str]
+    """Tensors that it reads, in order, without weights and other constants: inputs of the model, or `outputs` of
+    nodes before it.
+    """
+    macs: int
+    name: str
+    nonzero_parameters: int
+    operator: str
+    output_shape: list[int]
+    """Shape of the first output, for a batch of one; empty when unknown."""
+    outputs: list[str]
+    parameters: int
+
+
+class NodeInfo(_NodeInfo, total=False):
+    """One node of a model's graph."""
+
+    group: str | None
+    """The set of channels that must be removed together, as `group` of a layer."""
+
+
 class Noise(TypedDict):
     """Normal noise on every element."""
 
@@ -1143,12 +1159,12 @@ class Preprocess(TypedDict, total=False):
     When `null` as many as the longest text has, at most as many as the tokenizer's file says, or 512.
     """
     mean: list[float] | None
-    """One for all channels or one for each; 0 when `null`."""
+    """One for all channels (features of a row) or one for each; 0 when `null`."""
     resize: Extent | None
     scale: float | None
     """1/255 for uint8 images and 1 otherwise when `null`."""
     std: list[float] | None
-    """One for all channels or one for each; 1 when `null`."""
+    """One for all channels (features of a row) or one for each; 1 when `null`."""
 
 
 class _Problem(TypedDict):
@@ -1233,7 +1249,7 @@ class PruneOutcome(_PruneOutcome, total=False):
     stages: list[PruneStage]
     """How good the model was on the way; empty without a validation split."""
     trials: list[PruneTrial]
-    """Of `max_accuracy_drop`, in the order in which they were made."""
+    """Of `max_accuracy_drop` and `max_worsening`, in the order in which they were made."""
 
 
 class PruneParams(TypedDict, total=False):
@@ -1318,14 +1334,16 @@ class _PruneTrial(TypedDict):
     reached: dict[str, float]
     """By target name; empty where the target can't be reached."""
     within: bool
-    """Whether the drop is no larger than what was allowed."""
+    """Whether that is no more than what was allowed."""
 
 
 class PruneTrial(_PruneTrial, total=False):
     """One model that was made to see whether it is good enough."""
 
-    accuracy_drop: float | None
-    """Accuracy on the validation split before − after; `null` where the target can't be reached."""
+    worsening: float | None
+    """How much worse the metric on the validation split is than the original's; `null` where the target can't be
+    reached.
+    """
 
 
 class _Quality(TypedDict):
@@ -1572,6 +1590,8 @@ class _SearchPlan(TypedDict):
 class SearchPlan(_SearchPlan, total=False):
     """What a search would do."""
 
+    nearest: str | None
+    """Where none of the hundred does: the constraints, and how near the candidates came to each."""
     not_applicable: list[str]
     """What the space names and what leaves no choice in this model, for instance `depth` without residual blocks."""
     space_size: float | None
@@ -1828,6 +1848,7 @@ class Target(TypedDict, total=False):
     """The smallest model whose accuracy on the validation split, recovered and fine-tuned, is below the original's
     by no more than this, found by bisection.
     """
+    max_worsening: Worsening | None
     parameters_ratio: float | None
     """Parameters after ÷ before, at most; not `weight`."""
     size_ratio: float | None
@@ -1846,6 +1867,10 @@ class _TargetInfo(TypedDict):
 class TargetInfo(_TargetInfo, total=False):
     """The labels or values to predict."""
 
+    class_counts: list[int] | None
+    """Examples of each class in all splits, in the order of the labels; left out for more than 1,000 classes, and
+    where words have labels.
+    """
     class_names: list[str] | None
     """Names of the classes, in the order of the labels, where the files have words for them."""
     classes: int | None
@@ -2122,3 +2147,13 @@ Weight: TypeAlias = Union["float", "WeightObject"]
 
 # How a weight goes from one value to another.
 WeightCurve: TypeAlias = Literal["linear", "cosine"]
+
+
+class Worsening(TypedDict):
+    """How much worse a metric may become."""
+
+    by: float
+    """In the metric's own unit, above 0: how much lower one may become of which more is better, how much higher
+    another.
+    """
+    metric: MetricName

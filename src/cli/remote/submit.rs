@@ -11,7 +11,8 @@ use super::fetch::fetch;
 use super::{Outcome, ServiceFlags, conclude, newest, pretty, say, transfer_bar};
 use crate::client::follow::follow;
 use crate::client::tell;
-use crate::client::{Client, ClientError, LocalFile};
+use crate::client::{Client, ClientError, LocalFile, id_of};
+use crate::spec::dataset::USUAL_TARGETS;
 
 /// Flags of `sinter submit`.
 #[derive(Debug, Clone, Args)]
@@ -302,6 +303,9 @@ impl Input {
             } => (resource, name, files),
         };
         let shown = files.first().map_or(Path::new(""), |file| &file.path);
+        if let Some(there) = uploaded_before(client, resource, &files, options)? {
+            return Ok(there);
+        }
         let bar = transfer_bar(&format!("uploading {}", shown.display()));
         let query: Vec<_> = [("name", name.as_str())]
             .into_iter()
@@ -312,6 +316,47 @@ impl Input {
         tell!("uploaded {} as {id}", shown.display());
         Ok(id)
     }
+}
+
+/// What the service has of the same bytes, read in the same way; a file of several, or one whose columns were chosen
+/// by rules that can't be seen any more, is uploaded again.
+fn uploaded_before(
+    client: &Client,
+    resource: &str,
+    files: &[LocalFile],
+    options: &[(&str, &str)],
+) -> Outcome<Option<Uuid>> {
+    let [file] = files else {
+        return Ok(None);
+    };
+    let target = options.iter().find(|(name, _)| *name == "target");
+    let is_alike = |row: &&Value| {
+        let (format, own) = (row["format"].as_str(), row["target"]["name"].as_str());
+        let by_itself = match format {
+            _ if resource == "models" => true,
+            Some("idx" | "images" | "texts" | "audio") => true,
+            Some("npz" | "safetensors") => own.is_none_or(|own| USUAL_TARGETS.contains(&own)),
+            _ => false,
+        };
+        let is_whole = row["skipped"].as_array().is_none_or(Vec::is_empty);
+        match target {
+            Some((_, wanted)) => own == Some(wanted) && options.len() == 1 && is_whole,
+            None => by_itself && options.is_empty() && is_whole,
+        }
+    };
+    let found = client.of_file(resource, &file.path)?;
+    let Some(row) = found.iter().find(is_alike) else {
+        return Ok(None);
+    };
+    let Some(id) = id_of(row) else {
+        return Ok(None);
+    };
+    let name = row["name"].as_str().unwrap_or_default();
+    tell!(
+        "{} is there already, as `{name}`: {id}",
+        file.path.display()
+    );
+    Ok(Some(id))
 }
 
 /// An id, a file that is here, or the name of what the service has.

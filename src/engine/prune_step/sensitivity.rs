@@ -73,7 +73,7 @@ impl Job<'_> {
     }
 
     fn point(&self, sparsity: f64, graph: &Graph) -> Result<Option<SensitivityPoint>, Ended> {
-        let metrics = self.validated(graph)?;
+        let metrics = self.validated(graph, None)?;
         Ok(metrics.map(|metrics| SensitivityPoint { sparsity, metrics }))
     }
 }

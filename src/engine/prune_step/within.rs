@@ -9,7 +9,7 @@ use crate::prune::{PruneError, asked};
 use crate::spec::Problem;
 use crate::spec::child::Level;
 use crate::spec::evaluate::MetricName;
-use crate::spec::prune::{Granularity, MOST_TRIALS, PruneParams, Target};
+use crate::spec::prune::{Granularity, MOST_TRIALS, PruneParams, Target, Worsening};
 use crate::spec::result::{PruneOutcome, PruneTrial};
 
 /// The search ends when what is left of the best model and of the largest one that is too small are as near as
@@ -26,14 +26,14 @@ struct Tried {
 }
 
 impl Job<'_> {
-    /// Prunes `graph` as far as the accuracy on the validation split allows: trials with less and less left,
-    /// each with its recovery and fine-tuning.
+    /// Prunes `graph` as far as a metric of the validation split allows, which the target called `name` is about: trials
+    /// with less and less left, each with its recovery and fine-tuning.
     pub(super) fn prune_within(
         &mut self,
         key: &str,
         graph: Graph,
         params: &PruneParams,
-        drop: f64,
+        (name, allowed): (&'static str, Worsening),
     ) -> Result<(Graph, PruneOutcome), Ended> {
         let (whole, best) = (format!("{key}/whole"), format!("{key}/best"));
         let stage = format!("{key}/outcome");
@@ -47,12 +47,9 @@ impl Job<'_> {
                 graph
             }
         };
-        let accuracy = self.accuracy(&graph)?;
+        let value = self.value(&graph, name, allowed.metric)?;
         let of_weights = params.granularity == Granularity::Weight;
-        let others = Target {
-            max_accuracy_drop: None,
-            ..params.target.clone()
-        };
+        let others = params.target.of_graph();
         // What is left of the best and of the worst: a ratio of weights or multiply-accumulates.
         let (mut good, mut bad) = (1.0f64, 0.0f64);
         let mut found = None;
@@ -78,8 +75,14 @@ impl Job<'_> {
                 Some((_, tried)) => tried,
                 None => {
                     let smaller = found.is_none() || left < good;
-                    let (pruned, tried) =
-                        self.trial(&stage, &graph, params, &target, (accuracy, drop), sought)?;
+                    let (pruned, tried) = self.trial(
+                        &stage,
+                        &graph,
+                        params,
+                        &target,
+                        (name, allowed, value),
+                        sought,
+                    )?;
                     if tried.trial.within && smaller {
                         self.journal.keep(&best, &pruned);
                     }
@@ -92,11 +95,12 @@ impl Job<'_> {
                 good = tried.left;
                 found = tried.outcome.or(found);
             } else if first_with_others {
-                return Err(PruneError::Unreachable {
-                    target: "max_accuracy_drop".to_owned(),
-                    asked: drop,
-                    nearest: tried.trial.accuracy_drop.unwrap_or(f64::NAN),
-                    hint: " (with the other targets met)".to_owned(),
+                return Err(PruneError::TooBad {
+                    target: name.to_owned(),
+                    allowed: allowed.by,
+                    tried: "the model that meets the other targets".to_owned(),
+                    least: tried.trial.worsening.unwrap_or(f64::NAN),
+                    hint: "; ask for less of those, or for more epochs of finetune",
                 }
                 .into());
             } else {
@@ -105,28 +109,22 @@ impl Job<'_> {
             trials.push(tried.trial);
         }
         let (Some(outcome), Some(pruned)) = (found, self.journal.kept(&best)) else {
-            let drops = trials.iter().filter_map(|trial| trial.accuracy_drop);
-            return Err(PruneError::Unreachable {
-                target: "max_accuracy_drop".to_owned(),
-                asked: drop,
-                nearest: drops.fold(f64::INFINITY, f64::min),
-                hint: format!(
-                    " (the least drop of {} trials; more epochs of finetune or examples of calibration \
-                     may help)",
-                    trials.len()
-                ),
+            let found = trials.iter().filter_map(|trial| trial.worsening);
+            return Err(PruneError::TooBad {
+                target: name.to_owned(),
+                allowed: allowed.by,
+                tried: format!("the best of {} trials", trials.len()),
+                least: found.fold(f64::INFINITY, f64::min),
+                hint: "; more epochs of finetune or examples of calibration may help",
             }
             .into());
         };
         let pruned = self.pinned(Some(pruned), graph);
         self.journal.forget(&whole);
         self.journal.forget(&best);
-        let reached_drop = trials
-            .iter()
-            .rfind(|trial| trial.within)
-            .and_then(|trial| trial.accuracy_drop);
+        let last = trials.iter().rfind(|trial| trial.within);
         let mut reached = outcome.reached;
-        reached.extend(reached_drop.map(|drop| ("max_accuracy_drop".to_owned(), drop)));
+        reached.extend(last.and_then(|trial| Some((name.to_owned(), trial.worsening?))));
         let outcome = PruneOutcome {
             asked: asked(&params.target),
             reached,
@@ -145,7 +143,7 @@ impl Job<'_> {
         graph: &Graph,
         params: &PruneParams,
         target: &Target,
-        (accuracy, drop): (f64, f64),
+        (name, allowed, value): (&'static str, Worsening, f64),
         sought: Option<f64>,
     ) -> Result<(Graph, Tried), Ended> {
         let own = PruneParams {
@@ -155,7 +153,7 @@ impl Job<'_> {
         let mut trial = PruneTrial {
             asked: asked(target),
             reached: Default::default(),
-            accuracy_drop: None,
+            worsening: None,
             within: false,
         };
         let (pruned, outcome) = match self.prune_to(stage, graph.clone(), &own) {
@@ -174,18 +172,24 @@ impl Job<'_> {
             }
             Err(other) => return Err(other),
         };
-        let lost = accuracy - self.accuracy(&pruned)?;
+        let found = self.value(&pruned, name, allowed.metric)?;
+        let worse = match allowed.metric.rises() {
+            true => value - found,
+            false => found - value,
+        };
+        // The rounding of a difference is no loss, and no digits to show.
+        let worse = (worse * 1e9).round() / 1e9;
         trial.reached.clone_from(&outcome.reached);
-        trial.accuracy_drop = Some(lost);
-        // The rounding of a sum is no loss.
-        trial.within = lost <= drop + 1e-9;
+        trial.worsening = Some(worse);
+        trial.within = worse <= allowed.by;
         self.voice.event(
             Level::Info,
             "trial",
             format!(
-                "accuracy {} by {:.4}",
-                if lost > 0.0 { "fell" } else { "rose" },
-                lost.abs()
+                "{} on the validation split {} by {:.4}",
+                allowed.metric.as_str().replace('_', " "),
+                if found < value { "fell" } else { "rose" },
+                (found - value).abs()
             ),
             serde_json::json!(trial),
         );
@@ -209,14 +213,16 @@ impl Job<'_> {
         ))
     }
 
-    /// Accuracy on the validation split.
-    fn accuracy(&self, graph: &Graph) -> Result<f64, Ended> {
-        let name = MetricName::Accuracy.as_str();
-        let metrics = self.validated(graph)?;
-        let found = metrics.and_then(|metrics| metrics.get(name).copied());
+    /// The metric on the validation split; `name` is the target that wants it.
+    fn value(&self, graph: &Graph, name: &str, metric: MetricName) -> Result<f64, Ended> {
+        let metrics = self.validated(graph, Some(metric))?;
+        let found = metrics.and_then(|metrics| metrics.get(metric.as_str()).copied());
         found.ok_or_else(|| {
-            let detail = "max_accuracy_drop is held against the accuracy on a validation split: it needs a data \
-                          set with labels of classes and data.validation_fraction above 0";
+            let metric = metric.as_str().replace('_', " ");
+            let detail = format!(
+                "{name} is held against the {metric} on a validation split: it needs a data set with a target for which \
+                 that has a finite value, and data.validation_fraction above 0"
+            );
             Ended::Failed(Problem::new(422, "invalid_request", detail))
         })
     }

@@ -1,6 +1,7 @@
 //! How a pruning chose: scores as histograms, what each group bears, and trials.
 
 use super::layers::outcomes;
+use super::sections::of_target;
 use super::text::{count, escape, metric, percent, section, significant, table, words};
 use crate::spec::result::{JobResult, PruneOutcome, ScoreHistogram};
 
@@ -28,9 +29,9 @@ fn trials(suffix: &str, outcome: &PruneOutcome) -> String {
         .iter()
         .map(|trial| {
             let said = |targets: &std::collections::BTreeMap<String, f64>| {
-                let each = targets
-                    .iter()
-                    .map(|(name, value)| format!("{} {}", escape(&words(name)), percent(*value)));
+                let each = targets.iter().map(|(name, value)| {
+                    format!("{} {}", escape(&words(name)), of_target(name, *value))
+                });
                 each.collect::<Vec<String>>().join(", ")
             };
             vec![
@@ -40,15 +41,15 @@ fn trials(suffix: &str, outcome: &PruneOutcome) -> String {
                     false => said(&trial.reached),
                 },
                 trial
-                    .accuracy_drop
-                    .map_or_else(|| "–".to_owned(), |drop| format!("{:+.4}", -drop)),
+                    .worsening
+                    .map_or_else(|| "–".to_owned(), |worse| format!("{worse:+.4}")),
                 if trial.within { "yes" } else { "no" }.to_owned(),
             ]
         })
         .collect();
-    let note = "<p class=\"quiet\">In the order in which they were made; the accuracy is that of the validation \
-                split.</p>\n";
-    let header = ["asked", "reached", "accuracy", "within the drop"];
+    let note = "<p class=\"quiet\">In the order in which they were made; how much worse the metric is on the validation \
+                split, and whether that is allowed.</p>\n";
+    let header = ["asked", "reached", "worse by", "allowed"];
     section(
         &format!("Trials{suffix}"),
         &format!("{note}{}", table(&header, &rows)),

@@ -7,6 +7,7 @@ use super::text::{
 use crate::spec::fit::InferredData;
 use crate::spec::job::{JobKind, JobRequest};
 use crate::spec::picture::{Extent, ImagePreparation};
+use crate::spec::prune::{MAX_ACCURACY_DROP, MAX_WORSENING};
 use crate::spec::result::{JobResult, Measurement, PruneOutcome};
 
 /// The title and the outcome in a sentence.
@@ -212,18 +213,27 @@ fn target_rows(prefix: &str, outcome: &PruneOutcome, judges: Option<u64>) -> Vec
                 Some(_) => MISSED,
                 None => "",
             };
-            let of_validation = match judges.filter(|_| name == "max_accuracy_drop") {
+            let is_judged = [MAX_ACCURACY_DROP, MAX_WORSENING].contains(&name.as_str());
+            let of_validation = match judges.filter(|_| is_judged) {
                 Some(examples) => format!(", on the {} validation examples", count(examples)),
                 None => String::new(),
             };
             vec![
                 escape(&format!("{prefix}{}{of_validation}", words(name))),
-                format!("{bound} {}", percent(*asked)),
-                reached.map_or_else(dash, percent),
+                format!("{bound} {}", of_target(name, *asked)),
+                reached.map_or_else(dash, |reached| of_target(name, reached)),
                 verdict.to_owned(),
             ]
         })
         .collect()
+}
+
+/// The value of a target: a share, but for what is in the unit of a metric.
+pub(super) fn of_target(name: &str, value: f64) -> String {
+    match name {
+        MAX_WORSENING => format!("{value:.4}"),
+        _ => percent(value),
+    }
 }
 
 const MET: &str = "<span class=\"met\">met</span>";

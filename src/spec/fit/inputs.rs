@@ -78,11 +78,12 @@ impl InferredInput {
         self.image.is_some() && self.shape.len() == 3 && !self.transposed
     }
 
-    /// How many means and deviations an example can have.
+    /// How many means and deviations an example can have: one for each channel, or for each feature of a row.
     pub fn channels(&self) -> usize {
         match self.shape.as_slice() {
             [.., channels] if self.keeps_channels_last() => *channels as usize,
             [channels, _, ..] => *channels as usize,
+            [features] if self.audio.is_none() && self.tokens.is_none() => *features as usize,
             _ => 1,
         }
     }
@@ -266,9 +267,13 @@ fn fit_input(
         let Some(given) = given else { continue };
         if given.len() != 1 && given.len() != channels {
             return Err(format!(
-                "preprocess.{name} has {} values, the input `{}` has {channels} channels",
+                "preprocess.{name} has {} values, the input `{}` has {channels} {}",
                 given.len(),
-                input.name
+                input.name,
+                match found.shape.len() {
+                    1 => "features",
+                    _ => "channels",
+                }
             ));
         }
         value.clone_from(given);

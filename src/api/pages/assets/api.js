@@ -68,6 +68,7 @@ export async function call(path, { method = "GET", body, headers, signal } = {})
 
 export const get = async (path, signal) => (await call(path, { signal })).json();
 export const remove = (path) => call(path, { method: "DELETE" });
+export const patch = (path, change) => call(path, { method: "PATCH", body: JSON.stringify(change), headers: { "Content-Type": "application/json" } });
 export const post = (path, text) => call(path, { method: "POST", body: text, headers: text ? { "Content-Type": "application/json" } : {} });
 
 export function query(parameters) {

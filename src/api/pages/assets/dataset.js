@@ -1,15 +1,20 @@
 // One data set: what its files hold, its classes, what was left out.
 
-import { get, learn, remove } from "./api.js";
-import { confirmed, h, link, quiet, section, table, worker } from "./dom.js";
-import { bytes, count, digits, plural, when } from "./format.js";
-import { fact, newJobs, shape } from "./lists.js";
+import { get, learn, learnNames, query } from "./api.js";
+import { bars } from "./charts.js";
+import { h, link, number, quiet, section, table } from "./dom.js";
+import { bytes, count, digits, percent, plural, when } from "./format.js";
+import { jobsTable } from "./jobs.js";
+import { deleter, fact, newJobs, renamer, shape } from "./lists.js";
+
+/** Whole numbers as they are. */
+const exact = (value) => Number.isInteger(value) ? value.toLocaleString("en").replaceAll(",", "\u202f") : digits(value);
 
 /** An input as a sentence: numbers by type and shape, files by what they are. */
-function input({ name, dtype, shape: sizes, media, tokens, audio }) {
+function input({ name, dtype, shape: sizes, media, tokens, audio, range }) {
   const what = media === "image" ? `images ${sizes.map((size) => size || "any").join("×")} (height, width, channels)`
     : media === "text" ? "texts" : media === "audio" ? "recordings" : `${dtype} ${shape(sizes)}`;
-  return [h("code", null, name), ` ${what}`, tokens && quiet("with a tokenizer"),
+  return [h("code", null, name), ` ${what}`, range && quiet(`numbers from ${exact(range[0])} to ${exact(range[1])}`), tokens && quiet("with a tokenizer"),
     audio && quiet(Object.entries(audio).filter(([, value]) => typeof value !== "object").map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`).join(", "))];
 }
 
@@ -21,25 +26,43 @@ function target({ target: given }) {
   const { name, dtype, shape: sizes, classes, range, one_hot: oneHot, class_names: classNames } = given;
   return [h("code", null, name), ` ${classes ? plural(classes, "class") : `${dtype} ${shape(sizes)}`}`,
     classes > MANY_CLASSES && !classNames && quiet(`whole numbers, taken for classes: where they are amounts, a job says "task": "regression"`),
-    !classes && range && quiet(`from ${digits(range[0])} to ${digits(range[1])}`),
+    !classes && range && quiet(`from ${exact(range[0])} to ${exact(range[1])}`),
     oneHot && quiet("One 1 among zeros for each example: these look like encoded classes. Store the numbers of the classes instead.")];
+}
+
+/** Classes with how many examples each has. */
+function classesView({ class_names: classNames, class_counts: counts }) {
+  const rows = (classNames || counts).map((_, index) => index);
+  const all = counts?.reduce((sum, one) => sum + one, 0) || 1;
+  const most = Math.max(...(counts || [1]));
+  const view = table("Classes in the order of the model's outputs", [{ label: "Output", number: true }, ...(classNames ? ["Class"] : []),
+    ...(counts ? [{ label: "Examples", number: true }, { label: "Share", number: true }, { label: "Bar", hide: true }] : [])],
+  rows.map((index) => [h("td", { class: "number" }, String(index)), ...(classNames ? [h("td", null, classNames[index])] : []),
+    ...(counts ? [number(counts[index], count), number(counts[index] / all, percent), h("td", { class: "bar-cell" }, bars(null, counts[index], most))] : [])]), { class: "fit", visible: true });
+  return section("Classes", null, rows.length > MANY_CLASSES ? h("details", null, h("summary", null, plural(rows.length, "class")), view) : view);
+}
+
+/** The latest jobs with it. */
+async function jobsView(id, signal) {
+  const { data, next_cursor: more } = await get(`v1/jobs${query({ dataset: id, limit: 10 })}`, signal);
+  await learnNames("models", data.map((job) => job.request.model), signal);
+  const view = jobsTable("Jobs with this data set, the newest first", null, "No job has used it yet.");
+  view.show(data);
+  return section("Jobs", null, view.element, more && h("p", null, link(`#/jobs${query({ dataset: id })}`, "All jobs with it")));
 }
 
 export async function datasetPage({ args: [id], signal }) {
   const path = `v1/datasets/${encodeURIComponent(id)}`;
   const dataset = learn([await get(path, signal)])[0];
-  const { splits, skipped, tags } = dataset;
-  const classes = dataset.target?.class_names || [];
+  const { splits, skipped, tags, target: given } = dataset;
+  const jobs = await jobsView(id, signal);
   return {
     title: dataset.name,
     content: [
       h("div", { class: "actions" },
         newJobs(`dataset=${dataset.id}`),
-        worker("Delete", async () => {
-          if (!await confirmed("Delete the data set?", `“${dataset.name}” is removed from the server for good. Jobs that used it stay.`, "Delete the data set")) return;
-          await remove(path);
-          location.hash = "#/datasets";
-        })),
+        renamer("data set", path, dataset.name),
+        deleter("data set", path, dataset.name, () => { location.hash = "#/datasets"; })),
       h("dl", { class: "facts" },
         fact("Format", dataset.format), fact("Train split", plural(splits.train, "example")),
         fact("Validation split", splits.validation ? plural(splits.validation, "example") : "taken out of the train split by each job"),
@@ -49,10 +72,10 @@ export async function datasetPage({ args: [id], signal }) {
         Object.keys(tags).length > 0 && fact("Tags", Object.entries(tags).map(([key, value]) => `${key}: ${value}`).join(", ")),
         fact("Size", bytes(dataset.size_bytes)), fact("Created", when(dataset.created_at)),
         fact("SHA-256", h("code", null, dataset.digest.replace("sha256:", ""))), fact("Id", h("code", null, dataset.id))),
-      classes.length > 0 && section("Classes", null, table("Classes in the order of the model's outputs", [{ label: "Output", number: true }, "Class"],
-        classes.map((name, index) => [h("td", { class: "number" }, String(index)), h("td", null, name)]), { class: "fit", visible: true })),
+      (given?.class_names || given?.class_counts) && classesView(given),
       skipped.length > 0 && section("Left out", null, table(`${count(skipped.length)} of the upload that can't be used`, ["File or row", "Why"],
         skipped.map((one) => [h("code", null, one.name), one.detail]), { visible: true })),
+      jobs,
       h("p", null, link("#/datasets", "All data sets")),
     ].filter(Boolean),
   };

@@ -1,7 +1,7 @@
 // The form of a new job: fields, the request as JSON, the same as curl, the plan, problems at their fields.
 
 import { all, get, hasKey, learn, post } from "./api.js";
-import { button, copy, h, problem, quiet, scroller, section, set, unique } from "./dom.js";
+import { add, button, copy, h, problem, quiet, scroller, section, set, unique } from "./dom.js";
 import { isTrial } from "./lists.js";
 import { KIND_NAMES, count, kindName, plural, pretty, sentence, shortId, words } from "./format.js";
 import { COMMON, KINDS } from "./kinds.js";
@@ -107,6 +107,8 @@ function field([path, label, type, options = {}], form) {
     sync = () => { for (const box of boxes) box.checked = (read(form.body, path) || []).includes(box.value); };
     element = h("fieldset", { class: "field wide", "aria-describedby": described }, h("legend", null, label), note,
       h("ul", { class: "checks" }, boxes.map((box) => h("li", null, h("label", null, box, " ", words(box.value))))), fault);
+  } else if (type === "steps") {
+    return Object.assign(stepsField(path, options, form), { path, label });
   } else if (type === "rows") {
     const place = h("div");
     const more = button(`Add ${options.noun === "objective" ? "an" : "a"} ${options.noun}`, () => {
@@ -137,14 +139,13 @@ function field([path, label, type, options = {}], form) {
       const value = typeof line === "object" ? line[key] : undefined;
       const store = (given) => { write(read(form.body, path)[index], key, given); form.update(input); };
       const input = kind === "select" ? h("select", { id: own, onchange: () => store(input.value) }, named(values, value).map(([one, text]) => h("option", { value: one }, text)))
-        : kind === "json" ? jsonArea(own, () => value, store, form.broken)
-          : h("input", { id: own, type: "text", inputmode: "decimal", autocomplete: "off", value: typeof value === "object" ? JSON.stringify(value) : value ?? "", oninput: () => store(numberOf(input.value)) });
+        : h("input", { id: own, type: "text", inputmode: "decimal", autocomplete: "off", value: typeof value === "object" ? JSON.stringify(value) : value ?? "", oninput: () => store(numberOf(input.value)) });
       if (kind === "select" && value) input.value = value;
       input.dataset.path = `${path}.${index}.${key}`;
       input.setAttribute("aria-describedby", `${id}-fault-${index}`);
-      return h("div", { class: kind === "json" ? "grow" : null }, h("label", { for: own }, name), input);
+      return h("div", null, h("label", { for: own }, name), input);
     };
-    element = h("fieldset", { class: "field wide" }, h("legend", null, label), place, more, fault);
+    element = h("fieldset", { class: "field wide" }, h("legend", null, label), note, place, more, fault);
   } else {
     const [parse, format] = TEXTS[type];
     control = h("input", { id, type: "text", inputmode: type === "number" ? "decimal" : null, autocomplete: "off", "aria-describedby": described, oninput() {
@@ -189,6 +190,83 @@ function field([path, label, type, options = {}], form) {
       unfold(element);
     },
     focus: () => (wrong || control).focus(),
+  };
+}
+
+/** A field of a step, which is like that of a job of its kind but for its place. */
+function ofStep([path, label, type, options = {}], at) {
+  // What a step's fields look at is the step, and a job's parameters are in its place.
+  const scoped = (work) => work && ((body) => {
+    const step = read(body, at);
+    step.params ??= {};
+    return work(step);
+  });
+  return [`${at}.${path}`, label, type, { ...options, when: scoped(options.when), then: scoped(options.then) }];
+}
+
+/** The steps of a pipeline: of each its kind, and the fields of that kind. */
+function stepsField(path, { kinds, fresh }, form) {
+  const place = h("div");
+  const fault = h("p", { class: "fault", hidden: true });
+  const element = h("div", { class: "field wide" }, place, fault);
+  let inner = [];
+  let shown = null;
+  // What was typed as JSON may be anything.
+  const stepsOf = () => [read(form.body, path) ?? []].flat().filter((step) => step && typeof step === "object");
+  const change = (steps, focused) => {
+    write(form.body, path, orNothing(steps));
+    form.update(null);
+    place.querySelectorAll("[data-focus]")[focused]?.focus();
+  };
+  const swapped = (index, other) => {
+    const steps = [...stepsOf()];
+    [steps[index], steps[other]] = [steps[other], steps[index]];
+    change(steps, other);
+  };
+  const more = button("Add a step", () => change([...stepsOf(), structuredClone(fresh)], stepsOf().length));
+  add(element, more);
+
+  function view(step, index, count) {
+    const at = `${path}.${index}`;
+    const make = (specification) => {
+      const one = field(ofStep(specification, at), form);
+      inner.push(one);
+      return one.element;
+    };
+    const { fields = [], more: groups = [], step: own = [] } = kinds[step.kind] || {};
+    const id = unique("kind");
+    const kind = h("select", { id, "data-focus": true, onchange: () => change(stepsOf().map((one, other) => other === index ? { kind: kind.value, ...structuredClone(kinds[kind.value].body) } : one), index) },
+      Object.keys(kinds).map((one) => h("option", { value: one }, kindName(one))));
+    kind.value = step.kind;
+    return h("fieldset", { class: "step" }, h("legend", null, `Step ${index + 1}`),
+      h("div", { class: "actions" }, h("label", { for: id }, "Kind"), kind,
+        index > 0 && button("Earlier", () => swapped(index, index - 1), { "aria-label": `Step ${index + 1} earlier` }),
+        index < count - 1 && button("Later", () => swapped(index, index + 1), { "aria-label": `Step ${index + 1} later` }),
+        button("Remove", () => change(stepsOf().filter((_, other) => other !== index), Math.max(0, index - 1)), { "aria-label": `Remove step ${index + 1}` })),
+      h("div", { class: "fields" }, [...own, ...fields].map(make)),
+      groups.map(({ title, fields: list }) => h("details", null, h("summary", null, title), h("div", { class: "fields" }, list.map(make)))));
+  }
+
+  return {
+    element,
+    get inner() { return inner; },
+    sync(source) {
+      const steps = stepsOf();
+      const kindsNow = JSON.stringify(steps.map((step) => step.kind));
+      // Fields stay as long as the steps are of the same kinds, so that none loses the focus.
+      if (kindsNow !== shown) {
+        shown = kindsNow;
+        inner = [];
+        set(place, steps.map((step, index) => view(step, index, steps.length)));
+      }
+      for (const one of inner) one.sync(source);
+    },
+    complain(text) {
+      fault.hidden = !text;
+      fault.textContent = text;
+      if (!text) for (const one of inner) one.complain("");
+    },
+    focus: () => more.focus(),
   };
 }
 
@@ -244,7 +322,8 @@ function curl(text) {
 }
 
 /** Shows each fault at the field that it is about, or at the JSON that has it; the fields, and the faults that have no place. */
-function distribute(faults, fields) {
+function distribute(faults, given) {
+  const fields = given.flatMap((one) => [one, ...(one.inner || [])]);
   const lost = [];
   const places = new Set();
   for (const { pointer, detail } of faults) {
@@ -348,7 +427,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
       for (const one of fields) {
         one.sync(source);
         // What was said of a value is not said of another.
-        if (source && one.element.contains(source)) one.complain("");
+        if (source) for (const part of one.inner || [one]) if (part.element.contains(source)) part.complain("");
       }
       code.textContent = curl(form.text());
     },

@@ -139,7 +139,7 @@ export async function repeat(work, signal, onerror) {
 }
 
 export async function jobsPage({ query: given, signal }) {
-  const filter = { status: given.get("status") || "", kind: given.get("kind") || "", model: given.get("model") || "", tag: given.get("tag") || "" };
+  const filter = { status: given.get("status") || "", kind: given.get("kind") || "", model: given.get("model") || "", dataset: given.get("dataset") || "", tag: given.get("tag") || "" };
   const picked = new Set();
   const compare = h("a", { class: "button", hidden: true }, "");
   const none = h("span", { class: "quiet" }, "Choose jobs to compare them.");
@@ -170,6 +170,7 @@ export async function jobsPage({ query: given, signal }) {
     select("Status", [["", "all"], ...STATUSES], filter.status, goTo("status")),
     select("Kind", [["", "all"], ...Object.entries(KIND_NAMES).filter(([kind]) => kind !== "quantize" || filter.kind === kind)], filter.kind, goTo("kind")),
     filter.model && h("span", { class: "quiet" }, "of one model, ", link(`#/jobs${query({ ...filter, model: "" })}`, "all models")),
+    filter.dataset && h("span", { class: "quiet" }, "of one data set, ", link(`#/jobs${query({ ...filter, dataset: "" })}`, "all data sets")),
     h("span", { class: "push" }, none, compare));
   await list.refresh();
   draw();

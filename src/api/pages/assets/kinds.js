@@ -16,7 +16,9 @@ const EXACT = [{ metric: "r2", goal: "maximize" }, { metric: "macs", goal: "mini
 const LOSS_NAMES = { cross_entropy: "labels (the task's own loss)", soft_targets: "soft targets", logits_mse: "squared error of the outputs" };
 const GRANULARITIES = [["channel", "channels"], ["weight", "single weights"], ["n_m", "n of m weights, as 2:4"], ["head", "attention heads"], ["block", "residual blocks"]];
 
-const LOSS_ROWS = { noun: "loss", columns: [["name", "Loss", "select", LOSSES.map((name) => [name, LOSS_NAMES[name] || name.replaceAll("_", " ")])], ["weight", "Weight", "number"], ["temperature", "Temperature", "number"]], fresh: { name: "cross_entropy", weight: 1 } };
+const LOSS_ROWS = { noun: "loss", hint: "Those that are usual for the task when there is none.", columns: [["name", "Loss", "select", LOSSES.map((name) => [name, LOSS_NAMES[name] || name.replaceAll("_", " ")])], ["weight", "Weight", "number"], ["temperature", "Temperature", "number"]], fresh: { name: "cross_entropy", weight: 1 } };
+
+const FLIPS = ["", ["horizontal", "left and right"], ["vertical", "top and bottom"], ["both", "along both axes"]];
 
 const training = (at, name = "Training") => ({
   title: name,
@@ -28,6 +30,8 @@ const training = (at, name = "Training") => ({
     [`${at}.loss`, "Loss", "select", { usual: "that of the task", options: ["", "cross_entropy", "binary_cross_entropy", "mean_squared_error"] }],
     [`${at}.label_smoothing`, "Label smoothing", "number", { hint: "0 to below 1." }],
     [`${at}.early_stopping.patience`, "Early stopping after", "number", { hint: "Epochs without improvement that are borne." }],
+    [`${at}.augment.crop.padding`, "Examples moved by at most", "number", { hint: "Pixels of images, each time anew." }],
+    [`${at}.augment.flip`, "Examples mirrored", "select", { usual: "not", options: FLIPS }],
     [`${at}.weights`, "Weights at the start", "select", { usual: "keep", options: ["", "keep", "reinitialize"] }],
   ],
 });
@@ -83,7 +87,7 @@ export const KINDS = {
     body: { params: { granularity: "channel", target: { macs_ratio: 0.5 }, finetune: { epochs: 5 } } },
     fields: [
       ["params.granularity", "What is removed", "select", {
-        options: GRANULARITIES,
+        usual: "channels", options: ["", ...GRANULARITIES],
         // Targets of one granularity mean nothing to another one.
         then(body) {
           const kind = granularity(body);
@@ -114,6 +118,8 @@ export const KINDS = {
           target("size_ratio", "File size after ÷ before"), target("latency_ratio", "Latency after ÷ before", "Measured on the job's device.", (body) => !single(body)),
           target("channel_sparsity", "Share of channels removed", null, (body) => !single(body)),
           target("max_accuracy_drop", "Largest drop of accuracy", "The smallest model within it, for instance 0.01; of classes only."),
+          ["params.target.max_worsening.metric", "Or of another metric", "select", { usual: "none", options: ["", ...METRICS] }],
+          target("max_worsening.by", "worse by at most", "In the metric's own unit."),
         ],
       },
       {
@@ -166,8 +172,18 @@ export const KINDS = {
           ["params.average", "Average of teachers", "select", { usual: "logits", options: ["", "logits", "probabilities"] }],
         ],
       },
+      {
+        title: "Views for the teacher",
+        fields: [
+          ["params.teacher_views.count", "Views", "number", { hint: "Of each example, moved or flipped; the teacher's answers are averaged, the student sees the example as it is." }],
+          ["params.teacher_views.augment.crop.padding", "Moved by at most", "number", { hint: "Pixels." }],
+          ["params.teacher_views.augment.flip", "Mirrored", "select", { usual: "not", options: FLIPS }],
+        ],
+      },
       training("params.finetune"),
     ],
+    // Of a pipeline's step only.
+    step: [["params.teacher", "Teacher", "select", { usual: "the model of the step before", options: ["", ["original", "the model that the pipeline began with"]] }]],
   },
   search: {
     about: "Looks for a better architecture made of the model, or better hyperparameters.",
@@ -215,15 +231,20 @@ export const KINDS = {
       training("params.trial", "Training of a trial"),
     ],
   },
-  pipeline: {
-    about: "Several steps, each on the model of the step before.",
-    body: {
-      params: {
-        steps: [{ kind: "prune", params: { target: { macs_ratio: 0.5 }, finetune: { epochs: 3 } } },
-          { kind: "distill", params: { teacher: "original", finetune: { epochs: 5 } } }, { kind: "evaluate", params: {} }],
-      },
+};
+
+// Its steps are jobs of the other kinds.
+KINDS.pipeline = {
+  about: "Several steps, each on the model of the step before.",
+  body: {
+    params: {
+      steps: [{ kind: "prune", params: { target: { macs_ratio: 0.5 }, finetune: { epochs: 3 } } },
+        { kind: "distill", params: { teacher: "original", finetune: { epochs: 5 } } }, { kind: "evaluate", params: {} }],
     },
-    fields: [["params.steps", "Steps", "rows", { noun: "step", columns: [["kind", "Kind", "select", ["train", "prune", "distill", "evaluate"]], ["params", "Parameters", "json"]], fresh: { kind: "train", params: { epochs: 3 } } }]],
-    more: [],
   },
+  fields: [["params.steps", "Steps", "steps", {
+    kinds: Object.fromEntries(["prune", "distill", "train", "evaluate"].map((kind) => [kind, KINDS[kind]])),
+    fresh: { kind: "train", params: { epochs: 3 } },
+  }]],
+  more: [],
 };

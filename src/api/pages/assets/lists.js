@@ -1,7 +1,7 @@
 // Models and data sets in lists: their tables, and the pages of all of them.
 
-import { learn, learnNames, names, query, remove, save } from "./api.js";
-import { confirmed, h, keyed, link, number, problem, quiet, row, set, table, worker } from "./dom.js";
+import { learn, learnNames, names, patch, query, remove, save } from "./api.js";
+import { confirmed, dialog, h, keyed, link, number, problem, quiet, row, set, table, worker } from "./dom.js";
 import { bytes, count, kindName, shortId, when } from "./format.js";
 import { pagedList, repeat } from "./jobs.js";
 import { uploader } from "./uploads.js";
@@ -22,6 +22,23 @@ export const newJobs = (given) => ["prune", "distill", "search", "evaluate", "tr
 /** A term and what is said of it, for a list of facts. */
 export const fact = (term, ...value) => [h("dt", null, term), h("dd", null, value)];
 
+/** A button that asks for another name; the page is then shown anew. */
+export const renamer = (noun, path, name) => worker("Rename", async () => {
+  const field = h("input", { id: "new-name", type: "text", required: true, maxlength: 200, autocomplete: "off", value: name });
+  const answer = await dialog(`Rename the ${noun}`, [h("label", { for: "new-name" }, "Name"), field], [["Cancel", ""], ["Rename", "rename", "primary"]]);
+  const given = field.value.trim();
+  if (answer !== "rename" || !given || given === name) return;
+  await patch(path, { name: given });
+  dispatchEvent(new Event("hashchange"));
+});
+
+/** A button that removes a model or a data set, once it is certain that it should. */
+export const deleter = (noun, path, name, done, attributes) => worker("Delete", async () => {
+  if (!await confirmed(`Delete the ${noun}?`, `“${name}” is removed from the server for good. Jobs that used or made it stay.`, `Delete the ${noun}`)) return;
+  await remove(path);
+  done();
+}, attributes);
+
 /** A row; `brief` leaves out what half a page has no room for. */
 function modelRow(model, brief) {
   return row([
@@ -41,11 +58,7 @@ function datasetRow(dataset, brief, changed) {
     number(train, count), number(test || null, (value) => value ? count(value) : "drawn", validation ? quiet(`${count(validation)} validation`) : null), number(dataset.size_bytes, bytes),
     ...(brief ? [] : [h("td", null, dataset.inputs.map(tensor).join("; "), target && quiet(`target ${target}`)),
       h("td", { class: "time" }, when(dataset.created_at)),
-      h("td", null, worker("Delete", async () => {
-        if (!await confirmed("Delete the data set?", `“${dataset.name}” is removed from the server for good.`, "Delete")) return;
-        await remove(`v1/datasets/${dataset.id}`);
-        changed();
-      }, { "aria-label": `Delete the data set ${dataset.name}` }))]),
+      h("td", null, deleter("data set", `v1/datasets/${dataset.id}`, dataset.name, changed, { "aria-label": `Delete the data set ${dataset.name}` }))]),
   ]);
 }
 

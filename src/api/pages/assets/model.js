@@ -1,11 +1,12 @@
 // One model: summary, lineage, layers as a table and as cards with the groups that are coupled.
 
-import { get, learn, learnNames, names, query, remove, save } from "./api.js";
+import { get, learn, learnNames, names, query, save } from "./api.js";
 import { bars } from "./charts.js";
-import { confirmed, h, link, number, quiet, section, set, table, worker } from "./dom.js";
+import { h, link, number, problem, quiet, section, set, table, worker } from "./dom.js";
 import { bytes, count, ratio, shortId, when } from "./format.js";
 import { jobTitle, statusMark } from "./jobs.js";
-import { fact, modelFile, newJobs, shape, tensor } from "./lists.js";
+import { deleter, fact, modelFile, newJobs, renamer, shape, tensor } from "./lists.js";
+import { trySection } from "./try.js";
 
 /** The model that this one was made from, the one before that, and so on. */
 async function ancestors(model, signal) {
@@ -54,7 +55,7 @@ function groupMarks(layers) {
   };
 }
 
-function layersView(layers) {
+function layersView(model, layers, signal) {
   const { groups, mark, edge } = groupMarks(layers);
   const place = h("div");
   const found = h("span", { class: "quiet", role: "status" });
@@ -71,21 +72,35 @@ function layersView(layers) {
     quiet(`${shape(layer.output_shape)}, ${count(layer.parameters)} parameters, ${count(layer.macs)} MACs`), nonzero(layer),
     layer.output && quiet("tensor ", h("code", null, layer.output)))));
 
-  let cards = false;
+  let view = "table";
+  let nodes = null;
   const search = h("input", { type: "search", id: "layer-search", autocomplete: "off", oninput: () => draw() });
   const group = h("select", { id: "layer-group", onchange: () => draw() }, h("option", { value: "" }, "all"), groups.map((name) => h("option", { value: name }, name)));
-  const view = h("select", { id: "layer-view", onchange: () => { cards = view.value === "cards"; draw(); } }, h("option", { value: "table" }, "table"), h("option", { value: "cards" }, "cards in order"));
+  const chooser = h("select", { id: "layer-view", onchange: () => { view = chooser.value; draw(); } },
+    [["table", "table"], ["cards", "cards in order"], ["graph", "graph"]].map(([value, text]) => h("option", { value }, text)));
+  /** The whole graph, with what is not looked for in the background. */
+  async function drawGraph(isFound) {
+    set(place, quiet("Loading…"));
+    try {
+      nodes ??= (await get(`v1/models/${model.id}/graph`, signal)).data;
+      const { graphView } = await import("./graph.js");
+      if (view === "graph") set(place, graphView(model.summary, nodes, { mark, edge, found: isFound }));
+    } catch (error) {
+      if (error.name !== "AbortError") set(place, problem(error));
+    }
+  }
   function draw() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = layers.filter((layer) => (!group.value || layer.group === group.value) && words.every((word) => text(layer).includes(word)));
     found.textContent = `${rows.length} of ${layers.length}`;
-    set(place, (cards ? asCards : asTable)(rows));
+    if (view === "graph") drawGraph((about) => (!group.value || about.includes(group.value)) && words.every((word) => about.toLowerCase().includes(word)));
+    else set(place, (view === "cards" ? asCards : asTable)(rows));
   }
   draw();
   const choice = (label, control) => h("div", { class: "choice" }, h("label", { for: control.id }, label), control);
   return section("Layers", null,
     quiet("Channels of layers with the same group leave together."),
-    h("div", { class: "filters" }, choice("Search", search), choice("Group", group), choice("View", view), found), place);
+    h("div", { class: "filters" }, choice("Search", search), choice("Group", group), choice("View", chooser), found), place);
 }
 
 export async function modelPage({ args: [id], signal }) {
@@ -100,11 +115,8 @@ export async function modelPage({ args: [id], signal }) {
       h("div", { class: "actions" },
         newJobs(`model=${model.id}`),
         worker("Download", () => save(`${path}/content`, modelFile(model))),
-        worker("Delete", async () => {
-          if (!await confirmed("Delete the model?", `“${model.name}” is removed from the server for good. Jobs that made or used it stay.`, "Delete the model")) return;
-          await remove(path);
-          location.hash = "#/models";
-        })),
+        renamer("model", path, model.name),
+        deleter("model", path, model.name, () => { location.hash = "#/models"; })),
       h("dl", { class: "facts" },
         fact("Format", `${model.format}${summary.opset ? `, opset ${summary.opset}` : ""}`), fact("Producer", summary.producer || "–"),
         fact("Parameters", count(summary.parameters), summary.nonzero_parameters < summary.parameters && `, ${count(summary.nonzero_parameters)} nonzero`),
@@ -116,7 +128,8 @@ export async function modelPage({ args: [id], signal }) {
         fact("Operators", operators.map(([name, times]) => `${name} ${times}`).join(", ") || "–"),
         fact("Created", when(model.created_at)), fact("SHA-256", h("code", null, model.digest.replace("sha256:", ""))), fact("Id", h("code", null, model.id))),
       tree,
-      layers.length > 0 && layersView(layers),
+      summary.opset && trySection(model, signal),
+      layers.length > 0 && layersView(model, layers, signal),
     ].filter(Boolean),
   };
 }

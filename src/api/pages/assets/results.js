@@ -188,7 +188,7 @@ function pruneDetails({ prune, environment }) {
   return section("Pruning", null,
     asked.length > 0 && table("Targets", ["Target", figure("Asked"), figure("Reached"), "Met"],
       asked.map((target) => [words(target), number(prune.asked[target], digits), number(prune.reached[target], digits), met(target, prune)]), { class: "fit", visible: true }),
-    "max_accuracy_drop" in prune.asked && judges && quiet(`The drop of accuracy is that on the ${plural(judges, "validation example")}, which choose the model; the figures above are of the test split. `),
+    ("max_accuracy_drop" in prune.asked || "max_worsening" in prune.asked) && judges && quiet(`How much worse it is, is held against the ${plural(judges, "validation example")}, which choose the model; the figures above are of the test split. `),
     prune.round_to && quiet(`Channel counts are multiples of ${prune.round_to}.`),
     stages.length > 0 && h("details", null, h("summary", null, "Quality on the way"),
       table("Metrics of the validation split at each stage", ["Stage", ...metrics(stages).map((metric) => figure(words(metric)))],
@@ -197,8 +197,8 @@ function pruneDetails({ prune, environment }) {
       table(`${sentence(judged)} of the validation split when one group alone loses a share of its units`, ["Group", ...shares.map((share) => figure(`${percent(share)} gone`))],
         sensitivity.map((one) => [[one.name, quiet(one.layers.join(", "))], ...one.points.map((point) => number(point.metrics[judged], digits))]), { class: "fit", visible: true })),
     prune.trials?.length > 0 && h("details", null, h("summary", null, "Models that were tried"),
-      table("Models that were tried", ["Asked", figure("Drop of accuracy"), "Good enough"],
-        prune.trials.map((one) => [Object.entries(one.asked).map(([key, value]) => `${words(key)} ${digits(value)}`).join(", "), number(one.accuracy_drop, digits), one.within ? "yes" : "no"]), { class: "fit" })),
+      table("Models that were tried", ["Asked", figure("Worse by"), "Good enough"],
+        prune.trials.map((one) => [Object.entries(one.asked).map(([key, value]) => `${words(key)} ${digits(value)}`).join(", "), number(one.worsening ?? one.accuracy_drop, digits), one.within ? "yes" : "no"]), { class: "fit" })),
     prune.blocked?.length > 0 && h("details", null, h("summary", null, `Layers that could not be cut: ${prune.blocked.length}`),
       h("ul", null, prune.blocked.map((one) => h("li", null, h("code", null, one.layer), " ", one.reason)))));
 }
@@ -295,6 +295,7 @@ export function planView({ kind, plan }) {
     return [
       h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training, to which those of the winner and of a control come. `,
         `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
+      plan.nearest && h("p", { class: "error" }, `None of a hundred did: ${plan.nearest}. A search may find one, and fails where it does not; milder constraints or more choices in the space make it likelier.`),
       plan.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${plan.not_applicable.join(", ")}.`),
       table("Dimensions of the space", ["Dimension", "Choices or range"], plan.space.map((dimension) => [dimension.name,
         (dimension.choices || dimension.range || []).map((one) => typeof one === "object" ? JSON.stringify(one) : typeof one === "number" && !Number.isInteger(one) ? digits(one) : String(one)).join(dimension.range ? " to " : ", ")]), { class: "fit" }),

@@ -1,0 +1,211 @@
+//! Whether a model would do better with its inputs prepared in another way that is usual.
+
+use serde_json::json;
+
+use crate::data::{Prepared, Role};
+use crate::exec::Device;
+use crate::graph::Graph;
+use crate::spec::evaluate::MetricName;
+use crate::spec::fit::InferredInput;
+use crate::spec::result::Measurement;
+use crate::train::{Evaluator, Loss};
+
+/// By what it is judged, and a gain that is no chance and worth a warning.
+const JUDGES: [(MetricName, f64); 2] = [(MetricName::Accuracy, 0.1), (MetricName::R2, 0.2)];
+
+/// Examples of the test split that are looked at: a twentieth of it, within these bounds.
+const EXAMPLES: (usize, usize) = (256, 512);
+
+/// Examples of the train split out of which means and deviations are taken, and numbers of them, at most.
+const SAMPLED: usize = 2_000;
+const MOST_NUMBERS: usize = 16 << 20;
+
+/// Means and deviations of more channels than these are not written out for people.
+const MOST_SHOWN: usize = 4;
+
+/// A better way, for people and for programs.
+pub(super) struct Better {
+    pub text: String,
+    pub data: serde_json::Value,
+}
+
+/// A way to prepare an input, as `data.preprocess` has it.
+struct Way {
+    words: &'static str,
+    scale: f64,
+    mean: Vec<f64>,
+    std: Vec<f64>,
+}
+
+/// Another preparation of the only input that holds numbers, by which the model is much better on some of the test
+/// examples than it is by that of `data`; `before` is how good that is. What can't be measured is no better.
+pub(super) fn better(
+    graph: &Graph,
+    device: &Device,
+    data: &Prepared,
+    before: &Measurement,
+) -> Option<Better> {
+    let (judge, gain) = JUDGES.into_iter().find(|(judge, gain)| {
+        let value = before.metrics.get(judge.as_str());
+        value.is_some_and(|value| *value < 1.0 - gain)
+    })?;
+    let inputs = &data.about.inputs;
+    let mut numbers = (inputs.iter().enumerate())
+        .filter(|(_, input)| !input.zeros && input.tokens.is_none() && input.audio.is_none());
+    let (place, input) = numbers.next()?;
+    if numbers.next().is_some() || inputs.iter().any(|input| input.tokens.is_some()) {
+        return None;
+    }
+    let (least, most) = EXAMPLES;
+    let count = (data.count(Role::Test) / 20).clamp(least, most);
+    let few = data.tested_by(count);
+    let count = few.count(Role::Test);
+    let needed = f64::max(gain, 3.0 / (count as f64).sqrt());
+    let task = data.about.task;
+    let evaluator = Evaluator::new(graph, device, Loss::of_task(task));
+    let fed = |way: &Way| {
+        let mut inputs = inputs.clone();
+        let own = &mut inputs[place];
+        own.scale = way.scale;
+        own.mean.clone_from(&way.mean);
+        own.std.clone_from(&way.std);
+        few.fed_as(inputs)
+    };
+    let judged = |data: &Prepared| {
+        let measured = evaluator.measure_graph(data, Role::Test).ok()?;
+        Some(measured.metric(judge, task)).filter(|value| value.is_finite())
+    };
+    let now = judged(&few)?;
+    let (moments, largest) = sampled(data, place, input);
+    let (value, way) = ways(input, &moments, largest)
+        .into_iter()
+        .filter_map(|way| Some((judged(&fed(&way))?, way)))
+        .max_by(|(first, _), (second, _)| first.total_cmp(second))
+        .filter(|(value, _)| value - now > needed)?;
+    let preprocess = match way.mean.iter().all(|mean| *mean == 0.0) && way.std == [1.0] {
+        true => json!({"scale": way.scale}),
+        false => json!({"scale": way.scale, "mean": way.mean, "std": way.std}),
+    };
+    let shown = match way.mean.len() > MOST_SHOWN {
+        true => "; the event's data has the numbers".to_owned(),
+        false => format!(": {preprocess}"),
+    };
+    let (words, judge) = (way.words, judge.as_str());
+    Some(Better {
+        text: format!(
+            "on {count} examples of the test split the {judge} of the model as it came is {now:.4}, and {value:.4} {words}; \
+             if that is how it was trained, say so with `data.preprocess`{shown}"
+        ),
+        data: json!({"preprocess": preprocess, "metric": judge, "value": now, "better": value, "examples": count}),
+    })
+}
+
+/// By channel the mean and the standard deviation of an input as it is stored, and its largest number.
+fn sampled(data: &Prepared, place: usize, input: &InferredInput) -> (Vec<(f64, f64)>, f64) {
+    let plain = InferredInput {
+        scale: 1.0,
+        mean: vec![0.0],
+        std: vec![1.0],
+        ..input.clone()
+    };
+    let mut inputs = data.about.inputs.clone();
+    inputs[place] = plain;
+    let role = match data.count(Role::Train) {
+        0 => Role::Test,
+        _ => Role::Train,
+    };
+    let elements = input.shape.iter().product::<u64>().max(1) as usize;
+    let count = data.count(role).min(SAMPLED);
+    let count = count.min((MOST_NUMBERS / elements).max(1));
+    let batch = data.fed_as(inputs).sample(role, count);
+    let numbers = &batch.inputs[place];
+    let channels = input.channels().max(1);
+    let area = (numbers.len() / batch.count.max(1) / channels).max(1);
+    let channel = |index: usize| match input.keeps_channels_last() {
+        true => index % channels,
+        false => index / area % channels,
+    };
+    let mut sums = vec![(0.0f64, 0.0f64, 0.0f64); channels];
+    for (index, &number) in numbers.iter().enumerate() {
+        let (count, sum, squares) = &mut sums[channel(index)];
+        *count += 1.0;
+        *sum += f64::from(number);
+        *squares += f64::from(number).powi(2);
+    }
+    let moments = sums.into_iter().map(|(count, sum, squares)| {
+        let mean = sum / f64::max(count, 1.0);
+        let variance = squares / f64::max(count, 1.0) - mean * mean;
+        (mean, variance.max(0.0).sqrt())
+    });
+    let largest = numbers.iter().copied().fold(0.0, f32::max);
+    (moments.collect(), f64::from(largest))
+}
+
+/// How inputs are usually prepared, but for the way that is theirs; `moments` are those of each channel as it is stored,
+/// `largest` is its largest number.
+fn ways(input: &InferredInput, moments: &[(f64, f64)], largest: f64) -> Vec<Way> {
+    let is_image = input.shape.len() == 3;
+    // Levels go up to 255.
+    let levels = moments.iter().any(|(mean, std)| mean + std > 2.0);
+    let share = if levels && is_image { 1.0 / 255.0 } else { 1.0 };
+    let own = |scale: f64, words| Way {
+        words,
+        scale,
+        mean: input.mean.clone(),
+        std: input.std.clone(),
+    };
+    let plain = |scale: f64, words| Way {
+        words,
+        scale,
+        mean: vec![0.0],
+        std: vec![1.0],
+    };
+    let rounded = |value: f64| (value * 1e6).round() / 1e6;
+    let mut all = vec![
+        own(input.scale * 255.0, "with its inputs 255 times as large"),
+        own(input.scale / 255.0, "with its inputs divided by 255"),
+        plain(share, "with its inputs from 0 to 1"),
+        plain(1.0, "with its inputs as they are stored"),
+        Way {
+            words: "with its inputs less their mean and divided by their standard deviation, as the train split has them",
+            scale: share,
+            mean: moments
+                .iter()
+                .map(|(mean, _)| rounded(mean * share))
+                .collect(),
+            std: moments
+                .iter()
+                .map(|(_, std)| match rounded(std * share) {
+                    // What never changes tells nothing, on whatever scale.
+                    0.0 => 1.0,
+                    std => std,
+                })
+                .collect(),
+        },
+    ];
+    if largest > 1.0 {
+        all.push(plain(
+            1.0 / largest,
+            "with its inputs divided by their largest number",
+        ));
+    }
+    if is_image {
+        all.push(Way {
+            words: "with its inputs from −1 to 1",
+            scale: share,
+            mean: vec![0.5],
+            std: vec![0.5],
+        });
+    }
+    if is_image && moments.len() == 3 {
+        all.push(Way {
+            words: "with its inputs normalised as those of ImageNet are",
+            scale: share,
+            // Of torchvision's models, by channel (red, green, blue).
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+        });
+    }
+    all.retain(|way| (way.scale, &way.mean, &way.std) != (input.scale, &input.mean, &input.std));
+    all
+}
