@@ -57,6 +57,7 @@ impl ItemsQuery {
 /// What is to be changed of a model or a data set; what is left out stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = ItemChange)]
 pub struct Change {
     /// 1 to 200 bytes.
     #[schema(min_length = 1)]

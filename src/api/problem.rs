@@ -50,7 +50,12 @@ impl ApiError {
 
     /// 404 for a thing that is not there.
     pub fn not_found(what: &str, id: &str) -> Self {
-        let detail = format!("there is no {what} `{}`", shortened(id));
+        let mut detail = format!("there is no {what} `{}`", shortened(id));
+        if uuid::Uuid::parse_str(id).is_err() && ["model", "dataset", "job"].contains(&what) {
+            detail.push_str(&format!(
+                "; addresses have ids, and `/v1/{what}s?name=` finds those of a name"
+            ));
+        }
         Self::new(404, &format!("{what}_not_found"), detail)
     }
 

@@ -50,6 +50,7 @@ pub fn render(ended: &[(String, JobView)]) -> String {
             verdict(result),
             agreement(result),
             drop_allowed(result),
+            others(result, &metric),
         ];
         for line in lines.into_iter().flatten() {
             text.push_str(&format!("\n{name}: {line}"));
@@ -70,6 +71,22 @@ fn leading(result: &JobResult) -> Option<&str> {
     objective.or_else(usual)
 }
 
+/// The metrics that have no column: of an evaluation all of them, else R2, which tells how good an error is.
+fn others(result: &JobResult, shown: &str) -> Option<String> {
+    let figures = |measured: &Measurement| -> String {
+        let asked = measured.metrics.iter().filter(|(name, _)| *name != shown);
+        let wanted = asked.filter(|(name, _)| result.after.is_none() || *name == "r2");
+        let figures = wanted.map(|(name, value)| format!("{} {value:.4}", name.replace('_', " ")));
+        figures.collect::<Vec<_>>().join(", ")
+    };
+    let before = figures(&result.before);
+    let after = result.after.as_ref().map(figures);
+    (!before.is_empty()).then(|| match after {
+        Some(after) if !after.is_empty() => format!("{after} (before: {before})"),
+        _ => before,
+    })
+}
+
 /// How near a student is to its teachers, where nothing else can be said of it.
 fn agreement(result: &JobResult) -> Option<String> {
     let distill = result.distill.as_ref()?;
@@ -84,16 +101,23 @@ fn agreement(result: &JobResult) -> Option<String> {
 /// What `max_accuracy_drop` or `max_worsening` is held against, which is not the split of the table.
 fn drop_allowed(result: &JobResult) -> Option<String> {
     let prune = result.prune.as_ref()?;
-    let (name, what) = [
-        (MAX_ACCURACY_DROP, "the accuracy fell by"),
-        (MAX_WORSENING, "the metric became worse by"),
-    ]
-    .into_iter()
-    .find(|(name, _)| prune.asked.contains_key(*name))?;
+    let name = [MAX_ACCURACY_DROP, MAX_WORSENING]
+        .into_iter()
+        .find(|name| prune.asked.contains_key(*name))?;
     let (asked, reached) = (prune.asked.get(name)?, prune.reached.get(name)?);
     let examples = result.environment.data.as_ref()?.splits.validation;
+    let metric = prune.judged_by.map_or("metric", MetricName::as_str);
+    let became = match reached {
+        0.0.. => format!("worse by {reached:.4}"),
+        _ => format!("better by {:.4}", -reached),
+    };
+    let limit = prune.limited_by.as_ref();
+    let limit = limit.map_or_else(String::new, |limit| {
+        format!(". No smaller one was tried: {limit}")
+    });
     Some(format!(
-        "{what} {reached:.4} on the {examples} validation examples, at most {asked} was asked for; the table has the test split"
+        "on the {examples} validation examples the {} became {became}, {asked} was allowed; the table has the test split{limit}",
+        metric.replace('_', " ")
     ))
 }
 
@@ -147,10 +171,10 @@ fn verdict(result: &JobResult) -> Option<String> {
         ),
         (None, None) => return None,
     };
-    let helped = match helped {
-        true => "it helped",
-        false if comparison.is_some_and(|both| both.is_even()) => "it made no difference",
-        false => "it did not help",
+    let came_to = match (comparison, helped) {
+        (Some(both), _) => both.verdict(),
+        (None, true) => "helped",
+        (None, false) => "did not help",
     };
     let both = comparison.map(|both| {
         let name = both.metric.as_str().replace('_', " ");
@@ -159,7 +183,7 @@ fn verdict(result: &JobResult) -> Option<String> {
     let both = both.unwrap_or_else(|| " beside ".to_owned());
     let chance = comparison.and_then(|both| both.chance());
     let chance = chance.map_or_else(String::new, |chance| format!(", {chance}"));
-    Some(format!("{helped}{both}the control, {what}{chance}"))
+    Some(format!("it {came_to}{both}the control, {what}{chance}"))
 }
 
 /// A row; with the figures `before`, each count carries its ratio to them.

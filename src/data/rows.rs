@@ -108,6 +108,37 @@ fn check_columns(columns: &[String], wrong: Wrong) -> Result<(), DataError> {
     }
 }
 
+/// What speaks against a first line being the names of columns.
+fn doubtful(columns: &[String]) -> Option<String> {
+    let numbers: Option<Vec<f64>> = columns.iter().map(|name| name.parse().ok()).collect();
+    // Data frames without names number their columns.
+    let counts = |from: usize| {
+        let names = columns.iter().enumerate();
+        names
+            .into_iter()
+            .all(|(index, name)| *name == (index + from).to_string())
+    };
+    if numbers.is_some() && !counts(0) && !counts(1) {
+        let first = columns
+            .iter()
+            .take(3)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Some(format!(
+            "its first line holds numbers ({first}, …), where the names of the columns should be; put a line with names before it"
+        ));
+    }
+    let [only] = columns else { return None };
+    let other = [(';', "semicolons"), ('\t', "tabs"), ('|', "bars")]
+        .into_iter()
+        .find(|(separator, _)| only.contains(*separator))?;
+    Some(format!(
+        "its columns are separated by {}; separate them by commas, and write decimal numbers with points",
+        other.1
+    ))
+}
+
 fn csv_rows(reader: impl Read, wrong: Wrong, then: Then) -> Result<(), DataError> {
     let unreadable = |error: csv::Error| wrong(error.to_string());
     let mut reader = csv::ReaderBuilder::new()
@@ -118,9 +149,14 @@ fn csv_rows(reader: impl Read, wrong: Wrong, then: Then) -> Result<(), DataError
         .map(|name| name.trim_start_matches('\u{feff}').to_owned())
         .collect();
     check_columns(&columns, wrong)?;
+    if let Some(fault) = doubtful(&columns) {
+        return Err(wrong(fault));
+    }
     let mut record = csv::StringRecord::new();
+    // Where lines end in a carriage return and a line feed, the reader is still before the latter.
+    let behind = usize::from(reader.position().line() == 1);
     while reader.read_record(&mut record).map_err(unreadable)? {
-        let line = record.position().map_or(0, |place| place.line() as usize);
+        let line = record.position().map_or(0, |place| place.line() as usize) + behind;
         let cells = record.iter().map(|text| match text {
             "" => Cell::Missing,
             text => Cell::Text(text),

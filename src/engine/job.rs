@@ -27,6 +27,7 @@ use crate::spec::fit::InferredData;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::result::{
     DistillOutcome, Environment, JobResult, Measurement, Plan, PruneOutcome, StepResult, Training,
+    Warning,
 };
 use crate::spec::trial::{SearchOutcome, Trials};
 use crate::train::measure_latencies;
@@ -62,6 +63,11 @@ impl Job<'_> {
             ..Progress::default()
         };
         self.voice.progress(progress, true);
+    }
+
+    /// Says what whoever takes the result should know, now and in the result; once.
+    pub fn warn(&mut self, kind: &str, text: String, data: serde_json::Value) {
+        warn(self.voice, &mut self.journal, kind, text, data);
     }
 
     /// Between stages: keeps what is done and ends, if that is wanted.
@@ -168,6 +174,25 @@ impl Job<'_> {
     }
 }
 
+/// As [`Job::warn`], where a part of the job is lent out.
+pub(super) fn warn(
+    voice: &Voice,
+    journal: &mut Journal,
+    kind: &str,
+    text: String,
+    data: serde_json::Value,
+) {
+    let warning = Warning {
+        kind: kind.to_owned(),
+        message: text,
+        data,
+    };
+    if journal.warn(&warning) {
+        let Warning { message, data, .. } = warning;
+        voice.event(Level::Warning, kind, message, data);
+    }
+}
+
 /// What a step says about itself.
 #[derive(Default)]
 pub(super) struct Outcomes {
@@ -232,6 +257,8 @@ pub(super) fn run(
         None => None,
         Some(dataset) => Some(prepare(&mut graph, dataset, &inputs, &params)?),
     };
+    // How the job that made the model prepared its inputs.
+    let told = graph.property(EXPECTS).map(str::to_owned);
     if let Some(data) = &data {
         // From the start, so that its bytes count wherever the file's size does.
         graph.set_property(EXPECTS, expectations(&data.about));
@@ -278,23 +305,26 @@ pub(super) fn run(
             "the model's answers fit the labels in another order of the classes: {}",
             in_words(order, names)
         );
-        job.voice.event(
-            Level::Warning,
+        let order = serde_json::json!({"order": order});
+        warn(
+            job.voice,
+            &mut job.journal,
             "classes_in_another_order",
             text,
-            serde_json::json!({"order": order}),
+            order,
         );
     }
     if !resumed && !params.starts_afresh() {
         let data = job.first_data.as_ref().filter(|_| order.is_none());
-        let better = data.and_then(|data| better(&graph, &job.device, data, &before));
+        let better =
+            data.and_then(|data| better(&graph, &job.device, data, &before, told.as_deref()));
         let warning = match (better, doubt(&before)) {
             (Some(better), _) => Some(("inputs_on_another_scale", better.text, better.data)),
             (None, Some(doubt)) => Some(("model_fits_badly", doubt, serde_json::Value::Null)),
             (None, None) => None,
         };
         if let Some((kind, text, data)) = warning {
-            job.voice.event(Level::Warning, kind, text, data);
+            job.warn(kind, text, data);
         }
     }
     let mut steps = Vec::new();
@@ -373,12 +403,7 @@ pub(super) fn run(
         .as_ref()
         .and_then(|after| loss_of_quality(&before, after, outcomes.prune.as_ref()))
     {
-        job.voice.event(
-            Level::Warning,
-            "quality_lost",
-            lost,
-            serde_json::Value::Null,
-        );
+        job.warn("quality_lost", lost, serde_json::Value::Null);
     }
     let result = JobResult {
         model: None,
@@ -393,6 +418,7 @@ pub(super) fn run(
         distill: outcomes.distill,
         search,
         steps,
+        warnings: job.journal.warnings().to_vec(),
         environment: Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: job.device.name.clone(),

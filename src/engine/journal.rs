@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::graph::Graph;
 use crate::onnx;
 use crate::spec::Problem;
+use crate::spec::result::Warning;
 use crate::train::{TrainState, Trained};
 
 const FILE: &str = "journal.safetensors";
@@ -32,6 +33,8 @@ struct Records {
     /// The training that is under way.
     training: Option<(String, TrainState)>,
     curves: Curves,
+    #[serde(default)]
+    warnings: Vec<Warning>,
     #[serde(flatten)]
     trained: Totals,
 }
@@ -135,6 +138,20 @@ impl Journal {
             _ => None,
         };
         Some((graph, value))
+    }
+
+    /// Keeps what the result will warn of; whether it is new.
+    pub fn warn(&mut self, warning: &Warning) -> bool {
+        let is_new = !self.records.warnings.contains(warning);
+        if is_new {
+            self.records.warnings.push(warning.clone());
+        }
+        is_new
+    }
+
+    /// All that this attempt and those before it have warned of.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.records.warnings
     }
 
     /// Keeps a graph that later stages come back to; the next record is written down with it.

@@ -438,6 +438,8 @@ fn outcome(start: &Start, graph: &Graph, params: &PruneParams, found: Found) -> 
         scores: found.scores,
         sensitivity: Vec::new(),
         trials: Vec::new(),
+        judged_by: None,
+        limited_by: None,
     }
 }
 

@@ -35,6 +35,7 @@ pub fn render_html(
     };
     let body: String = [
         sections::headline(&title, request, result),
+        sections::warnings(result),
         sections::figures(result),
         sections::targets(result),
         sections::steps(result),

@@ -20,8 +20,11 @@ const EXAMPLES: (usize, usize) = (256, 512);
 const SAMPLED: usize = 2_000;
 const MOST_NUMBERS: usize = 16 << 20;
 
+/// Fewer examples than these tell nothing.
+const FEWEST: usize = 50;
+
 /// Means and deviations of more channels than these are not written out for people.
-const MOST_SHOWN: usize = 4;
+const MOST_SHOWN: usize = 64;
 
 /// A better way, for people and for programs.
 pub(super) struct Better {
@@ -38,12 +41,14 @@ struct Way {
 }
 
 /// Another preparation of the only input that holds numbers, by which the model is much better on some of the test
-/// examples than it is by that of `data`; `before` is how good that is. What can't be measured is no better.
+/// examples than it is by that of `data`; `before` is how good that is, and `told` what the
+/// model's file says of its inputs. What can't be measured is no better, and what is bad on any scale has another fault.
 pub(super) fn better(
     graph: &Graph,
     device: &Device,
     data: &Prepared,
     before: &Measurement,
+    told: Option<&str>,
 ) -> Option<Better> {
     let (judge, gain) = JUDGES.into_iter().find(|(judge, gain)| {
         let value = before.metrics.get(judge.as_str());
@@ -60,6 +65,9 @@ pub(super) fn better(
     let count = (data.count(Role::Test) / 20).clamp(least, most);
     let few = data.tested_by(count);
     let count = few.count(Role::Test);
+    if count < FEWEST {
+        return None;
+    }
     let needed = f64::max(gain, 3.0 / (count as f64).sqrt());
     let task = data.about.task;
     let evaluator = Evaluator::new(graph, device, Loss::of_task(task));
@@ -76,18 +84,27 @@ pub(super) fn better(
         Some(measured.metric(judge, task)).filter(|value| value.is_finite())
     };
     let now = judged(&few)?;
-    let (moments, largest) = sampled(data, place, input);
-    let (value, way) = ways(input, &moments, largest)
-        .into_iter()
-        .filter_map(|way| Some((judged(&fed(&way))?, way)))
-        .max_by(|(first, _), (second, _)| first.total_cmp(second))
-        .filter(|(value, _)| value - now > needed)?;
+    let is_better = |(value, _): &(f64, Way)| value - now > needed && *value > gain;
+    let judge_way = |way: Way| Some((judged(&fed(&way))?, way));
+    // What the model's own job did needs no guess.
+    let (value, way) = recorded(input, told)
+        .and_then(judge_way)
+        .filter(is_better)
+        .or_else(|| {
+            let (moments, largest) = sampled(data, place, input);
+            ways(input, &moments, largest)
+                .into_iter()
+                .filter_map(judge_way)
+                .max_by(|(first, _), (second, _)| first.total_cmp(second))
+                .filter(is_better)
+        })?;
     let preprocess = match way.mean.iter().all(|mean| *mean == 0.0) && way.std == [1.0] {
         true => json!({"scale": way.scale}),
         false => json!({"scale": way.scale, "mean": way.mean, "std": way.std}),
     };
     let shown = match way.mean.len() > MOST_SHOWN {
-        true => "; the event's data has the numbers".to_owned(),
+        true => "; `data` of the warning, in the job's result and its events, has the numbers"
+            .to_owned(),
         false => format!(": {preprocess}"),
     };
     let (words, judge) = (way.words, judge.as_str());
@@ -97,6 +114,23 @@ pub(super) fn better(
              if that is how it was trained, say so with `data.preprocess`{shown}"
         ),
         data: json!({"preprocess": preprocess, "metric": judge, "value": now, "better": value, "examples": count}),
+    })
+}
+
+/// The way that the job had which made the model, as its file says (the property `sinter.expects`).
+fn recorded(input: &InferredInput, told: Option<&str>) -> Option<Way> {
+    let told: serde_json::Value = serde_json::from_str(told?).ok()?;
+    let inputs: Vec<InferredInput> = serde_json::from_value(told["inputs"].clone()).ok()?;
+    let own = inputs.into_iter().find(|own| own.input == input.input)?;
+    let is_other = (own.scale, &own.mean, &own.std) != (input.scale, &input.mean, &input.std);
+    let fits = [own.mean.len(), own.std.len()]
+        .iter()
+        .all(|&count| count == 1 || count == input.channels());
+    (is_other && fits).then_some(Way {
+        words: "with its inputs prepared as in the job that made it",
+        scale: own.scale,
+        mean: own.mean,
+        std: own.std,
     })
 }
 
@@ -160,7 +194,8 @@ fn ways(input: &InferredInput, moments: &[(f64, f64)], largest: f64) -> Vec<Way>
         mean: vec![0.0],
         std: vec![1.0],
     };
-    let rounded = |value: f64| (value * 1e6).round() / 1e6;
+    // Five digits are as many as a sample has.
+    let rounded = |value: f64| format!("{value:.4e}").parse().unwrap_or(value);
     let mut all = vec![
         own(input.scale * 255.0, "with its inputs 255 times as large"),
         own(input.scale / 255.0, "with its inputs divided by 255"),

@@ -26,7 +26,7 @@ use crate::search::space::Point;
 use crate::search::strategy::{Judged, Screen, Search, Strategy};
 use crate::search::{importance, proxy};
 use crate::spec::Problem;
-use crate::spec::child::{Level, Message};
+use crate::spec::child::Message;
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Params;
 use crate::spec::prune::CalibrationOptions;
@@ -48,6 +48,10 @@ const CONTROL_SEED: u64 = 0xc0a7_2017;
 
 /// Examples that scores without training look at.
 const SCREENED: usize = 64;
+
+/// Candidates that a plan looks at where it looks at all, and where it draws.
+const MOST_COUNTED: f64 = 512.0;
+const DRAWN: usize = 100;
 
 /// Candidates among which one must be feasible before weights are trained for all.
 const DRAWS: usize = 1000;
@@ -117,8 +121,7 @@ impl Job<'_> {
         let mut candidates = candidates_of(graph, params, self.seed)?;
         let not_applicable = candidates.not_applicable(params);
         if !not_applicable.is_empty() {
-            self.voice.event(
-                Level::Warning,
+            self.warn(
                 "space_not_applicable",
                 format!(
                     "these of the space leave no choice in this model: {}",
@@ -146,22 +149,22 @@ impl Job<'_> {
             None => Vec::new(),
             Some(path) => setup.candidates.warm(&earlier(path)?, &setup.objectives),
         };
-        if let StrategyParams::Tpe { first } = params.strategy
-            && warm.len() + params.trials as usize <= first as usize
-        {
-            self.voice.event(
-                Level::Warning,
-                "search_is_random",
-                format!(
-                    "the first {first} trials of TPE are at random (`strategy.first`), and this search has no more than {}: it never comes to choose",
-                    params.trials
-                ),
-                serde_json::Value::Null,
-            );
+        if let Some(warning) = never_chooses(params, warm.len()) {
+            self.warn("search_is_random", warning, serde_json::Value::Null);
         }
         let limits = (params.trials as usize, u64::MAX);
         let strategy = params.build_strategy();
         let record = self.run_trials(key, &setup, "trial", strategy, &warm, limits)?;
+        if record.len() < params.trials as usize && !setup.candidates.bounds_met_by_all() {
+            self.voice.info(
+                "candidates_used_up",
+                format!(
+                    "{} of the {} trials were judged: the strategy found no more candidates within the constraints",
+                    record.len(),
+                    params.trials
+                ),
+            );
+        }
         let done = self.done(&setup, &record, &warm)?;
         let control = match params.control {
             false => None,
@@ -191,8 +194,7 @@ impl Job<'_> {
         let graph = self.finished(&format!("{key}/final"), "final", &setup, point)?;
         let exceeds = excess(&setup, &cost_of(&graph));
         if let Some(exceeds) = &exceeds {
-            self.voice.event(
-                Level::Warning,
+            self.warn(
                 "constraint_not_met",
                 format!("trained in full, the winner does not meet a constraint: {exceeds}"),
                 serde_json::Value::Null,
@@ -615,8 +617,9 @@ fn earlier(path: &Path) -> Result<Vec<Trial>, Problem> {
 
 fn none_feasible(candidates: &Candidates) -> Ended {
     let seen = candidates.bounds_seen();
-    let detail =
-        format!("of the candidates that were drawn none is within the constraints: {seen}");
+    let detail = format!(
+        "of the candidates that were looked at none is within the constraints: {seen}; allow more, or let the space have smaller ones"
+    );
     Ended::Failed(Problem::new(422, "no_feasible_candidate", detail))
 }
 
@@ -674,20 +677,54 @@ pub(super) fn check(graph: &Graph, params: &SearchParams, seed: u64) -> Result<(
     possible(graph, params, seed).map(drop)
 }
 
+/// What speaks against TPE where it would never come to choose.
+fn never_chooses(params: &SearchParams, warm: usize) -> Option<String> {
+    let StrategyParams::Tpe { first } = params.strategy else {
+        return None;
+    };
+    (warm + params.trials as usize <= first as usize).then(|| {
+        format!(
+            "the first {first} trials of TPE are at random (`strategy.first`), and this search has no more than {}: it never \
+             comes to choose",
+            params.trials
+        )
+    })
+}
+
 /// What a search would do.
 pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<SearchPlan, Ended> {
     let candidates = possible(graph, params, seed)?;
+    let space = &candidates.space;
+    // A small space is looked at whole.
+    let whole = space.size().filter(|&size| size <= MOST_COUNTED);
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    let fits = (0..100)
-        .filter(|_| candidates.is_feasible(&candidates.space.sample(&mut random)))
-        .count();
-    let size = candidates.space.size().unwrap_or(f64::INFINITY);
-    let trials = u32::min(params.trials, size.min(1e9) as u32);
+    let (looked_at, fits) = match whole {
+        Some(size) => {
+            let fitting = space.all().filter(|point| candidates.is_feasible(point));
+            (size, fitting.count())
+        }
+        None => {
+            let drawn = (0..DRAWN).map(|_| space.sample(&mut random));
+            let fitting = drawn.filter(|point| candidates.is_feasible(point));
+            (DRAWN as f64, fitting.count())
+        }
+    };
+    if whole.is_some() && fits == 0 {
+        return Err(none_feasible(&candidates));
+    }
+    let size = space.size().unwrap_or(f64::INFINITY);
+    let most = whole.map_or(size, |_| fits as f64);
+    let trials = u32::min(params.trials, most.min(1e9) as u32);
     Ok(SearchPlan {
+        // An earlier search may bring further trials.
+        warnings: match params.warm_start {
+            None => never_chooses(params, 0).into_iter().collect(),
+            Some(_) => Vec::new(),
+        },
         space: candidates.dimensions(&[]),
         not_applicable: candidates.not_applicable(params),
         space_size: candidates.space.size(),
-        feasible_share: fits as f64 / 100.0,
+        feasible_share: fits as f64 / looked_at,
         nearest: (fits == 0).then(|| candidates.bounds_seen()),
         trials,
         epochs: params.trainings(trials) * params.most_epochs(),

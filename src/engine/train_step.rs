@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::child::Ended;
-use super::job::Job;
+use super::job::{Job, warn};
 use super::journal::Journal;
 use super::problem::{no_data, of_training};
 use super::voice::Voice;
@@ -75,8 +75,9 @@ impl Job<'_> {
         let fitted = self.first_data.as_ref().unwrap_or(data).about.batch_size;
         let asked = self.inputs.request.data.batch_size;
         if fitted < asked && resume.is_none() && phase != "trial" {
-            self.voice.event(
-                Level::Warning,
+            warn(
+                self.voice,
+                &mut self.journal,
                 "batch_size_fixed",
                 format!(
                     "the model's file fixes its batch size, so that it trains in batches of {fitted} instead of {asked}; \

@@ -54,6 +54,29 @@ pub enum MetricName {
 }
 
 impl MetricName {
+    pub const ALL: [Self; 20] = [
+        Self::Loss,
+        Self::Accuracy,
+        Self::Top2Accuracy,
+        Self::Top3Accuracy,
+        Self::Top5Accuracy,
+        Self::Top10Accuracy,
+        Self::BalancedAccuracy,
+        Self::F1,
+        Self::WeightedF1,
+        Self::Precision,
+        Self::Recall,
+        Self::RocAuc,
+        Self::AveragePrecision,
+        Self::ExpectedCalibrationError,
+        Self::Perplexity,
+        Self::MeanSquaredError,
+        Self::RootMeanSquaredError,
+        Self::MeanAbsoluteError,
+        Self::R2,
+        Self::Spearman,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loss => "loss",

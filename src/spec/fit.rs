@@ -13,10 +13,11 @@ pub use inputs::{InferredInput, fit_inputs};
 use super::augment::{Augment, Geometry};
 use super::dataset::{DatasetSummary, Media, Splits, TargetInfo};
 use super::distill::{Average, DistillLossName, DistillParams, LossTerm};
+use super::evaluate::MetricName;
 use super::job::{DataOptions, Params, Task};
 use super::model::{Dimension, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
-use super::prune::MAX_ACCURACY_DROP;
+use super::prune;
 use super::train::{ClassWeights, TrainParams};
 
 /// How many examples each split of a job has.
@@ -93,7 +94,8 @@ pub fn fit(
     let inputs = fit_inputs(model, &dataset.inputs, options).map_err(|detail| {
         let columns = match &dataset.target {
             Some(target) if dataset.format.is_table() => format!(
-                "; of the table all columns but the target `{}` are taken (`?target=` of the upload chooses another one)",
+                "; of the table all columns but the target `{}` are taken (`?target=` of the upload, `--target` of the terminal \
+                 choose another one): a column that is no input, such as an index, must not be in the file",
                 target.name
             ),
             None if dataset.format.has_arrays() && params.needs_labels() => {
@@ -283,9 +285,11 @@ fn fit_target(
                         "labels go up to {}, but the model's output `{}` has {outputs} classes, counted from 0{}",
                         classes - 1,
                         output,
-                        match classes == outputs + 1 {
-                            true => ": upload labels that begin with 0 (in NumPy y - 1)",
-                            false => "",
+                        match (outputs, classes == outputs + 1) {
+                            (1, _) =>
+                                ": of a single value it is a regression; leave the task out, or ask for `regression`",
+                            (_, true) => ": upload labels that begin with 0 (in NumPy y - 1)",
+                            (_, false) => "",
                         }
                     ),
                 ));
@@ -487,13 +491,16 @@ fn check_task_at(
                 let at = format!("{pointer}/target/{name}");
                 let metric = allowed.metric.as_str();
                 if !allowed.metric.applies_to(task) {
-                    let what = match name {
-                        MAX_ACCURACY_DROP => {
-                            "a drop of the accuracy (max_worsening takes other metrics)".to_owned()
-                        }
-                        _ => format!("the metric `{metric}`"),
-                    };
-                    return refuse(at, what);
+                    let instead: Vec<String> = MetricName::defaults(task)
+                        .iter()
+                        .map(|metric| format!("`{}`", metric.as_str()))
+                        .collect();
+                    let what = format!(
+                        "has the metric `{metric}`, which does not suit the task {}; max_worsening takes those that do: {}",
+                        prune::word(&task),
+                        instead.join(", ")
+                    );
+                    return Err(Problem::invalid(vec![FieldError::new(at, what)]));
                 }
                 if about.splits.validation == 0 {
                     let detail = format!(
@@ -531,10 +538,22 @@ fn check_task_at(
                 .position(|metric| !metric.applies_to(task));
             match unsuited {
                 None => Ok(()),
-                Some(index) => refuse(
-                    format!("{pointer}/metrics/{index}"),
-                    format!("the metric `{}`", evaluate.metrics[index].as_str()),
-                ),
+                Some(index) => {
+                    let suited = MetricName::ALL
+                        .into_iter()
+                        .filter(|metric| metric.applies_to(task));
+                    let suited: Vec<String> = suited
+                        .map(|metric| format!("`{}`", metric.as_str()))
+                        .collect();
+                    let detail = format!(
+                        "the metric `{}` does not suit the task {}; these do: {}",
+                        evaluate.metrics[index].as_str(),
+                        prune::word(&task),
+                        suited.join(", ")
+                    );
+                    let at = format!("{pointer}/metrics/{index}");
+                    Err(Problem::invalid(vec![FieldError::new(at, detail)]))
+                }
             }
         }
         Params::Search { search, steps } => {

@@ -245,15 +245,30 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
     FieldError::new(pointer, told)
 }
 
-/// Where a field is that many look for in the parameters of a training.
+/// Where a field is that many look for in the parameters of a training, or of a pruning.
 fn elsewhere(detail: &str) -> Option<&'static str> {
     let (field, expected) = detail.strip_prefix("unknown field `")?.split_once("`, ")?;
-    expected.contains("`optimizer`").then_some(())?;
+    let has = |name: &str| expected.contains(&format!("`{name}`"));
     Some(match field {
-        "learning_rate" | "lr" => "`optimizer.learning_rate` here",
-        "weight_decay" => "`optimizer.weight_decay` here",
-        "momentum" => "`optimizer.momentum` here",
-        "batch_size" => "`data.batch_size` of the request",
+        "learning_rate" | "lr" if has("optimizer") => "`optimizer.learning_rate` here",
+        "weight_decay" if has("optimizer") => "`optimizer.weight_decay` here",
+        "momentum" if has("optimizer") => "`optimizer.momentum` here",
+        "batch_size" if has("optimizer") => "`data.batch_size` of the request",
+        "macs_ratio" | "parameters_ratio" | "size_ratio" | "latency_ratio" | "sparsity"
+        | "channel_sparsity" | "max_accuracy_drop" | "max_worsening"
+            if has("target") =>
+        {
+            "in `target` here, as `target.macs_ratio` is"
+        }
+        "epochs" | "learning_rate" | "lr" | "optimizer" | "augment" if has("finetune") => {
+            "in `finetune` here, as `finetune.epochs` is"
+        }
+        "epochs" | "learning_rate" | "lr" | "optimizer" if has("trial") => {
+            "in `trial` here, as `trial.epochs` is"
+        }
+        drop if has("max_worsening") && drop.starts_with("max_") => {
+            "`max_worsening` here, as {\"metric\": \"r2\", \"by\": 0.02}"
+        }
         _ => return None,
     })
 }

@@ -313,7 +313,8 @@ pub struct PruneParams {
     pub calibration: CalibrationOptions,
     pub recovery: Recovery,
     pub schedule: PruneSchedule,
-    /// Training after each cut, the epochs shared out over the steps; none when `null`.
+    /// Training after each cut, the epochs shared out over the steps; none when `null` or of 0 epochs.
+    #[serde(deserialize_with = "none_of_no_epochs")]
     pub finetune: Option<TrainParams>,
     /// Node names to leave alone, with `*` and `?`.
     pub exclude: Vec<String>,
@@ -354,6 +355,14 @@ pub const MAX_WORSENING: &str = "max_worsening";
 
 /// Models that are made for one of these, at most.
 pub const MOST_TRIALS: u32 = 12;
+
+/// A training of no epochs is none.
+fn none_of_no_epochs<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<TrainParams>, D::Error> {
+    let given = Option::<TrainParams>::deserialize(deserializer)?;
+    Ok(given.filter(|train| train.epochs > 0))
+}
 
 /// The word that JSON has for a value of an enum.
 pub(crate) fn word(value: &impl Serialize) -> String {

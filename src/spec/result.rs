@@ -216,6 +216,12 @@ pub struct PruneOutcome {
     /// Of `max_accuracy_drop` and `max_worsening`, in the order in which they were made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trials: Vec<PruneTrial>,
+    /// The metric that `max_accuracy_drop` or `max_worsening` was held against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_by: Option<MetricName>,
+    /// Why no smaller model was tried, where the metric would have allowed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by: Option<String>,
 }
 
 /// How the scores of a group are distributed, in bins of equal width.
@@ -360,13 +366,21 @@ impl Comparison {
         self.value == self.control
     }
 
-    /// What reports and tables add to a sentence about a difference that may be chance.
+    /// What it comes to in words, behind "it" or the name of the method.
+    pub fn verdict(&self) -> &'static str {
+        match (self.is_even(), self.significant(), self.helped()) {
+            (true, ..) => "made no difference",
+            (false, Some(false), _) => "made no difference that can be told from chance",
+            (false, _, true) => "helped",
+            (false, _, false) => "did not help",
+        }
+    }
+
+    /// What reports and tables add to it where it may be chance.
     pub fn chance(&self) -> Option<String> {
         let is_open = self.significant() == Some(false) && !self.is_even();
         let p_value = self.p_value.filter(|_| is_open)?;
-        Some(format!(
-            "which may be chance (p = {p_value:.2}, paired over the test examples)"
-        ))
+        Some(format!("p = {p_value:.2}, paired over the test examples"))
     }
 }
 
@@ -422,6 +436,20 @@ pub struct StepResult {
     pub distill: Option<DistillOutcome>,
 }
 
+/// Something that whoever takes a job's result should know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Warning {
+    /// A stable word, for instance `inputs_on_another_scale`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// For people.
+    pub message: String,
+    /// For programs; left out where there is no more to say.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    #[schema(value_type = Object)]
+    pub data: serde_json::Value,
+}
+
 /// `result` of a succeeded job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobResult {
@@ -443,6 +471,9 @@ pub struct JobResult {
     /// A pipeline's steps in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepResult>,
+    /// What speaks against taking the result as it is; events of these types say the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     pub environment: Environment,
 }
 

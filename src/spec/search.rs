@@ -115,7 +115,7 @@ pub struct SearchParams {
     /// Scores that need no training choose among candidates at random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub screening: Option<Screening>,
-    /// How each candidate is trained, with the hyperparameters put in their places.
+    /// How each candidate is trained, with the hyperparameters put in their places; for 3 epochs when left out.
     pub trial: TrainParams,
     /// What is done to each candidate instead of `trial`, as a `pipeline` has it; hyperparameters are then
     /// named by their places, such as `steps.0.params.finetune.epochs`.

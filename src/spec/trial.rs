@@ -232,15 +232,19 @@ pub struct SearchOutcome {
 /// What a search would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SearchPlan {
+    /// What the job would warn of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     pub space: Vec<DimensionInfo>,
     /// What the space names and what leaves no choice in this model, for instance `depth` without residual blocks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_applicable: Vec<String>,
     /// Candidates in the space, infeasible ones too; `null` for infinitely many.
     pub space_size: Option<f64>,
-    /// Share of a hundred candidates at random that meet the constraints on MACs, parameters and size.
+    /// Share of the candidates that meet the constraints on MACs, parameters and size: of all where there are at most 512,
+    /// else of a hundred at random.
     pub feasible_share: f64,
-    /// Where none of the hundred does: the constraints, and how near the candidates came to each.
+    /// Where none of the hundred does: the constraints, and the least that any candidate was seen to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<String>,
     /// Different candidates that will be judged, at most.

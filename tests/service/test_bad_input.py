@@ -737,7 +737,7 @@ def test_a_wrong_value_of_a_job_is_422_with_its_pointer(untouched, change, point
         ({"target": [0.5]}, "/params/target"),
         ({"target": {"macs_ratio": 0.5}, "schedule": [2]}, "/params/schedule"),
         ({"target": {"macs_ratio": 0.5}, "granularity": {"channel": None}}, "/params/granularity"),
-        ({"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 0}}, "/params/finetune/epochs"),
+        ({"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 10_001}}, "/params/finetune/epochs"),
         ({"target": {"macs_ratio": 0.5}, "finetune": {"weights": "reinitialize"}}, "/params/finetune/weights"),
     ],
     ids=lambda value: str(value)[:80],

@@ -30,7 +30,7 @@ PLATFORMS = ROOT / "examples" / "platforms"
 sys.path.insert(0, str(CLIENT))
 
 from sinter_client import (  # noqa: E402
-    ApiError, Client, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError, UnknownName,
+    ApiError, Client, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError, SinterWarning, UnknownName,
     _transfer)
 
 SCALED = {"preprocess": {"scale": 0.0625}}
@@ -425,6 +425,10 @@ def test_models_and_data_sets_go_by_their_names(client):
     assert client.change_dataset(data, name="numbers")["name"] == "numbers"
     assert [node["operator"] for node in client.graph(model)][:3] == ["Conv", "BatchNormalization", "Relu"]
     assert {layer["name"] for layer in client.layers("another")} <= {node["name"] for node in client.graph("another")}
+    assert client.job("of that name").id == job.id
+    assert client.upload_model(DIGITS_CNN, name="once more", progress=False, reuse=True) == changed
+    with pytest.warns(SinterWarning, match="say so with `data.preprocess`"):
+        assert client.submit("evaluate", model, data).wait(progress=False).warnings[0]["type"] == "inputs_on_another_scale"
     with pytest.raises(UnknownName, match="no data set that is called 'data by its name'"):
         client.submit("evaluate", model, "data by its name")
 

@@ -313,7 +313,10 @@ def test_whether_a_teacher_helped_is_told(server, model_id, data_id):
     assert done.returncode == 0, done.stderr
     result = server.get(f"/v1/jobs/{done.stdout.split()[0]}").json()["result"]
     outcome = result["distill"]
-    verdict = "it helped" if outcome["helped"] else "it did not help"
+    both = outcome["comparison"]
+    verdict = "it made no difference" if both["value"] == both["control"] \
+        else "it made no difference that can be told from chance" if not outcome["significant"] \
+        else "it helped" if outcome["helped"] else "it did not help"
     reached = outcome["control"]["metrics"]["accuracy"]
     own = result["after"]["metrics"]["accuracy"]
     told = f"half as wide: {verdict}: accuracy {own:.4f}, and {reached:.4f} of the control, the same student without a teacher"

@@ -136,8 +136,9 @@ def test_rows_are_normalised_feature_by_feature(server):
         if warned:
             told = warned[0]["data"]
             assert "standard deviation" in warned[0]["message"]
-            assert told["preprocess"]["mean"] == pytest.approx(whole["mean"], rel=1e-3, abs=1e-4)
-            assert told["preprocess"]["std"] == pytest.approx(whole["std"], rel=1e-3)
+            # They are those of nine tenths, as the rest is the validation split.
+            off = np.abs(np.array(told["preprocess"]["mean"]) - whole["mean"]) / sizes
+            assert off.max() < 0.05 and told["preprocess"]["std"] == pytest.approx(whole["std"], rel=0.05)
     normalised = (stored - stored.mean(0)) / stored.std(0)
     assert found["normalised"] == pytest.approx((normalised.argmax(1) == labels).mean(), abs=0.005)
     assert found["as they are"] == pytest.approx((stored.argmax(1) == labels).mean(), abs=1e-6)
@@ -335,6 +336,26 @@ def test_whole_numbers_can_be_values_to_predict_too(server, prices):
     answer = server.post_dataset(f"a,b,value\n{rows}".encode(), "regression")
     assert answer.status_code == 201, answer.text
     assert answer.json()["target"]["classes"] is None
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_fault_of_a_table_is_told_with_its_line(server, end):
+    rows = ["a,b,y", *(f"{n},{n},{n % 2}" for n in range(30))]
+    rows[7] = "1,wrong,0"
+    answer = server.post_dataset(end.join(rows).encode(), "faulty")
+    assert_problem(answer, 422, says="line 8")
+
+
+def test_tables_that_are_written_otherwise_are_refused_by_what_they_are(server):
+    headless = server.post_dataset(b"1.5,2,0\n3,4,1\n5,6,0\n", "headless")
+    assert_problem(headless, 422, says=["first line holds numbers (1.5, 2, 0", "put a line with names before it"])
+    # As a data frame without names is written.
+    numbered = server.upload_dataset(b"0,1,2\n3,4,1\n5,6,0\n", "numbered")
+    expect(numbered, format="csv", splits=(2, 0), inputs=[("x", "float64", [2])], target=("2", "int64", [], 2))
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        text = "\n".join(separator.join(row) for row in (("a", "b", "y"), ("1", "2", "0"), ("3", "4", "1")))
+        assert_problem(server.post_dataset(text.encode(), "other", params={"format": "csv"}), 422,
+                       says=[f"separated by {name}", "by commas"])
 
 
 @pytest.mark.parametrize("text", [

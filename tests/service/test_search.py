@@ -548,20 +548,21 @@ def test_a_dry_run_tells_the_space_without_training(server, network):
 def test_a_dry_run_says_how_near_candidates_come_to_what_none_of_them_meets(server, network):
     body = {"kind": "search", "model": network["id"], "dry_run": True, "params": {
         "space": {"width": [0.125, 0.25, 0.5, 0.75, 1.0]}, "trials": 10, "trial": {"epochs": 1}}}
-    free = server.post("/v1/jobs", json=body).json()["plan"]["cost"]["parameters"]
-    least = None
-    # The smallest candidate is one of very many.
-    for share in (0.02, 0.05, 0.08, 0.1, 0.15, 0.2):
-        body["params"]["constraints"] = {"parameters": int(free * share)}
+    most = server.post("/v1/jobs", json=body).json()["plan"]["cost"]["parameters"]
+    # The parameters of the smallest candidate, which is one of very many, and so is hardly drawn.
+    low, least = 0, most
+    while low < least - 1:
+        body["params"]["constraints"] = {"parameters": (low + least) // 2}
         answer = server.post("/v1/jobs", json=body)
         if answer.status_code == 422:
             assert answer.json()["code"] == "no_feasible_candidate"
-            continue
-        plan = answer.json()["plan"]
-        if plan["feasible_share"] == 0:
-            least = plan["nearest"]
-            break
-    assert least is not None and "parameters at most" in least and "the least seen was" in least
+            low = (low + least) // 2
+        else:
+            least = (low + least) // 2
+    body["params"]["constraints"] = {"parameters": least}
+    plan = server.post("/v1/jobs", json=body).json()["plan"]
+    assert plan["feasible_share"] == 0
+    assert plan["nearest"].startswith(f"parameters at most {least} (the least seen was ")
 
 
 def test_what_the_space_names_and_the_model_has_not_is_told(server, small, digits):
@@ -573,6 +574,24 @@ def test_what_the_space_names_and_the_model_has_not_is_told(server, small, digit
     told = [event for event in server.events(job) if event["type"] == "space_not_applicable"]
     assert len(told) == 1 and "depth, kernel" in told[0]["message"]
     assert "depth, kernel" in server.artifact(job, "report.html").decode()
+
+
+def test_a_plan_counts_the_candidates_of_a_small_space(server, small):
+    """Each alone, by a search of all of them whose trials say what they cost."""
+    params = {"space": {"width": [0.25, 0.5, 0.75, 1.0]}, "trials": 500, "strategy": {"name": "exhaustive"}}
+    body = {"kind": "search", "model": small["id"], "dry_run": True, "params": params}
+    whole = server.post("/v1/jobs", json=body).json()["plan"]
+    size = int(whole["space_size"])
+    assert size <= 512 and whole["feasible_share"] == 1 and whole["trials"] == size
+    shares = []
+    for share in (0.2, 0.4, 0.7):
+        params["constraints"] = {"parameters": int(whole["cost"]["parameters"] * share)}
+        plan = server.post("/v1/jobs", json=body).json()["plan"]
+        assert plan["trials"] == round(plan["feasible_share"] * size) > 0 and "nearest" not in plan
+        shares.append(plan["feasible_share"])
+    assert shares == sorted(shares) and shares[0] < shares[-1]
+    params.update(strategy={"name": "tpe"}, trials=5)
+    assert "never comes to choose" in server.post("/v1/jobs", json=body).json()["plan"]["warnings"][0]
 
 
 @pytest.mark.parametrize(("params", "pointer", "word"), [

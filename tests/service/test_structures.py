@@ -401,16 +401,38 @@ def test_the_smallest_model_by_another_metric(server, setting, task, metric, by)
 
 
 @pytest.mark.parametrize(("target", "pointer", "says"), [
-    ({"max_worsening": {"metric": "r2", "by": 0.1}}, "/params/target/max_worsening", "the metric `r2` does not suit the task"),
+    ({"max_worsening": {"metric": "r2", "by": 0.1}}, "/params/target/max_worsening", "the metric `r2`, which does not suit the task classification"),
     ({"max_worsening": {"metric": "accuracy", "by": 0}}, "/params/target/max_worsening/by", "above 0"),
     ({"max_worsening": {"metric": "beauty", "by": 1}}, "/params/target/max_worsening/metric", "beauty"),
-    ({"max_worsening": {"metric": "loss"}}, "/params/target/max_worsening", "by"),
+    ({"max_worsening": {"metric": "loss"}}, "/params/target/max_worsening/by", "is missing"),
     ({"max_worsening": {"metric": "loss", "by": 0.1}, "max_accuracy_drop": 0.1}, "/params/target/max_worsening", "one of them"),
 ])
 def test_worsenings_that_can_not_be_asked_for(server, setting, target, pointer, says):
     answer = server.post("/v1/jobs", json={"kind": "prune", "model": setting[3]["id"], "dataset": setting[4]["id"],
                                            "params": {"target": target}, "data": DATA})
     assert_problem(answer, 422, pointer=pointer, says=says)
+
+
+def test_a_model_that_could_be_smaller_says_what_keeps_it(server, setting):
+    job = prune(server, setting, round_to=1, max_layer_sparsity=0.3, target={"max_worsening": {"metric": "loss", "by": 50}})
+    outcome = job["result"]["prune"]
+    assert outcome["judged_by"] == "loss" and "max_layer_sparsity" in outcome["limited_by"]
+
+
+def test_no_epochs_of_fine_tuning_are_none(server, setting):
+    jobs = [prune(server, setting, target={"macs_ratio": 0.7}, **more) for more in ({}, {"finetune": {"epochs": 0}})]
+    assert jobs[1]["request"]["params"]["finetune"] is None
+    files = [server.artifact(job, "model.onnx") for job in jobs]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(("params", "says"), [
+    ({"macs_ratio": 0.5}, "it is in `target` here"), ({"target": {"macs_ratio": 0.5}, "epochs": 3}, "it is in `finetune` here"),
+    ({"target": {"max_r2_drop": 0.1}}, "it is `max_worsening` here"),
+])
+def test_where_a_parameter_belongs_is_told(server, setting, params, says):
+    answer = server.post("/v1/jobs", json={"kind": "prune", "model": setting[3]["id"], "params": params})
+    assert_problem(answer, 422, says=says)
 
 
 def test_a_drop_that_nothing_meets_is_an_error(server, setting):

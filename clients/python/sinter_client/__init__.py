@@ -11,7 +11,7 @@
 """
 
 from .client import Client
-from .errors import ApiError, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError, UnknownName
+from .errors import ApiError, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError, SinterWarning, UnknownName
 from .job import Job
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "JobCanceled",
     "JobFailed",
     "SinterError",
+    "SinterWarning",
     "UnknownName",
 ]

@@ -14,7 +14,7 @@ import httpx
 
 from . import types
 from ._connection import READING_TIMEOUT, Connection
-from ._transfer import download, pages, upload
+from ._transfer import download, pages, sha256_of, upload
 from .errors import UnknownName
 from .job import Job, target
 
@@ -61,12 +61,20 @@ class Client:
         tags: Mapping[str, str] | None = None,
         progress: bool = True,
         external_data: Iterable[Path] = (),
+        *,
+        reuse: bool = False,
     ) -> types.Model:
         """Uploads an ONNX or safetensors file, under its own name without the ending unless there is another.
 
-        An upload that is cut goes on where it was. With tags, or with the files that hold an ONNX model's external
+        With `reuse` a file that the server has already is not uploaded again; its newest model is returned. An upload that is cut goes on where it was. With tags, or with the files that hold an ONNX model's external
         data, it is a form, which begins anew.
         """
+        external_data = list(external_data)
+        if reuse and not external_data:
+            with open(path, "rb") as file:
+                there = next(self.models(digest=f"sha256:{sha256_of(file).hex()}"), None)
+            if there is not None:
+                return there
         model: types.Model = self._upload("/v1/models", path, name, {}, tags, progress, external_data)
         return model
 
@@ -176,9 +184,9 @@ class Client:
         plan: types.Plan = self._connection.request("POST", "/v1/jobs", json=body, timeout=timeout).json()["plan"]
         return plan
 
-    def job(self, id: str) -> Job:
-        """A job of that id."""
-        return Job(self._connection, self._connection.request("GET", f"/v1/jobs/{id}").json())
+    def job(self, job: str) -> Job:
+        """A job by its id or name."""
+        return Job(self._connection, self._connection.request("GET", f"/v1/jobs/{self._id('job', job)}").json())
 
     def jobs(
         self,
@@ -260,7 +268,7 @@ class Client:
     def delete_dataset(self, dataset: str | types.Dataset) -> None:
         self._connection.request("DELETE", f"/v1/datasets/{self._id('dataset', dataset)}", repeat=False)
 
-    def _id(self, what: Literal["model", "dataset"], thing: str | types.Model | types.Dataset) -> str:
+    def _id(self, what: Literal["model", "dataset", "job"], thing: str | types.Model | types.Dataset) -> str:
         """The id of what is named; the newest of that name where it is no id."""
         if not isinstance(thing, str):
             return thing["id"]

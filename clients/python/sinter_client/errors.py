@@ -14,6 +14,10 @@ class SinterError(Exception):
     """The base of all errors of this package."""
 
 
+class SinterWarning(UserWarning):
+    """A job succeeded, and says what speaks against taking its result as it is."""
+
+
 class UnknownName(SinterError, LookupError):
     """The server has nothing of that name."""
 

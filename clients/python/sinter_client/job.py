@@ -8,6 +8,7 @@ import os
 import pathlib
 import time
 import urllib.parse
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 from . import types
 from ._connection import lost, may_pass
 from ._transfer import download, pages
-from .errors import JobCanceled, JobFailed
+from .errors import JobCanceled, JobFailed, SinterWarning
 
 if TYPE_CHECKING:
     from ._connection import Connection
@@ -66,6 +67,11 @@ class Job:
         return self.data["error"]
 
     @property
+    def warnings(self) -> list[types.Warning]:
+        """What speaks against taking the result as it is; none before it succeeded."""
+        return (self.result or {}).get("warnings", [])
+
+    @property
     def _path(self) -> str:
         return f"/v1/jobs/{self.id}"
 
@@ -77,7 +83,7 @@ class Job:
         return self
 
     def wait(self, progress: bool = True, timeout: float | None = None) -> Job:
-        """Waits for its success, with a bar on standard error.
+        """Waits for its success, with a bar on standard error; what its result warns of becomes a `SinterWarning`.
 
         Raises `JobFailed`, `JobCanceled`, or `TimeoutError` after `timeout` seconds; the job then still runs.
         """
@@ -95,6 +101,8 @@ class Job:
             raise JobCanceled(self)
         if self.error is not None:
             raise JobFailed(self, self.error)
+        for warning in self.warnings:
+            warnings.warn(f"{described}: {warning['message']}", SinterWarning, stacklevel=2)
         return self
 
     @staticmethod

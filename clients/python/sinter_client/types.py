@@ -187,13 +187,21 @@ class CellSpace(TypedDict, total=False):
 CellTemplate: TypeAlias = Literal["nas_bench_201"]
 
 
-class Change(TypedDict, total=False):
-    """What is to be changed of a model or a data set; what is left out stays."""
+class _Change(TypedDict):
+    metrics: dict[str, float]
+    """After − before, by metric name."""
+    nonzero_parameters_ratio: float
+    """Nonzero parameters after ÷ before."""
+    parameters_ratio: float
+    size_ratio: float
 
-    name: str | None
-    """1 to 200 bytes."""
-    tags: dict[str, str] | None
-    """In the place of those that there were; at most 50, keys of 1 to 64 bytes, values of at most 500."""
+
+class Change(_Change, total=False):
+    """After beside before."""
+
+    macs_ratio: float | None
+    speedup: float | None
+    """Median latency before ÷ after."""
 
 
 # What examples of each label count in the cross-entropy.
@@ -703,6 +711,15 @@ class InferredInput(_InferredInput, total=False):
 Initial: TypeAlias = Literal["initial"]
 
 
+class ItemChange(TypedDict, total=False):
+    """What is to be changed of a model or a data set; what is left out stays."""
+
+    name: str | None
+    """1 to 200 bytes."""
+    tags: dict[str, str] | None
+    """In the place of those that there were; at most 50, keys of 1 to 64 bytes, values of at most 500."""
+
+
 class _Job(TypedDict):
     attempt: int
     """0 before the first."""
@@ -785,6 +802,8 @@ class JobResult(_JobResult, total=False):
     steps: list[StepResult]
     """A pipeline's steps in order."""
     training: Training | None
+    warnings: list[Warning]
+    """What speaks against taking the result as it is; events of these types say the same."""
 
 
 # Where a job stands.
@@ -1240,6 +1259,9 @@ class _PruneOutcome(TypedDict):
 class PruneOutcome(_PruneOutcome, total=False):
     """What a pruning was asked for and what it reached."""
 
+    judged_by: MetricName | None
+    limited_by: str | None
+    """Why no smaller model was tried, where the metric would have allowed it."""
     round_to: int | None
     """The multiple that kept channel counts were rounded to; `null` for single weights."""
     scores: list[ScoreHistogram]
@@ -1568,7 +1590,7 @@ class SearchParams(TypedDict, total=False):
     """
     strategy: StrategyParams
     trial: TrainParams
-    """How each candidate is trained, with the hyperparameters put in their places."""
+    """How each candidate is trained, with the hyperparameters put in their places; for 3 epochs when left out."""
     trials: int
     """Different candidates that are judged, at most."""
     warm_start: str | None
@@ -1581,7 +1603,9 @@ class _SearchPlan(TypedDict):
     epochs: int
     """Of all trainings of candidates, at most."""
     feasible_share: float
-    """Share of a hundred candidates at random that meet the constraints on MACs, parameters and size."""
+    """Share of the candidates that meet the constraints on MACs, parameters and size: of all where there are at most
+    512, else of a hundred at random.
+    """
     space: list[DimensionInfo]
     trials: int
     """Different candidates that will be judged, at most."""
@@ -1591,11 +1615,13 @@ class SearchPlan(_SearchPlan, total=False):
     """What a search would do."""
 
     nearest: str | None
-    """Where none of the hundred does: the constraints, and how near the candidates came to each."""
+    """Where none of the hundred does: the constraints, and the least that any candidate was seen to have."""
     not_applicable: list[str]
     """What the space names and what leaves no choice in this model, for instance `depth` without residual blocks."""
     space_size: float | None
     """Candidates in the space, infeasible ones too; `null` for infinitely many."""
+    warnings: list[str]
+    """What the job would warn of."""
 
 
 class SearchSpace(TypedDict, total=False):
@@ -2093,6 +2119,20 @@ class Upload(_Upload, total=False):
 
 # What an upload becomes when it is whole.
 UploadTarget: TypeAlias = Literal["models", "datasets"]
+
+
+class _Warning(TypedDict):
+    message: str
+    """For people."""
+    type: str
+    """A stable word, for instance `inputs_on_another_scale`."""
+
+
+class Warning(_Warning, total=False):
+    """Something that whoever takes a job's result should know."""
+
+    data: dict[str, Any]
+    """For programs; left out where there is no more to say."""
 
 
 class _Webhook(TypedDict):

@@ -23,6 +23,9 @@ struct Tried {
     /// Of the weights or multiply-accumulates: what is left.
     left: f64,
     outcome: Option<PruneOutcome>,
+    /// Why the target can't be reached, where it can't.
+    #[serde(default)]
+    limit: Option<String>,
 }
 
 impl Job<'_> {
@@ -54,6 +57,7 @@ impl Job<'_> {
         let (mut good, mut bad) = (1.0f64, 0.0f64);
         let mut found = None;
         let mut trials = Vec::new();
+        let mut limit = None;
         for number in 0..MOST_TRIALS {
             let first_with_others = number == 0 && !others.given().is_empty();
             if !first_with_others && bad > 0.0 && good / bad <= NEAR {
@@ -105,6 +109,7 @@ impl Job<'_> {
                 .into());
             } else {
                 bad = left;
+                limit = tried.limit;
             }
             trials.push(tried.trial);
         }
@@ -129,6 +134,8 @@ impl Job<'_> {
             asked: asked(&params.target),
             reached,
             trials,
+            judged_by: Some(allowed.metric),
+            limited_by: limit,
             ..outcome
         };
         self.journal.record(&stage, &outcome, &pruned)?;
@@ -167,6 +174,7 @@ impl Job<'_> {
                     trial,
                     left,
                     outcome: None,
+                    limit: Some(problem.detail),
                 };
                 return Ok((graph.clone(), tried));
             }
@@ -209,6 +217,7 @@ impl Job<'_> {
                 trial,
                 left,
                 outcome,
+                limit: None,
             },
         ))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{beside, did_not_help, escape, metric, section, table, words};
+use super::text::{beside, escape, metric, section, table, verdict, words};
 use crate::spec::result::{DistillOutcome, JobResult, Measurement, TeacherSource};
 
 pub(super) fn all(result: &JobResult) -> String {
@@ -40,19 +40,13 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
             outcome.views
         ));
     }
-    match outcome.helped {
-        Some(true) => html.push_str(&format!(
-            "<p>The student is better than the same one trained by the labels alone, for as many \
+    if let Some(helped) = outcome.helped {
+        html.push_str(&format!(
+            "<p><strong>Distillation {}:</strong> the student beside the same one trained by the labels alone, for as many \
              epochs{}.</p>\n",
+            verdict(helped, outcome.comparison.as_ref()),
             beside(outcome.comparison.as_ref())
-        )),
-        Some(false) => html.push_str(&format!(
-            "<p><strong>Distillation {}:</strong> the same student trained by the labels \
-             alone, for as many epochs, is as good or better{}.</p>\n",
-            did_not_help(outcome.comparison.as_ref()),
-            beside(outcome.comparison.as_ref())
-        )),
-        None => {}
+        ));
     }
     let empty = BTreeMap::new();
     let student = after.map_or(&empty, |after| &after.metrics);

@@ -4,8 +4,7 @@ use serde_json::Value;
 
 use super::chart::scatter;
 use super::text::{
-    beside, count, did_not_help, escape, metric, percent, section, significant, table, text_table,
-    words,
+    beside, count, escape, metric, percent, section, significant, table, text_table, verdict, words,
 };
 use crate::spec::result::JobResult;
 use crate::spec::trial::{SearchOutcome, Trial, Trials};
@@ -77,18 +76,12 @@ fn sentences(outcome: &SearchOutcome) -> String {
             shown(own)
         ));
     }
-    match outcome.helped {
-        Some(true) => html.push_str(&format!(
-            "<p>On the test split its winner is better than that of random search{}.</p>\n",
+    if let Some(helped) = outcome.helped {
+        html.push_str(&format!(
+            "<p><strong>The search {}:</strong> on the test split its winner beside that of random search{}.</p>\n",
+            verdict(helped, outcome.comparison.as_ref()),
             beside(outcome.comparison.as_ref())
-        )),
-        Some(false) => html.push_str(&format!(
-            "<p><strong>The search {}:</strong> on the test split the winner of random search \
-             is as good or better{}.</p>\n",
-            did_not_help(outcome.comparison.as_ref()),
-            beside(outcome.comparison.as_ref())
-        )),
-        None => {}
+        ));
     }
     if let Some(screening) = &outcome.screening {
         let shown = |value: Option<f64>| {

@@ -19,6 +19,14 @@ pub(super) fn headline(title: &str, request: &JobRequest, result: &JobResult) ->
     )
 }
 
+/// What speaks against taking the result as it is.
+pub(super) fn warnings(result: &JobResult) -> String {
+    let each = result.warnings.iter();
+    let each =
+        each.map(|warning| format!("<p class=\"warning\">{}</p>\n", escape(&warning.message)));
+    each.collect()
+}
+
 fn sentence(request: &JobRequest, result: &JobResult) -> String {
     let (Some(after), Some(change)) = (&result.after, &result.change) else {
         return match result.before.leading_metric() {

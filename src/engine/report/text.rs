@@ -36,11 +36,12 @@ pub(super) fn beside(comparison: Option<&Comparison>) -> String {
     )
 }
 
-/// How little a method did whose model is no better than its control's.
-pub(super) fn did_not_help(comparison: Option<&Comparison>) -> &'static str {
-    match comparison.is_some_and(Comparison::is_even) {
-        true => "made no difference",
-        false => "did not help",
+/// What a method came to beside its control, in words: it helped, did not, or may have.
+pub(super) fn verdict(helped: bool, comparison: Option<&Comparison>) -> &'static str {
+    match (comparison, helped) {
+        (Some(both), _) => both.verdict(),
+        (None, true) => "helped",
+        (None, false) => "did not help",
     }
 }
 

@@ -267,6 +267,11 @@ impl<'a> Candidates<'a> {
         all.join(", ")
     }
 
+    /// Whether there is nothing that a candidate could exceed.
+    pub fn bounds_met_by_all(&self) -> bool {
+        self.bounds.is_empty()
+    }
+
     /// What was asked for and leaves no choice in this model.
     pub fn not_applicable(&self, params: &SearchParams) -> Vec<String> {
         let opened = |way: &str| {

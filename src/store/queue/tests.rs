@@ -101,6 +101,7 @@ fn publication(new_model: Option<NewModel>) -> Publication {
             distill: None,
             search: None,
             steps: Vec::new(),
+            warnings: Vec::new(),
             environment: Environment {
                 version: "0".to_owned(),
                 device: "cpu".to_owned(),

@@ -130,6 +130,10 @@ document.getElementById("skip").addEventListener("click", (event) => {
 // A file that misses its place must not replace the page.
 for (const type of ["dragover", "drop"]) addEventListener(type, (event) => event.preventDefault());
 
-addEventListener("hashchange", navigate);
+addEventListener("hashchange", () => {
+  // What a dialog asks is about the view that it was opened from.
+  for (const open of document.querySelectorAll("dialog[open]")) open.close("");
+  navigate();
+});
 nameTheme();
 navigate();

@@ -3,8 +3,8 @@
 import { get, learnNames, names, query } from "./api.js";
 import { scatter } from "./charts.js";
 import { h, link, number, problem, quiet, row, section, select, set, table } from "./dom.js";
-import { COSTS, digits, kindName, largerIsBetter, mainMetric, ratio, sentence, shortId, words } from "./format.js";
-import { jobTitle } from "./jobs.js";
+import { COSTS, digits, kindName, largerIsBetter, mainMetric, ratio, sentence, shortId, when, words } from "./format.js";
+import { gist, jobTitle } from "./jobs.js";
 
 /** Metrics on different test examples say nothing about each other; in the same files test splits of one size are the same examples. */
 const judgedOn = ({ request, result }, datasets) => JSON.stringify([datasets.get(request.dataset)?.digest || request.dataset, result.environment.data?.splits.test]);
@@ -32,7 +32,7 @@ async function datasetsOf(jobs, signal) {
 
 function comparison(list, comparable) {
   const metrics = [...new Set(list.flatMap((entry) => Object.keys(entry.measured.metrics)))];
-  const columns = [...COSTS.map(([, label, format, of]) => ({ label, format, of, larger: false, relative: true })),
+  const columns = [...COSTS.map(([, label, format, of]) => ({ label, format, of, larger: false, relative: true, apart: label.startsWith("Latency") })),
     ...metrics.map((metric) => ({ label: sentence(metric), format: digits, of: (m) => m.metrics[metric], larger: largerIsBetter(metric), apart: !comparable }))]
     .filter(({ of }) => list.some((entry) => Number.isFinite(of(entry.measured))));
   const best = columns.map(({ of, larger, apart }) => {
@@ -42,7 +42,8 @@ function comparison(list, comparable) {
     // Where all are alike, none is the best.
     return values.every((value) => value === values[0]) ? null : found;
   });
-  return [!comparable && h("p", null, "These jobs were judged on different data sets or splits: only their costs can be compared."),
+  return [columns.some(({ label }) => label.startsWith("Latency")) && list.length > 1 && quiet("Latencies of different jobs were measured at different times, when the machine may have been busy; a ratio is of one job, whose models were measured in turns."),
+    !comparable && h("p", null, "These jobs were judged on different data sets or splits: only their costs can be compared."),
     table("Jobs compared; “best” marks the best value of each column", ["Model", ...columns.map(({ label }) => ({ label, number: true }))],
     list.map((entry) => row([
       h("th", { scope: "row" }, link(entry.href, entry.label), quiet(entry.note)),
@@ -97,7 +98,7 @@ export async function comparePage({ query: given, signal }) {
   const choices = listed.data.length === 0 ? h("p", null, "No job has succeeded yet.") : h("details", { open: list.length < 2 }, h("summary", null, "Choose jobs"),
     h("fieldset", null, h("legend", null, "Jobs that succeeded"), h("ul", { class: "checks" }, listed.data.map((job) => h("li", null, h("label", null,
       h("input", { type: "checkbox", checked: picked.has(job.id), onchange: (event) => { picked[event.target.checked ? "add" : "delete"](job.id); aim(); } }),
-      " ", jobTitle(job), h("span", { class: "quiet" }, ` ${kindName(job.kind)}`)))))), few, go);
+      " ", jobTitle(job), h("span", { class: "quiet" }, ` ${[kindName(job.kind), gist(job.request), when(job.created_at)].filter(Boolean).join(", ")}`)))))), few, go);
   aim();
   const idle = found.filter((job) => !job.result);
   return {

@@ -3,12 +3,12 @@
 import { get, learn, learnNames, query } from "./api.js";
 import { bars } from "./charts.js";
 import { h, link, number, quiet, section, table } from "./dom.js";
-import { bytes, count, digits, percent, plural, when } from "./format.js";
+import { bytes, count, digits, percent, plural, when, whole } from "./format.js";
 import { jobsTable } from "./jobs.js";
 import { deleter, fact, newJobs, renamer, shape } from "./lists.js";
 
 /** Whole numbers as they are. */
-const exact = (value) => Number.isInteger(value) ? value.toLocaleString("en").replaceAll(",", "\u202f") : digits(value);
+const exact = (value) => Number.isInteger(value) ? whole(value) : digits(value);
 
 /** An input as a sentence: numbers by type and shape, files by what they are. */
 function input({ name, dtype, shape: sizes, media, tokens, audio, range }) {
@@ -38,7 +38,7 @@ function classesView({ class_names: classNames, class_counts: counts }) {
   const view = table("Classes in the order of the model's outputs", [{ label: "Output", number: true }, ...(classNames ? ["Class"] : []),
     ...(counts ? [{ label: "Examples", number: true }, { label: "Share", number: true }, { label: "Bar", hide: true }] : [])],
   rows.map((index) => [h("td", { class: "number" }, String(index)), ...(classNames ? [h("td", null, classNames[index])] : []),
-    ...(counts ? [number(counts[index], count), number(counts[index] / all, percent), h("td", { class: "bar-cell" }, bars(null, counts[index], most))] : [])]), { class: "fit", visible: true });
+    ...(counts ? [number(counts[index], whole), number(counts[index] / all, percent), h("td", { class: "bar-cell" }, bars(null, counts[index], most))] : [])]), { class: "fit", visible: true });
   return section("Classes", null, rows.length > MANY_CLASSES ? h("details", null, h("summary", null, plural(rows.length, "class")), view) : view);
 }
 

@@ -20,6 +20,9 @@ function scaled(value, units, base = "") {
   return (Number.isInteger(value) ? minus(String(value)) : digits(value)) + base;
 }
 
+/** A whole number with all its digits. */
+export const whole = (value) => value.toLocaleString("en").replaceAll(",", "\u202f");
+
 export const count = (value) => scaled(value, [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]]);
 export const bytes = (value) => scaled(value, [["TB", 1e12], ["GB", 1e9], ["MB", 1e6], ["kB", 1e3]], " B");
 

@@ -180,6 +180,8 @@ function field([path, label, type, options = {}], form) {
         return;
       }
       const row = rowAt(at);
+      const column = row?.input.closest("div")?.querySelector("label")?.textContent;
+      if (column) text = `${column}: ${text}`;
       const note = row?.note || fault;
       note.hidden = false;
       // Several faults can be those of one field.
@@ -201,7 +203,7 @@ function ofStep([path, label, type, options = {}], at) {
     step.params ??= {};
     return work(step);
   });
-  return [`${at}.${path}`, label, type, { ...options, when: scoped(options.when), then: scoped(options.then) }];
+  return [`${at}.${path}`, label, type, { ...options, ...options.step, when: scoped(options.when), then: scoped(options.then) }];
 }
 
 /** The steps of a pipeline: of each its kind, and the fields of that kind. */
@@ -230,6 +232,7 @@ function stepsField(path, { kinds, fresh }, form) {
     const at = `${path}.${index}`;
     const make = (specification) => {
       const one = field(ofStep(specification, at), form);
+      one.label = `Step ${index + 1}, ${one.label}`;
       inner.push(one);
       return one.element;
     };

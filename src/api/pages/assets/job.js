@@ -10,14 +10,14 @@ function actions(job, reload) {
   const path = `v1/jobs/${job.id}`;
   return [
     !ended(job) && job.status !== "canceling" && worker("Cancel", async () => {
-      if (!await confirmed("Cancel the job?", "What it has done so far is kept as a checkpoint for a retry.", "Cancel the job")) return;
+      if (!await confirmed(`Cancel “${jobTitle(job)}”?`, "What it has done so far is kept as a checkpoint for a retry.", "Cancel the job")) return;
       await post(`${path}/cancel`);
       await reload();
     }),
     ["failed", "canceled"].includes(job.status) && worker("Retry", async () => { await post(`${path}/retry`); await reload(); }),
     h("a", { class: "button", href: `#/new/${job.kind}?from=${job.id}` }, "Submit again with changes"),
     ended(job) && worker("Delete", async () => {
-      if (!await confirmed("Delete the job?", "Its artifacts and curves go with it. A model that it made stays.", "Delete the job")) return;
+      if (!await confirmed(`Delete “${jobTitle(job)}”?`, "Its artifacts and curves go with it. A model that it made stays.", "Delete the job")) return;
       await remove(path);
       location.hash = "#/jobs";
     }),

@@ -17,7 +17,8 @@ export function gist({ kind, params }) {
   const epochs = (training) => training?.epochs > 0 && `${training.epochs} epoch${training.epochs === 1 ? "" : "s"}`;
   const of = {
     train: () => [epochs(params), params.weights === "reinitialize" && "fresh weights"],
-    prune: () => [words(params.granularity || "channel"), ...Object.entries(params.target || {}).map(([name, value]) => `${words(name)} ${digits(value)}`),
+    prune: () => [words(params.granularity || "channel"), ...Object.entries(params.target || {}).map(([name, value]) => value.metric ? `${words(value.metric)} worse by ${digits(value.by)} at most` : `${words(name)} ${digits(value)}`),
+      params.schedule?.steps > 1 && `${params.schedule.steps} cuts`,
       params.granularity === "n_m" && `${params.n ?? 2} of ${params.m ?? 4}`, params.criterion !== "magnitude" && words(params.criterion || ""), epochs(params.finetune)],
     distill: () => [params.student?.model ? "another model" : told([params.student?.width && `width ${params.student.width}`, params.student?.depth && `depth ${params.student.depth}`]),
       (params.losses || []).map((loss) => words(loss.name)).join(" + "), epochs(params.finetune)],

@@ -150,14 +150,14 @@ export const KINDS = {
     },
     fields: [
       ["params.student.model", "Student", "model", {
-        none: "made from the teacher",
+        none: "made from the teacher", step: { none: "the model of the step before" },
         // An uploaded student comes as it is.
         then(body) {
           const { model } = body.params.student || {};
           body.params.student = model ? { model } : { width: 0.5 };
         },
       }],
-      ["params.student.width", "Width of the student", "number", { hint: "Share of each layer's channels.", when: (body) => !body.params?.student?.model }],
+      ["params.student.width", "Width of the student", "number", { hint: "Share of each layer's channels.", step: { hint: "Share of the teacher's channels; when empty, the model of the step before learns." }, when: (body) => !body.params?.student?.model }],
       ["params.student.depth", "Depth of the student", "number", { hint: "Share of the residual blocks.", when: (body) => !body.params?.student?.model }],
       ["params.losses", "Losses", "rows", LOSS_ROWS],
       ["params.finetune.epochs", "Epochs", "number"],

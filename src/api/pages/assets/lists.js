@@ -2,7 +2,7 @@
 
 import { learn, learnNames, names, patch, query, remove, save } from "./api.js";
 import { confirmed, dialog, h, keyed, link, number, problem, quiet, row, set, table, worker } from "./dom.js";
-import { bytes, count, kindName, shortId, when } from "./format.js";
+import { bytes, count, kindName, shortId, when, whole } from "./format.js";
 import { pagedList, repeat } from "./jobs.js";
 import { uploader } from "./uploads.js";
 
@@ -55,7 +55,7 @@ function datasetRow(dataset, brief, changed) {
   const target = dataset.target && `${dataset.target.name}${dataset.target.classes ? `, ${dataset.target.classes} classes` : ` ${dataset.target.dtype}`}`;
   return row([
     [link(`#/datasets/${dataset.id}`, dataset.name), quiet(dataset.format, dataset.skipped.length > 0 && `, ${dataset.skipped.length} skipped`)],
-    number(train, count), number(test || null, (value) => value ? count(value) : "drawn", validation ? quiet(`${count(validation)} validation`) : null), number(dataset.size_bytes, bytes),
+    number(train, whole), number(test || null, (value) => value ? whole(value) : "drawn", validation ? quiet(`${whole(validation)} validation`) : null), number(dataset.size_bytes, bytes),
     ...(brief ? [] : [h("td", null, dataset.inputs.map(tensor).join("; "), target && quiet(`target ${target}`)),
       h("td", { class: "time" }, when(dataset.created_at)),
       h("td", null, deleter("data set", `v1/datasets/${dataset.id}`, dataset.name, changed, { "aria-label": `Delete the data set ${dataset.name}` }))]),

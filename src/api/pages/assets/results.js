@@ -62,10 +62,12 @@ function summary({ result }) {
   const both = method?.comparison;
   const beside = both ? `${words(both.metric)} ${digits(both.value)}, and ${digits(both.control)} of the control, ${control}` : `the control is ${control}`;
   const same = both && both.value === both.control;
-  const chance = both && !same && method.significant === false ? `, which may be chance (p = ${both.p_value.toFixed(2)}, paired over the test examples)` : "";
+  const open = both && !same && method.significant === false;
+  const chance = open ? ` (p = ${both.p_value.toFixed(2)}, paired over the test examples)` : "";
+  const verdict = same ? "It made no difference" : open ? "It made no difference that can be told from chance" : helped ? "It helped" : "It did not help";
   return section("Result", null,
     result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
-    helped !== null && helped !== undefined && h("p", null, h("strong", null, helped ? "It helped" : same ? "It made no difference" : "It did not help"), `: ${beside}${chance}.`),
+    helped !== null && helped !== undefined && h("p", null, h("strong", null, verdict), `: ${beside}${chance}.`),
     unchanged(result) && h("p", null, h("strong", null, "No candidate was better than the architecture that the model came with."), result.search.front.length > 1 && " The other trials of the Pareto front below are smaller, each a model of its own."));
 }
 
@@ -79,7 +81,7 @@ function figures({ result }, dataset) {
   const { training, environment } = result;
   const drawn = dataset?.splits.test === 0;
   return section("Figures", null, comparison(result),
-    quiet("Measured on the test split", environment.data && ` of ${plural(environment.data.splits.test, "example")}`, `, device ${environment.device}; latency is that of Sinter's own engine`,
+    quiet(environment.data ? `Measured on the test split of ${plural(environment.data.splits.test, "example")}` : "Measured without data", `, device ${environment.device}; latency is that of Sinter's own engine`,
       training && `; trained ${duration(training.seconds)}, ${count(Math.round(training.examples_per_second))} examples/s`),
     drawn && quiet("The data set has no test split, so these examples were drawn from all of it: the model as it came may have been trained on them, and its figures may flatter it."));
 }
@@ -189,6 +191,7 @@ function pruneDetails({ prune, environment }) {
     asked.length > 0 && table("Targets", ["Target", figure("Asked"), figure("Reached"), "Met"],
       asked.map((target) => [words(target), number(prune.asked[target], digits), number(prune.reached[target], digits), met(target, prune)]), { class: "fit", visible: true }),
     ("max_accuracy_drop" in prune.asked || "max_worsening" in prune.asked) && judges && quiet(`How much worse it is, is held against the ${plural(judges, "validation example")}, which choose the model; the figures above are of the test split. `),
+    prune.limited_by && h("p", null, `No smaller model was tried: ${prune.limited_by}.`),
     prune.round_to && quiet(`Channel counts are multiples of ${prune.round_to}.`),
     stages.length > 0 && h("details", null, h("summary", null, "Quality on the way"),
       table("Metrics of the validation split at each stage", ["Stage", ...metrics(stages).map((metric) => figure(words(metric)))],
@@ -293,8 +296,9 @@ export async function results(job, signal) {
 export function planView({ kind, plan }) {
   if (kind === "search" || plan.space) {
     return [
-      h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training, to which those of the winner and of a control come. `,
+      h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training, to which those of the winner come, and of a control if there is one. `,
         `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
+      plan.warnings?.map((warning) => h("p", { class: "error" }, sentence(warning), ".")),
       plan.nearest && h("p", { class: "error" }, `None of a hundred did: ${plan.nearest}. A search may find one, and fails where it does not; milder constraints or more choices in the space make it likelier.`),
       plan.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${plan.not_applicable.join(", ")}.`),
       table("Dimensions of the space", ["Dimension", "Choices or range"], plan.space.map((dimension) => [dimension.name,

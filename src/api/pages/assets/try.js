@@ -4,6 +4,18 @@ import { call, query } from "./api.js";
 import { announce, h, number, problem, quiet, section, set, table, worker } from "./dom.js";
 import { digits, percent, pretty } from "./format.js";
 
+const depth = (value) => Array.isArray(value) ? 1 + depth(value[0]) : 0;
+
+/** What was typed as the API takes it: of a model with one input a list may be the example, or a list of them. */
+function typedBody(typed, { inputs: [input, ...others] }) {
+  if (typed.startsWith("{")) return [typed, "application/json"];
+  let list;
+  try { list = JSON.parse(typed); } catch { return [typed, "text/plain"]; }
+  if (!Array.isArray(list) || others.length > 0) return [typed, "text/plain"];
+  const examples = depth(list) < input.shape.length ? [list] : list;
+  return [JSON.stringify({ inputs: { [input.name]: examples } }), "application/json"];
+}
+
 /** More numbers than these are not shown. */
 const MOST_NUMBERS = 200;
 
@@ -43,13 +55,13 @@ export function trySection(model, signal) {
     const [chosen] = file.files;
     const typed = text.value.trim();
     if (chosen) await ask(chosen, "application/octet-stream");
-    else if (typed) await ask(typed, typed.startsWith("{") ? "application/json" : "text/plain");
+    else if (typed) await ask(...typedBody(typed, summary));
     else set(place, problem(new Error("Choose a file, or write a text or JSON.")));
   });
   return section("Try it", null, h("details", null, h("summary", null, "Ask the model about an example"),
     quiet("An image, a recording or a text is prepared as in the job that made the model; numbers are taken as they are."),
     h("div", { class: "fields pair" },
       h("div", { class: "field" }, h("label", { for: "try-file" }, "A file"), file, h("p", { class: "hint" }, "png, jpg, webp, bmp, wav, flac, ogg, mp3 or txt.")),
-      h("div", { class: "field" }, h("label", { for: "try-text" }, "Or a text, or JSON"), text, h("p", { class: "hint" }, 'Numbers as {"inputs": {"NAME": [[…]]}}, a list of examples for each input.'))),
+      h("div", { class: "field" }, h("label", { for: "try-text" }, "Or a text, or JSON"), text, h("p", { class: "hint" }, `Numbers as {"inputs": {${summary.inputs.map((input) => `"${input.name}": [[…]]`).join(", ")}}}, a list of examples for each input${summary.inputs.length === 1 ? ", or as a list alone" : ""}.`))),
     h("div", { class: "actions" }, send), place));
 }

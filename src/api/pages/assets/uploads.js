@@ -56,6 +56,14 @@ export function uploader(folder, ondone) {
 
   function choose(list) {
     if (list.length === 0 || running) return;
+    // One kind dropped where the other belongs is told before it goes up.
+    const stray = list.find((file) => folder === "models" ? /\.(npz|npy|csv|jsonl|parquet|zip|tar|gz)$/i.test(file.name) : /\.onnx$/i.test(file.name));
+    if (stray) {
+      chooser.value = "";
+      set(result, problem(new Error(`${stray.name} looks like a ${folder === "models" ? "data set" : "model"}: upload it as one.`), { tabindex: "-1" }));
+      result.firstChild.focus();
+      return;
+    }
     files = list;
     if (!name.value || name.dataset.own !== "yes") name.value = main(files).name.replace(/\.(onnx|tar\.gz|[a-z0-9]+)$/i, "");
     set(result);
