@@ -33,6 +33,9 @@ from sinter_client import (  # noqa: E402
     ApiError, Client, ConnectionLost, DigestMismatch, JobCanceled, JobFailed, SinterError, SinterWarning, UnknownName,
     _transfer)
 
+# pytest-xdist hands warnings over by their class, which the process that gathers them can't import.
+pytestmark = pytest.mark.filterwarnings("ignore::sinter_client.SinterWarning")
+
 SCALED = {"preprocess": {"scale": 0.0625}}
 PRUNING = {"granularity": "channel", "target": {"macs_ratio": 0.5}, "finetune": {"epochs": 2}}
 

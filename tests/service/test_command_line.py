@@ -83,7 +83,8 @@ def test_a_job_is_submitted_followed_and_fetched_from_files(server, tmp_path):
     assert "sha256:" + hashlib.sha256(model.read_bytes()).hexdigest() == digests["model.onnx"]
     assert run(model.read_bytes(), np.zeros((2, 1, 8, 8), np.float32))[0].shape == (2, 10)
     assert oct(model.stat().st_mode & 0o777) == oct(0o666 & ~current_mask())
-    assert "uploaded" in done.stderr and "half: running" in done.stderr
+    # Another test may have uploaded the same files to this server.
+    assert done.stderr.count("uploaded") + done.stderr.count("is there already") == 2 and "half: running" in done.stderr
 
 
 def current_mask():
@@ -239,7 +240,8 @@ def test_watching_goes_on_through_a_restart(start_server):
     first.start()
     out, err = watching.communicate(timeout=300)
     assert watching.returncode == 0, err
-    assert job["id"] in out
+    # Who has no name is told by kind and the end of the id.
+    assert job["id"][-8:] in out.replace("\n", "")
 
 
 def test_a_terminal_gets_a_live_bar(server, model_id, data_id):
