@@ -46,13 +46,17 @@ pub enum PruneError {
         nearest: f64,
         hint: String,
     },
-    #[error("{target} of {allowed} can't be kept: {tried} is worse by {least:.4}{hint}")]
+    #[error(
+        "{target} of {allowed} can't be kept: {tried} {}{hint}",
+        least.map_or("has no finite value of the metric".to_owned(), |least| format!("is worse by {}", short(least)))
+    )]
     TooBad {
         target: String,
         allowed: f64,
         /// What is worse.
         tried: String,
-        least: f64,
+        /// `None` where the metric has no finite value.
+        least: Option<f64>,
         hint: &'static str,
     },
     #[error("no node of the model matches the pattern `{0}` in exclude")]
@@ -126,4 +130,15 @@ pub fn asked(target: &Target) -> BTreeMap<String, f64> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+/// Four significant digits, of what is tiny with its power of ten.
+pub(crate) fn short(value: f64) -> String {
+    match value.abs() {
+        tiny if tiny > 0.0 && tiny < 1e-4 => format!("{value:.3e}"),
+        _ => {
+            let near: f64 = format!("{value:.3e}").parse().unwrap_or(value);
+            near.to_string()
+        }
+    }
 }

@@ -109,7 +109,7 @@ fn check_columns(columns: &[String], wrong: Wrong) -> Result<(), DataError> {
 }
 
 /// What speaks against a first line being the names of columns.
-fn doubtful(columns: &[String]) -> Option<String> {
+pub(super) fn doubtful(columns: &[String]) -> Option<String> {
     let numbers: Option<Vec<f64>> = columns.iter().map(|name| name.parse().ok()).collect();
     // Data frames without names number their columns.
     let counts = |from: usize| {
@@ -149,9 +149,6 @@ fn csv_rows(reader: impl Read, wrong: Wrong, then: Then) -> Result<(), DataError
         .map(|name| name.trim_start_matches('\u{feff}').to_owned())
         .collect();
     check_columns(&columns, wrong)?;
-    if let Some(fault) = doubtful(&columns) {
-        return Err(wrong(fault));
-    }
     let mut record = csv::StringRecord::new();
     // Where lines end in a carriage return and a line feed, the reader is still before the latter.
     let behind = usize::from(reader.position().line() == 1);

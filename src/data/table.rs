@@ -8,7 +8,7 @@ use super::folders::ORDER_SEED;
 use super::labels::{Label, target, word_labels};
 use super::parts::Part;
 use super::read::Reading;
-use super::rows::{Cell, each_row, table_format};
+use super::rows::{Cell, doubtful, each_row, table_format};
 use super::texts::{MOST_TEXT_BYTES, Texts, read_by};
 use super::tokenizer::Text;
 use super::{Array, DataError, Dataset, Elements, Skipped, Split};
@@ -142,6 +142,12 @@ impl Columns {
             })
         };
         let target = how.target.map(|name| named(name, "target")).transpose()?;
+        // Who names a column knows that these are names.
+        let doubt = doubtful(names)
+            .filter(|_| format == DatasetFormat::Csv && target.is_none() && how.text.is_none());
+        if let Some(doubt) = doubt {
+            return Err(wrong(doubt));
+        }
         let texts: Vec<usize> = match how.text {
             Some(text) => {
                 let columns = text.split(',').map(|name| named(name.trim(), "text"));

@@ -1,6 +1,7 @@
 //! A whole job: measure, work, measure again, write the artifacts.
 
 use std::path::Path;
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -11,7 +12,7 @@ use super::journal::{Journal, load_graph};
 use super::measure::{change, doubt, loss_of_quality, measure};
 use super::prune_step::plan as plan_pruning;
 use super::report;
-use super::scaling::better;
+use super::scaling::{self, Better, better};
 use super::search_step::{Searched, plan as plan_search};
 use super::voice::Voice;
 use crate::data::Prepared;
@@ -68,6 +69,33 @@ impl Job<'_> {
     /// Says what whoever takes the result should know, now and in the result; once.
     pub fn warn(&mut self, kind: &str, text: String, data: serde_json::Value) {
         warn(self.voice, &mut self.journal, kind, text, data);
+    }
+
+    /// A way to prepare the inputs that suits the model better, looked for once in a job.
+    fn better_scaled(
+        &mut self,
+        graph: &Graph,
+        before: &Measurement,
+        told: Option<&str>,
+    ) -> Result<Option<Better>, Ended> {
+        const STAGE: &str = "scaling";
+        if let Some((_, found)) = self.journal.recall(STAGE) {
+            return Ok(found);
+        }
+        // A journal that an earlier version began goes on where it was.
+        let Some(data) = self
+            .first_data
+            .clone()
+            .filter(|_| self.journal.is_at_its_beginning())
+        else {
+            return Ok(None);
+        };
+        let (voice, begun) = (self.voice, Instant::now());
+        let go_on = || !voice.drain_requested() && begun.elapsed() < scaling::LONGEST;
+        let found = better(graph, &self.device, &data, before, told, &go_on);
+        self.check_drain()?;
+        self.journal.note(STAGE, &found)?;
+        Ok(found)
     }
 
     /// Between stages: keeps what is done and ends, if that is wanted.
@@ -299,7 +327,7 @@ pub(super) fn run(
         .quality
         .as_ref()
         .and_then(|quality| quality.order.as_ref());
-    if let (Some(order), Some(data), false) = (order, &job.first_data, resumed) {
+    if let (Some(order), Some(data)) = (order, &job.first_data) {
         let names = data.about.class_names.as_deref();
         let text = format!(
             "the model's answers fit the labels in another order of the classes: {}",
@@ -314,10 +342,12 @@ pub(super) fn run(
             order,
         );
     }
-    if !resumed && !params.starts_afresh() {
-        let data = job.first_data.as_ref().filter(|_| order.is_none());
-        let better =
-            data.and_then(|data| better(&graph, &job.device, data, &before, told.as_deref()));
+    let has_order = order.is_some();
+    if !params.starts_afresh() {
+        let better = match has_order {
+            true => None,
+            false => job.better_scaled(&graph, &before, told.as_deref())?,
+        };
         let warning = match (better, doubt(&before)) {
             (Some(better), _) => Some(("inputs_on_another_scale", better.text, better.data)),
             (None, Some(doubt)) => Some(("model_fits_badly", doubt, serde_json::Value::Null)),

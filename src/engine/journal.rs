@@ -127,6 +127,11 @@ impl Journal {
         !self.records.stages.is_empty() || self.records.training.is_some()
     }
 
+    /// Whether no more than the first stage is finished, and nothing is under way.
+    pub fn is_at_its_beginning(&self) -> bool {
+        self.records.stages.len() <= 1 && self.records.training.is_none()
+    }
+
     /// What the stage `key` found in an earlier attempt. The graph is there only if it was the
     /// last finished stage: the graphs between are not needed any more.
     pub fn recall<T: DeserializeOwned>(&self, key: &str) -> Option<(Option<Graph>, T)> {

@@ -1,5 +1,8 @@
 //! Whether a model would do better with its inputs prepared in another way that is usual.
 
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::data::{Prepared, Role};
@@ -26,7 +29,11 @@ const FEWEST: usize = 50;
 /// Means and deviations of more channels than these are not written out for people.
 const MOST_SHOWN: usize = 64;
 
+/// How long ways are tried.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+
 /// A better way, for people and for programs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Better {
     pub text: String,
     pub data: serde_json::Value,
@@ -42,13 +49,14 @@ struct Way {
 
 /// Another preparation of the only input that holds numbers, by which the model is much better on some of the test
 /// examples than it is by that of `data`; `before` is how good that is, and `told` what the
-/// model's file says of its inputs. What can't be measured is no better, and what is bad on any scale has another fault.
+/// model's file says of its inputs; ways are tried as long as `go_on` says. What can't be measured is no better, and what is bad on any scale has another fault.
 pub(super) fn better(
     graph: &Graph,
     device: &Device,
     data: &Prepared,
     before: &Measurement,
     told: Option<&str>,
+    go_on: &dyn Fn() -> bool,
 ) -> Option<Better> {
     let (judge, gain) = JUDGES.into_iter().find(|(judge, gain)| {
         let value = before.metrics.get(judge.as_str());
@@ -94,6 +102,7 @@ pub(super) fn better(
             let (moments, largest) = sampled(data, place, input);
             ways(input, &moments, largest)
                 .into_iter()
+                .take_while(|_| go_on())
                 .filter_map(judge_way)
                 .max_by(|(first, _), (second, _)| first.total_cmp(second))
                 .filter(is_better)

@@ -356,12 +356,16 @@ pub const MAX_WORSENING: &str = "max_worsening";
 /// Models that are made for one of these, at most.
 pub const MOST_TRIALS: u32 = 12;
 
-/// A training of no epochs is none.
+/// A training of no epochs is none; one of which more is said is a mistake, and found to be one.
 fn none_of_no_epochs<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<TrainParams>, D::Error> {
     let given = Option::<TrainParams>::deserialize(deserializer)?;
-    Ok(given.filter(|train| train.epochs > 0))
+    let none = TrainParams {
+        epochs: 0,
+        ..TrainParams::default()
+    };
+    Ok(given.filter(|train| *train != none))
 }
 
 /// The word that JSON has for a value of an enum.

@@ -45,9 +45,16 @@ def test_what_the_service_has_already_goes_up_once(start_server, tmp_path):
     by_last, told = submitted(model=model, dataset=table)
     by_first, told = submitted("--target", "first", model=model, dataset=table)
     assert by_first[0] == by_last[0] and by_first[1] != by_last[1] and told.count("uploaded") == 1
-    assert submitted("--target", "first", model=model, dataset=table)[0] == by_first
-    # Which column was meant by who named none can't be seen.
+    # Which columns were chosen can't be seen of a table, but of arrays.
     assert submitted(model=model, dataset=table)[0][1] not in (by_first[1], by_last[1])
+    arrays = tmp_path / "arrays.npz"
+    x = np.arange(180, dtype=np.float32).reshape(60, 3)
+    arrays.write_bytes(models.npz(x=x, y=np.arange(60) % 2, other=np.arange(60) % 3))
+    alone = tmp_path / "alone.npz"
+    alone.write_bytes(models.npz(x=x, y=np.arange(60) % 2))
+    one, told = submitted(model=model, dataset=alone)
+    assert submitted(model=model, dataset=alone)[0] == one and told.count("uploaded") == 1
+    assert submitted("--target", "y", model=model, dataset=alone)[0] == one
 
 
 @pytest.fixture

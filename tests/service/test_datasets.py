@@ -352,6 +352,9 @@ def test_tables_that_are_written_otherwise_are_refused_by_what_they_are(server):
     # As a data frame without names is written.
     numbered = server.upload_dataset(b"0,1,2\n3,4,1\n5,6,0\n", "numbered")
     expect(numbered, format="csv", splits=(2, 0), inputs=[("x", "float64", [2])], target=("2", "int64", [], 2))
+    # Who names a column knows that they are names.
+    years = server.upload_dataset(b"2001,2002,2003\n3,4,1\n5,6,0\n", "years", params={"target": "2003"})
+    expect(years, format="csv", splits=(2, 0), inputs=[("x", "float64", [2])], target=("2003", "int64", [], 2))
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         text = "\n".join(separator.join(row) for row in (("a", "b", "y"), ("1", "2", "0"), ("3", "4", "1")))
         assert_problem(server.post_dataset(text.encode(), "other", params={"format": "csv"}), 422,

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import graph_tools
+import models
 from conftest import assert_problem
 
 pytestmark = pytest.mark.timeout(300)
@@ -417,6 +418,36 @@ def test_a_model_that_could_be_smaller_says_what_keeps_it(server, setting):
     job = prune(server, setting, round_to=1, max_layer_sparsity=0.3, target={"max_worsening": {"metric": "loss", "by": 50}})
     outcome = job["result"]["prune"]
     assert outcome["judged_by"] == "loss" and "max_layer_sparsity" in outcome["limited_by"]
+
+
+def test_a_trial_whose_metric_has_no_value_is_not_good_enough(server):
+    """Half of it gone, nothing is left but a constant, which has no correlation with anything."""
+    random = np.random.default_rng(0)
+    x = random.normal(0, 1, (300, 4)).astype(np.float32)
+    y = np.maximum(x.sum(1), 0) * 1e-6
+    weight = np.ones((4, 4), np.float32)
+    weight[0] = 1e-6
+    node = onnx.helper.make_node
+    graph = onnx.helper.make_graph(
+        [node("Gemm", ["x", "w", "b"], ["h"], "first", transB=1), node("Relu", ["h"], ["a"], "relu"),
+         node("Gemm", ["a", "v"], ["y"], "second")], "small",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array([0, -9, -9, -9], np.float32), "b"),
+         numpy_helper.from_array(np.array([[1], [5], [5], [5]], np.float32), "v")])
+    model = server.upload_model(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+                                .SerializeToString(), "small")
+    dataset = server.upload_dataset(models.npz(x_train=x, y_train=y, x_test=x, y_test=y), "small values")
+    # By magnitude the only unit that says something goes first.
+    params = {"round_to": 1, "criterion": "magnitude", "recovery": {"reconstruct": False}, "max_layer_sparsity": 1,
+              "target": {"max_worsening": {"metric": "spearman", "by": 0.1}}}
+    ended = server.wait(server.submit("prune", model, dataset, params, data={"validation_fraction": 0.3}))
+    assert ended["status"] == "failed" and ended["error"]["code"] == "target_unreachable", ended["error"]
+    assert "the best of" in ended["error"]["detail"]
+    # Small units count as they are.
+    params["target"] = {"max_worsening": {"metric": "mean_squared_error", "by": 1e-20}}
+    ended = server.wait(server.submit("prune", model, dataset, params, data={"validation_fraction": 0.3}))
+    assert ended["error"]["code"] == "target_unreachable" and "e-" in ended["error"]["detail"], ended["error"]
 
 
 def test_no_epochs_of_fine_tuning_are_none(server, setting):

@@ -318,8 +318,8 @@ impl Input {
     }
 }
 
-/// What the service has of the same bytes, read in the same way; a file of several, or one whose columns were chosen
-/// by rules that can't be seen any more, is uploaded again.
+/// What the service has of the same bytes, read in the same way; a file of several, and tables and archives, whose
+/// columns may have been chosen, are uploaded again.
 fn uploaded_before(
     client: &Client,
     resource: &str,
@@ -329,19 +329,21 @@ fn uploaded_before(
     let [file] = files else {
         return Ok(None);
     };
-    let target = options.iter().find(|(name, _)| *name == "target");
+    let usual = |name: &str| USUAL_TARGETS.contains(&name);
     let is_alike = |row: &&Value| {
-        let (format, own) = (row["format"].as_str(), row["target"]["name"].as_str());
-        let by_itself = match format {
+        let inputs = row["inputs"].as_array().into_iter().flatten();
+        let mut inputs = inputs.filter_map(|input| input["name"].as_str());
+        let own = row["target"]["name"].as_str();
+        match row["format"].as_str() {
             _ if resource == "models" => true,
-            Some("idx" | "images" | "texts" | "audio") => true,
-            Some("npz" | "safetensors") => own.is_none_or(|own| USUAL_TARGETS.contains(&own)),
+            Some("idx") => options.is_empty(),
+            // Of arrays the names say how they were read.
+            Some("npz" | "safetensors") => match options {
+                [] => own.is_none_or(usual) && !inputs.any(usual),
+                [("target", wanted)] => own == Some(wanted),
+                _ => false,
+            },
             _ => false,
-        };
-        let is_whole = row["skipped"].as_array().is_none_or(Vec::is_empty);
-        match target {
-            Some((_, wanted)) => own == Some(wanted) && options.len() == 1 && is_whole,
-            None => by_itself && options.is_empty() && is_whole,
         }
     };
     let found = client.of_file(resource, &file.path)?;

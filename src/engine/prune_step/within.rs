@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::child::Ended;
 use crate::engine::job::Job;
 use crate::graph::{Graph, cost_of_one};
-use crate::prune::{PruneError, asked};
+use crate::prune::{PruneError, asked, short};
 use crate::spec::Problem;
 use crate::spec::child::Level;
 use crate::spec::evaluate::MetricName;
@@ -50,7 +50,15 @@ impl Job<'_> {
                 graph
             }
         };
-        let value = self.value(&graph, name, allowed.metric)?;
+        let value = self.value(&graph, allowed.metric)?;
+        let value = value.ok_or_else(|| {
+            let metric = allowed.metric.as_str().replace('_', " ");
+            let detail = format!(
+                "{name} is held against the {metric} on a validation split: it needs a data set with a target for which \
+                 that has a finite value, and data.validation_fraction above 0"
+            );
+            Ended::Failed(Problem::new(422, "invalid_request", detail))
+        })?;
         let of_weights = params.granularity == Granularity::Weight;
         let others = params.target.of_graph();
         // What is left of the best and of the worst: a ratio of weights or multiply-accumulates.
@@ -79,14 +87,8 @@ impl Job<'_> {
                 Some((_, tried)) => tried,
                 None => {
                     let smaller = found.is_none() || left < good;
-                    let (pruned, tried) = self.trial(
-                        &stage,
-                        &graph,
-                        params,
-                        &target,
-                        (name, allowed, value),
-                        sought,
-                    )?;
+                    let (pruned, tried) =
+                        self.trial(&stage, &graph, params, &target, (allowed, value), sought)?;
                     if tried.trial.within && smaller {
                         self.journal.keep(&best, &pruned);
                     }
@@ -103,7 +105,7 @@ impl Job<'_> {
                     target: name.to_owned(),
                     allowed: allowed.by,
                     tried: "the model that meets the other targets".to_owned(),
-                    least: tried.trial.worsening.unwrap_or(f64::NAN),
+                    least: tried.trial.worsening,
                     hint: "; ask for less of those, or for more epochs of finetune",
                 }
                 .into());
@@ -119,7 +121,7 @@ impl Job<'_> {
                 target: name.to_owned(),
                 allowed: allowed.by,
                 tried: format!("the best of {} trials", trials.len()),
-                least: found.fold(f64::INFINITY, f64::min),
+                least: found.reduce(f64::min),
                 hint: "; more epochs of finetune or examples of calibration may help",
             }
             .into());
@@ -150,7 +152,7 @@ impl Job<'_> {
         graph: &Graph,
         params: &PruneParams,
         target: &Target,
-        (name, allowed, value): (&'static str, Worsening, f64),
+        (allowed, value): (Worsening, f64),
         sought: Option<f64>,
     ) -> Result<(Graph, Tried), Ended> {
         let own = PruneParams {
@@ -180,27 +182,29 @@ impl Job<'_> {
             }
             Err(other) => return Err(other),
         };
-        let found = self.value(&pruned, name, allowed.metric)?;
-        let worse = match allowed.metric.rises() {
-            true => value - found,
-            false => found - value,
-        };
-        // The rounding of a difference is no loss, and no digits to show.
-        let worse = (worse * 1e9).round() / 1e9;
         trial.reached.clone_from(&outcome.reached);
-        trial.worsening = Some(worse);
-        trial.within = worse <= allowed.by;
-        self.voice.event(
-            Level::Info,
-            "trial",
-            format!(
-                "{} on the validation split {} by {:.4}",
-                allowed.metric.as_str().replace('_', " "),
-                if found < value { "fell" } else { "rose" },
-                (found - value).abs()
-            ),
-            serde_json::json!(trial),
-        );
+        let metric = allowed.metric.as_str().replace('_', " ");
+        let told = match self.value(&pruned, allowed.metric)? {
+            // A model without a value, as one of constant outputs has no correlation, is not good enough.
+            None => format!("{metric} on the validation split has no finite value"),
+            Some(found) => {
+                let worse = match allowed.metric.rises() {
+                    true => value - found,
+                    false => found - value,
+                };
+                // The rounding of a difference is no loss, and no digits to show.
+                let slack = 1e-12 * value.abs().max(found.abs());
+                trial.worsening = Some(rounded(worse));
+                trial.within = worse <= allowed.by + slack;
+                format!(
+                    "{metric} on the validation split {} by {}",
+                    if found < value { "fell" } else { "rose" },
+                    short((found - value).abs())
+                )
+            }
+        };
+        self.voice
+            .event(Level::Info, "trial", told, serde_json::json!(trial));
         let ratio = |after: u64, before: u64| after as f64 / before.max(1) as f64;
         let (before, after) = (cost_of_one(graph), cost_of_one(&pruned));
         let left = match params.granularity {
@@ -222,17 +226,14 @@ impl Job<'_> {
         ))
     }
 
-    /// The metric on the validation split; `name` is the target that wants it.
-    fn value(&self, graph: &Graph, name: &str, metric: MetricName) -> Result<f64, Ended> {
+    /// The metric on the validation split; `None` without one, and where it has no finite value.
+    fn value(&self, graph: &Graph, metric: MetricName) -> Result<Option<f64>, Ended> {
         let metrics = self.validated(graph, Some(metric))?;
-        let found = metrics.and_then(|metrics| metrics.get(metric.as_str()).copied());
-        found.ok_or_else(|| {
-            let metric = metric.as_str().replace('_', " ");
-            let detail = format!(
-                "{name} is held against the {metric} on a validation split: it needs a data set with a target for which \
-                 that has a finite value, and data.validation_fraction above 0"
-            );
-            Ended::Failed(Problem::new(422, "invalid_request", detail))
-        })
+        Ok(metrics.and_then(|metrics| metrics.get(metric.as_str()).copied()))
     }
+}
+
+/// Nine significant digits: what is beyond them is the rounding of sums.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.8e}").parse().unwrap_or(value)
 }

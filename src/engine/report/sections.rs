@@ -239,7 +239,7 @@ fn target_rows(prefix: &str, outcome: &PruneOutcome, judges: Option<u64>) -> Vec
 /// The value of a target: a share, but for what is in the unit of a metric.
 pub(super) fn of_target(name: &str, value: f64) -> String {
     match name {
-        MAX_WORSENING => format!("{value:.4}"),
+        MAX_WORSENING => metric(value),
         _ => percent(value),
     }
 }

@@ -7,7 +7,7 @@ const ROW = 46;
 const LANE = 16;
 
 /** Nodes joined to what one reads without a branch, so that a row is a layer with all that only goes on behind it. */
-function steps(inputs, nodes) {
+function steps(inputs, nodes, given) {
   const rows = inputs.map((input) => ({ name: input.name, operator: "input", outputs: [input.name], from: [], tail: [], parameters: 0, node: null }));
   const maker = new Map(rows.map((row) => [row.name, row]));
   const readers = new Map();
@@ -15,7 +15,8 @@ function steps(inputs, nodes) {
   for (const node of nodes) {
     const from = [...new Set(node.inputs.map((name) => maker.get(name)).filter(Boolean))];
     const [only] = from;
-    const follows = from.length === 1 && only.node && node.macs === 0
+    // An output of the model ends its row.
+    const follows = from.length === 1 && only.node && node.macs === 0 && !only.outputs.some((name) => given.has(name))
       // All that the row before gives goes here and nowhere else.
       && only.outputs.every((name) => !readers.has(name) || (readers.get(name) === 1 && node.inputs.includes(name)));
     if (follows) {
@@ -55,9 +56,9 @@ function path([from, to]) {
 
 /** The drawing; `mark` shows a group, `edge` is its colour, `found` says whether a row is looked for. */
 export function graphView({ inputs, outputs }, nodes, { mark, edge, found }) {
-  const rows = steps(inputs, nodes);
-  const { lines, width } = laid(rows);
   const given = new Set(outputs.map((output) => output.name));
+  const rows = steps(inputs, nodes, given);
+  const { lines, width } = laid(rows);
   const size = [width * LANE, rows.length * ROW];
   const drawing = svg("svg", { class: "lanes", width: size[0], height: size[1], viewBox: `0 0 ${size[0]} ${size[1]}`, "aria-hidden": "true" },
     lines.map((line) => svg("path", { d: path(line) })),

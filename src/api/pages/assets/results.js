@@ -201,7 +201,7 @@ function pruneDetails({ prune, environment }) {
         sensitivity.map((one) => [[one.name, quiet(one.layers.join(", "))], ...one.points.map((point) => number(point.metrics[judged], digits))]), { class: "fit", visible: true })),
     prune.trials?.length > 0 && h("details", null, h("summary", null, "Models that were tried"),
       table("Models that were tried", ["Asked", figure("Worse by"), "Good enough"],
-        prune.trials.map((one) => [Object.entries(one.asked).map(([key, value]) => `${words(key)} ${digits(value)}`).join(", "), number(one.worsening ?? one.accuracy_drop, digits), one.within ? "yes" : "no"]), { class: "fit" })),
+        prune.trials.map((one) => [Object.entries(one.asked).map(([key, value]) => `${words(key)} ${digits(value)}`).join(", "), number(one.worsening, digits), one.within ? "yes" : "no"]), { class: "fit" })),
     prune.blocked?.length > 0 && h("details", null, h("summary", null, `Layers that could not be cut: ${prune.blocked.length}`),
       h("ul", null, prune.blocked.map((one) => h("li", null, h("code", null, one.layer), " ", one.reason)))));
 }
