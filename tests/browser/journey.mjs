@@ -495,7 +495,7 @@ async function journey() {
     // Some of its curves are to be left when it has ended.
     await page.locator(".curves canvas").first().waitFor({ timeout: WAIT });
     await page.getByRole("button", { name: "Cancel" }).click();
-    const dialog = page.getByRole("dialog", { name: "Cancel the job?" });
+    const dialog = page.getByRole("dialog", { name: /^Cancel “/ });
     await accessible(page, "a dialog");
     await dialog.getByRole("button", { name: "Keep it" }).click();
     check(await page.locator("main .state .status.running").count() === 1, "the job is kept");

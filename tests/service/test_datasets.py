@@ -529,7 +529,7 @@ def test_arrays_that_are_larger_than_the_memory_are_read_from_the_disk(tmp_path,
             answer = server.post("/v1/datasets", params={"name": "big"}, data=file, timeout=600)
         assert answer.status_code == 201, answer.text
         assert answer.json()["splits"]["train"] == 360 * times
-        assert answer.json()["inputs"][0] == {"name": "x", "dtype": "float32", "shape": [1, 8, 8]}
+        assert answer.json()["inputs"][0] == {"name": "x", "dtype": "float32", "shape": [1, 8, 8], "range": [0, 1]}
         model = server.upload_model()
 
         def trained(dataset):

@@ -50,7 +50,8 @@ function comparison(list, comparable) {
       ...columns.map(({ of, format, relative }, index) => {
         const value = of(entry.measured);
         const was = entry.before && of(entry.before);
-        const won = best[index] !== null && value === best[index];
+        // What reads the same is as good.
+        const won = best[index] !== null && Number.isFinite(value) && format(value) === format(best[index]);
         return number(value, (given) => won ? h("strong", null, format(given)) : format(given), won && h("span", { class: "best" }, " best"),
           relative && was && Number.isFinite(value) ? quiet(ratio(value / was)) : null);
       }),

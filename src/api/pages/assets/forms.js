@@ -91,7 +91,11 @@ function field([path, label, type, options = {}], form) {
     const listed = type === "model" ? form.models : type === "dataset" ? form.datasets : null;
     sync = () => {
       const value = read(form.body, path) ?? "";
-      const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${one.name} (${listed === form.models ? `${count(one.summary.parameters)} parameters` : [one.format, plural(one.splits.train, "example"), one.target && `target ${one.target.name}`].filter(Boolean).join(", ")}, ${shortId(one.id)})`])]
+      // Of data sets those that the model can't read are told; the service knows for sure.
+      const reader = form.models.find((one) => one.id === form.body.model);
+      const about = (one) => listed === form.models ? [`${count(one.summary.parameters)} parameters`]
+        : [reader && !fits(reader, one) && "does not look as if the model could read it", one.format, plural(one.splits.train, "example"), one.target ? `target ${one.target.name}` : "no target"];
+      const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${one.name} (${[...about(one), shortId(one.id)].filter(Boolean).join(", ")})`])]
         : (path === "device" ? ["", ...form.devices] : options.options).map((one) => Array.isArray(one) ? one : [one, one === "" ? `default: ${words(options.usual)}` : words(one)]);
       // A value that the list does not know must not be lost by looking at it.
       if (!given.some(([one]) => one === value)) given.push([value, String(value)]);

@@ -186,7 +186,10 @@ export async function jobPage({ args: [id], signal }) {
     if (!plots) {
       plots = curves(signal);
       curveBox.hidden = false;
-      set(curveBox, h("h2", null, "Curves"), plots.element);
+      const beside = data.some(({ name }) => name.startsWith("control/"));
+      set(curveBox, h("h2", null, "Curves"),
+        beside && quiet("The loss of a student that is taught is the weighted sum of all its losses, that of the control the labels' alone: different figures. The table of figures compares both by the same."),
+        plots.element);
     }
     await plots.show(data);
   }

@@ -64,7 +64,7 @@ function layersView(model, layers, signal) {
   const detail = (layer) => layer.group ? mark(layer.group) : layer.blocked_by ? h("span", { class: "quiet" }, layer.blocked_by) : h("span", { class: "quiet" }, "follows its input");
   const nonzero = (layer) => layer.nonzero_parameters < layer.parameters ? quiet(`${count(layer.nonzero_parameters)} nonzero, ${ratio(layer.nonzero_parameters / layer.parameters)}`) : null;
 
-  const asTable = (rows) => table("Layers in order", ["Layer", "Group", "Output", { label: "Parameters", number: true }, { label: "MACs", number: true }, { label: "Share of MACs", hide: true }],
+  const asTable = (rows) => table("Layers in order", ["Layer", "Group", "Output", { label: "Parameters", number: true }, { label: "MACs", number: true }, "MACs beside the largest"],
     rows.map((layer) => [[h("code", null, layer.name), quiet(layer.operator)], h("td", null, detail(layer)), shape(layer.output_shape),
       number(layer.parameters, count, nonzero(layer)), number(layer.macs, count), h("td", { class: "bar-cell" }, bars(null, layer.macs || 0, most))]));
   const asCards = (rows) => h("ol", { class: "cards" }, rows.map((layer) => h("li", { class: layer.group ? "grouped" : null, css: edge(layer.group) },
@@ -72,11 +72,14 @@ function layersView(model, layers, signal) {
     quiet(`${shape(layer.output_shape)}, ${count(layer.parameters)} parameters, ${count(layer.macs)} MACs`), nonzero(layer),
     layer.output && quiet("tensor ", h("code", null, layer.output)))));
 
-  let view = "table";
+  // What is looked at stays in the address.
+  const kept = new URLSearchParams(location.hash.split("?")[1]);
+  const keep = () => history.replaceState(null, "", location.hash.split("?")[0] + query({ view: view === "table" ? "" : view, search: search.value, group: group.value }));
+  let view = ["cards", "graph"].includes(kept.get("view")) ? kept.get("view") : "table";
   let nodes = null;
-  const search = h("input", { type: "search", id: "layer-search", autocomplete: "off", oninput: () => draw() });
-  const group = h("select", { id: "layer-group", onchange: () => draw() }, h("option", { value: "" }, "all"), groups.map((name) => h("option", { value: name }, name)));
-  const chooser = h("select", { id: "layer-view", onchange: () => { view = chooser.value; draw(); } },
+  const search = h("input", { type: "search", id: "layer-search", autocomplete: "off", value: kept.get("search") || "", oninput: () => { draw(); keep(); } });
+  const group = h("select", { id: "layer-group", onchange: () => { draw(); keep(); } }, h("option", { value: "" }, "all"), groups.map((name) => h("option", { value: name }, name)));
+  const chooser = h("select", { id: "layer-view", onchange: () => { view = chooser.value; draw(); keep(); } },
     [["table", "table"], ["cards", "cards in order"], ["graph", "graph"]].map(([value, text]) => h("option", { value }, text)));
   /** The whole graph, with what is not looked for in the background. */
   async function drawGraph(isFound) {
@@ -96,6 +99,8 @@ function layersView(model, layers, signal) {
     if (view === "graph") drawGraph((about) => (!group.value || about.includes(group.value)) && words.every((word) => about.toLowerCase().includes(word)));
     else set(place, (view === "cards" ? asCards : asTable)(rows));
   }
+  if (groups.includes(kept.get("group"))) group.value = kept.get("group");
+  chooser.value = view;
   draw();
   const choice = (label, control) => h("div", { class: "choice" }, h("label", { for: control.id }, label), control);
   return section("Layers", null,

@@ -14,8 +14,9 @@ export async function overview({ signal }) {
   const view = jobsTable("Latest jobs");
   const faults = h("div");
   const tally = h("p", { class: "lead" });
+  const done = { models: h("span", { class: "done", hidden: true }, " ✓ done"), datasets: h("span", { class: "done", hidden: true }, " ✓ done") };
   const start = h("ol", { class: "steps" },
-    h("li", null, "Upload a model below: an ONNX file."), h("li", null, "Upload a data set that it can read."),
+    h("li", null, "Upload a model below: an ONNX file.", done.models), h("li", null, "Upload a data set that it can read.", done.datasets),
     h("li", null, "Start a job: ", link("#/new/prune", "prune"), ", ", link("#/new/distill", "distil"), ", ", link("#/new/search", "search"), "."));
   let round = 0;
 
@@ -28,6 +29,8 @@ export async function overview({ signal }) {
     if (await learnNames("models", jobs.map((job) => job.request.model), signal)) view.show(jobs);
     const active = jobs.filter((job) => !ended(job)).length;
     start.hidden = jobs.length > 0;
+    done.models.hidden = models.list.rows.length === 0;
+    done.datasets.hidden = datasets.list.rows.length === 0;
     tally.hidden = jobs.length === 0;
     set(tally, active ? `${plural(active, "job")} at work or waiting.` : "No job is running.", " ", link("#/jobs", "All jobs"));
     return active > 0;

@@ -133,6 +133,7 @@ export function uploader(folder, ondone) {
   zone.addEventListener("drop", (event) => {
     depth = 0;
     over(false);
+    chooser.files = event.dataTransfer.files;
     choose([...event.dataTransfer.files]);
   });
   return zone;
