@@ -66,8 +66,9 @@ class Client:
     ) -> types.Model:
         """Uploads an ONNX or safetensors file, under its own name without the ending unless there is another.
 
-        With `reuse` a file that the server has already is not uploaded again; its newest model is returned. An upload that is cut goes on where it was. With tags, or with the files that hold an ONNX model's external
-        data, it is a form, which begins anew.
+        With `reuse` a file that the server has already is not uploaded again; its newest model is returned. An upload
+        that is cut goes on where it was. With tags, or with the files that hold an ONNX model's external data, it is a
+        form, which begins anew.
         """
         external_data = list(external_data)
         if reuse and not external_data:
@@ -159,8 +160,8 @@ class Client:
     ) -> Job:
         """Queues a job; it is durable when this returns.
 
-        `model` and `dataset` are ids, names or what an upload returned, `options` the other fields of a job: `name`, `data`,
-        `task`, `device`, `seed`, `priority`, `max_attempts`, `timeout_seconds`, `tags`, `webhook`. However often the
+        `model` and `dataset` are ids, names or what an upload returned, `options` the other fields of a job: `name`,
+        `data`, `task`, `device`, `seed`, `priority`, `max_attempts`, `timeout_seconds`, `tags`, `webhook`. However often the
         connection is lost, one job is queued; with an `idempotency_key` of the caller's also when the program was
         started again, for as long as the server keeps the key.
         """
