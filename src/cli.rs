@@ -46,6 +46,12 @@ enum Command {
     Get(remote::GetFlags),
     /// List the jobs, models or data sets of a service
     Ls(remote::ListFlags),
+    /// Stop jobs
+    Cancel(remote::CancelFlags),
+    /// Give a model or a data set another name
+    Rename(remote::RenameFlags),
+    /// Delete jobs, models or data sets
+    Rm(remote::RemoveFlags),
     /// Ask whether a service can do its work; ends with 0 if so, for health checks of containers
     Health(remote::HealthFlags),
     /// Print the OpenAPI document
@@ -89,6 +95,9 @@ pub fn main() -> ExitCode {
         Command::Watch(flags) => report(remote::watch(&flags)),
         Command::Get(flags) => report(remote::get(&flags)),
         Command::Ls(flags) => report(remote::list(&flags)),
+        Command::Cancel(flags) => report(remote::cancel(&flags)),
+        Command::Rename(flags) => report(remote::rename(&flags)),
+        Command::Rm(flags) => report(remote::remove(&flags)),
         Command::Health(flags) => report(remote::health(&flags)),
         Command::Openapi => print(crate::api::openapi_json()),
         Command::Key(command) => folder::key(command),

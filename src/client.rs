@@ -538,6 +538,30 @@ impl Client {
         self.read(&Call::get(path, Some(PATIENCE)))
     }
 
+    /// Changes what is at a path, with a JSON body or none, by a method whose repetition changes nothing more. A deletion
+    /// is not repeated: its second answer would be that there is no such thing.
+    pub fn act(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(), ClientError> {
+        let content = body.map(|body| {
+            let body = body.to_string().into_bytes();
+            move || Ok(Content::bytes("application/json", body.clone()))
+        });
+        let content = content
+            .as_ref()
+            .map(|content| content as &dyn Fn() -> Result<Content, ClientError>);
+        let call = Call {
+            method,
+            content,
+            waits: if method == "DELETE" { &[] } else { &WAITS },
+            ..Call::get(path, Some(PATIENCE))
+        };
+        self.accepted(&call).map(|_| ())
+    }
+
     /// As [`Client::get`], or `None` when there is no such thing.
     pub fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
         match self.get(path) {

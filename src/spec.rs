@@ -12,6 +12,7 @@ pub mod distill;
 pub mod evaluate;
 pub mod fit;
 pub mod hyperparameters;
+pub mod item;
 pub mod job;
 pub mod mlflow;
 pub mod model;

@@ -29,7 +29,7 @@ pub mod models;
 pub mod queue;
 pub mod uploads;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -437,13 +437,6 @@ pub struct ItemFilter {
     pub name: Option<String>,
     /// Hex SHA-256.
     pub digest: Option<String>,
-}
-
-/// What becomes of a model's or a data set's words about it; what is `None` stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ItemChange {
-    pub name: Option<String>,
-    pub tags: Option<BTreeMap<String, String>>,
 }
 
 /// What is asked of a list that goes from the newest to the oldest.

@@ -16,15 +16,16 @@ use uuid::Uuid;
 
 use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, turn};
-use super::items::{Change, ItemsQuery, changes};
+use super::items::{ItemsQuery, changes};
 use super::problem::{ApiError, Problems, upload_error};
 use super::request::{NoQuery, Paged, StrictQuery, located_json};
 use super::state::App;
-use super::upload::{Upload, UploadedFile, receive};
+use super::upload::{Upload, UploadedFile, announced_length, check_name, receive};
 use super::uploads;
 use super::{Binary, UploadForm};
 use crate::spec::child::{Message, Order};
 use crate::spec::dataset::{ArrayInfo, Damaged, DatasetFormat, SkippedFile, Splits, TargetInfo};
+use crate::spec::item::ItemChange;
 use crate::store::datasets::{Dataset, NewDataset};
 use crate::store::idempotency::{Answer, IdempotencyKey, Keep};
 use crate::store::models::Deletion;
@@ -94,6 +95,9 @@ pub(super) struct CreateQuery {
     /// Name of the column that holds texts, or of two with a comma between, for texts that belong together. When left out
     /// one that is called `text`, `sentence`, `tokens` or the like.
     text: Option<String>,
+    /// Id of a data set whose files are read in another way, instead of an upload: with another `target`, for instance. It
+    /// stays as it is, and the new one gets its name and tags, unless there is a `name`. The request has no body.
+    files_of: Option<String>,
     /// What happens to files that can't be decoded, and to texts that are empty or have more than 262,144 bytes.
     damaged: Option<Damaged>,
 }
@@ -101,7 +105,7 @@ pub(super) struct CreateQuery {
 /// Upload a data set.
 ///
 /// The body is the file, or a form with a part `file` (repeated for files side by side), `name`
-/// and `tags` (a JSON object). It is parsed and checked before the answer.
+/// and `tags` (a JSON object); with `files_of` there is none. It is parsed and checked before the answer.
 #[utoipa::path(
     post, path = "/v1/datasets", operation_id = "createDataset", tag = "datasets",
     params(CreateQuery,
@@ -122,16 +126,51 @@ async fn create_dataset(
     StrictQuery(query): StrictQuery<CreateQuery>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if uploads::begins(request.headers()) {
+    let begins = uploads::begins(request.headers());
+    if query.files_of.is_some() && (begins || announced_length(&request).unwrap_or(0) > 0) {
+        let detail = "`files_of` names files that are there, so the request has no body; leave out one of the two";
+        return Err(ApiError::fault("invalid_request", "/files_of", detail));
+    }
+    if begins {
         return uploads::begin(&access, request, UploadTarget::Datasets, query.name).await;
     }
     let in_use = KeyInUse::take(&access, request.headers(), "POST /v1/datasets")?;
     let limit = access.app.settings.max_upload_bytes;
-    let upload = receive(&access, request, query.name.clone(), limit).await?;
+    let upload = match &query.files_of {
+        Some(id) => again(&access, id, &query.name, request.uri().query()).await?,
+        None => receive(&access, request, query.name.clone(), limit).await?,
+    };
     match turn(in_use.as_ref(), &[&upload.contents()]).await? {
         Turn::Replay(response) => Ok(response),
         Turn::Run(key) => create(&access, &upload, query, key).await,
     }
+}
+
+/// The files of a data set that is there, as if they had been uploaded.
+async fn again(
+    access: &Authorized,
+    id: &str,
+    name: &Option<String>,
+    query: Option<&str>,
+) -> Result<Upload, ApiError> {
+    let store = &access.app.store;
+    let Some(dataset) = store.dataset(&access.scope, id).await? else {
+        let detail = format!("there is no data set `{id}`");
+        return Err(ApiError::fault("dataset_not_found", "/files_of", detail));
+    };
+    let folder = store.staging_folder()?;
+    let mut files = Vec::with_capacity(dataset.files.len());
+    for (index, file) in dataset.files.into_iter().enumerate() {
+        let path = folder.path().join(index.to_string());
+        let blob = store.blobs().staged(file.digest, file.size_bytes, path)?;
+        files.push(UploadedFile {
+            name: file.name,
+            blob,
+        });
+    }
+    let name = name.clone().unwrap_or(dataset.name);
+    let upload = Upload::gathered(check_name(Some(name))?, dataset.tags, files, folder);
+    Ok(upload.asked_for(query.unwrap_or_default()))
 }
 
 /// Checks what was uploaded as the query says, and stores it.
@@ -292,7 +331,7 @@ async fn get_dataset(
 #[utoipa::path(
     patch, path = "/v1/datasets/{id}", operation_id = "changeDataset", tag = "datasets",
     params(("id" = String, Path)),
-    request_body = Change,
+    request_body = ItemChange,
     responses((status = 200, description = "The data set as it is now", body = DatasetView), Problems)
 )]
 async fn change_dataset(

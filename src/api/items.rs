@@ -1,18 +1,17 @@
 //! What models and data sets have in common: how their lists are filtered, and what can be changed of them.
 
-use std::collections::BTreeMap;
-
 use axum::body::Body;
 use axum::http::HeaderMap;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::problem::ApiError;
 use super::request::{json_body, page};
 use super::upload::check_name;
+use crate::spec::item::ItemChange;
 use crate::spec::job::tag_faults;
-use crate::spec::problem::{Faults, Problem};
-use crate::store::{ItemChange, ItemFilter, PageRequest};
+use crate::spec::problem::Faults;
+use crate::store::{ItemFilter, PageRequest};
 
 /// How a list of models or data sets is filtered and paged.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -54,27 +53,15 @@ impl ItemsQuery {
     }
 }
 
-/// What is to be changed of a model or a data set; what is left out stays.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schema(as = ItemChange)]
-pub struct Change {
-    /// 1 to 200 bytes.
-    #[schema(min_length = 1)]
-    pub name: Option<String>,
-    /// In the place of those that there were; at most 50, keys of 1 to 64 bytes, values of at most 500.
-    pub tags: Option<BTreeMap<String, String>>,
-}
-
 /// Reads and checks the body of a change.
 pub async fn changes(headers: &HeaderMap, body: Body) -> Result<ItemChange, ApiError> {
-    let (_, change) = json_body::<Change>(headers, body).await?;
+    let (_, change) = json_body::<ItemChange>(headers, body).await?;
     let mut faults = Faults::default();
     if let Some(tags) = &change.tags {
         tag_faults(tags, &mut faults);
     }
     if !faults.found.is_empty() {
-        return Err(Problem::invalid(faults.found).into());
+        return Err(faults.problem().into());
     }
     Ok(ItemChange {
         name: change.name.map(|name| check_name(Some(name))).transpose()?,

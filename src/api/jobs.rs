@@ -19,12 +19,11 @@ use uuid::Uuid;
 use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, replay, turn};
 use super::problem::{ApiError, Problems};
-use super::request::{NoQuery, Paged, StrictQuery, json_body, located_json, page};
+use super::request::{NoQuery, Paged, StrictQuery, json_reading, located_json, page};
 use super::state::App;
 use super::submission::{Checked, check, missing, plan, refuse_impossible};
 use crate::spec::child::Progress;
 use crate::spec::job::{JobKind, JobRequest};
-use crate::spec::mlflow::ModelSource;
 use crate::spec::problem::Problem;
 use crate::spec::result::{JobResult, Plan};
 use crate::store::JobChange;
@@ -151,7 +150,7 @@ async fn create_job(
     body: Body,
 ) -> Result<Response, ApiError> {
     let in_use = KeyInUse::take(&access, &headers, "POST /v1/jobs")?;
-    let (bytes, posted) = json_body::<JobRequest<ModelSource>>(&headers, body).await?;
+    let (bytes, posted) = json_reading(&headers, body).await?;
     let key = match turn(in_use.as_ref(), &[&bytes]).await? {
         Turn::Replay(response) => return Ok(response),
         Turn::Run(key) => key,

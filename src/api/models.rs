@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::access::Authorized;
 use super::download::{Download, send_file};
 use super::idempotent::{KeyInUse, Turn, turn};
-use super::items::{Change, ItemsQuery, changes};
+use super::items::{ItemsQuery, changes};
 use super::problem::{ApiError, Problems, upload_error};
 use super::request::{Listed, NoQuery, Paged, StrictQuery, located_json};
 use super::state::App;
@@ -24,6 +24,7 @@ use super::upload::{Upload, receive};
 use super::uploads;
 use super::{Binary, UploadForm};
 use crate::spec::child::{Message, Order};
+use crate::spec::item::ItemChange;
 use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary, NodeInfo};
 use crate::store::StoreError;
 use crate::store::blobs::digest_file;
@@ -225,7 +226,7 @@ async fn get_model(
 #[utoipa::path(
     patch, path = "/v1/models/{id}", operation_id = "changeModel", tag = "models",
     params(("id" = String, Path)),
-    request_body = Change,
+    request_body = ItemChange,
     responses((status = 200, description = "The model as it is now", body = ModelView), Problems)
 )]
 async fn change_model(

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
 use super::problem::ApiError;
-use crate::spec::problem::{Problem, parse_slice};
+use crate::spec::problem::{Problem, Reading, read};
 use crate::store::PageRequest;
 
 /// JSON bodies are at most this long.
@@ -140,19 +140,29 @@ pub struct Listed<T> {
     pub data: Vec<T>,
 }
 
-/// Reads a JSON body and gives it back as text, for its fingerprint, and as a value.
-pub async fn json_body<T: DeserializeOwned + serde::Serialize>(
+/// Reads a JSON body that is of no use unless all of it can be read, and gives it back as text, for its fingerprint, and
+/// as a value.
+pub async fn json_body<T: DeserializeOwned + Serialize>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Vec<u8>, T), ApiError> {
+    let (bytes, reading) = json_reading(headers, body).await?;
+    let value = reading.complete().map_err(Problem::invalid)?;
+    Ok((bytes, value))
+}
+
+/// The same, as far as the body can be read.
+pub async fn json_reading<T: DeserializeOwned + Serialize>(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Vec<u8>, Reading<T>), ApiError> {
     if !is_json(headers) {
         let detail = "send JSON with `Content-Type: application/json`";
         return Err(ApiError::new(415, "unsupported_media_type", detail));
     }
     let bytes = collect(body, MAX_JSON_BYTES).await?;
-    match parse_slice(&bytes) {
-        Ok(Ok(value)) => Ok((bytes, value)),
-        Ok(Err(faults)) => Err(Problem::invalid(faults).into()),
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok((bytes, read(value))),
         Err(error) => {
             let detail = format!("the body is not JSON: {error}");
             Err(ApiError::new(400, "malformed_json", detail))

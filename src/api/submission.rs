@@ -12,10 +12,10 @@ use super::state::App;
 use super::webhooks::check_target;
 use crate::spec::child::{JobInputs, Message, Order, TRIALS_ARTIFACT};
 use crate::spec::distill::DistillParams;
-use crate::spec::fit::{InferredData, check_outputs, check_task, fit, fit_further};
+use crate::spec::fit::{InferredData, check_augment, check_outputs, check_task, fit, fit_further};
 use crate::spec::job::{DataOptions, JobKind, JobRequest, Params};
 use crate::spec::mlflow::ModelSource;
-use crate::spec::problem::{FieldError, Problem};
+use crate::spec::problem::{Faults, FieldError, Problem, Reading};
 use crate::spec::result::Plan;
 use crate::store::StoreError;
 use crate::store::datasets::Dataset;
@@ -43,38 +43,76 @@ impl Checked {
     }
 }
 
-/// Checks a request by itself and against its model, data set and device.
-pub async fn check(
-    access: &Authorized,
-    posted: JobRequest<ModelSource>,
-) -> Result<Checked, ApiError> {
+/// A request as it is posted, as far as it could be read.
+pub type Posted = Reading<JobRequest<Option<ModelSource>>>;
+
+/// Checks a request by itself and against its model, data set and device. What can be told at once is told at once.
+pub async fn check(access: &Authorized, posted: Posted) -> Result<Checked, ApiError> {
     let (app, scope) = (&access.app, &access.scope);
-    let source = posted.model.clone();
-    let named = match &source {
-        ModelSource::Id(id) => *id,
-        ModelSource::Mlflow(_) => Uuid::nil(),
-    };
-    let (mut request, params) = posted.of_model(named).validate()?;
-    if let Some(webhook) = &request.webhook {
-        check_target(access, &webhook.url, "/webhook/url")?;
-    }
-    let dataset = match request.dataset {
-        None => None,
-        Some(id) => {
-            let found = app.store.dataset(scope, &id.to_string()).await?;
-            match found {
-                Some(found) => Some(found),
-                None => return Err(missing(access, "dataset", id, "/dataset").await),
+    let mut valid = None;
+    let (posted, faults) = posted.checked(|posted| {
+        let mut faults = Faults::default();
+        faults.require(posted.model.is_some(), "/model", "is missing");
+        let named = match &posted.model {
+            Some(ModelSource::Id(id)) => *id,
+            _ => Uuid::nil(),
+        };
+        match posted.clone().of_model(named).validate() {
+            Ok(found) => valid = Some(found),
+            Err(problem) => {
+                faults.not_supported |= problem.code == "not_supported";
+                faults.found.extend(problem.errors);
             }
         }
+        faults
+    });
+    let mut refusals = Vec::new();
+    if !faults.found.is_empty() {
+        refusals.push(faults.problem());
+    }
+    let Some(posted) = posted else {
+        return Err(together(refusals));
     };
-    check_device(app, &request.device).await?;
+    let webhook = valid
+        .as_ref()
+        .and_then(|(request, _): &(JobRequest, Params)| request.webhook.as_ref());
+    if let Some(webhook) = webhook {
+        noted(
+            check_target(access, &webhook.url, "/webhook/url"),
+            &mut refusals,
+        )?;
+    }
+    let dataset = async {
+        let Some(id) = posted.dataset else {
+            return Ok(None);
+        };
+        match app.store.dataset(scope, &id.to_string()).await? {
+            Some(found) => Ok(Some(found)),
+            None => Err(missing(access, "dataset", id, "/dataset").await),
+        }
+    };
+    let dataset = noted(dataset.await, &mut refusals)?.flatten();
+    noted(check_device(app, &posted.device).await, &mut refusals)?;
     // Last of all that can be told without it: it may have to be fetched.
-    request.model = resolve(access, &source).await?;
-    let model = app.store.model(scope, &request.model.to_string()).await?;
-    let Some(model) = model else {
-        return Err(missing(access, "model", request.model, "/model").await);
+    let model = async {
+        let id = match &posted.model {
+            Some(ModelSource::Id(id)) => *id,
+            Some(source) if refusals.is_empty() => resolve(access, source).await?,
+            _ => return Ok(None),
+        };
+        match app.store.model(scope, &id.to_string()).await? {
+            Some(found) => Ok(Some((id, found))),
+            None => Err(missing(access, "model", id, "/model").await),
+        }
     };
+    let model = model.await;
+    let model = noted(model, &mut refusals)?.flatten();
+    let (Some((mut request, params)), Some((id, model)), true) =
+        (valid, model, refusals.is_empty())
+    else {
+        return Err(together(refusals));
+    };
+    request.model = id;
     check_model(&model, params.needs_gradients(), "/model")?;
     let students: Vec<Uuid> = params
         .distillations()
@@ -120,6 +158,29 @@ pub async fn check(
     })
 }
 
+/// What was found, unless it is a refusal, which joins the others.
+fn noted<T>(
+    found: Result<T, ApiError>,
+    refusals: &mut Vec<Problem>,
+) -> Result<Option<T>, ApiError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(ApiError::Problem(problem)) if problem.status == 422 => {
+            refusals.push(*problem);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// All refusals in one answer.
+fn together(refusals: Vec<Problem>) -> ApiError {
+    match Problem::together(refusals) {
+        Some(problem) => problem.into(),
+        None => ApiError::Internal("a request is refused for no reason".to_owned()),
+    }
+}
+
 /// Checks the data of a distillation's further models, and that outputs can be compared.
 fn check_distillation(
     distill: &DistillParams,
@@ -138,6 +199,10 @@ fn check_distillation(
     for (index, &id) in distill.teachers.iter().enumerate() {
         let place = format!("/teachers/{index}");
         let fitted = of(id, &place, &request.data)?;
+        if let Some(views) = &distill.teacher_views {
+            let at = format!("{pointer}/teacher_views/augment");
+            check_augment(&views.augment, &fitted, &dataset.summary, &at)?;
+        }
         if fitted.outputs != first.outputs && fitted.outputs.is_some() && first.outputs.is_some() {
             let detail = "has another number of outputs than the first teacher";
             return Err(ApiError::fault(
@@ -157,6 +222,10 @@ fn check_distillation(
     };
     let options = student.options(&request.data);
     let fitted = of(id, "/student/model", &options)?;
+    if let Some(augment) = &distill.finetune.augment {
+        let at = format!("{pointer}/finetune/augment");
+        check_augment(augment, &fitted, &dataset.summary, &at)?;
+    }
     Ok(check_outputs(
         distill,
         first.outputs,

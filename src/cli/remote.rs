@@ -1,5 +1,6 @@
-//! `sinter submit`, `watch`, `get`, `ls` and `health`: a service used from a terminal.
+//! `sinter submit`, `watch`, `get`, `ls`, `cancel`, `rename`, `rm` and `health`: a service used from a terminal.
 
+mod change;
 mod fetch;
 mod list;
 mod submit;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use ureq::tls::TlsConfig;
 use uuid::Uuid;
 
+pub use change::{CancelFlags, RemoveFlags, RenameFlags, cancel, remove, rename};
 pub use fetch::{GetFlags, get};
 pub use list::{ListFlags, list};
 pub use submit::{SubmitFlags, submit};
@@ -125,12 +127,11 @@ pub fn health(flags: &HealthFlags) -> Outcome {
 /// Follows jobs to their end; an error unless all succeeded.
 pub fn watch(flags: &WatchFlags) -> Outcome {
     let client = flags.service.client()?;
-    let named = flags.jobs.iter().map(|wanted| {
-        let Ok(id) = wanted.parse() else {
-            let found = newest(&client, "jobs", wanted)?;
-            let id = found.ok_or_else(|| format!("there is no job `{wanted}`"))?;
+    let jobs = flags.jobs.iter().map(|wanted| {
+        let id = named(&client, "jobs", wanted)?;
+        if wanted.parse::<Uuid>().is_err() {
             return Ok((wanted.clone(), id));
-        };
+        }
         // People read names rather than ids; the end of an id tells those without one apart. What hinders this is told
         // when the job is followed.
         let shown = client.job(id).ok().map(|job| {
@@ -139,8 +140,8 @@ pub fn watch(flags: &WatchFlags) -> Outcome {
         });
         Ok((shown.unwrap_or_else(|| wanted.clone()), id))
     });
-    let named: Vec<_> = named.collect::<Outcome<_>>()?;
-    let ended = follow::<ClientError>(&client, &named, || Ok(()))?;
+    let jobs: Vec<_> = jobs.collect::<Outcome<_>>()?;
+    let ended = follow::<ClientError>(&client, &jobs, || Ok(()))?;
     conclude(&ended, flags.json, &client)
 }
 
@@ -180,6 +181,20 @@ fn newest(client: &Client, resource: &str, name: &str) -> Outcome<Option<Uuid>> 
         tell!("several are called `{name}`: the newest is taken, {id}");
     }
     Ok(found.map(|(id, _)| id))
+}
+
+/// The id that `wanted` is, or that of the newest job, model or data set of that name.
+fn named(client: &Client, resource: &str, wanted: &str) -> Outcome<Uuid> {
+    if let Ok(id) = wanted.parse() {
+        return Ok(id);
+    }
+    let what = match resource {
+        "jobs" => "job",
+        "models" => "model",
+        _ => "data set",
+    };
+    let found = newest(client, resource, wanted)?;
+    found.ok_or_else(|| format!("there is no {what} `{wanted}`").into())
 }
 
 /// JSON for people: what is short, and lists of plain values, on one line.

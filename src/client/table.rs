@@ -5,7 +5,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use super::JobView;
 use crate::spec::evaluate::MetricName;
 use crate::spec::prune::{MAX_ACCURACY_DROP, MAX_WORSENING};
-use crate::spec::result::{JobResult, Measurement, grouped};
+use crate::spec::result::{JobResult, Measurement, grouped, verdict_of};
 
 /// One row for the model as uploaded and one for each job that made a model.
 pub fn render(ended: &[(String, JobView)]) -> String {
@@ -171,11 +171,7 @@ fn verdict(result: &JobResult) -> Option<String> {
         ),
         (None, None) => return None,
     };
-    let came_to = match (comparison, helped) {
-        (Some(both), _) => both.verdict(),
-        (None, true) => "helped",
-        (None, false) => "did not help",
-    };
+    let came_to = verdict_of(helped, comparison.as_ref());
     let both = comparison.map(|both| {
         let name = both.metric.as_str().replace('_', " ");
         format!(": {name} {:.4}, and {:.4} of ", both.value, both.control)

@@ -32,12 +32,12 @@ pub(super) fn check(inputs: &JobInputs, about: Option<&InferredData>) -> Result<
     match first {
         Some(Params::Prune(params)) => pruning(&graph, params, seed)?,
         Some(Params::Distill(params)) => {
-            let cuts = params
+            let mut cuts = params
                 .student
                 .iter()
                 .flat_map(|own| student_cuts(own, false));
             // The second one has another graph.
-            if let Some(cut) = cuts.into_iter().next() {
+            if let Some(cut) = cuts.next() {
                 pruning(&graph, &cut.params, seed).map_err(|error| cut.explained(error))?;
             }
         }

@@ -45,8 +45,22 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
         preprocess: order.preprocess.or(known).unwrap_or_default(),
         ..DataOptions::default()
     };
-    let inputs =
-        fit_inputs(&summary, &about, &options).map_err(|detail| refused("/inputs", detail))?;
+    let inputs = fit_inputs(&summary, &about, &options).map_err(|mut detail| {
+        // A single array may be called as it likes, if it suits; otherwise its name may be what is wrong.
+        let known = summary.inputs.iter().map(|input| input.name.as_str());
+        let known: Vec<&str> = known.collect();
+        let stranger = about
+            .iter()
+            .find(|array| array.media.is_none() && !known.contains(&array.name.as_str()));
+        if let Some(stranger) = stranger {
+            let known = known.join("`, `");
+            detail.push_str(&format!(
+                "; the model has no input `{}`, but `{known}`",
+                stranger.name
+            ));
+        }
+        refused("/inputs", detail)
+    })?;
     let count = arrays.first().map_or(0, Array::count);
     if let Some(other) = arrays.iter().find(|array| array.count() != count) {
         let detail = format!(

@@ -1,6 +1,6 @@
 //! What the service tells about a model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::coupling::Couplings;
 use super::{Cost, Graph, NodeCost, Shapes, cost, feeds_for_batch, infer};
@@ -23,10 +23,11 @@ fn shapes_of_one(graph: &Graph) -> Option<(Shapes, usize)> {
 
 /// Cost with MACs where the shapes can be known from the file alone.
 pub(crate) fn cost_of_one(graph: &Graph) -> Cost {
-    match shapes_of_one(graph) {
-        Some((shapes, batch)) => cost(graph, Some((&shapes, batch))),
-        None => cost(graph, None),
-    }
+    cost_with(graph, shapes_of_one(graph).as_ref())
+}
+
+fn cost_with(graph: &Graph, shapes: Option<&(Shapes, usize)>) -> Cost {
+    cost(graph, shapes.map(|(shapes, batch)| (shapes, *batch)))
 }
 
 /// What the graph holds and costs.
@@ -75,30 +76,89 @@ fn tensor_info(value: &ValueInfoProto) -> TensorInfo {
     }
 }
 
-/// What can be cut, where the shapes can be inferred.
-fn couplings(graph: &Graph) -> Option<Couplings> {
-    let shapes = feeds_for_batch(graph, 2).and_then(|feeds| infer(graph, &feeds));
-    Some(Couplings::find(graph, &shapes.ok()?, &|_| false))
+/// The sets of channels of a graph that leave together, and which nodes have a part in them.
+struct Memberships {
+    /// What can be cut, where the shapes can be inferred.
+    couplings: Option<Couplings>,
+    /// By weight: the groups that lie along one of its axes.
+    of_weight: HashMap<String, BTreeSet<usize>>,
+    /// Nodes whose weights make channels out of others.
+    kernels: HashSet<usize>,
 }
 
-/// The set of channels that a node's weights belong to first.
-fn group_of(couplings: Option<&Couplings>, node: usize) -> Option<String> {
-    let couplings = couplings?;
-    let groups = couplings.groups_of_node.get(&node)?;
-    Some(couplings.groups[groups[0]].name.clone())
+impl Memberships {
+    fn of(graph: &Graph) -> Self {
+        let shapes = feeds_for_batch(graph, 2).and_then(|feeds| infer(graph, &feeds));
+        let couplings = shapes
+            .ok()
+            .map(|shapes| Couplings::find(graph, &shapes, &|_| false));
+        let mut of_weight: HashMap<String, BTreeSet<usize>> = HashMap::new();
+        let groups = couplings.iter().flat_map(|all| &all.groups).enumerate();
+        for (index, group) in groups {
+            for slice in group.units.iter().flat_map(|unit| &unit.slices) {
+                match of_weight.get_mut(&slice.tensor) {
+                    Some(groups) => groups.insert(index),
+                    None => of_weight
+                        .insert(slice.tensor.clone(), BTreeSet::from([index]))
+                        .is_none(),
+                };
+            }
+        }
+        Self {
+            couplings,
+            of_weight,
+            kernels: graph.kernels().into_values().collect(),
+        }
+    }
+
+    /// The groups of the channels that a node's own weights make.
+    fn made_by(&self, node: usize) -> &[usize] {
+        let own = self
+            .couplings
+            .as_ref()
+            .and_then(|all| all.groups_of_node.get(&node));
+        own.map_or(&[], Vec::as_slice)
+    }
+
+    fn name(&self, group: usize) -> Option<String> {
+        Some(self.couplings.as_ref()?.groups.get(group)?.name.clone())
+    }
+
+    /// The group that the output of a node belongs to first, by the node's weights, and those of its input alone.
+    fn names(&self, graph: &Graph, node: usize) -> (Option<String>, Vec<String>) {
+        let weights = graph.nodes[node].input.iter();
+        let along: BTreeSet<usize> = weights
+            .filter_map(|name| self.of_weight.get(name))
+            .flatten()
+            .copied()
+            .collect();
+        if !self.kernels.contains(&node) {
+            // What has one number a channel has the same channels before and behind it.
+            return (
+                along.first().and_then(|&group| self.name(group)),
+                Vec::new(),
+            );
+        }
+        let made = self.made_by(node);
+        let taken = along.iter().filter(|group| !made.contains(group));
+        (
+            made.first().and_then(|&group| self.name(group)),
+            taken.filter_map(|&group| self.name(group)).collect(),
+        )
+    }
 }
 
 /// The layers of a graph: every node with parameters or MACs, its cost and its group.
 pub fn layers(graph: &Graph) -> Vec<LayerInfo> {
     let total = cost_of_one(graph);
-    let couplings = couplings(graph);
+    let groups = Memberships::of(graph);
     total
         .nodes
         .iter()
         .map(|entry| {
             let node = &graph.nodes[entry.node];
-            let group = group_of(couplings.as_ref(), entry.node);
-            let blocked_by = match &couplings {
+            let (group, input_groups) = groups.names(graph, entry.node);
+            let blocked_by = match &groups.couplings {
                 Some(couplings) => couplings.blocked.get(&entry.node).cloned(),
                 None => Some("the shapes of the graph can't be inferred".to_owned()),
             };
@@ -110,8 +170,9 @@ pub fn layers(graph: &Graph) -> Vec<LayerInfo> {
                 parameters: entry.parameters,
                 nonzero_parameters: entry.nonzero_parameters,
                 macs: entry.macs,
-                prunable: group.is_some(),
+                prunable: !groups.made_by(entry.node).is_empty(),
                 group,
+                input_groups,
                 blocked_by,
             }
         })
@@ -121,16 +182,13 @@ pub fn layers(graph: &Graph) -> Vec<LayerInfo> {
 /// All nodes of a graph in the order in which they can be computed, and how they hang together.
 pub fn nodes(graph: &Graph) -> Vec<NodeInfo> {
     let shapes = shapes_of_one(graph);
-    let total = match &shapes {
-        Some((shapes, batch)) => cost(graph, Some((shapes, *batch))),
-        None => cost(graph, None),
-    };
+    let total = cost_with(graph, shapes.as_ref());
     let costs: BTreeMap<usize, &NodeCost> = total
         .nodes
         .iter()
         .map(|entry| (entry.node, entry))
         .collect();
-    let couplings = couplings(graph);
+    let groups = Memberships::of(graph);
     let named = |names: &[String], wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
         let names = names.iter().filter(|name| !name.is_empty());
         names.filter(|name| wanted(name)).cloned().collect()
@@ -143,18 +201,21 @@ pub fn nodes(graph: &Graph) -> Vec<NodeInfo> {
             known.dims.iter().map(|&size| size as i64).collect()
         })
     };
-    let describe = |(index, node): (usize, &NodeProto)| NodeInfo {
-        name: node.label().to_owned(),
-        operator: node.operator().to_owned(),
-        inputs: named(&node.input, &|name| !graph.initializers.contains_key(name)),
-        outputs: named(&node.output, &|_| true),
-        output_shape: node.output.first().map_or_else(Vec::new, dims),
-        parameters: costs.get(&index).map_or(0, |entry| entry.parameters),
-        nonzero_parameters: costs
-            .get(&index)
-            .map_or(0, |entry| entry.nonzero_parameters),
-        macs: costs.get(&index).map_or(0, |entry| entry.macs),
-        group: group_of(couplings.as_ref(), index),
+    let describe = |(index, node): (usize, &NodeProto)| {
+        let cost = costs.get(&index);
+        let (group, input_groups) = groups.names(graph, index);
+        NodeInfo {
+            name: node.label().to_owned(),
+            operator: node.operator().to_owned(),
+            inputs: named(&node.input, &|name| !graph.initializers.contains_key(name)),
+            outputs: named(&node.output, &|_| true),
+            output_shape: node.output.first().map_or_else(Vec::new, dims),
+            parameters: cost.map_or(0, |entry| entry.parameters),
+            nonzero_parameters: cost.map_or(0, |entry| entry.nonzero_parameters),
+            macs: cost.map_or(0, |entry| entry.macs),
+            group,
+            input_groups,
+        }
     };
     graph.nodes.iter().enumerate().map(describe).collect()
 }

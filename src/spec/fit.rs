@@ -95,12 +95,12 @@ pub fn fit(
         let columns = match &dataset.target {
             Some(target) if dataset.format.is_table() => format!(
                 "; of the table all columns but the target `{}` are taken (`?target=` of the upload, `--target` of the terminal \
-                 choose another one): a column that is no input, such as an index, must not be in the file",
+                 choose another one; `?files_of=` reads the same files again): a column that is no input, such as an index, must not be in the file",
                 target.name
             ),
             None if dataset.format.has_arrays() && params.needs_labels() => {
                 "; no array is the target: that is `y`, `target`, `label` or `labels`, or the one that `?target=` of the upload \
-                 names"
+                 names; `?files_of=` reads the same files again"
                     .to_owned()
             }
             _ => String::new(),
@@ -132,7 +132,7 @@ pub fn fit(
                     match dataset.format.has_arrays() {
                         true =>
                             " (the target is the array `y`, `target`, `label` or `labels`, or the one that `?target=` of \
-                                 the upload names)",
+                                 the upload names; `?files_of=` reads the same files again)",
                         false => "",
                     }
                 ),
@@ -174,7 +174,7 @@ pub fn fit(
             // Who does not name the target gets the last column.
             if dataset.format.is_table() {
                 let hint = format!(
-                    "; the column `{}` is the target unless `?target=` of the upload names another one",
+                    "; the column `{}` is the target unless `?target=` of the upload names another one; `?files_of=` reads the same files again",
                     target.name
                 );
                 problem.detail.push_str(&hint);
@@ -418,29 +418,8 @@ fn check_task_at(
         let detail = format!("{what} does not suit the task {task}");
         Err(Problem::invalid(vec![FieldError::new(pointer, detail)]))
     };
-    let augmentation = |augment: &Augment, pointer: &str| {
-        let only_tokens = Augment {
-            token_dropout: augment.token_dropout,
-            ..Augment::default()
-        };
-        if task.is_of_tokens() && *augment != only_tokens {
-            let what = "an augmentation other than token_dropout, which would leave the targets of tokens behind,";
-            return refuse(pointer.to_owned(), what.to_owned());
-        }
-        let geometry = |input: &InferredInput| {
-            let array = dataset
-                .inputs
-                .iter()
-                .find(|array| array.name == input.array)?;
-            let shape: Vec<usize> = array.shape.iter().map(|&size| size as usize).collect();
-            let shape = input.stored_shape(&shape);
-            Geometry::of(input.transposed, &array.dtype, &shape)
-        };
-        let fed = about.inputs.iter().filter(|input| !input.zeros);
-        let geometries: Vec<_> = fed.map(geometry).collect();
-        let fault = augment.check(&geometries);
-        fault.map_err(|fault| Problem::invalid(vec![fault.under(pointer)]))
-    };
+    let augmentation =
+        |augment: &Augment, pointer: &str| check_augment(augment, about, dataset, pointer);
     let training = |train: &TrainParams, pointer: &str| {
         if let Some(name) = train.loss.filter(|name| !name.fits(task)) {
             let name = serde_json::to_value(name).unwrap_or_default();
@@ -595,6 +574,40 @@ fn check_task_at(
             )
         }),
     }
+}
+
+/// Whether the examples of a model can be augmented so.
+pub fn check_augment(
+    augment: &Augment,
+    about: &InferredData,
+    dataset: &DatasetSummary,
+    pointer: &str,
+) -> Result<(), Problem> {
+    let only_tokens = Augment {
+        token_dropout: augment.token_dropout,
+        ..Augment::default()
+    };
+    if about.task.is_of_tokens() && *augment != only_tokens {
+        let what = format!(
+            "an augmentation other than token_dropout, which would leave the targets of tokens behind, does not suit the \
+             task \"{}\"",
+            prune::word(&about.task)
+        );
+        return Err(Problem::invalid(vec![FieldError::new(pointer, what)]));
+    }
+    let geometry = |input: &InferredInput| {
+        let array = dataset
+            .inputs
+            .iter()
+            .find(|array| array.name == input.array)?;
+        let shape: Vec<usize> = array.shape.iter().map(|&size| size as usize).collect();
+        let shape = input.stored_shape(&shape);
+        Geometry::of(input.transposed, &array.dtype, &shape)
+    };
+    let fed = about.inputs.iter().filter(|input| !input.zeros);
+    let geometries: Vec<_> = fed.map(geometry).collect();
+    let fault = augment.check(&geometries);
+    fault.map_err(|fault| Problem::invalid(vec![fault.under(pointer)]))
 }
 
 /// Losses must suit the task and the augmentation.

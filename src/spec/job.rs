@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use super::hyperparameters::Hyperparameters;
 use super::mlflow::ModelSource;
 use super::picture::Extent;
 use super::pipeline::PipelineParams;
-use super::problem::{Faults, FieldError, Problem, parse};
+use super::problem::{Faults, Problem, read};
 use super::prune::PruneParams;
 use super::search::SearchParams;
 use super::tokens::MOST_LENGTH;
@@ -300,78 +301,65 @@ pub enum Params {
 impl Params {
     /// Reads and validates `params` for `kind`; pointers are from the job (`/params/…`).
     pub fn parse(kind: JobKind, params: serde_json::Value) -> Result<Self, Problem> {
-        let params = match params {
+        match Self::read(kind, params) {
+            (Some(params), faults) if faults.found.is_empty() => Ok(params),
+            (_, faults) => Err(faults.problem()),
+        }
+    }
+
+    /// The same, as far as `params` can be read, with every fault.
+    pub fn read(kind: JobKind, params: serde_json::Value) -> (Option<Self>, Faults) {
+        let mut params = match params {
             serde_json::Value::Null => serde_json::json!({}),
             given => given,
         };
-        let shape = |faults: Vec<FieldError>| Problem::invalid_under("/params", faults);
-        let (parsed, faults) = match kind {
-            JobKind::Train => {
-                let train: TrainParams = parse(params).map_err(shape)?;
-                let faults = train.faults();
-                (Self::Train(train), faults)
-            }
-            JobKind::Evaluate => {
-                let evaluate: EvaluateParams = parse(params).map_err(shape)?;
-                let faults = evaluate.faults();
-                (Self::Evaluate(evaluate), faults)
-            }
-            JobKind::Prune => {
-                let prune: PruneParams = parse(params).map_err(shape)?;
-                let faults = prune.faults();
-                (Self::Prune(Box::new(prune)), faults)
-            }
-            JobKind::Distill => {
-                let distill: DistillParams = parse(params).map_err(shape)?;
-                let faults = distill.faults();
-                (Self::Distill(Box::new(distill)), faults)
-            }
+        let (read, found) = match kind {
+            JobKind::Train => checked(params, TrainParams::faults, Self::Train),
+            JobKind::Evaluate => checked(params, EvaluateParams::faults, Self::Evaluate),
+            JobKind::Prune => checked(params, PruneParams::faults, |prune| {
+                Self::Prune(Box::new(prune))
+            }),
+            JobKind::Distill => checked(params, DistillParams::faults, |distill| {
+                Self::Distill(Box::new(distill))
+            }),
             JobKind::Pipeline => {
-                let pipeline = PipelineParams::read(params).map_err(shape)?;
-                let steps = pipeline.steps().map_err(|problem| {
-                    let code = problem.code;
-                    Problem::invalid_under("/params", problem.errors).with_code(&code)
-                })?;
-                (Self::Pipeline(steps), Faults::default())
+                let mut steps = None;
+                let (_, faults) = read(params).checked(|pipeline: &PipelineParams| {
+                    let (read, faults) = pipeline.steps();
+                    steps = read;
+                    faults
+                });
+                (steps.map(Self::Pipeline), faults)
             }
             JobKind::Search => {
-                let mut params = params;
                 let given = params.pointer_mut("/space/hyperparameters");
                 let misread = given.map(Hyperparameters::misread).unwrap_or_default();
+                let (search, more) = checked(params, SearchParams::faults, |search| {
+                    let steps = PipelineParams {
+                        steps: search.steps.clone(),
+                    };
+                    // Faults in them are among those of the search.
+                    let steps = steps.steps().0.unwrap_or_default();
+                    let search = Box::new(search);
+                    Self::Search { search, steps }
+                });
+                let mut faults = Faults::default();
+                let unread = !misread.is_empty();
                 let misread = misread.into_iter();
-                let mut misread: Vec<_> = misread
-                    .map(|fault| fault.under("/space/hyperparameters"))
-                    .collect();
-                let search: SearchParams = match parse(params) {
-                    Ok(search) if misread.is_empty() => search,
-                    Ok(_) => return Err(shape(misread)),
-                    Err(faults) => {
-                        misread.extend(faults);
-                        return Err(shape(misread));
-                    }
-                };
-                let faults = search.faults();
-                let steps = PipelineParams {
-                    steps: search.steps.clone(),
-                };
-                // Faults in them are among those of the search.
-                let steps = steps.steps().unwrap_or_default();
-                let search = Box::new(search);
-                (Self::Search { search, steps }, faults)
+                faults
+                    .found
+                    .extend(misread.map(|fault| fault.under("/space/hyperparameters")));
+                faults.extend_under("", more);
+                if unread {
+                    // That the space is empty without them.
+                    faults.found.retain(|fault| fault.pointer != "/space");
+                }
+                (search, faults)
             }
         };
-        if faults.found.is_empty() {
-            Ok(parsed)
-        } else {
-            let mut all = Faults::default();
-            let unsupported = faults.not_supported;
-            all.extend_under("/params", faults);
-            let problem = Problem::invalid(all.found);
-            Err(match unsupported {
-                true => problem.with_code("not_supported"),
-                false => problem,
-            })
-        }
+        let mut faults = Faults::default();
+        faults.extend_under("/params", found);
+        (read, faults)
     }
 
     pub fn kind(&self) -> JobKind {
@@ -556,6 +544,16 @@ impl Params {
     }
 }
 
+/// Reads parameters and has them validated.
+fn checked<T: DeserializeOwned + Serialize>(
+    params: serde_json::Value,
+    faults: impl FnOnce(&T) -> Faults,
+    of_kind: impl FnOnce(T) -> Params,
+) -> (Option<Params>, Faults) {
+    let (params, faults) = read(params).checked(faults);
+    (params.map(of_kind), faults)
+}
+
 impl<M> JobRequest<M> {
     /// The same request for a model with this id.
     pub fn of_model(self, model: Uuid) -> JobRequest {
@@ -591,20 +589,28 @@ impl JobRequest {
     /// Checks everything that can be told from the request alone and returns the request with
     /// the defaults of its parameters filled in, beside the parameters as read.
     pub fn validate(mut self) -> Result<(Self, Params), Problem> {
-        let params = Params::parse(self.kind, self.params.take())?;
+        let (params, mut faults) = Params::read(self.kind, self.params.take());
+        faults.extend_under("", self.faults());
+        if let Some(params) = &params {
+            faults.extend_under("", self.faults_with(params));
+        }
+        let Some(params) = params.filter(|_| faults.found.is_empty()) else {
+            return Err(faults.problem());
+        };
+        self.params = params.to_json();
+        if let Some(webhook) = &mut self.webhook
+            && let Ok((url, _)) = read_url(&webhook.url)
+        {
+            // As it is sent: a host of other letters becomes its punycode.
+            webhook.url = url.to_string();
+        }
+        Ok((self, params))
+    }
+
+    /// Every fault of what all kinds of jobs have.
+    fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         faults.extend_under("/data", self.data.faults());
-        let planned = match &params {
-            // A dry run does not train, but its criterion looks at examples.
-            Params::Prune(prune) if self.dry_run => prune.criterion.needs_data(),
-            Params::Search { .. } if self.dry_run => false,
-            params => params.needs_data(),
-        };
-        faults.require(
-            !planned || self.dataset.is_some(),
-            "/dataset",
-            "this job trains, measures or ranks by examples, so it needs a data set",
-        );
         faults.require(
             !self.data.embed_preprocessing
                 || (self.kind != JobKind::Evaluate && self.dataset.is_some()),
@@ -636,6 +642,32 @@ impl JobRequest {
             "/seed",
             "must be below 2^63",
         );
+        tag_faults(&self.tags, &mut faults);
+        if let Some(webhook) = &self.webhook {
+            faults.extend_under("/webhook", webhook.faults());
+        }
+        faults.require(
+            !self.dry_run || matches!(self.kind, JobKind::Prune | JobKind::Search),
+            "/dry_run",
+            "applies to the kinds `prune` and `search`",
+        );
+        faults
+    }
+
+    /// Every fault of what does not go together with the job's parameters.
+    fn faults_with(&self, params: &Params) -> Faults {
+        let mut faults = Faults::default();
+        let planned = match params {
+            // A dry run does not train, but its criterion looks at examples.
+            Params::Prune(prune) if self.dry_run => prune.criterion.needs_data(),
+            Params::Search { .. } if self.dry_run => false,
+            params => params.needs_data(),
+        };
+        faults.require(
+            !planned || self.dataset.is_some(),
+            "/dataset",
+            "this job trains, measures or ranks by examples, so it needs a data set",
+        );
         for (pointer, distill) in params.distillations() {
             let student = distill.student.as_ref().and_then(|student| student.model);
             let teaches =
@@ -655,21 +687,12 @@ impl JobRequest {
                 "`original` is for steps of a pipeline; here the job's model teaches",
             );
         }
-        tag_faults(&self.tags, &mut faults);
-        if let Some(webhook) = &self.webhook {
-            faults.extend_under("/webhook", webhook.faults());
-        }
         faults.require_support(
             self.task != Some(Task::Embedding) || !params.needs_labels(),
             "/task",
             "the task `embedding` in jobs other than distillation with losses that need no labels",
         );
-        faults.require(
-            !self.dry_run || matches!(self.kind, JobKind::Prune | JobKind::Search),
-            "/dry_run",
-            "applies to the kinds `prune` and `search`",
-        );
-        if let (Params::Prune(prune), true) = (&params, self.dry_run) {
+        if let (Params::Prune(prune), true) = (params, self.dry_run) {
             faults.require(
                 prune.target.allowed().is_none(),
                 "/dry_run",
@@ -677,21 +700,7 @@ impl JobRequest {
                  does not do: ask for another target, or for the job itself",
             );
         }
-        if !faults.found.is_empty() {
-            let problem = Problem::invalid(faults.found);
-            return Err(match faults.not_supported {
-                true => problem.with_code("not_supported"),
-                false => problem,
-            });
-        }
-        self.params = params.to_json();
-        if let Some(webhook) = &mut self.webhook
-            && let Ok((url, _)) = read_url(&webhook.url)
-        {
-            // As it is sent: a host of other letters becomes its punycode.
-            webhook.url = url.to_string();
-        }
-        Ok((self, params))
+        faults
     }
 }
 

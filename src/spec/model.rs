@@ -98,10 +98,14 @@ pub struct LayerInfo {
     pub parameters: u64,
     pub nonzero_parameters: u64,
     pub macs: u64,
-    /// Whether channels of its output can be removed.
+    /// Whether its weights make channels that can be removed.
     pub prunable: bool,
-    /// The set of channels that must be removed together: layers with the same name are coupled.
+    /// The set of channels that its output is part of and that must leave together: layers with the same name are
+    /// coupled. A normalisation is in the set of what it normalises.
     pub group: Option<String>,
+    /// Sets of the channels that it takes in: its weights shrink with them, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_groups: Vec<String>,
     /// Why channels can't be removed, where they can't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<String>,
@@ -121,6 +125,9 @@ pub struct NodeInfo {
     pub parameters: u64,
     pub nonzero_parameters: u64,
     pub macs: u64,
-    /// The set of channels that must be removed together, as `group` of a layer.
+    /// As of a layer.
     pub group: Option<String>,
+    /// As of a layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_groups: Vec<String>,
 }

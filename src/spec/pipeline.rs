@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::job::{JobKind, Params};
-use super::problem::{FieldError, Problem, parse};
+use super::problem::Faults;
 
 /// One step as it is posted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -25,35 +25,29 @@ pub struct PipelineParams {
 }
 
 impl PipelineParams {
-    /// The steps with their parameters read; pointers are relative to this object.
-    pub fn steps(&self) -> Result<Vec<Params>, Problem> {
-        let at = |index: usize| format!("/steps/{index}");
-        if self.steps.is_empty() || self.steps.len() > 32 {
-            return Err(Problem::invalid(vec![FieldError::new(
-                "/steps",
-                "needs 1 to 32 steps",
-            )]));
-        }
+    /// The steps with their parameters read, where all can be, and every fault; pointers are relative to this object.
+    pub fn steps(&self) -> (Option<Vec<Params>>, Faults) {
+        let mut faults = Faults::default();
+        faults.require(
+            (1..=32).contains(&self.steps.len()),
+            "/steps",
+            "needs 1 to 32 steps",
+        );
         let mut steps = Vec::with_capacity(self.steps.len());
-        for (index, step) in self.steps.iter().enumerate() {
+        for (index, step) in self.steps.iter().take(32).enumerate() {
+            let at = format!("/steps/{index}");
             if matches!(step.kind, JobKind::Pipeline | JobKind::Search) {
                 let kind = step.kind.as_str();
-                return Err(Problem::invalid(vec![FieldError::new(
-                    format!("{}/kind", at(index)),
-                    format!("a {kind} can't be a step; ask for it as a job of its own"),
-                )]));
+                let detail = format!("a {kind} can't be a step; ask for it as a job of its own");
+                faults.require(false, &format!("{at}/kind"), detail);
+                continue;
             }
-            // `Params::parse` points from the job (`/kind`, `/params/…`), here from the step.
-            let params = Params::parse(step.kind, step.params.clone()).map_err(|problem| {
-                let code = problem.code;
-                Problem::invalid_under(&at(index), problem.errors).with_code(&code)
-            })?;
-            steps.push(params);
+            // `Params::read` points from the job (`/kind`, `/params/…`), here from the step.
+            let (params, found) = Params::read(step.kind, step.params.clone());
+            faults.extend_under(&at, found);
+            steps.extend(params);
         }
-        Ok(steps)
-    }
-
-    pub(super) fn read(value: serde_json::Value) -> Result<Self, Vec<FieldError>> {
-        parse(value)
+        let all = steps.len() == self.steps.len();
+        (all.then_some(steps), faults)
     }
 }

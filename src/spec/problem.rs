@@ -106,6 +106,18 @@ impl Problem {
         }
     }
 
+    /// Several problems of one request in one, of the kind of the first.
+    pub fn together(problems: Vec<Self>) -> Option<Self> {
+        let several = problems.len() > 1;
+        let mut problems = problems.into_iter();
+        let mut first = problems.next()?;
+        first.errors.extend(problems.flat_map(|other| other.errors));
+        if several {
+            first.detail = Self::invalid(first.errors.clone()).detail;
+        }
+        Some(first)
+    }
+
     /// 422 for something that the contract names and this version does not do yet.
     pub fn not_supported(pointer: &str, what: &str) -> Self {
         let mut problem = Self::new(422, "not_supported", format!("{what} is not supported yet"));
@@ -117,22 +129,75 @@ impl Problem {
 /// Faults that are looked for in one body.
 const MOST_FAULTS: usize = 20;
 
-/// Reads `value` as a `T`; faults come back with the JSON pointers of the fields that they are in.
+/// What could be read of a value.
+#[derive(Debug)]
+pub struct Reading<T> {
+    /// Without the fields that are wrong; `None` where nothing is left that could be a `T`.
+    pub value: Option<T>,
+    /// What is wrong, with the JSON pointers of the fields that it is in.
+    pub faults: Vec<FieldError>,
+    /// What was not read: the fields that are wrong and, where these say what an object is, those objects.
+    unread: Vec<String>,
+}
+
+impl<T> Reading<T> {
+    /// The value, where all of it could be read.
+    pub fn complete(self) -> Result<T, Vec<FieldError>> {
+        match self.value {
+            Some(value) if self.faults.is_empty() => Ok(value),
+            _ => Err(self.faults),
+        }
+    }
+
+    /// Adds what `check` has to say of the value, but for what was not read and what is around it: a fault there can
+    /// come of the field's absence.
+    pub fn checked(self, check: impl FnOnce(&T) -> Faults) -> (Option<T>, Faults) {
+        let within = |one: &str, other: &str| {
+            one.strip_prefix(other)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mut faults = Faults::default();
+        faults.found = self.faults;
+        if let Some(value) = &self.value {
+            let mut more = check(value);
+            more.found.retain(|fault| {
+                let unread = self.unread.iter();
+                unread
+                    .clone()
+                    .all(|field| !within(&fault.pointer, field) && !within(field, &fault.pointer))
+            });
+            faults.extend_under("", more);
+        }
+        (self.value, faults)
+    }
+}
+
+/// Reads `value` as a `T`, as far as that goes.
 ///
 /// serde would take a list for an object (fields in their order) and an object for a word; both
 /// are refused, since nobody means them. It stops at the first fault: the others are found by reading on without
 /// the fields that are known to be wrong.
-pub fn parse<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, Vec<FieldError>> {
-    let mut rest = value.clone();
-    let mut faults: Vec<FieldError> = Vec::new();
+pub fn read<T: DeserializeOwned + Serialize>(value: Value) -> Reading<T> {
+    let mut rest = value;
+    let mut reading = Reading {
+        value: None,
+        faults: Vec::new(),
+        unread: Vec::new(),
+    };
+    let faults = &mut reading.faults;
     loop {
         let fault = match serde_path_to_error::deserialize::<_, T>(&rest) {
-            Ok(_) if !faults.is_empty() => return Err(faults),
             Ok(parsed) => {
-                let understood = serde_json::to_value(&parsed)
-                    .map_err(|error| vec![FieldError::new("", error.to_string())])?;
-                same_forms(&value, &understood, String::new()).map_err(|fault| vec![fault])?;
-                return Ok(parsed);
+                let same = match serde_json::to_value(&parsed) {
+                    Ok(understood) => same_forms(&rest, &understood, String::new()),
+                    Err(error) => Err(FieldError::new("", error.to_string())),
+                };
+                if let Err(fault) = same {
+                    reading.unread.push(fault.pointer.clone());
+                    faults.push(fault);
+                }
+                reading.value = Some(parsed);
+                return reading;
             }
             Err(error) => {
                 let pointer = pointer_of(error.path());
@@ -156,10 +221,16 @@ pub fn parse<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, Vec<Fie
         if !faults.iter().any(is_known) {
             faults.push(fault);
         }
-        if !gone || faults.len() == MOST_FAULTS {
-            return Err(faults);
+        match gone {
+            Some(gone) if faults.len() < MOST_FAULTS => reading.unread.push(gone),
+            _ => return reading,
         }
     }
+}
+
+/// As [`read`], of a value that is of no use unless all of it can be read.
+pub fn parse<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, Vec<FieldError>> {
+    read(value).complete()
 }
 
 /// As [`parse`], of what is part of something larger; the first fault alone.
@@ -170,27 +241,26 @@ pub fn parse_part<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, Fi
     })
 }
 
-/// Takes the field at `pointer` away, or the innermost one around it; whether there was one.
-fn removed(value: &mut Value, pointer: &str) -> bool {
+/// Takes the field at `pointer` away, or the innermost one around it, and says which.
+fn removed(value: &mut Value, pointer: &str) -> Option<String> {
     let mut pointer = pointer;
     while let Some((outer, field)) = pointer.rsplit_once('/') {
         let field = field.replace("~1", "/").replace("~0", "~");
         if let Some(Value::Object(fields)) = value.pointer_mut(outer)
             && fields.remove(&field).is_some()
         {
-            return true;
+            return Some(pointer.to_owned());
         }
         pointer = outer;
     }
-    false
+    None
 }
 
 /// As [`parse`], from JSON text. The outer error is for text that is no JSON at all.
 pub fn parse_slice<T: DeserializeOwned + Serialize>(
     bytes: &[u8],
 ) -> Result<Result<T, Vec<FieldError>>, serde_json::Error> {
-    let value: Value = serde_json::from_slice(bytes)?;
-    Ok(parse(value))
+    serde_json::from_slice(bytes).map(parse)
 }
 
 /// Compares what was given with what was understood.
@@ -247,6 +317,17 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
 
 /// Where a field is that many look for in the parameters of a training, or of a pruning.
 fn elsewhere(detail: &str) -> Option<&'static str> {
+    if let Some(variant) = detail.strip_prefix("unknown variant `") {
+        let (name, expected) = variant.split_once("`, ")?;
+        let is_cost = expected.contains("`nonzero_parameters`") && !expected.contains("`loss`");
+        let hint = match name.ends_with("_ratio") {
+            true => {
+                "an absolute figure here, such as `macs`: the ratio times the model's own, which its summary has"
+            }
+            false => "no cost; a metric can be one of the `objectives`",
+        };
+        return (is_cost && meant(detail).is_none()).then_some(hint);
+    }
     let (field, expected) = detail.strip_prefix("unknown field `")?.split_once("`, ")?;
     let has = |name: &str| expected.contains(&format!("`{name}`"));
     Some(match field {
@@ -308,12 +389,24 @@ fn in_words_of_json(detail: &str) -> String {
         };
         return format!("must be an object, as {{\"{tag}\": {word}}}");
     }
+    let Some((of_type, thing)) = ["invalid type: ", "invalid value: "]
+        .iter()
+        .find_map(|place| found.strip_prefix(place))
+        .map(|found| (!found.starts_with("integer `"), thing_of_json(found)))
+    else {
+        return format!("{found}, expected {wanted}");
+    };
     let wanted = match wanted {
         "f32" | "f64" => "a number",
+        // The range of the type matters to what is beyond it alone; each parameter has its own.
+        "u8" | "u16" | "u32" | "u64" | "usize" if of_type || thing.starts_with('-') => {
+            "a whole number, 0 or greater"
+        }
         "u8" => "a whole number from 0 to 255",
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
-        "u64" | "usize" => "a whole number, 0 or greater",
+        "u64" | "usize" => "a whole number below 2^64",
+        "i32" if of_type => "a whole number",
         "i32" => "a whole number from -2147483648 to 2147483647",
         "i64" => "a whole number",
         "a boolean" => "true or false",
@@ -323,23 +416,22 @@ fn in_words_of_json(detail: &str) -> String {
         of if of.starts_with("struct ") || of.contains(" tagged enum ") => "an object",
         other => other,
     };
-    let words = [
-        ("floating point", "number"),
-        ("sequence", "list"),
-        ("map", "object"),
-        ("unit variant", "word"),
-    ];
-    for (of_rust, of_json) in words {
-        for place in ["invalid type: ", "invalid value: "] {
-            let rest = found
-                .strip_prefix(place)
-                .and_then(|of| of.strip_prefix(of_rust));
-            if let Some(rest) = rest {
-                return format!("{place}{of_json}{rest}, expected {wanted}");
-            }
+    format!("must be {wanted}, not {thing}")
+}
+
+/// What serde found, as it stands in JSON.
+fn thing_of_json(found: &str) -> &str {
+    match found {
+        "sequence" => "a list",
+        "map" => "an object",
+        "unit variant" | "newtype variant" => "a word",
+        _ => {
+            let quoted = ["integer `", "floating point `", "boolean `", "character `"]
+                .iter()
+                .find_map(|kind| found.strip_prefix(kind)?.strip_suffix('`'));
+            quoted.or(found.strip_prefix("string ")).unwrap_or(found)
         }
     }
-    format!("{found}, expected {wanted}")
 }
 
 fn escape(key: &str) -> String {
@@ -377,6 +469,15 @@ impl Faults {
     pub fn require_support(&mut self, holds: bool, pointer: &str, what: &str) {
         self.require(holds, pointer, format!("{what} is not supported yet"));
         self.not_supported |= !holds;
+    }
+
+    /// The problem that they make.
+    pub fn problem(self) -> Problem {
+        let problem = Problem::invalid(self.found);
+        match self.not_supported {
+            true => problem.with_code("not_supported"),
+            false => problem,
+        }
     }
 
     pub fn extend_under(&mut self, prefix: &str, inner: Faults) {
@@ -421,30 +522,29 @@ mod tests {
         let fault =
             fault_of::<Outer>(serde_json::json!({"items": [{"ratio": 1.0}, {"ratio": "x"}]}));
         assert_eq!(fault.pointer, "/items/1/ratio");
-        assert_eq!(
-            fault.detail,
-            "invalid type: string \"x\", expected a number"
-        );
+        assert_eq!(fault.detail, "must be a number, not \"x\"");
         let fault = fault_of::<Outer>(serde_json::json!({"items": {"a": 1}}));
-        assert_eq!(fault.detail, "invalid type: object, expected a list");
+        assert_eq!(fault.detail, "must be a list, not an object");
         #[derive(Debug, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         enum Word {
             One,
         }
         let fault = fault_of::<Word>(serde_json::json!(5));
-        assert_eq!(fault.detail, "invalid type: integer `5`, expected a word");
+        assert_eq!(fault.detail, "must be a word, not 5");
         let own = r#"a, expected struct b"#;
         let fault = fault_of::<Vec<f64>>(serde_json::json!(own));
-        assert_eq!(
-            fault.detail,
-            "invalid type: string \"a, expected struct b\", expected a list"
-        );
+        assert_eq!(fault.detail, "must be a list, not \"a, expected struct b\"");
         let fault = fault_of::<Outer>(serde_json::json!({"items": [2.5]}));
-        assert_eq!(
-            fault.detail,
-            "invalid type: number `2.5`, expected an object"
-        );
+        assert_eq!(fault.detail, "must be an object, not 2.5");
+        for (given, detail) in [
+            ("-3", "must be a whole number, 0 or greater, not -3"),
+            ("null", "must be a whole number, 0 or greater, not null"),
+            ("300", "must be a whole number from 0 to 255, not 300"),
+        ] {
+            let given = serde_json::from_str(given).unwrap();
+            assert_eq!(fault_of::<u8>(given).detail, detail);
+        }
     }
 
     #[test]
@@ -479,6 +579,28 @@ mod tests {
         let faults = parse::<Loose>(serde_json::json!({"one": "x", "two": 5, "three": 3}));
         let found: Vec<String> = faults.unwrap_err().into_iter().map(|f| f.pointer).collect();
         assert_eq!(found, ["/one", "/three", "/two"]);
+    }
+
+    #[test]
+    fn what_is_checked_is_what_could_be_read() {
+        #[derive(Debug, Default, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct Both {
+            one: f64,
+            two: f64,
+        }
+        let given = serde_json::json!({"one": "x", "two": -1.0});
+        let (value, faults) = read::<Both>(given).checked(|both| {
+            let mut faults = Faults::default();
+            faults.require(both.one > 0.0, "/one", "must be above 0");
+            faults.require(both.two > 0.0, "/two", "must be above 0");
+            faults.require(both.one > both.two + 1.0, "", "must be further apart");
+            faults
+        });
+        assert_eq!(value.unwrap().two, -1.0);
+        let found: Vec<String> = faults.found.into_iter().map(|f| f.pointer).collect();
+        // That of the whole may come of what was not read.
+        assert_eq!(found, ["/one", "/two"]);
     }
 
     #[test]

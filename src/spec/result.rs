@@ -346,6 +346,15 @@ pub struct Comparison {
     pub p_value: Option<f64>,
 }
 
+/// What a method came to beside its control in words, behind "it" or the method's name: it helped, did not, or may have.
+pub fn verdict_of(helped: bool, comparison: Option<&Comparison>) -> &'static str {
+    match (comparison, helped) {
+        (Some(both), _) => both.verdict(),
+        (None, true) => "helped",
+        (None, false) => "did not help",
+    }
+}
+
 impl Comparison {
     /// From here on a difference may be chance.
     const CHANCE: f64 = 0.05;
@@ -366,8 +375,7 @@ impl Comparison {
         self.value == self.control
     }
 
-    /// What it comes to in words, behind "it" or the name of the method.
-    pub fn verdict(&self) -> &'static str {
+    fn verdict(&self) -> &'static str {
         match (self.is_even(), self.significant(), self.helped()) {
             (true, ..) => "made no difference",
             (false, Some(false), _) => "made no difference that can be told from chance",

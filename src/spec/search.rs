@@ -19,7 +19,7 @@ use super::problem::{Faults, FieldError};
 use super::strategy::StrategyParams;
 use super::train::TrainParams;
 use crate::search::strategy::Strategy;
-pub use objective::{Goal, Objective, ObjectiveName, TrialFigure};
+pub use objective::{Cost, Goal, Objective, ObjectiveName};
 pub use recipe::Recipe;
 pub use space::{CellOperation, CellSpace, SearchSpace};
 /// How a trial is judged. No example of the test split has a part in it.
@@ -111,7 +111,7 @@ pub struct SearchParams {
     pub objectives: Vec<Objective>,
     /// By cost: the most that a candidate may have.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub constraints: BTreeMap<ObjectiveName, f64>,
+    pub constraints: BTreeMap<Cost, f64>,
     /// Scores that need no training choose among candidates at random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub screening: Option<Screening>,
@@ -228,12 +228,6 @@ impl SearchParams {
         }
         for (name, most) in &self.constraints {
             let place = format!("/constraints/{}", name.as_str());
-            faults.require(
-                name.metric().is_none(),
-                &place,
-                "only costs can be bounded: macs, parameters, nonzero_parameters, size_bytes, latency_ms; \
-                 make a metric an objective",
-            );
             faults.require(*most > 0.0 && most.is_finite(), &place, "must be above 0");
         }
         let opens_models = self.space.opens_models();
@@ -304,8 +298,9 @@ impl SearchParams {
     fn training_faults(&self, faults: &mut Faults) {
         faults.extend_under("/trial", self.trial.faults());
         if !self.steps.is_empty() {
-            if let Err(problem) = self.pipeline(self.steps.clone()) {
-                faults.found.extend(problem.errors);
+            let (_, found) = self.pipeline(self.steps.clone());
+            if !found.found.is_empty() {
+                faults.extend_under("", found);
                 return;
             }
             faults.require(

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::result::Comparison;
-use super::search::{Objective, ObjectiveName, ProxyName, TrialFigure};
+use super::search::{Cost, Objective, ObjectiveName, ProxyName};
 
 /// How a trial ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -38,16 +38,13 @@ pub struct TrialCost {
 
 impl TrialCost {
     /// The cost of that name.
-    pub fn of(&self, name: ObjectiveName) -> Option<f64> {
+    pub fn of(&self, name: Cost) -> Option<f64> {
         match name {
-            ObjectiveName::Metric(_) | ObjectiveName::Other(TrialFigure::CrossEntropy) => None,
-            ObjectiveName::Other(TrialFigure::Macs) => self.macs.map(|macs| macs as f64),
-            ObjectiveName::Other(TrialFigure::Parameters) => Some(self.parameters as f64),
-            ObjectiveName::Other(TrialFigure::NonzeroParameters) => {
-                Some(self.nonzero_parameters as f64)
-            }
-            ObjectiveName::Other(TrialFigure::SizeBytes) => Some(self.size_bytes as f64),
-            ObjectiveName::Other(TrialFigure::LatencyMs) => self.latency_ms,
+            Cost::Macs => self.macs.map(|macs| macs as f64),
+            Cost::Parameters => Some(self.parameters as f64),
+            Cost::NonzeroParameters => Some(self.nonzero_parameters as f64),
+            Cost::SizeBytes => Some(self.size_bytes as f64),
+            Cost::LatencyMs => self.latency_ms,
         }
     }
 }
@@ -101,10 +98,9 @@ impl Trial {
     /// The objectives' figures; `None` where one is missing.
     pub fn objectives(&self, wanted: &[Objective]) -> Option<Vec<f64>> {
         let of = |objective: &Objective| {
-            let name = objective.metric;
-            let found = match name.metric() {
-                Some(metric) => self.metrics.get(metric.as_str()).copied(),
-                None => self.cost.as_ref().and_then(|cost| cost.of(name)),
+            let found = match objective.metric {
+                ObjectiveName::Cost(name) => self.cost.as_ref()?.of(name),
+                other => self.metrics.get(other.metric()?.as_str()).copied(),
             };
             found.filter(|value| value.is_finite())
         };

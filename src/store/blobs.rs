@@ -38,6 +38,22 @@ impl Blobs {
         tokio::task::spawn_blocking(move || move_in(&source, &target, &root)).await?
     }
 
+    /// A file that is there already as one that is on its way in, at `path`: its bytes are there once, whatever becomes
+    /// of those that name it now.
+    pub fn staged(
+        &self,
+        digest: String,
+        size_bytes: u64,
+        path: PathBuf,
+    ) -> Result<StagedBlob, StoreError> {
+        std::fs::hard_link(self.path(&digest), &path).map_err(StoreError::file("link", &path))?;
+        Ok(StagedBlob {
+            path,
+            digest,
+            size_bytes,
+        })
+    }
+
     fn remove(&self, digest: &str) -> Result<(), StoreError> {
         let path = self.path(digest);
         match std::fs::remove_file(&path) {

@@ -7,11 +7,12 @@ use sqlx::SqliteConnection;
 use super::idempotency::Keep;
 use super::models::{Deletion, is_needed};
 use super::{
-    ItemChange, ItemFilter, Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json,
-    to_i64, to_json, to_u64,
+    ItemFilter, Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json, to_i64,
+    to_json, to_u64,
 };
 use crate::spec::child::{DatasetInput, InputFile};
 use crate::spec::dataset::DatasetSummary;
+use crate::spec::item::ItemChange;
 
 /// One file of a data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,8 +143,7 @@ impl Store {
         let Some(dataset) = found.filter(|dataset| scope.sees(&dataset.project)) else {
             return Ok(None);
         };
-        let name = change.name.clone().unwrap_or(dataset.name);
-        let tags = change.tags.clone().unwrap_or(dataset.tags);
+        let (name, tags) = change.applied(dataset.name, dataset.tags);
         let stored = to_json(&tags);
         sqlx::query!(
             "UPDATE datasets SET name = ?2, tags = ?3 WHERE id = ?1",

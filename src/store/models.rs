@@ -6,9 +6,10 @@ use sqlx::SqliteConnection;
 
 use super::idempotency::Keep;
 use super::{
-    ItemChange, ItemFilter, Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json,
-    from_word, to_i64, to_json, to_u64,
+    ItemFilter, Page, PageRequest, Scope, StagedBlob, Store, StoreError, from_json, from_word,
+    to_i64, to_json, to_u64,
 };
+use crate::spec::item::ItemChange;
 use crate::spec::model::{LayerInfo, ModelFormat, ModelSummary};
 
 /// A stored model.
@@ -194,8 +195,7 @@ impl Store {
         let Some(model) = found.filter(|model| scope.sees(&model.project)) else {
             return Ok(None);
         };
-        let name = change.name.clone().unwrap_or(model.name);
-        let tags = change.tags.clone().unwrap_or(model.tags);
+        let (name, tags) = change.applied(model.name, model.tags);
         let stored = to_json(&tags);
         sqlx::query!(
             "UPDATE models SET name = ?2, tags = ?3 WHERE id = ?1",

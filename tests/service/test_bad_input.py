@@ -857,15 +857,44 @@ def test_an_id_of_something_else_is_told(untouched):
 
 
 @pytest.mark.parametrize(("params", "pointer", "words"), [
-    ({"epochs": "many"}, "/params/epochs", "expected a whole number"),
-    ({"epochs": 1.5}, "/params/epochs", "number `1.5`, expected a whole number"),
-    ({"optimizer": {"learning_rate": "high"}}, "/params/optimizer/learning_rate", "expected a number"),
-    ({"optimizer": 1}, "/params/optimizer", "expected an object"),
-    ({"optimizer": {"name": 5}}, "/params/optimizer/name", "expected a word"),
+    ({"epochs": "many"}, "/params/epochs", 'must be a whole number, 0 or greater, not "many"'),
+    ({"epochs": 1.5}, "/params/epochs", "must be a whole number, 0 or greater, not 1.5"),
+    ({"epochs": -3}, "/params/epochs", "must be a whole number, 0 or greater, not -3"),
+    ({"optimizer": {"learning_rate": "high"}}, "/params/optimizer/learning_rate", 'must be a number, not "high"'),
+    ({"optimizer": 1}, "/params/optimizer", "must be an object, not 1"),
+    ({"optimizer": {"name": 5}}, "/params/optimizer/name", "must be a word, not 5"),
 ])
 def test_types_are_told_in_words_of_json(untouched, params, pointer, words):
     body = {"kind": "train", "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": params}
     assert_problem(untouched.post("/v1/jobs", json=body), 422, pointer=pointer, says=words)
+
+
+def test_all_that_is_wrong_with_a_request_is_told_at_once(untouched):
+    def pointers(body):
+        problem = assert_problem(untouched.post("/v1/jobs", json=body), 422)
+        return problem["code"], {fault["pointer"] for fault in problem["errors"]}
+
+    # Wrong types beside values out of range, in the request and in its parameters, and nothing that follows from them.
+    params = {"epochs": 0, "optimizer": {"learning_rate": "high", "weight_decay": -1}, "schedul": {}}
+    body = {"kind": "train", "model": untouched.model["id"], "priority": "high", "seed": 2**63, "params": params,
+            "data": {"batch_size": 0, "test_fraction": "x"}, "tags": {"": "empty"}}
+    assert pointers(body) == ("invalid_request", {
+        "/params/epochs", "/params/optimizer/learning_rate", "/params/optimizer/weight_decay", "/params/schedul",
+        "/priority", "/seed", "/data/batch_size", "/data/test_fraction", "/tags", "/dataset"})
+    # Of a target that can't be read nothing more is said than that.
+    pruning = {"target": {"macs_ratio": "half"}, "finetune": {"epochs": 2, "optimizer": {"name": "adamw", "learning_rate": -1}}}
+    body = {"kind": "prune", "model": untouched.model["id"], "params": pruning}
+    assert pointers(body)[1] == {"/params/target/macs_ratio", "/params/finetune/optimizer/learning_rate", "/dataset"}
+    steps = [{"kind": "prune", "params": {"target": {"macs_ratio": 2}}}, {"kind": "search"}, {"kind": "train", "params": {"epochs": "x"}},
+             {"kind": "train", "params": {"epochs": 0}}]
+    body = {"kind": "pipeline", "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": {"steps": steps}}
+    assert pointers(body)[1] == {"/params/steps/0/params/target/macs_ratio", "/params/steps/1/kind", "/params/steps/2/params/epochs",
+                                 "/params/steps/3/params/epochs"}
+    # What is named and not there belongs to it.
+    body = {"kind": "evaluate", "model": NOBODY, "dataset": NOBODY, "device": "gpu7", "params": {}}
+    assert pointers(body) == ("dataset_not_found", {"/dataset", "/device", "/model"})
+    body = {"kind": "evaluate", "dataset": NOBODY, "params": {"metrics": "accuracy"}}
+    assert pointers(body) == ("invalid_request", {"/model", "/dataset", "/params/metrics"})
 
 
 def test_a_job_on_an_operator_that_can_not_run_is_refused_by_its_name(untouched):

@@ -429,6 +429,15 @@ def test_models_and_data_sets_go_by_their_names(client):
     assert [node["operator"] for node in client.graph(model)][:3] == ["Conv", "BatchNormalization", "Relu"]
     assert {layer["name"] for layer in client.layers("another")} <= {node["name"] for node in client.graph("another")}
     assert client.job("of that name").id == job.id
+    client.upload_model(DIGITS_CNN, name="a student", progress=False)
+    steps = [{"kind": "prune", "params": {"target": {"macs_ratio": 0.5}, "finetune": None}},
+             {"kind": "distill", "params": {"student": {"model": "a student"}, "teachers": ["another"], "finetune": {"epochs": 1}}}]
+    piped = client.submit("pipeline", model, "numbers", {"steps": steps}, data=SCALED)
+    distil = piped.data["request"]["params"]["steps"][1]["params"]
+    assert distil["student"]["model"] == client.model("a student")["id"] and distil["teachers"] == [newer["id"]]
+    piped.cancel()
+    read = client.read_again("numbers", "the same", target="y")
+    assert read["name"] == "the same" and read["digest"] == data["digest"] and read["id"] != data["id"]
     assert client.upload_model(DIGITS_CNN, name="once more", progress=False, reuse=True) == changed
     with pytest.warns(SinterWarning, match="say so with `data.preprocess`"):
         assert client.submit("evaluate", model, data).wait(progress=False).warnings[0]["type"] == "inputs_on_another_scale"

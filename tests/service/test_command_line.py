@@ -163,6 +163,55 @@ def test_what_is_wrong_with_a_request_is_told_before_its_files_go_up(server):
     assert "uploaded" not in done.stderr and there() == before
 
 
+def test_models_within_parameters_are_names_or_files(server, data_id, tmp_path):
+    large = server.upload_model(DIGITS_CNN, f"large {tmp_path}")
+    small = tmp_path / "small.onnx"
+    small.write_bytes(models.mlp(64, 8, 10))
+    parameters = ("--set", f"student.model={small}", "--set", f'teachers=["{large["name"]}"]', "--set", "finetune.epochs=1")
+    arguments = ("submit", "distill", "--model", DIGITS_CNN, "--dataset", data_id, *parameters)
+    refused = sinter(server, *arguments, "--set", "average=sum")
+    assert refused.returncode == 1 and "/params/average" in refused.stderr
+    assert "no model" not in refused.stderr and "uploaded" not in refused.stderr
+    done = sinter(server, *arguments, "--data", '{"preprocess": {"scale": 0.0625}}')
+    assert done.returncode == 0, done.stderr
+    params = server.get(f"/v1/jobs/{done.stdout.strip()}").json()["request"]["params"]
+    assert params["teachers"] == [large["id"]]
+    assert server.get(f"/v1/models/{params['student']['model']}").json()["name"] == "small"
+    unknown = sinter(server, *arguments, "--set", "student.model=nosuch.onnx")
+    assert unknown.returncode == 1 and "no model called `nosuch.onnx`" in unknown.stderr
+
+
+def test_what_the_service_has_is_renamed_stopped_and_removed(start_server):
+    server = start_server()
+    model, data = server.upload_model(DIGITS_CNN, "first"), server.upload_dataset(DIGITS, "numbers")
+    renamed = sinter(server, "rename", "model", "first", "second")
+    assert renamed.returncode == 0 and renamed.stdout.strip() == model["id"], renamed.stderr
+    assert server.get(f"/v1/models/{model['id']}").json()["name"] == "second"
+    assert sinter(server, "rename", "dataset", data["id"], "digits").returncode == 0
+    assert "keeps the name" in sinter(server, "rename", "job", "a", "b").stderr
+    endless = server.submit("train", model["id"], data["id"], params=ENDLESS, name="endless")
+    stopped = sinter(server, "cancel", "endless")
+    assert stopped.returncode == 0, stopped.stderr
+    assert server.wait(endless)["status"] == "canceled"
+    ended = server.wait(server.submit("evaluate", model["id"], data["id"]))
+    assert "job_already_ended" in sinter(server, "cancel", ended["id"]).stderr
+    server.delete(f"/v1/jobs/{ended['id']}")
+    by_name = sinter(server, "ls", "--model", "second", "--dataset", "digits", "--name", "endless", "--json")
+    assert [job["id"] for job in json.loads(by_name.stdout)] == [endless["id"]], by_name.stderr
+    assert json.loads(sinter(server, "ls", "models", "--name", "first", "--json").stdout) == []
+    assert "--model is for jobs" in sinter(server, "ls", "datasets", "--model", model["id"]).stderr
+    # A name that several have removes none of them.
+    twins = [server.upload_model(DIGITS_CNN, "twin")["id"] for _ in range(2)]
+    both = sinter(server, "rm", "model", "second", "twin")
+    assert both.returncode == 1 and "several are called `twin`" in both.stderr
+    assert len(server.get("/v1/models").json()["data"]) == 3
+    assert sinter(server, "rm", "model", "second", *twins).returncode == 0
+    assert sinter(server, "rm", "job", "endless").returncode == 0 and sinter(server, "rm", "dataset", "digits").returncode == 0
+    assert [server.get(f"/v1/{kind}").json()["data"] for kind in ("jobs", "models", "datasets")] == [[], [], []]
+    gone = sinter(server, "rm", "dataset", "digits")
+    assert gone.returncode == 1 and "there is no data set `digits`" in gone.stderr
+
+
 def test_uploads_of_a_job_that_is_refused_are_named(server):
     # Only the data set shows that it has no three channels.
     done = sinter(server, "submit", "evaluate", "--model", DIGITS_CNN, "--dataset", DIGITS, "--data", '{"preprocess": {"mean": [1, 2, 3]}}')

@@ -338,6 +338,39 @@ def test_whole_numbers_can_be_values_to_predict_too(server, prices):
     assert answer.json()["target"]["classes"] is None
 
 
+def test_files_that_are_there_are_read_in_another_way(start_server):
+    server = start_server()
+    rows = "".join(f"{n},{n * n},{n % 2},{n % 3}\n" for n in range(60))
+    first = server.upload_dataset(f"a,b,first,second\n{rows}".encode(), "table")
+    assert first["target"]["name"] == "second"
+
+    def again(**query):
+        return server.post("/v1/datasets", params={"files_of": first["id"], **query})
+
+    answer = again(target="first")
+    assert answer.status_code == 201 and answer.headers["Location"] == f"/v1/datasets/{answer.json()['id']}"
+    other = answer.json()
+    assert other["target"]["name"] == "first" and other["inputs"][0]["shape"] == [3] and other["inputs"][0]["range"] == [0, 59 * 59]
+    assert (other["name"], other["digest"]) == ("table", first["digest"]) and other["id"] != first["id"]
+    assert server.get(f"/v1/datasets/{first['id']}").json() == first
+    assert again(target="a", name="another").json()["name"] == "another"
+    # It stays when the first goes.
+    assert server.delete(f"/v1/datasets/{first['id']}").status_code == 204
+    model = server.upload_model(models.mlp(3, 4, 2), "three")
+    assert server.wait(server.submit("evaluate", model["id"], other["id"]))["status"] == "succeeded"
+    assert_problem(again(target="first"), 422, "dataset_not_found", pointer="/files_of", says=first["id"])
+    first = other
+    assert_problem(again(target="third"), 422, says="third")
+    assert_problem(again(name=""), 422, pointer="/name")
+    answer = server.post("/v1/datasets", params={"files_of": first["id"]}, data=b"a,b\n1,2\n")
+    assert_problem(answer, 422, pointer="/files_of", says="no body")
+    key = {"Idempotency-Key": "again"}
+    once, twice = (server.post("/v1/datasets", params={"files_of": first["id"], "target": "b"}, headers=key) for _ in range(2))
+    assert once.json() == twice.json() and twice.headers["Idempotency-Replayed"] == "true"
+    otherwise = server.post("/v1/datasets", params={"files_of": first["id"], "target": "a"}, headers=key)
+    assert_problem(otherwise, 422, "idempotency_key_reused")
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_fault_of_a_table_is_told_with_its_line(server, end):
     rows = ["a,b,y", *(f"{n},{n},{n % 2}" for n in range(30))]

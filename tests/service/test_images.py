@@ -503,6 +503,7 @@ def test_questions_that_have_no_answer(server, digits_model):
     assert_problem(ask(json={"input": [[1]]}), 422)
     assert_problem(ask(json={"inputs": {"input": [[1], [2, 3]]}}), 422, pointer="/inputs/input")
     assert_problem(ask(json={"inputs": {"input": [[1, 2]]}}), 422, pointer="/inputs")
+    assert_problem(ask(json={"inputs": {"x": [[1, 2]]}}), 422, says="the model has no input `x`, but `input`")
     assert_problem(ask(json={"inputs": {"input": []}}), 422)
     assert_problem(ask(json={"inputs": {"input": np.zeros((1025, 1, 8, 8)).tolist()}}), 422, says="1024")
     assert_problem(predict(server, {"id": "nothing"}, {"data": b"x"}), 404)

@@ -260,6 +260,10 @@ def test_the_layers_of_the_digits_cnn_are_exact(server, digits_model):
     # A plain chain couples nothing.
     groups = [layer["group"] for layer in layers if layer["prunable"]]
     assert None not in groups and len(set(groups)) == 4
+    # A normalisation is in the group of what it normalises, and each layer takes in the channels of the one before.
+    first, second, third, hidden = groups
+    assert [(layer["group"], layer.get("input_groups")) for layer in layers] == [
+        (first, None), (first, None), (second, [first]), (second, None), (third, [second]), (third, None), (hidden, [third]), (None, [hidden])]
     assert "logits" in layers[-1]["blocked_by"]
     # The second answer comes from a store.
     assert server.get(f"/v1/models/{digits_model['id']}/layers").json()["data"] == layers
@@ -292,6 +296,9 @@ def test_layers_whose_outputs_are_added_are_one_group(server):
     model = server.upload_model(content, "residual")
     layers = server.get(f"/v1/models/{model['id']}/layers").json()["data"]
     assert coupled(layers) == {frozenset({"stem", "outer", "depthwise"}), frozenset({"inner"})}
+    group = {layer["name"]: layer["group"] for layer in layers}
+    assert {layer["name"]: layer.get("input_groups") for layer in layers} == {
+        "stem": None, "inner": [group["stem"]], "outer": [group["inner"]], "depthwise": None, "last": [group["stem"]]}
     prunable = {layer["name"]: layer["prunable"] for layer in layers}
     assert prunable["stem"] and prunable["inner"] and not prunable["last"]
     # The whole graph, whose layers are these.

@@ -100,6 +100,27 @@ class Client:
         dataset: types.Dataset = self._upload("/v1/datasets", path, name, _given(options), tags, progress)
         return dataset
 
+    def read_again(
+        self,
+        dataset: str | types.Dataset,
+        name: str | None = None,
+        *,
+        target: str | None = None,
+        text: str | None = None,
+        format: types.DatasetFormat | None = None,
+        damaged: types.Damaged | None = None,
+    ) -> types.Dataset:
+        """Makes a data set of the files of one that is there, read in another way: with another target, for instance.
+
+        Nothing is uploaded, and the first stays as it is.
+        """
+        options = {"name": name, "format": format, "target": target, "text": text, "damaged": damaged}
+        query = {"files_of": self._id("dataset", dataset), **_given(options)}
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        response = self._connection.request("POST", "/v1/datasets", params=query, headers=headers)
+        made: types.Dataset = response.json()
+        return made
+
     def _upload(
         self,
         route: str,
@@ -160,8 +181,8 @@ class Client:
     ) -> Job:
         """Queues a job; it is durable when this returns.
 
-        `model` and `dataset` are ids, names or what an upload returned, `options` the other fields of a job: `name`,
-        `data`, `task`, `device`, `seed`, `priority`, `max_attempts`, `timeout_seconds`, `tags`, `webhook`. However often the
+        `model` and `dataset` are ids, names or what an upload returned, as are the models within `params`; `options` are
+        the other fields of a job: `name`, `data`, `task`, `device`, `seed`, `priority`, `max_attempts`, `timeout_seconds`, `tags`, `webhook`. However often the
         connection is lost, one job is queued; with an `idempotency_key` of the caller's also when the program was
         started again, for as long as the server keeps the key.
         """
@@ -304,8 +325,22 @@ class Client:
         if dataset is not None:
             body["dataset"] = self._id("dataset", dataset)
         if params is not None:
-            body["params"] = params
+            body["params"] = self._with_ids(params)
         return body
+
+    def _with_ids(self, params: Any) -> Any:
+        """Parameters with the ids of the models that they name: a student, teachers, those of steps."""
+        if not isinstance(params, Mapping):
+            return params
+        params = dict(params)
+        if isinstance(params.get("student"), Mapping) and params["student"].get("model"):
+            params["student"] = {**params["student"], "model": self._id("model", params["student"]["model"])}
+        if params.get("teachers"):
+            params["teachers"] = [self._id("model", teacher) for teacher in params["teachers"]]
+        if params.get("steps"):
+            steps = params["steps"]
+            params["steps"] = [{**step, "params": self._with_ids(step["params"])} if "params" in step else step for step in steps]
+        return params
 
     # Everything else.
 

@@ -224,6 +224,10 @@ class Comparison(_Comparison, total=False):
     """
 
 
+# What a candidate costs.
+Cost: TypeAlias = Literal["macs", "parameters", "nonzero_parameters", "size_bytes", "latency_ms"]
+
+
 # How importance is told; the smallest goes first.
 Criterion: TypeAlias = Literal[
     "magnitude",
@@ -843,7 +847,7 @@ class _LayerInfo(TypedDict):
     """Shape of the first output, for a batch of one; empty when unknown."""
     parameters: int
     prunable: bool
-    """Whether channels of its output can be removed."""
+    """Whether its weights make channels that can be removed."""
 
 
 class LayerInfo(_LayerInfo, total=False):
@@ -852,7 +856,11 @@ class LayerInfo(_LayerInfo, total=False):
     blocked_by: str | None
     """Why channels can't be removed, where they can't."""
     group: str | None
-    """The set of channels that must be removed together: layers with the same name are coupled."""
+    """The set of channels that its output is part of and that must leave together: layers with the same name are
+    coupled. A normalisation is in the set of what it normalises.
+    """
+    input_groups: list[str]
+    """Sets of the channels that it takes in: its weights shrink with them, too."""
     output: str
     """The tensor that it makes: what `pairs` of a distillation name."""
 
@@ -1059,7 +1067,9 @@ class NodeInfo(_NodeInfo, total=False):
     """One node of a model's graph."""
 
     group: str | None
-    """The set of channels that must be removed together, as `group` of a layer."""
+    """As of a layer."""
+    input_groups: list[str]
+    """As of a layer."""
 
 
 class Noise(TypedDict):
@@ -1080,7 +1090,7 @@ class Objective(_Objective, total=False):
 
 
 # What a trial can be judged by.
-ObjectiveName: TypeAlias = Union["MetricName", "TrialFigure"]
+ObjectiveName: TypeAlias = Union["MetricName", "LossName", "Cost"]
 
 
 class Optimizer(TypedDict, total=False):
@@ -2085,17 +2095,6 @@ class TrialCost(_TrialCost, total=False):
     """Where an objective or a constraint needs it."""
     macs: int | None
     """For one example."""
-
-
-# What a trial can be judged by beside metrics.
-TrialFigure: TypeAlias = Literal[
-    "cross_entropy",
-    "macs",
-    "parameters",
-    "nonzero_parameters",
-    "size_bytes",
-    "latency_ms",
-]
 
 
 # How a trial ended.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Outcome, ServiceFlags, newest, pretty, say, transfer_bar};
+use crate::client::tell;
 use crate::client::{ArtifactView, Client, ClientError};
 
 /// Flags of `sinter get`.
@@ -39,14 +40,20 @@ pub fn get(flags: &GetFlags) -> Outcome {
     let id = match flags.wanted.parse() {
         Ok(id) => id,
         Err(_) => {
-            // Only jobs have several files.
-            let job = match flags.names.is_empty() {
-                true => None,
-                false => newest(&client, "jobs", &flags.wanted)?,
-            };
-            match job {
-                Some(job) => job,
-                None => newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?,
+            // Only jobs have several files; the model that a job made has its name.
+            let job = client.find_by_name("jobs", &flags.wanted)?;
+            match (job, flags.names.is_empty()) {
+                (Some(_), false) => newest(&client, "jobs", &flags.wanted)?.ok_or_else(unknown)?,
+                (job, _) => {
+                    let model = newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?;
+                    if job.is_some() && !flags.json {
+                        tell!(
+                            "`{0}` is a job, too: `sinter get '{0}' report.html` fetches a file of it",
+                            flags.wanted
+                        );
+                    }
+                    model
+                }
             }
         }
     };

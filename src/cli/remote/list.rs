@@ -5,7 +5,8 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Cell, Table, presets};
 use serde_json::{Value, json};
 
-use super::{Outcome, ServiceFlags, pretty, say};
+use super::{Outcome, ServiceFlags, named, pretty, say};
+use crate::client::Client;
 use crate::spec::result::grouped;
 
 /// What is listed.
@@ -65,6 +66,15 @@ pub struct ListFlags {
     /// What to list
     #[arg(value_enum, default_value = "jobs")]
     what: Resource,
+    /// Those of this name only
+    #[arg(long)]
+    name: Option<String>,
+    /// Jobs on this model only: an id or a name
+    #[arg(long)]
+    model: Option<String>,
+    /// Jobs with this data set only: an id or a name
+    #[arg(long)]
+    dataset: Option<String>,
     /// Jobs of this status only
     #[arg(long)]
     status: Option<String>,
@@ -87,18 +97,26 @@ pub struct ListFlags {
 /// Lists what the service has, the newest first.
 pub fn list(flags: &ListFlags) -> Outcome {
     let client = flags.service.client()?;
-    let filters = [
-        ("status", &flags.status),
-        ("kind", &flags.kind),
-        ("tag", &flags.tag),
+    let of_jobs = [
+        ("status", flags.status.clone()),
+        ("kind", flags.kind.clone()),
+        ("tag", flags.tag.clone()),
+        ("model", id_of(&client, "models", flags.model.as_deref())?),
+        (
+            "dataset",
+            id_of(&client, "datasets", flags.dataset.as_deref())?,
+        ),
     ];
-    let filters = filters
-        .iter()
-        .filter_map(|(name, value)| Some((*name, value.as_deref()?)));
-    let filters: Vec<_> = filters.collect();
-    if let (Some((name, _)), true) = (filters.first(), flags.what != Resource::Jobs) {
+    let given = of_jobs.iter().find(|(_, value)| value.is_some());
+    if let (Some((name, _)), true) = (given, flags.what != Resource::Jobs) {
         return Err(format!("--{name} is for jobs").into());
     }
+    let by_name = ("name", flags.name.clone());
+    let filters = of_jobs
+        .iter()
+        .chain(std::iter::once(&by_name))
+        .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+        .collect::<Vec<_>>();
     let mut rows = client.rows(flags.what.route(), &filters, flags.limit + 1);
     let shown: Vec<Value> = rows.by_ref().take(flags.limit).collect::<Result<_, _>>()?;
     if flags.json {
@@ -119,6 +137,12 @@ pub fn list(flags: &ListFlags) -> Outcome {
         );
     }
     Ok(())
+}
+
+/// The id of what is named, where something is.
+fn id_of(client: &Client, resource: &str, wanted: Option<&str>) -> Outcome<Option<String>> {
+    let id = wanted.map(|wanted| named(client, resource, wanted));
+    Ok(id.transpose()?.map(|id| id.to_string()))
 }
 
 /// Where a data set has the number of its own test examples; without them each job sets some aside.

@@ -12,6 +12,7 @@ use super::{Outcome, ServiceFlags, conclude, newest, pretty, say, transfer_bar};
 use crate::client::follow::follow;
 use crate::client::tell;
 use crate::client::{Client, ClientError, LocalFile, id_of};
+use crate::spec::Problem;
 use crate::spec::dataset::USUAL_TARGETS;
 
 /// Flags of `sinter submit`.
@@ -41,7 +42,8 @@ pub struct SubmitFlags {
     /// Parameters of the kind: JSON, or @FILE with it
     #[arg(long, value_name = "JSON", value_parser = read_json)]
     params: Option<Value>,
-    /// One parameter, for instance target.macs_ratio=0.5; may be repeated, and wins over --params
+    /// One parameter, for instance target.macs_ratio=0.5; may be repeated, and wins over --params. Models among them
+    /// (student.model, teachers) are ids, names or files, as with --model
     #[arg(long, value_name = "NAME=VALUE", value_parser = read_setting)]
     set: Vec<Setting>,
     /// The request's `data`: JSON, or @FILE with it
@@ -193,7 +195,7 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<Strin
             body.insert(name.to_owned(), value);
         }
     }
-    // Both are looked for before either is uploaded.
+    // All are looked for before one is uploaded.
     let model = match flags.model.starts_with("models:/") {
         true => None,
         false => Some(find(client, "models", &flags.model, &flags.model_data)?),
@@ -215,59 +217,106 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<Strin
     if model.is_none() {
         body.insert("model".to_owned(), json!({"mlflow": flags.model}));
     }
-    let inputs = [("model", model, Vec::new()), ("dataset", dataset, columns)];
-    let inputs = inputs.into_iter();
-    let inputs: Vec<_> = inputs
-        .filter_map(|(name, input, options)| Some((name, input?, options)))
+    let mut body = Value::Object(body);
+    let given = [("model", model), ("dataset", dataset)].into_iter();
+    let mut inputs: Vec<(String, Input)> = given
+        .filter_map(|(name, input)| Some((format!("/{name}"), input?)))
         .collect();
-    for (name, input, _) in &inputs {
-        body.insert((*name).to_owned(), json!(input.known()));
+    let mut further = Vec::new();
+    models_within(&body["params"], "/params".to_owned(), &mut further);
+    for (pointer, wanted) in further {
+        inputs.push((pointer, find(client, "models", &wanted, &[])?));
     }
-    rehearse(
-        client,
-        &body,
-        &inputs
-            .iter()
-            .map(|(name, input, _)| (*name, input))
-            .collect::<Vec<_>>(),
-    )?;
+    for (pointer, input) in &inputs {
+        put(&mut body, pointer, input.known());
+    }
+    rehearse(client, &body, &inputs)?;
     let mut uploaded = Vec::new();
-    for (name, input, options) in inputs {
+    for (pointer, input) in inputs {
         let is_new = matches!(input, Input::Files { .. });
-        let id = input.id(client, &options);
+        let options = match pointer.as_str() {
+            "/dataset" => columns.as_slice(),
+            _ => &[],
+        };
+        let id = input.id(client, options);
         let id = id.map_err(|error| with_uploads(&error.to_string(), &uploaded))?;
         if is_new {
-            uploaded.push(format!("--{name} {id}"));
+            let place = match pointer.strip_prefix("/params/") {
+                None => format!("--{}", pointer.trim_start_matches('/')),
+                Some(place) => format!("in the params {}", place.replace('/', ".")),
+            };
+            uploaded.push(format!("{place} {id}"));
         }
-        body.insert(name.to_owned(), json!(id));
+        put(&mut body, &pointer, id);
     }
-    Ok((Value::Object(body), uploaded))
+    Ok((body, uploaded))
+}
+
+/// Where parameters name models in other words than by their ids: the pointer and the word.
+fn models_within(params: &Value, pointer: String, found: &mut Vec<(String, String)>) {
+    let student = params.pointer("/student/model");
+    let teachers = params["teachers"].as_array().into_iter().flatten();
+    let places = teachers
+        .enumerate()
+        .map(|(index, teacher)| (format!("{pointer}/teachers/{index}"), teacher));
+    let places = places.chain(student.map(|model| (format!("{pointer}/student/model"), model)));
+    for (place, model) in places {
+        if let Some(word) = model.as_str().filter(|word| word.parse::<Uuid>().is_err()) {
+            found.push((place, word.to_owned()));
+        }
+    }
+    let steps = params["steps"].as_array().into_iter().flatten();
+    for (index, step) in steps.enumerate() {
+        models_within(
+            &step["params"],
+            format!("{pointer}/steps/{index}/params"),
+            found,
+        );
+    }
+}
+
+/// Puts an id into its place, which is there unless it is a field of the request.
+fn put(body: &mut Value, pointer: &str, id: Uuid) {
+    match body.pointer_mut(pointer) {
+        Some(place) => *place = json!(id),
+        None => body[pointer.trim_start_matches('/')] = json!(id),
+    }
 }
 
 /// Posts the request before its files are there, with an id that nothing has: what is wrong with it besides is told
 /// before they go up.
-fn rehearse(
-    client: &Client,
-    body: &Map<String, Value>,
-    inputs: &[(&'static str, &Input)],
-) -> Result<(), ClientError> {
+fn rehearse(client: &Client, body: &Value, inputs: &[(String, Input)]) -> Result<(), ClientError> {
     let missing = inputs
         .iter()
-        .rev()
-        .find(|(_, input)| matches!(input, Input::Files { .. }));
-    let Some((missing, _)) = missing else {
+        .filter(|(_, input)| matches!(input, Input::Files { .. }))
+        .map(|(pointer, _)| pointer.as_str());
+    let missing: Vec<&str> = missing.collect();
+    if missing.is_empty() {
         return Ok(());
-    };
-    match client.submit(&Value::Object(body.clone())) {
-        // The service looks for the data set first.
-        Err(ClientError::Refused { problem, .. })
-            if problem.code == format!("{missing}_not_found")
-                && problem
-                    .errors
-                    .iter()
-                    .all(|fault| fault.pointer == format!("/{missing}")) =>
-        {
-            Ok(())
+    }
+    match client.submit(body) {
+        Err(ClientError::Refused {
+            call,
+            status,
+            mut problem,
+        }) => {
+            let all = problem.errors.len();
+            problem
+                .errors
+                .retain(|fault| !missing.contains(&fault.pointer.as_str()));
+            match (problem.errors.len(), all) {
+                (0, 1..) => return Ok(()),
+                (left, all) if left < all => {
+                    let errors = std::mem::take(&mut problem.errors);
+                    *problem = Problem::invalid(errors);
+                }
+                _ => {}
+            }
+            Err(ClientError::Refused {
+                call,
+                status,
+                problem,
+            })
         }
         other => other.map(|_| ()),
     }
@@ -423,6 +472,21 @@ fn local(path: &Path, folder: &Path) -> LocalFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn models_that_parameters_name_are_found_where_they_are() {
+        let id = "019353e0-0000-7000-8000-000000000001";
+        let params = json!({"steps": [
+            {"kind": "prune"},
+            {"kind": "distill", "params": {"student": {"model": "small"}, "teachers": [id, "large"]}},
+        ]});
+        let mut found = Vec::new();
+        models_within(&params, "/params".to_owned(), &mut found);
+        let at = "/params/steps/1/params";
+        let wanted = [("teachers/1", "large"), ("student/model", "small")];
+        let wanted = wanted.map(|(place, name)| (format!("{at}/{place}"), name.to_owned()));
+        assert_eq!(found, wanted);
+    }
 
     #[test]
     fn settings_lead_to_their_place_and_words_need_no_quotes() {

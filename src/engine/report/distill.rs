@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{beside, escape, metric, section, table, verdict, words};
-use crate::spec::result::{DistillOutcome, JobResult, Measurement, TeacherSource};
+use super::text::{beside, escape, metric, section, table, words};
+use crate::spec::result::{DistillOutcome, JobResult, Measurement, TeacherSource, verdict_of};
 
 pub(super) fn all(result: &JobResult) -> String {
     let own = result
@@ -44,7 +44,7 @@ fn one(suffix: &str, outcome: &DistillOutcome, after: Option<&Measurement>) -> S
         html.push_str(&format!(
             "<p><strong>Distillation {}:</strong> the student beside the same one trained by the labels alone, for as many \
              epochs{}.</p>\n",
-            verdict(helped, outcome.comparison.as_ref()),
+            verdict_of(helped, outcome.comparison.as_ref()),
             beside(outcome.comparison.as_ref())
         ));
     }

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::chart::scatter;
 use super::text::{
-    beside, count, escape, metric, percent, section, significant, table, text_table, verdict, words,
+    beside, count, escape, metric, percent, section, significant, table, text_table, words,
 };
-use crate::spec::result::JobResult;
+use crate::spec::result::{JobResult, verdict_of};
 use crate::spec::trial::{SearchOutcome, Trial, Trials};
 
 pub(super) fn all(result: &JobResult, trials: Option<&Trials>) -> String {
@@ -79,7 +79,7 @@ fn sentences(outcome: &SearchOutcome) -> String {
     if let Some(helped) = outcome.helped {
         html.push_str(&format!(
             "<p><strong>The search {}:</strong> on the test split its winner beside that of random search{}.</p>\n",
-            verdict(helped, outcome.comparison.as_ref()),
+            verdict_of(helped, outcome.comparison.as_ref()),
             beside(outcome.comparison.as_ref())
         ));
     }

@@ -36,15 +36,6 @@ pub(super) fn beside(comparison: Option<&Comparison>) -> String {
     )
 }
 
-/// What a method came to beside its control, in words: it helped, did not, or may have.
-pub(super) fn verdict(helped: bool, comparison: Option<&Comparison>) -> &'static str {
-    match (comparison, helped) {
-        (Some(both), _) => both.verdict(),
-        (None, true) => "helped",
-        (None, false) => "did not help",
-    }
-}
-
 /// Bytes in the unit that leaves one to three digits before the point, in steps of 1000.
 pub(super) fn bytes(value: u64) -> String {
     let mut scaled = value as f64;

@@ -13,7 +13,7 @@ use crate::search::architecture::Architecture;
 use crate::search::space::{Domain, Point, Space};
 use crate::search::strategy::Judged;
 use crate::spec::hyperparameters::Hyperparameters;
-use crate::spec::search::{Objective, ObjectiveName, SearchParams, TrialFigure};
+use crate::spec::search::{Cost, Objective, SearchParams};
 use crate::spec::trial::{DimensionInfo, Trial, TrialCost};
 
 /// Architectures of a model beside hyperparameters, as one space: those of the model come first.
@@ -22,10 +22,10 @@ pub(super) struct Candidates<'a> {
     hyperparameters: &'a Hyperparameters,
     pub space: Space,
     /// Bounds that can be looked at before anything is trained.
-    bounds: Vec<(ObjectiveName, f64)>,
+    bounds: Vec<(Cost, f64)>,
     feasible: RefCell<HashMap<Vec<u64>, bool>>,
     /// By bound: the least that was seen.
-    least: RefCell<BTreeMap<ObjectiveName, f64>>,
+    least: RefCell<BTreeMap<Cost, f64>>,
 }
 
 impl<'a> Candidates<'a> {
@@ -43,9 +43,7 @@ impl<'a> Candidates<'a> {
             dimensions.push(dimension);
         }
         // Steps may still make a candidate smaller, and latencies are measured.
-        let early = |name: &ObjectiveName| {
-            params.steps.is_empty() && *name != ObjectiveName::Other(TrialFigure::LatencyMs)
-        };
+        let early = |cost: &Cost| params.steps.is_empty() && *cost != Cost::LatencyMs;
         let bounds = params.constraints.iter();
         let bounds = bounds.filter(|(name, _)| early(name));
         Ok(Self {
@@ -193,9 +191,7 @@ impl<'a> Candidates<'a> {
             return self.architecture.fits(&point.0[..self.shift()]);
         }
         self.graph(point).is_ok_and(|graph| {
-            let sizes = |(name, _): &(ObjectiveName, f64)| {
-                *name == ObjectiveName::Other(TrialFigure::SizeBytes)
-            };
+            let sizes = |(cost, _): &(Cost, f64)| *cost == Cost::SizeBytes;
             let cost = match self.bounds.iter().any(sizes) {
                 true => cost_of(&graph),
                 false => cost_without_file(&graph),
@@ -256,7 +252,7 @@ impl<'a> Candidates<'a> {
     /// The bounds, each with the least that was seen, in words.
     pub fn bounds_seen(&self) -> String {
         let least = self.least.borrow();
-        let of = |(name, most): &(ObjectiveName, f64)| {
+        let of = |(name, most): &(Cost, f64)| {
             let least = least.get(name).copied().unwrap_or(f64::NAN);
             format!(
                 "{} at most {most} (the least seen was {least})",

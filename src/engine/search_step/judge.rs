@@ -15,7 +15,7 @@ use crate::spec::Problem;
 use crate::spec::child::Level;
 use crate::spec::job::Params;
 use crate::spec::result::grouped;
-use crate::spec::search::{Evaluation, ObjectiveName, Recipe, TrialFigure};
+use crate::spec::search::{Cost, Evaluation, ObjectiveName, Recipe};
 use crate::spec::trial::{Fold, Trial, TrialCost, TrialStatus};
 use crate::train::{measure_latencies, recalibrate};
 
@@ -151,8 +151,8 @@ impl Job<'_> {
         }
         let metrics = self.metrics_on(&graph, Role::Validation, setup)?.metrics;
         let mut cost = cost_of(&graph);
-        let latency = ObjectiveName::Other(TrialFigure::LatencyMs);
-        let wanted = setup.params.constraints.contains_key(&latency)
+        let latency = ObjectiveName::Cost(Cost::LatencyMs);
+        let wanted = setup.params.constraints.contains_key(&Cost::LatencyMs)
             || setup
                 .objectives
                 .iter()

@@ -7,14 +7,13 @@ use utoipa::ToSchema;
 use crate::spec::evaluate::MetricName;
 use crate::spec::job::Task;
 
-/// What a trial can be judged by beside metrics.
+/// What a candidate costs.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum TrialFigure {
-    /// The loss of classification.
-    CrossEntropy,
+pub enum Cost {
+    /// Multiply-accumulate operations for one example.
     Macs,
     Parameters,
     NonzeroParameters,
@@ -24,12 +23,35 @@ pub enum TrialFigure {
     LatencyMs,
 }
 
+impl Cost {
+    /// The word that JSON has.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Macs => "macs",
+            Self::Parameters => "parameters",
+            Self::NonzeroParameters => "nonzero_parameters",
+            Self::SizeBytes => "size_bytes",
+            Self::LatencyMs => "latency_ms",
+        }
+    }
+}
+
+/// The loss of classification, under its own name.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum LossName {
+    CrossEntropy,
+}
+
 /// What a trial can be judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ObjectiveName {
     Metric(MetricName),
-    Other(TrialFigure),
+    Loss(LossName),
+    Cost(Cost),
 }
 
 impl<'de> Deserialize<'de> for ObjectiveName {
@@ -37,9 +59,10 @@ impl<'de> Deserialize<'de> for ObjectiveName {
         let word = String::deserialize(deserializer)?;
         let of = StrDeserializer::<serde::de::value::Error>::new;
         let metric = MetricName::deserialize(of(&word)).map(Self::Metric);
-        let other = || TrialFigure::deserialize(of(&word)).map(Self::Other);
+        let loss = || LossName::deserialize(of(&word)).map(Self::Loss);
+        let cost = || Cost::deserialize(of(&word)).map(Self::Cost);
         metric.or_else(|unknown| {
-            other().map_err(|error| {
+            loss().or_else(|_| cost()).map_err(|error| {
                 serde::de::Error::custom(format!("{unknown}; or, as a cost: {error}"))
             })
         })
@@ -51,12 +74,8 @@ impl ObjectiveName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Metric(metric) => metric.as_str(),
-            Self::Other(TrialFigure::CrossEntropy) => "cross_entropy",
-            Self::Other(TrialFigure::Macs) => "macs",
-            Self::Other(TrialFigure::Parameters) => "parameters",
-            Self::Other(TrialFigure::NonzeroParameters) => "nonzero_parameters",
-            Self::Other(TrialFigure::SizeBytes) => "size_bytes",
-            Self::Other(TrialFigure::LatencyMs) => "latency_ms",
+            Self::Loss(LossName::CrossEntropy) => "cross_entropy",
+            Self::Cost(cost) => cost.as_str(),
         }
     }
 
@@ -64,16 +83,16 @@ impl ObjectiveName {
     pub fn metric(self) -> Option<MetricName> {
         match self {
             Self::Metric(metric) => Some(metric),
-            Self::Other(TrialFigure::CrossEntropy) => Some(MetricName::Loss),
-            Self::Other(_) => None,
+            Self::Loss(LossName::CrossEntropy) => Some(MetricName::Loss),
+            Self::Cost(_) => None,
         }
     }
 
     pub(super) fn applies_to(self, task: Task) -> bool {
         match self {
             Self::Metric(metric) => metric.applies_to(task),
-            Self::Other(TrialFigure::CrossEntropy) => task.has_labels(),
-            Self::Other(_) => true,
+            Self::Loss(LossName::CrossEntropy) => task.has_labels(),
+            Self::Cost(_) => true,
         }
     }
 }

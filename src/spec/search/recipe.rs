@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::SearchParams;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::pipeline::{PipelineParams, StepRequest};
-use crate::spec::problem::{FieldError, Problem, parse_part};
+use crate::spec::problem::{Faults, FieldError, parse_part};
 use crate::spec::train::TrainParams;
 
 /// What is done to a candidate.
@@ -121,13 +121,15 @@ impl SearchParams {
         }
     }
 
-    pub(super) fn pipeline(&self, steps: Vec<StepRequest>) -> Result<Vec<Params>, Problem> {
+    /// The steps of a trial, where all can be read, and every fault.
+    pub(super) fn pipeline(&self, steps: Vec<StepRequest>) -> (Option<Vec<Params>>, Faults) {
         let known = [JobKind::Train, JobKind::Prune, JobKind::Distill];
         let other = steps.iter().position(|step| !known.contains(&step.kind));
         if let Some(index) = other {
             let detail = "a trial can have steps of the kinds train, prune and distill";
-            let error = FieldError::new(format!("/steps/{index}/kind"), detail);
-            return Err(Problem::invalid(vec![error]));
+            let mut faults = Faults::default();
+            faults.require(false, &format!("/steps/{index}/kind"), detail);
+            return (None, faults);
         }
         PipelineParams { steps }.steps()
     }
@@ -184,12 +186,11 @@ impl SearchParams {
         }
         if !self.steps.is_empty() {
             let read: PipelineParams = parse_part(all)?;
-            let first = |problem: Problem| {
-                let detail = problem.detail.clone();
-                let error = problem.errors.into_iter().next();
-                error.unwrap_or_else(|| FieldError::new("/steps", detail))
-            };
-            let steps = self.pipeline(read.steps).map_err(first)?;
+            let (steps, faults) = self.pipeline(read.steps);
+            if let Some(first) = faults.found.into_iter().next() {
+                return Err(first);
+            }
+            let steps = steps.unwrap_or_default();
             return Ok(Recipe { batch_size, steps });
         }
         let train: TrainParams = parse_part(all).map_err(|mut error| {

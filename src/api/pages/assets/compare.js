@@ -19,8 +19,10 @@ function entries(jobs, datasets, comparable) {
     const key = JSON.stringify([model, judgedOn(job, datasets)]);
     if (!starts.has(key)) starts.set(key, { start: true, label: names.get(model) || `model ${shortId(model)}`, href: `#/models/${model}`, note: `before${on(job)}`, measured: job.result.before });
   }
+  const titles = jobs.map(jobTitle);
+  const twice = (title) => titles.indexOf(title) !== titles.lastIndexOf(title);
   return [...starts.values(), ...jobs.filter((job) => job.result).map((job) => ({
-    label: jobTitle(job), href: `#/jobs/${job.id}`, note: kindName(job.kind) + on(job), measured: job.result.after || job.result.before, before: job.result.after && job.result.before,
+    label: twice(jobTitle(job)) ? `${jobTitle(job)} ${shortId(job.id)}` : jobTitle(job), href: `#/jobs/${job.id}`, note: kindName(job.kind) + on(job), measured: job.result.after || job.result.before, before: job.result.after && job.result.before,
   }))];
 }
 

@@ -1,11 +1,11 @@
 // One data set: what its files hold, its classes, what was left out.
 
-import { get, learn, learnNames, query } from "./api.js";
+import { get, learn, learnNames, post, query } from "./api.js";
 import { bars } from "./charts.js";
-import { h, link, number, quiet, section, table } from "./dom.js";
+import { dialog, h, link, number, quiet, section, table, worker } from "./dom.js";
 import { bytes, count, digits, percent, plural, when, whole } from "./format.js";
 import { jobsTable } from "./jobs.js";
-import { deleter, fact, newJobs, renamer, shape } from "./lists.js";
+import { MANY_CLASSES, deleter, fact, isAmount, newJobs, renamer, shape } from "./lists.js";
 
 /** Whole numbers as they are. */
 const exact = (value) => Number.isInteger(value) ? whole(value) : digits(value);
@@ -18,16 +18,34 @@ function input({ name, dtype, shape: sizes, media, tokens, audio, range }) {
     audio && quiet(Object.entries(audio).filter(([, value]) => typeof value !== "object").map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`).join(", "))];
 }
 
-/** More classes than most sets without names for them have. */
-const MANY_CLASSES = 50;
-
 function target({ target: given }) {
   if (!given) return "none: only losses without labels can be used";
-  const { name, dtype, shape: sizes, classes, range, one_hot: oneHot, class_names: classNames } = given;
-  return [h("code", null, name), ` ${classes ? plural(classes, "class") : `${dtype} ${shape(sizes)}`}`,
-    classes > MANY_CLASSES && !classNames && quiet(`whole numbers, taken for classes: where they are amounts, a job says "task": "regression"`),
-    !classes && range && quiet(`from ${exact(range[0])} to ${exact(range[1])}`),
+  const { name, dtype, shape: sizes, classes, range, one_hot: oneHot } = given;
+  const amount = isAmount(given);
+  return [h("code", null, name), ` ${classes && !amount ? plural(classes, "class") : `${dtype} ${shape(sizes)}`}`,
+    amount && quiet(`whole numbers: for a model with several outputs the labels of ${count(classes)} classes, unless a job says "task": "regression"`),
+    (!classes || amount) && range && quiet(`from ${exact(range[0])} to ${exact(range[1])}`),
     oneHot && quiet("One 1 among zeros for each example: these look like encoded classes. Store the numbers of the classes instead.")];
+}
+
+const COLUMNS = ["csv", "jsonl", "parquet"];
+
+/** A button that makes a data set of the same files with another target, if they have names to choose among. */
+function rereader(dataset) {
+  if (dataset.format === "idx") return null;
+  const field = (label, hint, value = "") => {
+    const control = h("input", { type: "text", id: `again-${label.toLowerCase().replaceAll(" ", "-")}`, autocomplete: "off", value, placeholder: hint });
+    return [control, h("div", { class: "field" }, h("label", { for: control.id }, label), control)];
+  };
+  return worker("Read in another way", async () => {
+    const [name, nameField] = field("Name", "", dataset.name);
+    const [target, targetField] = field("Target", "as at an upload without a name for it", dataset.target?.name);
+    const [text, textField] = field("Text column", "found by its name");
+    const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, COLUMNS.includes(dataset.format) && textField], [["Cancel", ""], ["Read", "read", "primary"]]);
+    if (answer !== "read") return;
+    const made = await (await post(`v1/datasets${query({ files_of: dataset.id, name: name.value.trim(), target: target.value.trim(), text: text.value.trim() })}`)).json();
+    location.hash = `#/datasets/${made.id}`;
+  });
 }
 
 /** Classes with how many examples each has. */
@@ -61,7 +79,7 @@ export async function datasetPage({ args: [id], signal }) {
     content: [
       h("div", { class: "actions" },
         newJobs(`dataset=${dataset.id}`),
-        renamer("data set", path, dataset.name),
+        renamer("data set", path, dataset.name), rereader(dataset),
         deleter("data set", path, dataset.name, () => { location.hash = "#/datasets"; })),
       h("dl", { class: "facts" },
         fact("Format", dataset.format), fact("Train split", plural(splits.train, "example")),

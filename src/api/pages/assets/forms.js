@@ -277,30 +277,27 @@ function stepsField(path, { kinds, fresh }, form) {
   };
 }
 
-/** A text that is JSON; what can't be read is said at once and not taken. */
-function jsonArea(id, value, store, broken) {
-  const text = pretty(value() ?? {});
-  const area = h("textarea", { id, rows: Math.min(8, text.split("\n").length + 1), spellcheck: "false", value: text, oninput() {
-    try {
-      store(JSON.parse(area.value));
-      area.setCustomValidity("");
-      area.removeAttribute("aria-invalid");
-    } catch (error) {
-      area.setCustomValidity(error.message);
-      area.setAttribute("aria-invalid", "true");
-      broken(error.message);
-    }
-    area.dispatchEvent(new CustomEvent("judged", { bubbles: true }));
-  } });
-  return area;
-}
-
+/** An object of the request as JSON; what can't be read is said at once and not taken. */
 function jsonEditor(key, label, form) {
   const id = unique("json");
   const fault = h("p", { class: "fault", id: `${id}-fault`, hidden: true });
-  const area = jsonArea(id, () => form.body[key], (value) => { form.body[key] = value; form.update(area); }, form.broken);
-  area.setAttribute("aria-describedby", `${id}-fault`);
   const say = (text) => { fault.hidden = !text; fault.textContent = text; };
+  const valid = (message) => {
+    area.setCustomValidity(message);
+    if (message) area.setAttribute("aria-invalid", "true");
+    else area.removeAttribute("aria-invalid");
+    say(message);
+  };
+  const area = h("textarea", { id, spellcheck: "false", "aria-describedby": `${id}-fault`, oninput() {
+    try {
+      form.body[key] = JSON.parse(area.value);
+      valid("");
+      form.update(area);
+    } catch (error) {
+      valid(error.message);
+      form.broken(error.message);
+    }
+  } });
   area.addEventListener("judged", () => say(area.validationMessage));
   const element = h("div", { class: "field wide" }, h("label", { for: id }, label), area, fault);
   return {
@@ -309,9 +306,7 @@ function jsonEditor(key, label, form) {
       if (source === area) return;
       area.value = pretty(form.body[key] ?? {});
       area.rows = Math.min(16, area.value.split("\n").length + 1);
-      area.setCustomValidity("");
-      area.removeAttribute("aria-invalid");
-      say("");
+      valid("");
     },
     complain(text) {
       say([text && fault.textContent, text].filter(Boolean).join("; "));
@@ -328,6 +323,18 @@ function curl(text) {
   return [`curl -s '${url}'`, ...(hasKey() ? ['  -H "Authorization: Bearer $SINTER_KEY"'] : []), "  -H 'Content-Type: application/json'", `  -d '${text.replaceAll("'", "'\\''")}'`].join(" \\\n");
 }
 
+/** A fault in the words of the form: parameters by the labels of their fields, where they have one. */
+function inWords(detail, fields) {
+  const labels = (name) => new Set(fields.filter((one) => !one.whole && (one.path === name || one.path.endsWith(`.${name}`))).map((one) => one.label));
+  const label = (text, name) => {
+    const [only, ...others] = labels(name);
+    return only && others.length === 0 ? `“${only}”` : text;
+  };
+  return detail.replace(/`?\?target=`? of the upload/g, "“Target” of the upload, or of “Read in another way” on the data set's page,")
+    // Words of the language are no parameters unless they are marked as such.
+    .replace(/`([a-z][a-z_.]*)`|\b([a-z]+(?:[_.][a-z]+)+|sparsity)\b/g, (text, marked, plain) => label(text, marked || plain));
+}
+
 /** Shows each fault at the field that it is about, or at the JSON that has it; the fields, and the faults that have no place. */
 function distribute(faults, given) {
   const fields = given.flatMap((one) => [one, ...(one.inner || [])]);
@@ -340,7 +347,7 @@ function distribute(faults, given) {
     // A field of what is wrong as a whole is nearer than the JSON of everything.
     const place = around && !around.whole ? around : seen.find((one) => !one.whole && one.path.startsWith(`${path}.`)) || around;
     if (place) {
-      place.complain(place.whole ? `${pointer}: ${detail}` : detail, path);
+      place.complain(place.whole ? `${pointer}: ${detail}` : inWords(detail, fields), path);
       places.add(place);
     } else lost.push({ pointer, detail });
   }

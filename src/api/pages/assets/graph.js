@@ -68,7 +68,7 @@ export function graphView({ inputs, outputs }, nodes, { mark, edge, found }) {
     const costs = [row.parameters && `${count(row.parameters)} parameters`, node?.macs && `${count(node.macs)} MACs`];
     const last = row.tail.at(-1) || node;
     const text = [row.operator, ...row.tail.map((one) => one.operator)].join(" → ");
-    return h("li", { class: found(`${row.name} ${text} ${node?.group || ""} ${row.outputs.join(" ")}`) ? null : "faint" },
+    return h("li", { class: found(`${row.name} ${text} ${node?.group || ""} ${(node?.input_groups || []).join(" ")} ${row.outputs.join(" ")}`) ? null : "faint" },
       h("p", null, h("strong", null, text), " ", h("code", null, row.name), row.outputs.some((name) => given.has(name)) && h("span", { class: "quiet" }, ` output ${row.outputs.find((name) => given.has(name))}`),
         row.from.length > 0 && hidden(`, reads ${row.from.map((source) => source.name).join(" and ")}`)),
       h("p", { class: "quiet" }, node?.group && [mark(node.group), " "],

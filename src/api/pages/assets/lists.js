@@ -39,6 +39,12 @@ export const deleter = (noun, path, name, done, attributes) => worker("Delete", 
   done();
 }, attributes);
 
+/** More classes than most sets without names for them have. */
+export const MANY_CLASSES = 50;
+
+/** Whether whole numbers look like amounts rather than classes. */
+export const isAmount = ({ classes, class_names: classNames }) => classes > MANY_CLASSES && !classNames;
+
 /** A row; `brief` leaves out what half a page has no room for. */
 function modelRow(model, brief) {
   return row([
@@ -52,7 +58,8 @@ function modelRow(model, brief) {
 
 function datasetRow(dataset, brief, changed) {
   const { train, test, validation } = dataset.splits;
-  const target = dataset.target && `${dataset.target.name}${dataset.target.classes ? `, ${dataset.target.classes} classes` : ` ${dataset.target.dtype}`}`;
+  const { target: given } = dataset;
+  const target = given && `${given.name}${given.classes && !isAmount(given) ? `, ${given.classes} classes` : ` ${given.dtype}`}`;
   return row([
     [link(`#/datasets/${dataset.id}`, dataset.name), quiet(dataset.format, dataset.skipped.length > 0 && `, ${dataset.skipped.length} skipped`)],
     number(train, whole), number(test || null, (value) => value ? whole(value) : "drawn", validation ? quiet(`${whole(validation)} validation`) : null), number(dataset.size_bytes, bytes),

@@ -60,8 +60,9 @@ function layersView(model, layers, signal) {
   const place = h("div");
   const found = h("span", { class: "quiet", role: "status" });
   const most = Math.max(...layers.map((layer) => layer.macs || layer.parameters));
-  const text = (layer) => `${layer.name} ${layer.operator} ${layer.group || ""} ${layer.output || ""}`.toLowerCase();
-  const detail = (layer) => layer.group ? mark(layer.group) : layer.blocked_by ? h("span", { class: "quiet" }, layer.blocked_by) : h("span", { class: "quiet" }, "follows its input");
+  const text = (layer) => `${layer.name} ${layer.operator} ${layer.group || ""} ${(layer.input_groups || []).join(" ")} ${layer.output || ""}`.toLowerCase();
+  const detail = (layer) => [layer.group ? mark(layer.group) : h("span", { class: "quiet" }, layer.blocked_by || "follows its input"),
+    layer.input_groups && quiet(`takes in ${layer.input_groups.join(", ")}`)];
   const nonzero = (layer) => layer.nonzero_parameters < layer.parameters ? quiet(`${count(layer.nonzero_parameters)} nonzero, ${ratio(layer.nonzero_parameters / layer.parameters)}`) : null;
 
   const asTable = (rows) => table("Layers in order", ["Layer", "Group", "Output", { label: "Parameters", number: true }, { label: "MACs", number: true }, "MACs beside the largest"],
@@ -94,7 +95,7 @@ function layersView(model, layers, signal) {
   }
   function draw() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = layers.filter((layer) => (!group.value || layer.group === group.value) && words.every((word) => text(layer).includes(word)));
+    const rows = layers.filter((layer) => (!group.value || layer.group === group.value || layer.input_groups?.includes(group.value)) && words.every((word) => text(layer).includes(word)));
     found.textContent = `${rows.length} of ${layers.length}`;
     if (view === "graph") drawGraph((about) => (!group.value || about.includes(group.value)) && words.every((word) => about.toLowerCase().includes(word)));
     else set(place, (view === "cards" ? asCards : asTable)(rows));
@@ -104,7 +105,7 @@ function layersView(model, layers, signal) {
   draw();
   const choice = (label, control) => h("div", { class: "choice" }, h("label", { for: control.id }, label), control);
   return section("Layers", null,
-    quiet("Channels of layers with the same group leave together."),
+    quiet("Channels of layers with the same group leave together; with them the weights of layers that take them in."),
     h("div", { class: "filters" }, choice("Search", search), choice("Group", group), choice("View", chooser), found), place);
 }
 

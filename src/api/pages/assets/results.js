@@ -16,25 +16,26 @@ function comparison(result) {
   const columns = ["Figure", ...(after ? [{ ...figure("Before"), wide: true }, figure("After"), figure("Change")] : [figure("Value")]),
     ...(teacher ? [figure("Teacher")] : []), ...(control ? [figure("Control")] : [])];
   const rest = (metric) => [...(teacher ? [number(metric && teacher[metric], digits)] : []), ...(control ? [number(metric && control.metrics[metric], digits)] : [])];
-  // A narrow screen has no room for it; the tiles above say it.
+  // A narrow screen has no room for a column of it: there it is below what came of it.
   const earlier = (value, format) => {
     const cell = number(value, format);
     if (after) cell.classList.add("wide");
     return cell;
   };
+  const later = (value, was, format) => number(value, format, h("span", { class: "quiet narrow" }, `before ${Number.isFinite(was) ? format(was) : "–"}`));
   const costs = [...COSTS, ["p90", "Latency, 90th percentile", milliseconds, (m) => m.latency_ms?.p90]]
     .filter(([, , , of]) => of(before) !== undefined && of(before) !== null)
     .map(([, label, format, of]) => {
       const was = of(before);
       const is = after && of(after);
-      return [label, earlier(was, format), ...(after ? [number(is, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...rest(null)];
+      return [label, earlier(was, format), ...(after ? [later(is, was, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...rest(null)];
     });
   const metrics = Object.keys({ ...before.metrics, ...after?.metrics }).map((metric) => {
     const was = before.metrics[metric];
     const is = after?.metrics[metric];
     const difference = after ? is - was : null;
     const verdict = difference && (difference > 0) === largerIsBetter(metric) ? "better" : difference ? "worse" : "same";
-    return [sentence(metric), earlier(was, digits), ...(after ? [number(is, digits),
+    return [sentence(metric), earlier(was, digits), ...(after ? [later(is, was, digits),
       h("td", { class: `number ${verdict}` }, Number.isFinite(difference) ? difference ? [signed(difference), ` ${verdict}`] : verdict : "–")] : []), ...rest(metric)];
   });
   return table("Figures before and after", columns, [...costs, ...metrics], { class: "fit" });
