@@ -228,7 +228,13 @@ async function journey() {
   await step("a bad form shows the problem at its field", async () => {
     await go(page, "#/new/prune");
     const field = page.getByLabel("MACs after ÷ before");
+    await field.fill("");
+    await page.getByRole("button", { name: "Submit job" }).click();
+    await page.getByRole("alert").waitFor();
+    const missing = await page.locator(".fault:visible").first().textContent();
+    check(/“MACs after ÷ before”/.test(missing) && !/macs_ratio/.test(missing), `parameters by their labels: ${missing}`);
     await field.fill("5");
+    await page.getByLabel("Cuts", { exact: true }).fill("-3");
     check((await page.locator("pre.curl").textContent()).includes('"macs_ratio": 5'), "the command follows the keys");
     await page.getByRole("button", { name: "Submit job" }).click();
     await page.getByRole("alert").waitFor();
@@ -237,8 +243,10 @@ async function journey() {
     const fault = await page.locator(`#${described.split(" ").at(-1)}`).textContent();
     check(/below 1/.test(fault), `the problem at the field: ${fault}`);
     check(await page.evaluate(() => document.activeElement?.getAttribute("aria-invalid")) === "true", "the field has the focus");
+    check(await page.getByLabel("Cuts", { exact: true }).getAttribute("aria-invalid") === "true", "so is what is wrong beside it");
     await accessible(page, "a form with a problem");
     await picture(page, "form-problem");
+    await page.getByLabel("Cuts", { exact: true }).fill("");
   });
 
   await step("fields and JSON follow each other", async () => {
@@ -327,6 +335,12 @@ async function journey() {
     const classes = page.getByRole("table", { name: "Classes in the order of the model's outputs" });
     check(await classes.getByRole("row").count() === 11, "a row for each class");
     await page.getByRole("table", { name: /^Jobs with this data set/ }).getByRole("link", { name: "half the MACs" }).waitFor();
+    await page.getByRole("button", { name: "Read in another way" }).click();
+    await accessible(page, "a dialog");
+    await page.getByLabel("Name", { exact: true }).fill("digits, read again");
+    await page.getByRole("button", { name: "Read", exact: true }).click();
+    await page.getByRole("heading", { level: 1, name: "digits, read again" }).waitFor();
+    await go(page, `#/datasets/${dataset.id}`);
     await page.getByRole("link", { name: "Evaluate…" }).click();
     await page.getByRole("heading", { level: 1, name: "New job: evaluate" }).waitFor();
     await settled(page);
@@ -448,7 +462,7 @@ async function journey() {
   await step("a model's page", async () => {
     await go(page, `#/models/${model.id}`);
     check(await heading(page) === "digits", "the heading of the model");
-    await page.getByRole("table", { name: "Layers in order" }).getByText("g0", { exact: true }).waitFor();
+    await page.getByRole("table", { name: "Layers in order" }).getByText("g0", { exact: true }).first().waitFor();
     await page.getByLabel("Search", { exact: true }).fill("conv2");
     check(await page.getByText(/^1 of /).count() === 1, "the search finds one layer");
     await page.getByLabel("Search", { exact: true }).fill("");

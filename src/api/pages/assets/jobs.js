@@ -69,7 +69,7 @@ const change = (job, key) => {
 
 export function jobsTable(caption, chosen, none = "No jobs here yet.") {
   const body = h("tbody");
-  const columns = [...(chosen ? [{ label: "Choose", hide: true }] : []), "Job", "Status", "Progress or quality",
+  const columns = [...(chosen ? [{ label: "Choose", hide: true }] : []), "Job", { label: "Status", wide: true }, "Progress or quality",
     { label: "Parameters", number: true }, { label: "MACs", number: true }, "Created"];
   const cells = (job) => [
     ...(chosen ? [h("td", null, h("input", {
@@ -77,8 +77,8 @@ export function jobsTable(caption, chosen, none = "No jobs here yet.") {
       onchange: (event) => chosen.toggle(job.id, event.target.checked),
     }))] : []),
     h("th", { scope: "row" }, link(`#/jobs/${job.id}`, jobTitle(job)),
-      quiet(told([kindName(job.kind), gist(job.request)]), job.attempt > 1 && `, attempt ${job.attempt} of ${job.max_attempts}`)),
-    h("td", null, statusMark(job.status)), h("td", { class: "outcome" }, outcome(job)),
+      quiet(told([kindName(job.kind), gist(job.request)]), job.attempt > 1 && `, attempt ${job.attempt} of ${job.max_attempts}`), h("span", { class: "narrow" }, statusMark(job.status))),
+    h("td", { class: "wide" }, statusMark(job.status)), h("td", { class: "outcome" }, outcome(job)),
     change(job, "nonzero_parameters"), change(job, "macs"), h("td", { class: "time" }, when(job.created_at)),
   ];
   const empty = h("p", { class: "quiet empty" }, none);

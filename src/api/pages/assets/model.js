@@ -46,7 +46,7 @@ async function lineage(model, signal) {
 /** Groups get a colour each, and always their name beside it. */
 function groupMarks(layers) {
   const groups = [...new Set(layers.map((layer) => layer.group).filter(Boolean))];
-  const size = (group) => layers.filter((layer) => layer.group === group).length;
+  const size = (group) => layers.filter((layer) => layer.group === group && layer.prunable).length;
   const hue = (group) => String(Math.round(groups.indexOf(group) * 137.5) % 360);
   return {
     groups,
