@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use crate::exec::ExecError;
 use crate::graph::{CutError, Graph, InferError};
 use crate::spec::prune::{Criterion, Target, word};
-use crate::spec::result::Blocked;
+use crate::spec::result::{Blocked, rounded};
 
 /// Why a pruning can't be done.
 #[derive(Debug, thiserror::Error)]
@@ -136,9 +136,6 @@ pub fn asked(target: &Target) -> BTreeMap<String, f64> {
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         tiny if tiny > 0.0 && tiny < 1e-4 => format!("{value:.3e}"),
-        _ => {
-            let near: f64 = format!("{value:.3e}").parse().unwrap_or(value);
-            near.to_string()
-        }
+        _ => rounded(value, 4).to_string(),
     }
 }

@@ -5,7 +5,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use super::JobView;
 use crate::spec::evaluate::MetricName;
 use crate::spec::prune::{MAX_ACCURACY_DROP, MAX_WORSENING};
-use crate::spec::result::{JobResult, Measurement, grouped, verdict_of};
+use crate::spec::result::{JobResult, Measurement, grouped, rounded, verdict_of};
 
 /// One row for the model as uploaded and one for each job that made a model.
 pub fn render(ended: &[(String, JobView)]) -> String {
@@ -129,7 +129,7 @@ fn winner(job: &JobView, result: &JobResult) -> Option<String> {
     let config: Vec<String> = config
         .map(
             |(name, value)| match value.as_f64().filter(|at| at.fract() != 0.0) {
-                Some(at) => format!("{name} {}", short(at)),
+                Some(at) => format!("{name} {}", rounded(at, 3)),
                 None => format!("{name} {value}"),
             },
         )
@@ -148,12 +148,6 @@ fn winner(job: &JobView, result: &JobResult) -> Option<String> {
         ));
     }
     Some(text)
-}
-
-/// Three significant digits.
-fn short(value: f64) -> String {
-    let places = 2 - value.abs().log10().floor() as i32;
-    format!("{value:.*}", places.clamp(0, 12) as usize)
 }
 
 /// Whether the method was worth it, where a control ran beside it.

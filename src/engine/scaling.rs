@@ -10,7 +10,7 @@ use crate::exec::Device;
 use crate::graph::Graph;
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::InferredInput;
-use crate::spec::result::Measurement;
+use crate::spec::result::{Measurement, rounded};
 use crate::train::{Evaluator, Loss};
 
 /// By what it is judged, and a gain that is no chance and worth a warning.
@@ -204,7 +204,7 @@ fn ways(input: &InferredInput, moments: &[(f64, f64)], largest: f64) -> Vec<Way>
         std: vec![1.0],
     };
     // Five digits are as many as a sample has.
-    let rounded = |value: f64| format!("{value:.4e}").parse().unwrap_or(value);
+    let rounded = |value: f64| rounded(value, 5);
     let mut all = vec![
         own(input.scale * 255.0, "with its inputs 255 times as large"),
         own(input.scale / 255.0, "with its inputs divided by 255"),

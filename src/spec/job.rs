@@ -718,6 +718,7 @@ pub fn tag_faults(tags: &BTreeMap<String, String>, faults: &mut Faults) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::problem::parse;
     use super::super::webhook::WebhookEvent;
     use super::*;
     use serde_json::json;

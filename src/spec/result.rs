@@ -503,6 +503,12 @@ pub struct PlanCost {
     pub macs: Option<u64>,
 }
 
+/// A number with so many significant digits: what is beyond them is no news, or the rounding of sums.
+pub fn rounded(value: f64, digits: usize) -> f64 {
+    let places = digits.saturating_sub(1);
+    format!("{value:.places$e}").parse().unwrap_or(value)
+}
+
 /// 1234567 as `1,234,567`, as reports and tables show it.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();

@@ -10,7 +10,7 @@ use crate::spec::Problem;
 use crate::spec::child::Level;
 use crate::spec::evaluate::MetricName;
 use crate::spec::prune::{Granularity, MOST_TRIALS, PruneParams, Target, Worsening};
-use crate::spec::result::{PruneOutcome, PruneTrial};
+use crate::spec::result::{PruneOutcome, PruneTrial, rounded};
 
 /// The search ends when what is left of the best model and of the largest one that is too small are as near as
 /// this, as a ratio.
@@ -194,7 +194,7 @@ impl Job<'_> {
                 };
                 // The rounding of a difference is no loss, and no digits to show.
                 let slack = 1e-12 * value.abs().max(found.abs());
-                trial.worsening = Some(rounded(worse));
+                trial.worsening = Some(rounded(worse, 9));
                 trial.within = worse <= allowed.by + slack;
                 format!(
                     "{metric} on the validation split {} by {}",
@@ -231,9 +231,4 @@ impl Job<'_> {
         let metrics = self.validated(graph, Some(metric))?;
         Ok(metrics.and_then(|metrics| metrics.get(metric.as_str()).copied()))
     }
-}
-
-/// Nine significant digits: what is beyond them is the rounding of sums.
-fn rounded(value: f64) -> f64 {
-    format!("{value:.8e}").parse().unwrap_or(value)
 }
