@@ -40,6 +40,8 @@ enum Command {
     },
     /// Give a running service a job, with a model and a data set of its own or from files here
     Submit(Box<remote::SubmitFlags>),
+    /// Give a running service a model or a data set from files here
+    Upload(remote::UploadFlags),
     /// Follow jobs to their end
     Watch(remote::WatchFlags),
     /// Fetch what a job made, or a model
@@ -47,7 +49,9 @@ enum Command {
     /// List the jobs, models or data sets of a service
     Ls(remote::ListFlags),
     /// Stop jobs
-    Cancel(remote::CancelFlags),
+    Cancel(remote::JobsFlags),
+    /// Queue failed or canceled jobs again; they go on from their last checkpoint
+    Retry(remote::JobsFlags),
     /// Give a model or a data set another name
     Rename(remote::RenameFlags),
     /// Delete jobs, models or data sets
@@ -92,10 +96,12 @@ pub fn main() -> ExitCode {
             data_dir,
         })),
         Command::Submit(flags) => report(remote::submit(&flags)),
+        Command::Upload(flags) => report(remote::upload(&flags)),
         Command::Watch(flags) => report(remote::watch(&flags)),
         Command::Get(flags) => report(remote::get(&flags)),
         Command::Ls(flags) => report(remote::list(&flags)),
         Command::Cancel(flags) => report(remote::cancel(&flags)),
+        Command::Retry(flags) => report(remote::retry(&flags)),
         Command::Rename(flags) => report(remote::rename(&flags)),
         Command::Rm(flags) => report(remote::remove(&flags)),
         Command::Health(flags) => report(remote::health(&flags)),

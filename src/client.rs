@@ -101,7 +101,7 @@ pub enum ClientError {
     #[error("{action}: {source}")]
     File { action: String, source: io::Error },
     #[error(
-        "there is no {what} called `{name}`: neither a file here{folder}, nor one that the service has{other}"
+        "there is no {what} called `{name}`: neither a file here{folder}, nor one that the service has{other}; `sinter ls` lists those"
     )]
     Unknown {
         what: &'static str,

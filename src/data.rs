@@ -40,7 +40,7 @@ pub enum DataError {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Unreadable(String),
-    #[error("`{name}` can't be used: {detail} ({count} such examples; {hint})")]
+    #[error("`{name}` can't be used: {detail} ({count} of the examples can't; {hint})")]
     Damaged {
         name: String,
         detail: String,

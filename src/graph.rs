@@ -93,6 +93,8 @@ pub struct Graph {
     pub sparse_storage: bool,
     /// By input: the shape of one example, where data tells what the file leaves open.
     pub example_shapes: BTreeMap<String, Vec<usize>>,
+    /// Bytes of the file before [`Graph::settle_weights`] took out what it does not need; `None` where that was nothing.
+    unsettled_bytes: Option<usize>,
     frame: ModelProto,
     /// Names of initializers that the file also lists as inputs, with their declaration.
     listed_initializers: Vec<ValueInfoProto>,
@@ -151,6 +153,12 @@ impl Graph {
     /// The ONNX file of [`Graph::to_model`]; the same graph gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         prost::Message::encode_to_vec(&self.to_model())
+    }
+
+    /// Bytes of the file that the graph came in, as far as settling its weights changed that.
+    pub(crate) fn bytes_before_settling(&self) -> usize {
+        self.unsettled_bytes
+            .unwrap_or_else(|| self.to_bytes().len())
     }
 
     /// A property of the model in its file.

@@ -59,9 +59,13 @@ pub enum PruneError {
         least: Option<f64>,
         hint: &'static str,
     },
-    #[error("no node of the model matches the pattern `{0}` in exclude")]
+    #[error(
+        "no node of the model matches the pattern `{0}` in exclude; the model's layers (its page, `/layers` of the API) have their names"
+    )]
     UnmatchedExclusion(String),
-    #[error("no node with a kernel matches the pattern `{0}` in keep")]
+    #[error(
+        "no node with a kernel matches the pattern `{0}` in keep; the model's layers (its page, `/layers` of the API) have their names"
+    )]
     UnmatchedKeep(String),
     #[error("keep names channel {channel} of `{node}`, which has {channels}, counted from 0")]
     KeptOutside {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,12 +21,13 @@ use super::items::{ItemsQuery, changes};
 use super::problem::{ApiError, Problems, upload_error};
 use super::request::{NoQuery, Paged, StrictQuery, located_json};
 use super::state::App;
-use super::upload::{Upload, UploadedFile, announced_length, check_name, receive};
+use super::upload::{Upload, UploadedFile, check_name, receive};
 use super::uploads;
 use super::{Binary, UploadForm};
 use crate::spec::child::{Message, Order};
 use crate::spec::dataset::{ArrayInfo, Damaged, DatasetFormat, SkippedFile, Splits, TargetInfo};
 use crate::spec::item::ItemChange;
+use crate::store::StoreError;
 use crate::store::datasets::{Dataset, NewDataset};
 use crate::store::idempotency::{Answer, IdempotencyKey, Keep};
 use crate::store::models::Deletion;
@@ -86,7 +88,7 @@ pub(super) struct CreateQuery {
     /// Name of the data set, 1 to 200 bytes; may be a part of the form instead.
     #[param(min_length = 1)]
     pub(super) name: Option<String>,
-    /// Detected from the bytes and names when left out. Arrays (`npz`, `safetensors`) are one file.
+    /// Detected from the bytes and names when left out. `safetensors` is one file.
     format: Option<DatasetFormat>,
     /// Name of the target column of a table (csv, jsonl, parquet), the last one when left out, or of the manifest in an
     /// archive of files; of an npz or safetensors file the array that is the target, `y`, `target`, `label` or `labels` when
@@ -96,7 +98,8 @@ pub(super) struct CreateQuery {
     /// one that is called `text`, `sentence`, `tokens` or the like.
     text: Option<String>,
     /// Id of a data set whose files are read in another way, instead of an upload: with another `target`, for instance. It
-    /// stays as it is, and the new one gets its name and tags, unless there is a `name`. The request has no body.
+    /// stays as it is; the new one has its name, its tags, and of the parameters here those that are left out. The request has
+    /// no body.
     files_of: Option<String>,
     /// What happens to files that can't be decoded, and to texts that are empty or have more than 262,144 bytes.
     damaged: Option<Damaged>,
@@ -127,53 +130,83 @@ async fn create_dataset(
     request: Request,
 ) -> Result<Response, ApiError> {
     let begins = uploads::begins(request.headers());
-    if query.files_of.is_some() && (begins || announced_length(&request).unwrap_or(0) > 0) {
-        let detail = "`files_of` names files that are there, so the request has no body; leave out one of the two";
-        return Err(ApiError::fault("invalid_request", "/files_of", detail));
+    if let Some(id) = query.files_of.clone() {
+        return read_again(&access, &id, query, request, begins).await;
     }
     if begins {
         return uploads::begin(&access, request, UploadTarget::Datasets, query.name).await;
     }
     let in_use = KeyInUse::take(&access, request.headers(), "POST /v1/datasets")?;
     let limit = access.app.settings.max_upload_bytes;
-    let upload = match &query.files_of {
-        Some(id) => again(&access, id, &query.name, request.uri().query()).await?,
-        None => receive(&access, request, query.name.clone(), limit).await?,
-    };
+    let upload = receive(&access, request, query.name.clone(), limit).await?;
     match turn(in_use.as_ref(), &[&upload.contents()]).await? {
         Turn::Replay(response) => Ok(response),
         Turn::Run(key) => create(&access, &upload, query, key).await,
     }
 }
 
-/// The files of a data set that is there, as if they had been uploaded.
-async fn again(
+/// Makes a data set of the files of another one; what the query leaves out is as it was read the first time.
+async fn read_again(
     access: &Authorized,
     id: &str,
-    name: &Option<String>,
-    query: Option<&str>,
-) -> Result<Upload, ApiError> {
-    let store = &access.app.store;
-    let Some(dataset) = store.dataset(&access.scope, id).await? else {
-        let detail = format!("there is no data set `{id}`");
-        return Err(ApiError::fault("dataset_not_found", "/files_of", detail));
-    };
-    let folder = store.staging_folder()?;
-    let mut files = Vec::with_capacity(dataset.files.len());
-    for (index, file) in dataset.files.into_iter().enumerate() {
-        let path = folder.path().join(index.to_string());
-        let blob = store.blobs().staged(file.digest, file.size_bytes, path)?;
-        files.push(UploadedFile {
-            name: file.name,
-            blob,
-        });
+    mut query: CreateQuery,
+    request: Request,
+    begins: bool,
+) -> Result<Response, ApiError> {
+    let in_use = KeyInUse::take(access, request.headers(), "POST /v1/datasets")?;
+    let asked = request.uri().query().unwrap_or_default().to_owned();
+    let body = to_bytes(request.into_body(), 0).await;
+    if begins || !body.is_ok_and(|body| body.is_empty()) {
+        let detail = "`files_of` names files that are there, so the request has no body; leave out one of the two";
+        return Err(ApiError::fault("invalid_request", "/files_of", detail));
     }
-    let name = name.clone().unwrap_or(dataset.name);
+    let key = match turn(in_use.as_ref(), &[asked.as_bytes()]).await? {
+        Turn::Replay(response) => return Ok(response),
+        Turn::Run(key) => key,
+    };
+    let store = &access.app.store;
+    let gone = || {
+        let detail = format!("there is no data set `{id}`");
+        ApiError::fault("dataset_not_found", "/files_of", detail)
+    };
+    let dataset = store.dataset(&access.scope, id).await?.ok_or_else(gone)?;
+    let summary = &dataset.summary;
+    query.format = query.format.or(Some(summary.format));
+    if summary.format.is_table() || summary.format.has_arrays() {
+        let target = summary.target.as_ref().map(|target| target.name.clone());
+        query.target = query.target.or(target);
+    }
+    query.text = query
+        .text
+        .or_else(|| summary.text_column().map(str::to_owned));
+    let skips = !summary.skipped.is_empty();
+    query.damaged = query.damaged.or(skips.then_some(Damaged::Skip));
+    let folder = store.staging_folder()?;
+    let (app, path) = (App::clone(&access.app), folder.path().to_owned());
+    let linked = spawn_blocking(move || {
+        let files = dataset.files.into_iter().enumerate();
+        files
+            .map(|(index, file)| {
+                let path = path.join(index.to_string());
+                let blob = app
+                    .store
+                    .blobs()
+                    .staged(file.digest, file.size_bytes, path)?;
+                Ok(blob.map(|blob| UploadedFile {
+                    name: file.name,
+                    blob,
+                }))
+            })
+            .collect::<Result<Option<Vec<_>>, StoreError>>()
+    });
+    // They can have gone since the data set was looked up.
+    let files = linked.await.map_err(StoreError::from)??.ok_or_else(gone)?;
+    let name = query.name.clone().unwrap_or(dataset.name);
     let upload = Upload::gathered(check_name(Some(name))?, dataset.tags, files, folder);
-    Ok(upload.asked_for(query.unwrap_or_default()))
+    create(access, &upload, query, key).await
 }
 
-/// Checks what was uploaded as the query says, and stores it.
+/// Checks what was uploaded as the query says, and stores it./// Checks what was uploaded as the query says, and stores it.
 pub(super) async fn create(
     access: &Authorized,
     upload: &Upload,
@@ -249,7 +282,7 @@ fn check_format(format: DatasetFormat, file_count: usize) -> Result<(), ApiError
     }
     let detail = format!(
         "the query parameter `format` says {}, which is one file, and {file_count} files were \
-         uploaded; several files side by side are read as idx, as images, as audio, as texts or as tables",
+         uploaded; several files side by side are read as npz, as idx, as images, as audio, as texts or as tables",
         format.as_str()
     );
     Err(ApiError::fault("invalid_request", "/format", detail))

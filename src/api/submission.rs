@@ -52,17 +52,14 @@ pub async fn check(access: &Authorized, posted: Posted) -> Result<Checked, ApiEr
     let mut valid = None;
     let (posted, faults) = posted.checked(|posted| {
         let mut faults = Faults::default();
-        faults.require(posted.model.is_some(), "/model", "is missing");
+        faults.require_value(posted.model.is_some(), "/model", "is missing");
         let named = match &posted.model {
             Some(ModelSource::Id(id)) => *id,
             _ => Uuid::nil(),
         };
         match posted.clone().of_model(named).validate() {
             Ok(found) => valid = Some(found),
-            Err(problem) => {
-                faults.not_supported |= problem.code == "not_supported";
-                faults.found.extend(problem.errors);
-            }
+            Err(problem) => faults.found.extend(problem.errors),
         }
         faults
     });

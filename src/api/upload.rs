@@ -91,14 +91,6 @@ impl Upload {
         }
     }
 
-    /// The same, asked for by this query string.
-    pub fn asked_for(self, query: &str) -> Self {
-        Self {
-            query: query.to_owned(),
-            ..self
-        }
-    }
-
     /// The files as a child process is told of them.
     pub fn input_files(&self) -> Vec<InputFile> {
         self.files

@@ -1,4 +1,4 @@
-//! `sinter submit`, `watch`, `get`, `ls`, `cancel`, `rename`, `rm` and `health`: a service used from a terminal.
+//! `sinter submit`, `upload`, `watch`, `get`, `ls`, `cancel`, `retry`, `rename`, `rm` and `health`: a service used from a terminal.
 
 mod change;
 mod fetch;
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use ureq::tls::TlsConfig;
 use uuid::Uuid;
 
-pub use change::{CancelFlags, RemoveFlags, RenameFlags, cancel, remove, rename};
+pub use change::{JobsFlags, RemoveFlags, RenameFlags, cancel, remove, rename, retry};
 pub use fetch::{GetFlags, get};
 pub use list::{ListFlags, list};
-pub use submit::{SubmitFlags, submit};
+pub use submit::{SubmitFlags, UploadFlags, submit, upload};
 
 use crate::client::follow::follow;
 use crate::client::tell;

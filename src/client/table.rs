@@ -50,6 +50,7 @@ pub fn render(ended: &[(String, JobView)]) -> String {
             verdict(result),
             agreement(result),
             drop_allowed(result),
+            rounded_counts(result),
             others(result, &metric),
         ];
         for line in lines.into_iter().flatten() {
@@ -75,7 +76,11 @@ fn leading(result: &JobResult) -> Option<&str> {
 fn others(result: &JobResult, shown: &str) -> Option<String> {
     let figures = |measured: &Measurement| -> String {
         let asked = measured.metrics.iter().filter(|(name, _)| *name != shown);
-        let wanted = asked.filter(|(name, _)| result.after.is_none() || *name == "r2");
+        let judged_by = result.prune.as_ref().and_then(|prune| prune.judged_by);
+        let judged_by = judged_by.map(MetricName::as_str);
+        let wanted = asked.filter(|(name, _)| {
+            result.after.is_none() || *name == "r2" || Some(name.as_str()) == judged_by
+        });
         let figures = wanted.map(|(name, value)| format!("{} {value:.4}", name.replace('_', " ")));
         figures.collect::<Vec<_>>().join(", ")
     };
@@ -98,6 +103,20 @@ fn agreement(result: &JobResult) -> Option<String> {
     (!figures.is_empty()).then(|| format!("near to its teachers: {}", figures.join(", ")))
 }
 
+/// Why a pruning went further than it was asked to.
+fn rounded_counts(result: &JobResult) -> Option<String> {
+    let prune = result.prune.as_ref()?;
+    let multiple = prune.round_to.filter(|&multiple| multiple > 1)?;
+    let far = prune.asked.iter().find_map(|(name, asked)| {
+        let reached = prune.reached.get(name)?;
+        let is_far = name.ends_with("_ratio") && *reached < 0.93 * asked;
+        is_far.then(|| format!("{name} is {reached:.3} where {asked} was asked for"))
+    })?;
+    Some(format!(
+        "{far}, since channel counts stay multiples of {multiple}, which run faster; `round_to` 1 comes nearer"
+    ))
+}
+
 /// What `max_accuracy_drop` or `max_worsening` is held against, which is not the split of the table.
 fn drop_allowed(result: &JobResult) -> Option<String> {
     let prune = result.prune.as_ref()?;
@@ -113,10 +132,10 @@ fn drop_allowed(result: &JobResult) -> Option<String> {
     };
     let limit = prune.limited_by.as_ref();
     let limit = limit.map_or_else(String::new, |limit| {
-        format!(". No smaller one was tried: {limit}")
+        format!(". There is no smaller one: {limit}")
     });
     Some(format!(
-        "on the {examples} validation examples the {} became {became}, {asked} was allowed; the table has the test split{limit}",
+        "on the {examples} validation examples the {} became {became}, {asked} was allowed{limit}. The figures of the table are of the test split",
         metric.replace('_', " ")
     ))
 }

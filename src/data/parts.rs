@@ -19,11 +19,13 @@ impl Part {
         }
     }
 
-    /// By the folders and the file's name, `test.csv` or `test-00000-of-00001.parquet`.
+    /// By the folders and the file's name, `test.csv`, `test-00000-of-00001.parquet` or `digits_test.npz`.
     pub fn of_table(path: &str) -> Option<Self> {
         let parts = path.split('/').flat_map(|part| {
             let stem = part.split('.').next().unwrap_or(part);
-            [stem, stem.split(['-', '_']).next().unwrap_or(stem)]
+            let mut words = stem.split(['-', '_']);
+            let first = words.next().unwrap_or(stem);
+            [stem, first, words.next_back().unwrap_or(first)]
         });
         parts.into_iter().find_map(Self::of)
     }

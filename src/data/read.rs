@@ -12,6 +12,7 @@ use super::embedded::{Unpacked, holds_files, unpack};
 use super::folders::{is_example, read_embedded, read_files};
 use super::image::is_encoded;
 use super::named::from_arrays;
+use super::parts::Part;
 use super::rows::table_format;
 use super::spill::{Collector, numbers};
 use super::table::read_tables;
@@ -81,8 +82,16 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
     if let (Some(found @ DatasetFormat::Safetensors), [file]) = (format, files) {
         return from_arrays(found, safetensors_arrays(&file.path)?, how.target);
     }
-    let archive = Archive::open(files)?;
     let most = most_bytes(files)?;
+    let are_arrays = files.iter().all(|file| file.name.ends_with(".npz"));
+    if files.len() > 1 && are_arrays && format.is_none_or(|format| format == DatasetFormat::Npz) {
+        return from_arrays(
+            DatasetFormat::Npz,
+            arrays_of_splits(files, most)?,
+            how.target,
+        );
+    }
+    let archive = Archive::open(files)?;
     let has = |is: &dyn Fn(&str) -> bool| archive.entries.iter().any(|entry| is(&entry.name));
     let found = format.unwrap_or_else(|| match () {
         () if has(&|name| name.ends_with(".npy")) => DatasetFormat::Npz,
@@ -209,6 +218,40 @@ fn refuse_media(archive: &Archive) -> Result<(), DataError> {
             ),
         }),
     }
+}
+
+/// The arrays of npz files that are a split each, named as those of one file with all splits.
+fn arrays_of_splits(files: &[InputFile], most: u64) -> Result<Vec<Array>, DataError> {
+    let mut all: Vec<Array> = Vec::new();
+    for file in files {
+        let Some(part) = Part::of_table(&file.name) else {
+            return Err(DataError::Unreadable(format!(
+                "of several npz files each is a split by its name, such as `train.npz` and `digits_test.npz`, and `{}` has \
+                 none; rename it, or put all arrays into one file, as x_train, y_train, x_test and y_test",
+                file.name
+            )));
+        };
+        let ending = match part {
+            Part::Train => "_train",
+            Part::Validation => "_val",
+            Part::Test => "_test",
+        };
+        let held: u64 = all.iter().map(|array| array.elements.bytes()).sum();
+        let archive = Archive::open(std::slice::from_ref(file))?;
+        for mut array in npz_arrays(&archive, most.saturating_sub(held))? {
+            if !array.name.ends_with(ending) {
+                array.name.push_str(ending);
+            }
+            if all.iter().any(|other| other.name == array.name) {
+                return Err(DataError::Unreadable(format!(
+                    "two of the npz files hold the array `{}`; each split is one file",
+                    array.name
+                )));
+            }
+            all.push(array);
+        }
+    }
+    Ok(all)
 }
 
 fn npz_arrays(archive: &Archive, most: u64) -> Result<Vec<Array>, DataError> {

@@ -11,6 +11,7 @@ use crate::prune::{Exclusion, PruneError};
 use crate::spec::child::{JobInputs, Message};
 use crate::spec::fit::InferredData;
 use crate::spec::job::Params;
+use crate::spec::problem::FieldError;
 use crate::spec::prune::{Criterion, PruneParams};
 
 /// Refuses what no training, data or measurement could make possible: a target below what is left when everything has gone
@@ -30,7 +31,13 @@ pub(super) fn check(inputs: &JobInputs, about: Option<&InferredData>) -> Result<
         single => Some(single),
     };
     match first {
-        Some(Params::Prune(params)) => pruning(&graph, params, seed)?,
+        Some(Params::Prune(prune)) => {
+            let at = match &params {
+                Params::Pipeline(_) => "/params/steps/0/params",
+                _ => "/params",
+            };
+            pruning(&graph, prune, seed).map_err(|error| placed(error, at))?;
+        }
         Some(Params::Distill(params)) => {
             let mut cuts = params
                 .student
@@ -45,6 +52,33 @@ pub(super) fn check(inputs: &JobInputs, about: Option<&InferredData>) -> Result<
         _ => {}
     }
     Ok(Message::Checked)
+}
+
+/// With the pointer of the parameter that it is about, where the message names one. `at` is the pointer of a pruning's
+/// parameters.
+pub(super) fn placed(error: Ended, at: &str) -> Ended {
+    let Ended::Failed(mut problem) = error else {
+        return error;
+    };
+    let detail = &problem.detail;
+    let place = match problem.code.as_str() {
+        "target_unreachable" => detail
+            .split_once(" of ")
+            .map(|(name, _)| format!("target/{name}")),
+        "invalid_request" => ["exclude", "keep"]
+            .into_iter()
+            .find(|name| {
+                detail.contains(&format!(" in {name};"))
+                    || detail.starts_with(&format!("{name} names"))
+            })
+            .map(str::to_owned),
+        _ => None,
+    };
+    if let (Some(place), true) = (place, problem.errors.is_empty()) {
+        let fault = FieldError::new(format!("{at}/{place}"), detail.clone());
+        problem.errors.push(fault);
+    }
+    Ended::Failed(problem)
 }
 
 fn pruning(graph: &Graph, params: &PruneParams, seed: u64) -> Result<(), Ended> {

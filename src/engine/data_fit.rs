@@ -11,7 +11,6 @@ use crate::graph::{Graph, feeds_for_batch, infer};
 use crate::onnx::proto::ValueInfoProto;
 use crate::spec::Problem;
 use crate::spec::child::{DatasetInput, JobInputs};
-use crate::spec::dataset::Media;
 use crate::spec::fit::{InferredData, InferredInput, check_task, fit, fit_further};
 use crate::spec::job::{DataOptions, Params, Task};
 use crate::spec::model::ModelSummary;
@@ -41,15 +40,10 @@ pub(super) fn prepare(
         .target
         .as_ref()
         .map(|target| target.name.as_str());
-    let texts = input
-        .summary
-        .inputs
-        .first()
-        .filter(|array| array.media == Some(Media::Text) && input.summary.format.is_table());
     let how = Reading {
         format: Some(input.summary.format),
         target: target_column,
-        text: texts.map(|array| array.name.as_str()),
+        text: input.summary.text_column(),
         known: Some(&input.summary),
         ..Reading::default()
     };

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::check::placed;
 use super::child::Ended;
 use super::data_fit::{embed, pin, prepare};
 use super::inspect::summarize;
@@ -254,7 +255,8 @@ pub(super) fn plan(inputs: JobInputs, _voice: &Voice) -> Result<Message, Ended> 
         Params::Prune(prune) => {
             let seed = inputs.request.seed;
             graph.settle_weights();
-            let plan = plan_pruning(&graph, &prune, data.as_ref(), &device, seed)?;
+            let plan = plan_pruning(&graph, &prune, data.as_ref(), &device, seed)
+                .map_err(|error| placed(error, "/params"))?;
             Ok(Message::Plan {
                 plan: Box::new(Plan::Prune(Box::new(plan))),
             })
@@ -429,9 +431,10 @@ pub(super) fn run(
             searched.front,
         ),
     };
+    let normalised = !original.scales().is_empty();
     if let Some(lost) = after
         .as_ref()
-        .and_then(|after| loss_of_quality(&before, after, outcomes.prune.as_ref()))
+        .and_then(|after| loss_of_quality(&before, after, outcomes.prune.as_ref(), normalised))
     {
         job.warn("quality_lost", lost, serde_json::Value::Null);
     }

@@ -116,10 +116,12 @@ pub(super) fn doubt(before: &Measurement) -> Option<String> {
 }
 
 /// What speaks against a job's model being of use, where its data is the same as before: what it lost, and since when.
+/// `normalised` says whether the model has batch normalisation.
 pub(super) fn loss_of_quality(
     before: &Measurement,
     after: &Measurement,
     pruned: Option<&PruneOutcome>,
+    normalised: bool,
 ) -> Option<String> {
     /// More than this is no price that one pays knowingly.
     const MOST: [(&str, f64); 2] = [("accuracy", 0.1), ("r2", 0.2)];
@@ -141,10 +143,17 @@ pub(super) fn loss_of_quality(
                  `optimizer.learning_rate` would not do that"
             )
         }
-        _ if pruned.is_some() => "a milder target, more cuts (`schedule.steps`) or more epochs of fine-tuning lose less; so do \
-                                  models that are exported with their batch normalisation"
-            .to_owned(),
-        _ => "more epochs, another `optimizer.learning_rate` or a larger model lose less".to_owned(),
+        _ if pruned.is_some() => format!(
+            "a milder target, more cuts (`schedule.steps`) or more epochs of fine-tuning lose less{}",
+            match normalised {
+                true => "",
+                false =>
+                    "; so do models that are exported with their batch normalisation, if they have one",
+            }
+        ),
+        _ => {
+            "more epochs, another `optimizer.learning_rate` or a larger model lose less".to_owned()
+        }
     };
     Some(format!(
         "the {name} on the test split fell from {was:.4} to {is:.4}: {advice}"

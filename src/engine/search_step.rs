@@ -364,7 +364,7 @@ impl Job<'_> {
             422,
             "every_trial_failed",
             format!(
-                "none of {} trials{beside} came to an end; the first: {first}",
+                "none of {} trials{beside} can be chosen; the first: {first}",
                 record.len()
             ),
         )))
@@ -623,15 +623,22 @@ fn none_feasible(candidates: &Candidates) -> Ended {
     Ended::Failed(Problem::new(422, "no_feasible_candidate", detail))
 }
 
-fn empty_space() -> Ended {
-    Ended::Failed(Problem::new(
-        422,
-        "empty_space",
-        "nothing in this model can change in the ways that the space names. `depth` needs residual blocks, which a shortcut \
-         goes around; `width` layers whose channels can go; `kernel`, `groups` and `resolution` convolutions: name another \
-         one of them. The model's layers (its page, or its `/layers` in the API) say what can be removed and what stands in \
-         the way",
-    ))
+fn empty_space(params: &SearchParams) -> Ended {
+    let single = params.space.single_valued();
+    let detail = match single.is_empty() {
+        true => {
+            "nothing in this model can change in the ways that the space names. `depth` needs residual blocks, which a shortcut \
+             goes around; `width` layers whose channels can go; `kernel`, `groups` and `resolution` convolutions: name another \
+             one of them. The model's layers (its page, or its `/layers` in the API) say what can be removed and what stands in \
+             the way"
+                .to_owned()
+        }
+        false => format!(
+            "the space leaves no choice: {} has one value; give it others, such as 1 for the model as it is",
+            single.join(", ")
+        ),
+    };
+    Ended::Failed(Problem::new(422, "empty_space", detail))
 }
 
 fn no_data() -> Problem {
@@ -654,7 +661,7 @@ fn candidates_of<'a>(
 ) -> Result<Candidates<'a>, Ended> {
     let candidates = Candidates::new(graph, params, seed).map_err(of_space)?;
     match candidates.space.dimensions.is_empty() {
-        true => Err(empty_space()),
+        true => Err(empty_space(params)),
         false => Ok(candidates),
     }
 }
@@ -694,6 +701,8 @@ fn never_chooses(params: &SearchParams, warm: usize) -> Option<String> {
 /// What a search would do.
 pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<SearchPlan, Ended> {
     let candidates = possible(graph, params, seed)?;
+    let mut settled = graph.clone();
+    settled.settle_weights();
     let space = &candidates.space;
     // A small space is looked at whole.
     let whole = space.size().filter(|&size| size <= MOST_COUNTED);
@@ -728,6 +737,7 @@ pub(super) fn plan(graph: &Graph, params: &SearchParams, seed: u64) -> Result<Se
         nearest: (fits == 0).then(|| candidates.bounds_seen()),
         trials,
         epochs: params.trainings(trials) * params.most_epochs(),
-        cost: cost_of(graph),
+        // As candidates are.
+        cost: cost_of(&settled),
     })
 }

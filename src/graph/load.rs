@@ -132,6 +132,7 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
             .collect(),
         unsupported,
         sparse_storage,
+        unsettled_bytes: None,
         example_shapes: BTreeMap::new(),
         frame: model,
         listed_initializers,

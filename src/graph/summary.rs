@@ -1,6 +1,6 @@
 //! What the service tells about a model.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::coupling::Couplings;
 use super::{Cost, Graph, NodeCost, Shapes, cost, feeds_for_batch, infer};
@@ -82,8 +82,8 @@ struct Memberships {
     couplings: Option<Couplings>,
     /// By weight: the groups that lie along one of its axes.
     of_weight: HashMap<String, BTreeSet<usize>>,
-    /// Nodes whose weights make channels out of others.
-    kernels: HashSet<usize>,
+    /// By weight that makes channels out of others: the first node that it does so in.
+    kernels: HashMap<String, usize>,
 }
 
 impl Memberships {
@@ -107,17 +107,20 @@ impl Memberships {
         Self {
             couplings,
             of_weight,
-            kernels: graph.kernels().into_values().collect(),
+            kernels: graph
+                .kernels()
+                .into_iter()
+                .map(|(name, node)| (name.to_owned(), node))
+                .collect(),
         }
     }
 
-    /// The groups of the channels that a node's own weights make.
-    fn made_by(&self, node: usize) -> &[usize] {
-        let own = self
-            .couplings
-            .as_ref()
-            .and_then(|all| all.groups_of_node.get(&node));
-        own.map_or(&[], Vec::as_slice)
+    /// The groups of the channels that a node's own weights make; `None` if they make none of others.
+    fn made_by(&self, node: &NodeProto) -> Option<&[usize]> {
+        let mut weights = node.input.iter();
+        let first = weights.find_map(|name| self.kernels.get(name))?;
+        let own = self.couplings.as_ref()?.groups_of_node.get(first);
+        Some(own.map_or(&[], Vec::as_slice))
     }
 
     fn name(&self, group: usize) -> Option<String> {
@@ -125,21 +128,20 @@ impl Memberships {
     }
 
     /// The group that the output of a node belongs to first, by the node's weights, and those of its input alone.
-    fn names(&self, graph: &Graph, node: usize) -> (Option<String>, Vec<String>) {
-        let weights = graph.nodes[node].input.iter();
+    fn names(&self, node: &NodeProto) -> (Option<String>, Vec<String>) {
+        let weights = node.input.iter();
         let along: BTreeSet<usize> = weights
             .filter_map(|name| self.of_weight.get(name))
             .flatten()
             .copied()
             .collect();
-        if !self.kernels.contains(&node) {
+        let Some(made) = self.made_by(node) else {
             // What has one number a channel has the same channels before and behind it.
             return (
                 along.first().and_then(|&group| self.name(group)),
                 Vec::new(),
             );
-        }
-        let made = self.made_by(node);
+        };
         let taken = along.iter().filter(|group| !made.contains(group));
         (
             made.first().and_then(|&group| self.name(group)),
@@ -157,7 +159,7 @@ pub fn layers(graph: &Graph) -> Vec<LayerInfo> {
         .iter()
         .map(|entry| {
             let node = &graph.nodes[entry.node];
-            let (group, input_groups) = groups.names(graph, entry.node);
+            let (group, input_groups) = groups.names(node);
             let blocked_by = match &groups.couplings {
                 Some(couplings) => couplings.blocked.get(&entry.node).cloned(),
                 None => Some("the shapes of the graph can't be inferred".to_owned()),
@@ -170,7 +172,7 @@ pub fn layers(graph: &Graph) -> Vec<LayerInfo> {
                 parameters: entry.parameters,
                 nonzero_parameters: entry.nonzero_parameters,
                 macs: entry.macs,
-                prunable: !groups.made_by(entry.node).is_empty(),
+                prunable: groups.made_by(node).is_some_and(|made| !made.is_empty()),
                 group,
                 input_groups,
                 blocked_by,
@@ -203,7 +205,7 @@ pub fn nodes(graph: &Graph) -> Vec<NodeInfo> {
     };
     let describe = |(index, node): (usize, &NodeProto)| {
         let cost = costs.get(&index);
-        let (group, input_groups) = groups.names(graph, index);
+        let (group, input_groups) = groups.names(node);
         NodeInfo {
             name: node.label().to_owned(),
             operator: node.operator().to_owned(),

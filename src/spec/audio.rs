@@ -116,7 +116,7 @@ impl AudioOptions {
     /// Every fault, with pointers relative to this object.
     pub(super) fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        faults.require(
+        faults.require_value(
             self.sample_rate
                 .is_none_or(|rate| (1_000..=192_000).contains(&rate)),
             "/sample_rate",
@@ -125,7 +125,7 @@ impl AudioOptions {
         let sound = |value: Option<f64>, low: f64, high: f64| {
             value.is_none_or(|value| value > low && value <= high)
         };
-        faults.require(
+        faults.require_value(
             sound(self.seconds, 0.0, 600.0),
             "/seconds",
             "must be above 0 and at most 600",
@@ -139,9 +139,9 @@ impl AudioOptions {
         ] {
             let detail = format!("must be from 1 to {most}");
             let within = value.is_none_or(|value| (1..=most).contains(&value));
-            faults.require(within, pointer, &detail);
+            faults.require_value(within, pointer, &detail);
         }
-        faults.require(
+        faults.require_value(
             sound(self.f_min, -1e-9, 96_000.0),
             "/f_min",
             "must be from 0 to 96000",
@@ -152,7 +152,7 @@ impl AudioOptions {
             "/f_max",
             "must be above f_min and at most 96000",
         );
-        faults.require(sound(self.top_db, 0.0, 1e6), "/top_db", "must be above 0");
+        faults.require_value(sound(self.top_db, 0.0, 1e6), "/top_db", "must be above 0");
         faults.require(
             self.top_db.is_none() || self.logarithm != Some(AudioLogarithm::Natural),
             "/top_db",

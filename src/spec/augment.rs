@@ -203,7 +203,7 @@ impl Augment {
              cutmix or noise; or leave it out",
         );
         let mut size = |pointer: &str, size: Option<u32>| {
-            faults.require(
+            faults.require_value(
                 size.is_none_or(|size| (1..=4096).contains(&size)),
                 pointer,
                 "must be from 1 to 4096",
@@ -219,20 +219,20 @@ impl Augment {
             size(&format!("/{name}/count"), mask.map(|mask| mask.count));
         }
         for (pointer, mix) in [("/mixup/alpha", self.mixup), ("/cutmix/alpha", self.cutmix)] {
-            faults.require(
+            faults.require_value(
                 mix.is_none_or(|mix| mix.alpha > 0.0 && mix.alpha <= 100.0),
                 pointer,
                 "must be above 0 and at most 100",
             );
         }
-        faults.require(
+        faults.require_value(
             self.noise
                 .is_none_or(|noise| noise.std > 0.0 && noise.std <= 1000.0),
             "/noise/std",
             "must be above 0 and at most 1000",
         );
         let probability = self.token_dropout.map(|dropout| dropout.probability);
-        faults.require(
+        faults.require_value(
             probability.is_none_or(|probability| probability > 0.0 && probability < 1.0),
             "/token_dropout/probability",
             "must be above 0 and below 1",

@@ -59,7 +59,7 @@ impl DatasetFormat {
 
     /// Whether several files side by side, or those of an archive, can be one data set.
     pub fn takes_several(self) -> bool {
-        self.is_table() || self.is_media() || self == Self::Idx
+        self.is_table() || self.is_media() || matches!(self, Self::Idx | Self::Npz)
     }
 }
 
@@ -167,4 +167,16 @@ pub struct DatasetSummary {
     /// Examples of the upload that can't be used, left out as was asked for.
     #[serde(default)]
     pub skipped: Vec<SkippedFile>,
+}
+
+impl DatasetSummary {
+    /// The column of a table that holds texts, or two with a comma between.
+    pub fn text_column(&self) -> Option<&str> {
+        let texts = self.inputs.iter();
+        let mut texts = texts.filter(|array| array.media == Some(Media::Text));
+        texts
+            .next()
+            .map(|array| array.name.as_str())
+            .filter(|_| self.format.is_table())
+    }
 }

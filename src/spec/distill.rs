@@ -99,7 +99,7 @@ fn sixteen() -> u32 {
 impl TeacherViews {
     fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        faults.require(
+        faults.require_value(
             (2..=256).contains(&self.count),
             "/count",
             "must be from 2 to 256",
@@ -109,7 +109,7 @@ impl TeacherViews {
             ("/augment/mixup", self.augment.mixup.is_some()),
             ("/augment/cutmix", self.augment.cutmix.is_some()),
         ] {
-            faults.require(
+            faults.require_value(
                 !is,
                 pointer,
                 "blends examples, and an answer is to be about one; leave it out",
@@ -356,7 +356,7 @@ impl LossTerm {
         let mut faults = Faults::default();
         let name = self.name;
         let values = self.weight.values();
-        faults.require(
+        faults.require_value(
             values.iter().all(|weight| (0.0..=1e6).contains(weight))
                 && values.iter().any(|&weight| weight > 0.0),
             "/weight",
@@ -370,7 +370,7 @@ impl LossTerm {
             faults.require(is, pointer, detail);
         };
         match self.temperature {
-            Some(Temperature::Fixed(value)) => faults.require(
+            Some(Temperature::Fixed(value)) => faults.require_value(
                 (0.01..=1000.0).contains(&value),
                 "/temperature",
                 "must be from 0.01 to 1000, or \"learned\"",
@@ -400,7 +400,7 @@ impl LossTerm {
                 "decoupled and relational",
                 &mut faults,
             );
-            faults.require(
+            faults.require_value(
                 (0.0..=1e6).contains(&factor),
                 pointer,
                 "must be from 0 to 1000000",
@@ -409,7 +409,7 @@ impl LossTerm {
         if let Some(margin) = self.margin {
             let is = name == DistillLossName::BoundedRegression;
             only(is, "/margin", "bounded_regression", &mut faults);
-            faults.require(
+            faults.require_value(
                 (0.0..=1e6).contains(&margin),
                 "/margin",
                 "must be from 0 to 1000000",
@@ -423,7 +423,7 @@ impl LossTerm {
                 &mut faults,
             );
             if let Pairs::Named(pairs) = pairs {
-                faults.require(
+                faults.require_value(
                     (1..=64).contains(&pairs.len()),
                     "/pairs",
                     "needs 1 to 64 pairs, or \"auto\"",
@@ -437,7 +437,7 @@ impl LossTerm {
 /// Every fault of a sum of losses, with pointers relative to the list.
 pub(super) fn loss_faults(losses: &[LossTerm]) -> Faults {
     let mut faults = Faults::default();
-    faults.require((1..=16).contains(&losses.len()), "", "needs 1 to 16 losses");
+    faults.require_value((1..=16).contains(&losses.len()), "", "needs 1 to 16 losses");
     for (index, term) in losses.iter().enumerate() {
         faults.extend_under(&format!("/{index}"), term.faults());
     }
@@ -557,7 +557,7 @@ impl DistillParams {
             Some(student) => self.student_faults(student, &mut faults),
         }
         faults.extend_under("/losses", loss_faults(&self.losses));
-        faults.require(self.teachers.len() <= 16, "/teachers", "must be at most 16");
+        faults.require_value(self.teachers.len() <= 16, "/teachers", "must be at most 16");
         let needs_features = self.losses.iter().any(|term| term.name.takes_pairs());
         faults.require(
             self.teachers.is_empty() || !needs_features,
@@ -580,7 +580,7 @@ impl DistillParams {
             );
         }
         if let Some(map) = &self.class_map {
-            faults.require(!map.is_empty(), "/class_map", "must not be empty");
+            faults.require_value(!map.is_empty(), "/class_map", "must not be empty");
         }
         faults.require(
             self.finetune.loss.is_none(),
@@ -602,7 +602,7 @@ impl DistillParams {
             ("/student/width", student.width),
             ("/student/depth", student.depth),
         ] {
-            faults.require(
+            faults.require_value(
                 share.is_none_or(|share| share > 0.0 && share <= 1.0),
                 pointer,
                 "must be above 0 and at most 1",

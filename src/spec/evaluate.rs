@@ -176,7 +176,7 @@ impl EvaluateParams {
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         for (index, metric) in self.metrics.iter().enumerate() {
-            faults.require(
+            faults.require_value(
                 !self.metrics[..index].contains(metric),
                 &format!("/metrics/{index}"),
                 "is named twice",

@@ -470,8 +470,10 @@ fn check_task_at(
                 let at = format!("{pointer}/target/{name}");
                 let metric = allowed.metric.as_str();
                 if !allowed.metric.applies_to(task) {
-                    let instead: Vec<String> = MetricName::defaults(task)
-                        .iter()
+                    let instead = MetricName::ALL
+                        .into_iter()
+                        .filter(|metric| metric.applies_to(task));
+                    let instead: Vec<String> = instead
                         .map(|metric| format!("`{}`", metric.as_str()))
                         .collect();
                     let what = format!(

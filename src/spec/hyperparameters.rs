@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::problem::{Faults, FieldError};
+use super::problem::{Faults, FieldError, escape};
 use crate::search::space::{Dimension, Domain, Space, When};
 
 /// What one hyperparameter can be: exactly one of `choice`, `uniform`, `log_uniform`, `int` and `log_int`.
@@ -56,8 +56,8 @@ impl Range {
             "must have exactly one of `choice`, `uniform`, `log_uniform`, `int` and `log_int`",
         );
         if let Some(values) = &self.choice {
-            faults.require(!values.is_empty(), "/choice", "must have a value to choose");
-            faults.require(
+            faults.require_value(!values.is_empty(), "/choice", "must have a value to choose");
+            faults.require_value(
                 values.len() <= Self::MOST_CHOICES,
                 "/choice",
                 format!("must have at most {} values", Self::MOST_CHOICES),
@@ -67,7 +67,7 @@ impl Range {
             let is_there = |at: usize| few[..at].iter().any(|earlier| same(earlier, &few[at]));
             let twice = (1..few.len()).find(|&at| is_there(at));
             if let Some(at) = twice {
-                faults.require(false, &format!("/choice/{at}"), "is there twice");
+                faults.require_value(false, &format!("/choice/{at}"), "is there twice");
             }
         }
         for (name, ends, log) in [
@@ -75,22 +75,22 @@ impl Range {
             ("/log_uniform", self.log_uniform, true),
         ] {
             if let Some([low, high]) = ends {
-                faults.require(
+                faults.require_value(
                     low <= high && (high - low).is_finite(),
                     name,
                     "must go from a number to one that is not below it",
                 );
-                faults.require(!log || low > 0.0, name, "must begin above 0");
+                faults.require_value(!log || low > 0.0, name, "must begin above 0");
             }
         }
         for (name, ends, log) in [("/int", self.int, false), ("/log_int", self.log_int, true)] {
             if let Some([low, high]) = ends {
-                faults.require(
+                faults.require_value(
                     low <= high && low > -Self::MOST && high < Self::MOST,
                     name,
                     "must go from a whole number below 2^52 to one that is not below it",
                 );
-                faults.require(!log || low > 0, name, "must begin above 0");
+                faults.require_value(!log || low > 0, name, "must begin above 0");
             }
         }
         faults
@@ -133,13 +133,13 @@ impl Range {
 
     /// Values by which a mistake shows: all of a choice, the ends of numbers.
     pub fn examples(&self) -> Vec<Value> {
-        match &self.choice {
-            Some(values) => values.clone(),
-            None => {
-                let domain = self.domain();
-                [0.0, 1.0].map(|end| self.value(domain.at(end))).to_vec()
-            }
-        }
+        let ends = |ends: [f64; 2]| ends.map(Value::from).to_vec();
+        let whole = |ends: [i64; 2]| ends.map(Value::from).to_vec();
+        let choice = self.choice.clone();
+        choice
+            .or(self.uniform.or(self.log_uniform).map(ends))
+            .or(self.int.or(self.log_int).map(whole))
+            .unwrap_or_default()
     }
 
     /// The value that a coordinate stands for.
@@ -155,11 +155,6 @@ impl Range {
 /// Names with what they can be. They are chosen in the order of names, those that others wait for first.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Hyperparameters(pub BTreeMap<String, Range>);
-
-/// A name as a part of a JSON pointer.
-pub(super) fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
-}
 
 impl Hyperparameters {
     const MOST: usize = 64;
@@ -196,7 +191,7 @@ impl Hyperparameters {
                     .to_owned(),
             };
             if faults.len() < Self::MOST {
-                faults.push(FieldError::new(format!("/{}", escaped(name)), detail));
+                faults.push(FieldError::new(format!("/{}", escape(name)), detail));
             }
             false
         });
@@ -206,21 +201,21 @@ impl Hyperparameters {
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        faults.require(
+        faults.require_value(
             self.0.len() <= Self::MOST,
             "",
             format!("must be at most {}", Self::MOST),
         );
         for (name, range) in self.0.iter().take(Self::MOST) {
-            let pointer = format!("/{}", escaped(name));
-            faults.require(
+            let pointer = format!("/{}", escape(name));
+            faults.require_value(
                 name.len() <= 200 && name.split('.').count() <= 16,
                 &pointer,
                 "must have at most 200 bytes, and at most 16 parts with dots between",
             );
             faults.extend_under(&pointer, range.faults());
             for (other, values) in &range.when {
-                let place = format!("{pointer}/when/{}", escaped(other));
+                let place = format!("{pointer}/when/{}", escape(other));
                 let choice = self.0.get(other).and_then(|range| range.choice.as_ref());
                 let Some(choice) = choice.filter(|_| other != name) else {
                     faults.require(

@@ -13,8 +13,8 @@ use super::evaluate::{EvaluateParams, MetricName};
 use super::hyperparameters::Hyperparameters;
 use super::mlflow::ModelSource;
 use super::picture::Extent;
-use super::pipeline::PipelineParams;
-use super::problem::{Faults, Problem, read};
+use super::pipeline::{PipelineParams, misread_steps};
+use super::problem::{Faults, Problem, escape, read};
 use super::prune::PruneParams;
 use super::search::SearchParams;
 use super::tokens::MOST_LENGTH;
@@ -152,7 +152,7 @@ impl Default for DataOptions {
 impl DataOptions {
     fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        faults.require(
+        faults.require_value(
             (1..=65_536).contains(&self.batch_size),
             "/batch_size",
             "must be from 1 to 65536",
@@ -161,18 +161,19 @@ impl DataOptions {
             ("/validation_fraction", self.validation_fraction),
             ("/test_fraction", self.test_fraction),
         ] {
-            faults.require(
+            faults.require_value(
                 (0.0..1.0).contains(&fraction),
                 pointer,
-                "must be from 0 to below 1",
+                "must be from 0 to below 1: a share, as 0.1 for a tenth",
             );
         }
+        let sound = faults.found.is_empty();
         faults.require(
-            self.validation_fraction + self.test_fraction < 1.0,
+            !sound || self.validation_fraction + self.test_fraction < 1.0,
             "/validation_fraction",
             "leaves nothing to train on together with test_fraction",
         );
-        faults.require(self.limit != Some(0), "/limit", "must be at least 1");
+        faults.require_value(self.limit != Some(0), "/limit", "must be at least 1");
         faults.extend_under("/preprocess", self.preprocess.faults());
         faults
     }
@@ -187,10 +188,10 @@ impl Preprocess {
             let sound = values
                 .clone()
                 .all(|value| value.is_finite() && value.abs() < 1e30);
-            faults.require(sound, pointer, "must be numbers below 1e30");
+            faults.require_value(sound, pointer, "must be numbers below 1e30");
         }
         if let Some(std) = &self.std {
-            faults.require(
+            faults.require_value(
                 std.iter().all(|value| *value > 0.0),
                 "/std",
                 "must be above 0",
@@ -198,7 +199,7 @@ impl Preprocess {
         }
         for (pointer, extent) in [("/resize", self.resize), ("/crop", self.crop)] {
             let sound = extent.is_none_or(Extent::is_sound);
-            faults.require(
+            faults.require_value(
                 sound,
                 pointer,
                 "must be above 0, and at most 16777216 pixels in all",
@@ -207,14 +208,14 @@ impl Preprocess {
         if let Some(audio) = &self.audio {
             faults.extend_under("/audio", audio.faults());
         }
-        faults.require(
+        faults.require_value(
             self.max_length
                 .is_none_or(|length| (1..=MOST_LENGTH).contains(&length)),
             "/max_length",
             "must be from 1 to 65536",
         );
         if let Some(scale) = self.scale {
-            faults.require(scale.is_finite() && scale != 0.0, "/scale", "must not be 0");
+            faults.require_value(scale.is_finite() && scale != 0.0, "/scale", "must not be 0");
         }
         faults
     }
@@ -324,7 +325,9 @@ impl Params {
             }),
             JobKind::Pipeline => {
                 let mut steps = None;
-                let (_, faults) = read(params).checked(|pipeline: &PipelineParams| {
+                let misread = misread_steps(&mut params);
+                let reading = read(params).without(misread);
+                let (_, faults) = reading.checked(|pipeline: &PipelineParams| {
                     let (read, faults) = pipeline.steps();
                     steps = read;
                     faults
@@ -334,7 +337,13 @@ impl Params {
             JobKind::Search => {
                 let given = params.pointer_mut("/space/hyperparameters");
                 let misread = given.map(Hyperparameters::misread).unwrap_or_default();
-                let (search, more) = checked(params, SearchParams::faults, |search| {
+                let misread = misread.into_iter();
+                let misread = misread.map(|fault| fault.under("/space/hyperparameters"));
+                let mut misread: Vec<_> = misread.collect();
+                misread.extend(misread_steps(&mut params));
+                let reading = read(params).without(misread);
+                let (search, faults) = reading.checked(SearchParams::faults);
+                let search = search.map(|search: SearchParams| {
                     let steps = PipelineParams {
                         steps: search.steps.clone(),
                     };
@@ -343,17 +352,6 @@ impl Params {
                     let search = Box::new(search);
                     Self::Search { search, steps }
                 });
-                let mut faults = Faults::default();
-                let unread = !misread.is_empty();
-                let misread = misread.into_iter();
-                faults
-                    .found
-                    .extend(misread.map(|fault| fault.under("/space/hyperparameters")));
-                faults.extend_under("", more);
-                if unread {
-                    // That the space is empty without them.
-                    faults.found.retain(|fault| fault.pointer != "/space");
-                }
                 (search, faults)
             }
         };
@@ -410,12 +408,42 @@ impl Params {
         }
     }
 
-    /// What is measured of the models before and after; the task's usual metrics where empty. A search is judged by its
-    /// objectives on the test split as well.
+    /// What is measured of the models before and after; the task's usual metrics where empty. The objectives of a search, and
+    /// what a pruning must not make worse, are among them.
     pub fn metrics(&self, task: Option<Task>) -> Vec<MetricName> {
         match (self, task) {
             (Self::Evaluate(evaluate), _) => evaluate.metrics.clone(),
             (Self::Search { search, .. }, Some(task)) => search.metrics(task),
+            (_, Some(task)) => {
+                let held = self.held_against().into_iter();
+                let held = held.filter(|metric| metric.applies_to(task));
+                let mut all = MetricName::defaults(task);
+                let usual = all.len();
+                for metric in held {
+                    if !all.contains(&metric) {
+                        all.push(metric);
+                    }
+                }
+                match all.len() > usual {
+                    true => all,
+                    false => Vec::new(),
+                }
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The metrics that prunings must not make worse.
+    fn held_against(&self) -> Vec<MetricName> {
+        match self {
+            Self::Prune(prune) => {
+                let allowed = prune.target.allowed();
+                allowed
+                    .map(|(_, allowed)| allowed.metric)
+                    .into_iter()
+                    .collect()
+            }
+            Self::Pipeline(steps) => steps.iter().flat_map(Self::held_against).collect(),
             _ => Vec::new(),
         }
     }
@@ -544,6 +572,8 @@ impl Params {
     }
 }
 
+const NEEDS_DATA: &str = "this job trains, measures or ranks by examples, so it needs a data set";
+
 /// Reads parameters and has them validated.
 fn checked<T: DeserializeOwned + Serialize>(
     params: serde_json::Value,
@@ -590,10 +620,10 @@ impl JobRequest {
     /// the defaults of its parameters filled in, beside the parameters as read.
     pub fn validate(mut self) -> Result<(Self, Params), Problem> {
         let (params, mut faults) = Params::read(self.kind, self.params.take());
+        let whole = params.as_ref().filter(|_| faults.found.is_empty());
+        let together = whole.map(|params| self.faults_with(params));
         faults.extend_under("", self.faults());
-        if let Some(params) = &params {
-            faults.extend_under("", self.faults_with(params));
-        }
+        faults.extend_under("", together.unwrap_or_default());
         let Some(params) = params.filter(|_| faults.found.is_empty()) else {
             return Err(faults.problem());
         };
@@ -611,33 +641,39 @@ impl JobRequest {
     fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         faults.extend_under("/data", self.data.faults());
+        let planned = match self.kind {
+            JobKind::Train | JobKind::Evaluate | JobKind::Distill => true,
+            JobKind::Search => !self.dry_run,
+            JobKind::Prune | JobKind::Pipeline => false,
+        };
+        faults.require_value(!planned || self.dataset.is_some(), "/dataset", NEEDS_DATA);
         faults.require(
             !self.data.embed_preprocessing
                 || (self.kind != JobKind::Evaluate && self.dataset.is_some()),
             "/data/embed_preprocessing",
             "needs a data set, and a job that makes a model",
         );
-        faults.require(
+        faults.require_value(
             self.name.as_ref().is_none_or(|name| name.len() <= 200),
             "/name",
             "must have at most 200 bytes",
         );
-        faults.require(
+        faults.require_value(
             (-1000..=1000).contains(&self.priority),
             "/priority",
             "must be from -1000 to 1000",
         );
-        faults.require(
+        faults.require_value(
             (1..=100).contains(&self.max_attempts),
             "/max_attempts",
             "must be from 1 to 100",
         );
-        faults.require(
+        faults.require_value(
             (1..=31_536_000).contains(&self.timeout_seconds),
             "/timeout_seconds",
             "must be from 1 to 31536000",
         );
-        faults.require(
+        faults.require_value(
             i64::try_from(self.seed).is_ok(),
             "/seed",
             "must be below 2^63",
@@ -646,7 +682,7 @@ impl JobRequest {
         if let Some(webhook) = &self.webhook {
             faults.extend_under("/webhook", webhook.faults());
         }
-        faults.require(
+        faults.require_value(
             !self.dry_run || matches!(self.kind, JobKind::Prune | JobKind::Search),
             "/dry_run",
             "applies to the kinds `prune` and `search`",
@@ -660,14 +696,11 @@ impl JobRequest {
         let planned = match params {
             // A dry run does not train, but its criterion looks at examples.
             Params::Prune(prune) if self.dry_run => prune.criterion.needs_data(),
-            Params::Search { .. } if self.dry_run => false,
-            params => params.needs_data(),
+            Params::Prune(_) | Params::Pipeline(_) => params.needs_data(),
+            // Of the others the kind tells.
+            _ => false,
         };
-        faults.require(
-            !planned || self.dataset.is_some(),
-            "/dataset",
-            "this job trains, measures or ranks by examples, so it needs a data set",
-        );
+        faults.require(!planned || self.dataset.is_some(), "/dataset", NEEDS_DATA);
         for (pointer, distill) in params.distillations() {
             let student = distill.student.as_ref().and_then(|student| student.model);
             let teaches =
@@ -706,12 +739,12 @@ impl JobRequest {
 
 /// Tags are at most 50, keys 1 to 64 bytes, values at most 500.
 pub fn tag_faults(tags: &BTreeMap<String, String>, faults: &mut Faults) {
-    faults.require(tags.len() <= 50, "/tags", "must be at most 50");
+    faults.require_value(tags.len() <= 50, "/tags", "must be at most 50");
     for (key, value) in tags {
-        faults.require(
+        faults.require_value(
             (1..=64).contains(&key.len()) && value.len() <= 500,
-            "/tags",
-            format!("`{key}`: a key has 1 to 64 bytes, a value at most 500"),
+            &format!("/tags/{}", escape(key)),
+            "a key has 1 to 64 bytes, a value at most 500",
         );
     }
 }

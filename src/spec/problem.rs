@@ -12,6 +12,18 @@ pub struct FieldError {
     pub pointer: String,
     /// What is wrong there, and what would be right.
     pub detail: String,
+    /// What rule was broken.
+    #[serde(skip)]
+    rule: Rule,
+}
+
+/// A rule that something in a request breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Rule {
+    /// Pointer of the object whose fields it compares; `None` if it is about its one field alone.
+    among: Option<String>,
+    /// Whether it is that the contract names something which this version does not do.
+    not_supported: bool,
 }
 
 impl FieldError {
@@ -19,12 +31,16 @@ impl FieldError {
         Self {
             pointer: pointer.into(),
             detail: detail.into(),
+            rule: Rule::default(),
         }
     }
 
     /// The same fault seen from an enclosing object: `prefix` goes in front of the pointer.
     pub fn under(mut self, prefix: &str) -> Self {
         self.pointer.insert_str(0, prefix);
+        if let Some(among) = &mut self.rule.among {
+            among.insert_str(0, prefix);
+        }
         self
     }
 }
@@ -149,24 +165,30 @@ impl<T> Reading<T> {
         }
     }
 
-    /// Adds what `check` has to say of the value, but for what was not read and what is around it: a fault there can
-    /// come of the field's absence.
+    /// The same, where fields that these faults are about had been taken out of the value before.
+    pub fn without(mut self, faults: Vec<FieldError>) -> Self {
+        let fields = faults.iter().map(|fault| fault.pointer.clone());
+        self.unread.extend(fields);
+        self.faults.splice(0..0, faults);
+        self
+    }
+
+    /// Adds what `check` has to say of the value. A rule is left out where what it is about was not read: that may break it.
     pub fn checked(self, check: impl FnOnce(&T) -> Faults) -> (Option<T>, Faults) {
         let within = |one: &str, other: &str| {
             one.strip_prefix(other)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let mut faults = Faults::default();
-        faults.found = self.faults;
+        let mut faults = Faults { found: self.faults };
         if let Some(value) = &self.value {
-            let mut more = check(value);
-            more.found.retain(|fault| {
-                let unread = self.unread.iter();
-                unread
-                    .clone()
-                    .all(|field| !within(&fault.pointer, field) && !within(field, &fault.pointer))
+            let read = check(value).found.into_iter().filter(|fault| {
+                let compared = fault.rule.among.as_deref();
+                self.unread.iter().all(|field| {
+                    !within(&fault.pointer, field)
+                        && !within(field, compared.unwrap_or(&fault.pointer))
+                })
             });
-            faults.extend_under("", more);
+            faults.found.extend(read);
         }
         (self.value, faults)
     }
@@ -205,13 +227,13 @@ pub fn read<T: DeserializeOwned + Serialize>(value: Value) -> Reading<T> {
             }
         };
         // What an object means without the word that says what it is is no more than a guess.
-        let whole = fault
-            .pointer
-            .rsplit_once('/')
-            .map_or("", |(outer, _)| outer);
-        let gone = match fault.detail.starts_with("unknown variant") && !whole.is_empty() {
-            true => removed(&mut rest, whole),
-            false => removed(&mut rest, &fault.pointer),
+        let gone = match fault.pointer.rsplit_once('/') {
+            Some((whole, "name" | "method" | "kind"))
+                if fault.detail.starts_with("unknown variant") && !whole.is_empty() =>
+            {
+                removed(&mut rest, whole)
+            }
+            _ => removed(&mut rest, &fault.pointer),
         };
         // What is missing once it was taken away is no fault of the sender.
         let within = format!("{}/", fault.pointer);
@@ -317,20 +339,24 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
 
 /// Where a field is that many look for in the parameters of a training, or of a pruning.
 fn elsewhere(detail: &str) -> Option<&'static str> {
-    if let Some(variant) = detail.strip_prefix("unknown variant `") {
-        let (name, expected) = variant.split_once("`, ")?;
-        let is_cost = expected.contains("`nonzero_parameters`") && !expected.contains("`loss`");
-        let hint = match name.ends_with("_ratio") {
-            true => {
-                "an absolute figure here, such as `macs`: the ratio times the model's own, which its summary has"
-            }
-            false => "no cost; a metric can be one of the `objectives`",
-        };
-        return (is_cost && meant(detail).is_none()).then_some(hint);
-    }
     let (field, expected) = detail.strip_prefix("unknown field `")?.split_once("`, ")?;
     let has = |name: &str| expected.contains(&format!("`{name}`"));
+    // Costs that bound a search are all that has both.
+    if has("nonzero_parameters") && has("latency_ms") {
+        let is_ratio = field.ends_with("_ratio");
+        return (is_ratio || meant(detail).is_none()).then_some(match is_ratio {
+            true => "an absolute figure here, such as `macs`: the ratio times the model's own, which its summary has",
+            false => "no cost; a metric can be one of the `objectives`",
+        });
+    }
     Some(match field {
+        "temperature" | "alpha" | "weight" if has("losses") && has("student") => {
+            "of the terms of `losses` here, as [{\"name\": \"soft_targets\", \"temperature\": 4, \"weight\": 0.9}, {\"name\": \
+             \"cross_entropy\", \"weight\": 0.1}]"
+        }
+        "finetune" if has("epochs") && has("optimizer") => {
+            "the training itself here, whose fields stand without it, as `epochs` does"
+        }
         "learning_rate" | "lr" if has("optimizer") => "`optimizer.learning_rate` here",
         "weight_decay" if has("optimizer") => "`optimizer.weight_decay` here",
         "momentum" if has("optimizer") => "`optimizer.momentum` here",
@@ -389,6 +415,12 @@ fn in_words_of_json(detail: &str) -> String {
         };
         return format!("must be an object, as {{\"{tag}\": {word}}}");
     }
+    if let Some(example) = example(found, wanted) {
+        return example;
+    }
+    if wanted.starts_with('u') && found.starts_with("invalid value: integer `-") {
+        return "must not be negative".to_owned();
+    }
     let Some((of_type, thing)) = ["invalid type: ", "invalid value: "]
         .iter()
         .find_map(|place| found.strip_prefix(place))
@@ -399,9 +431,7 @@ fn in_words_of_json(detail: &str) -> String {
     let wanted = match wanted {
         "f32" | "f64" => "a number",
         // The range of the type matters to what is beyond it alone; each parameter has its own.
-        "u8" | "u16" | "u32" | "u64" | "usize" if of_type || thing.starts_with('-') => {
-            "a whole number, 0 or greater"
-        }
+        "u8" | "u16" | "u32" | "u64" | "usize" if of_type => "a whole number",
         "u8" => "a whole number from 0 to 255",
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
@@ -419,6 +449,19 @@ fn in_words_of_json(detail: &str) -> String {
     format!("must be {wanted}, not {thing}")
 }
 
+/// What would be right, where a word stands for what has more than one.
+fn example(found: &str, wanted: &str) -> Option<String> {
+    let word = found.strip_prefix("invalid type: string ")?;
+    let key = match wanted.strip_prefix("struct ") {
+        Some("Objective") => "metric",
+        Some("StepRequest") => "kind",
+        Some("Student") => "model",
+        None if wanted == "a sequence" => return Some(format!("must be a list, as [{word}]")),
+        _ => return None,
+    };
+    Some(format!("must be an object, as {{\"{key}\": {word}}}"))
+}
+
 /// What serde found, as it stands in JSON.
 fn thing_of_json(found: &str) -> &str {
     match found {
@@ -434,7 +477,8 @@ fn thing_of_json(found: &str) -> &str {
     }
 }
 
-fn escape(key: &str) -> String {
+/// A key as part of a JSON pointer.
+pub(super) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
@@ -449,39 +493,52 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
+/// Faults that are told of one body.
+const MOST_TOLD: usize = 100;
+
 /// Collects faults while an object is validated.
 #[derive(Debug, Default)]
 pub struct Faults {
     pub found: Vec<FieldError>,
-    /// Whether one of them is something that the contract names and this version does not do.
-    pub not_supported: bool,
 }
 
 impl Faults {
-    /// Adds the fault `detail` at `pointer` unless `holds`.
+    /// Adds the fault `detail` at `pointer` unless `holds`, which compares fields of the object.
     pub fn require(&mut self, holds: bool, pointer: &str, detail: impl Into<String>) {
+        if !holds {
+            let mut fault = FieldError::new(pointer, detail);
+            fault.rule.among = Some(String::new());
+            self.found.push(fault);
+        }
+    }
+
+    /// The same of a rule about the field at `pointer` alone.
+    pub fn require_value(&mut self, holds: bool, pointer: &str, detail: impl Into<String>) {
         if !holds {
             self.found.push(FieldError::new(pointer, detail));
         }
     }
 
-    /// Adds the fault that `what` is not supported yet, unless `holds`.
+    /// Adds the fault that `what` is not supported yet, unless `holds`, which compares fields of the object.
     pub fn require_support(&mut self, holds: bool, pointer: &str, what: &str) {
         self.require(holds, pointer, format!("{what} is not supported yet"));
-        self.not_supported |= !holds;
+        if let Some(fault) = self.found.last_mut().filter(|_| !holds) {
+            fault.rule.not_supported = true;
+        }
     }
 
     /// The problem that they make.
-    pub fn problem(self) -> Problem {
+    pub fn problem(mut self) -> Problem {
+        let unsupported = self.found.iter().any(|fault| fault.rule.not_supported);
+        self.found.truncate(MOST_TOLD);
         let problem = Problem::invalid(self.found);
-        match self.not_supported {
+        match unsupported {
             true => problem.with_code("not_supported"),
             false => problem,
         }
     }
 
     pub fn extend_under(&mut self, prefix: &str, inner: Faults) {
-        self.not_supported |= inner.not_supported;
         self.found
             .extend(inner.found.into_iter().map(|fault| fault.under(prefix)));
     }
@@ -538,8 +595,8 @@ mod tests {
         let fault = fault_of::<Outer>(serde_json::json!({"items": [2.5]}));
         assert_eq!(fault.detail, "must be an object, not 2.5");
         for (given, detail) in [
-            ("-3", "must be a whole number, 0 or greater, not -3"),
-            ("null", "must be a whole number, 0 or greater, not null"),
+            ("-3", "must not be negative"),
+            ("null", "must be a whole number, not null"),
             ("300", "must be a whole number from 0 to 255, not 300"),
         ] {
             let given = serde_json::from_str(given).unwrap();
@@ -592,14 +649,14 @@ mod tests {
         let given = serde_json::json!({"one": "x", "two": -1.0});
         let (value, faults) = read::<Both>(given).checked(|both| {
             let mut faults = Faults::default();
-            faults.require(both.one > 0.0, "/one", "must be above 0");
-            faults.require(both.two > 0.0, "/two", "must be above 0");
-            faults.require(both.one > both.two + 1.0, "", "must be further apart");
+            faults.require_value(both.one > 0.0, "/one", "must be above 0");
+            faults.require_value(both.two > 0.0, "/two", "must be above 0");
+            faults.require(both.one > both.two + 3.0, "/two", "must be further below");
             faults
         });
         assert_eq!(value.unwrap().two, -1.0);
         let found: Vec<String> = faults.found.into_iter().map(|f| f.pointer).collect();
-        // That of the whole may come of what was not read.
+        // What compares the two may come of what was not read.
         assert_eq!(found, ["/one", "/two"]);
     }
 

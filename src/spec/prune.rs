@@ -506,7 +506,7 @@ impl PruneParams {
             "/storage",
             "applies to the granularities `weight` and `n_m`, which leave zeros",
         );
-        faults.require(
+        faults.require_value(
             (1..=65_536).contains(&self.calibration.examples),
             "/calibration/examples",
             "must be from 1 to 65536",
@@ -527,7 +527,7 @@ impl PruneParams {
             faults.extend_under("/distill", loss_faults(&self.distill));
         }
         if let Some(norm) = self.norm {
-            faults.require(matches!(norm, 1 | 2), "/norm", "must be 1 or 2");
+            faults.require_value(matches!(norm, 1 | 2), "/norm", "must be 1 or 2");
             faults.require(
                 self.criterion == Criterion::Magnitude,
                 "/norm",
@@ -542,7 +542,7 @@ impl PruneParams {
             );
         }
         let (n, m) = self.n_of_m();
-        faults.require((2..=32).contains(&m), "/m", "must be from 2 to 32");
+        faults.require_value((2..=32).contains(&m), "/m", "must be from 2 to 32");
         faults.require((1..m).contains(&n), "/n", "must be from 1 to below m");
         faults.require(
             self.granularity != Granularity::NM || self.schedule.steps == 1,
@@ -550,7 +550,7 @@ impl PruneParams {
             "must be 1 with the granularity `n_m`",
         );
         self.target_faults(&mut faults);
-        faults.require(
+        faults.require_value(
             (1..=1000).contains(&self.schedule.steps),
             "/schedule/steps",
             "must be from 1 to 1000",
@@ -579,12 +579,12 @@ impl PruneParams {
                 "/slimming",
                 "needs `finetune`, which says how it trains",
             );
-            faults.require(
+            faults.require_value(
                 (1..=100_000).contains(&slimming.epochs),
                 "/slimming/epochs",
                 "must be from 1 to 100000",
             );
-            faults.require(
+            faults.require_value(
                 slimming.strength > 0.0 && slimming.strength.is_finite(),
                 "/slimming/strength",
                 "must be above 0",
@@ -601,17 +601,17 @@ impl PruneParams {
                 "/schedule/rigl",
                 "needs `finetune`, in which the zeros move",
             );
-            faults.require(
+            faults.require_value(
                 rigl.fraction > 0.0 && rigl.fraction <= 1.0,
                 "/schedule/rigl/fraction",
                 "must be above 0 and at most 1",
             );
-            faults.require(
+            faults.require_value(
                 rigl.every >= 1,
                 "/schedule/rigl/every",
                 "must be at least 1",
             );
-            faults.require(
+            faults.require_value(
                 rigl.until > 0.0 && rigl.until <= 1.0,
                 "/schedule/rigl/until",
                 "must be above 0 and at most 1",
@@ -633,16 +633,16 @@ impl PruneParams {
         for pattern in self.keep.keys() {
             if let Err(error) = globset::Glob::new(pattern) {
                 let pointer = pattern.replace('~', "~0").replace('/', "~1");
-                faults.require(false, &format!("/keep/{pointer}"), error.to_string());
+                faults.require_value(false, &format!("/keep/{pointer}"), error.to_string());
             }
         }
         for (index, pattern) in self.exclude.iter().enumerate() {
             if let Err(error) = globset::Glob::new(pattern) {
-                faults.require(false, &format!("/exclude/{index}"), error.to_string());
+                faults.require_value(false, &format!("/exclude/{index}"), error.to_string());
             }
         }
         if let Some(round_to) = self.round_to {
-            faults.require(
+            faults.require_value(
                 (1..=1024).contains(&round_to),
                 "/round_to",
                 "must be from 1 to 1024",
@@ -653,7 +653,7 @@ impl PruneParams {
                 "applies to the granularity `channel` only",
             );
         }
-        faults.require(
+        faults.require_value(
             self.max_layer_sparsity > 0.0 && self.max_layer_sparsity <= 1.0,
             "/max_layer_sparsity",
             "must be above 0 and at most 1",
@@ -685,15 +685,15 @@ impl PruneParams {
         for (name, value) in given {
             let pointer = format!("/target/{name}");
             match name {
-                MAX_WORSENING => faults.require(
+                MAX_WORSENING => faults.require_value(
                     value > 0.0 && value.is_finite(),
                     &format!("{pointer}/by"),
                     "must be above 0",
                 ),
-                _ => faults.require(
+                _ => faults.require_value(
                     value > 0.0 && value < 1.0,
                     &pointer,
-                    "must be above 0 and below 1",
+                    "must be above 0 and below 1: it is a share, as 0.5 for a half",
                 ),
             }
             let of_weights = self.granularity == Granularity::Weight;

@@ -12,14 +12,14 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::evaluate::MetricName;
-use super::hyperparameters::{Range, escaped};
+use super::hyperparameters::Range;
 use super::job::{Params, Task};
 use super::pipeline::StepRequest;
-use super::problem::{Faults, FieldError};
+use super::problem::{Faults, FieldError, escape};
 use super::strategy::StrategyParams;
 use super::train::TrainParams;
 use crate::search::strategy::Strategy;
-pub use objective::{Cost, Goal, Objective, ObjectiveName};
+pub use objective::{Constraints, Cost, Goal, Objective, ObjectiveName};
 pub use recipe::Recipe;
 pub use space::{CellOperation, CellSpace, SearchSpace};
 /// How a trial is judged. No example of the test split has a part in it.
@@ -109,9 +109,9 @@ pub struct SearchParams {
     pub evaluation: Evaluation,
     /// The accuracy, or the loss of tasks without one, when empty. The first one chooses the winner.
     pub objectives: Vec<Objective>,
-    /// By cost: the most that a candidate may have.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub constraints: BTreeMap<Cost, f64>,
+    /// The most that a candidate may have of each cost.
+    #[serde(skip_serializing_if = "Constraints::is_empty")]
+    pub constraints: Constraints,
     /// Scores that need no training choose among candidates at random.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub screening: Option<Screening>,
@@ -147,7 +147,7 @@ impl Default for SearchParams {
             trials: 32,
             evaluation: Evaluation::Holdout {},
             objectives: Vec::new(),
-            constraints: BTreeMap::new(),
+            constraints: Constraints::default(),
             screening: None,
             trial: TrainParams {
                 epochs: 3,
@@ -167,27 +167,27 @@ impl SearchParams {
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         faults.extend_under("/space", self.space.faults());
-        faults.require(
+        faults.require_value(
             self.objectives.len() <= 8,
             "/objectives",
             "must be at most 8",
         );
         let objectives = self.objectives.len().max(1);
         faults.extend_under("/strategy", self.strategy.faults(objectives));
-        faults.require(
+        faults.require_value(
             (1..=100_000).contains(&self.trials),
             "/trials",
             "must be from 1 to 100000",
         );
         if let Evaluation::CrossValidation { folds, .. } = self.evaluation {
-            faults.require(
+            faults.require_value(
                 (2..=100).contains(&folds),
                 "/evaluation/folds",
                 "must be from 2 to 100",
             );
         }
         if let Evaluation::SharedWeights { random } = self.evaluation {
-            faults.require(
+            faults.require_value(
                 (1..=16).contains(&random),
                 "/evaluation/random",
                 "must be from 1 to 16",
@@ -220,15 +220,22 @@ impl SearchParams {
         }
         for (index, objective) in self.objectives.iter().enumerate() {
             let earlier = &self.objectives[..index];
-            faults.require(
+            faults.require_value(
                 earlier.iter().all(|other| other.metric != objective.metric),
                 &format!("/objectives/{index}"),
                 "is there twice",
             );
         }
-        for (name, most) in &self.constraints {
+        for (name, most) in self.constraints.iter() {
             let place = format!("/constraints/{}", name.as_str());
-            faults.require(*most > 0.0 && most.is_finite(), &place, "must be above 0");
+            faults.require_value(most > 0.0 && most.is_finite(), &place, "must be above 0");
+            // The least of a count or a size that anything has is 1.
+            faults.require_value(
+                most <= 0.0 || most >= 1.0 || name == Cost::LatencyMs,
+                &place,
+                "is the most that a candidate may have, as a number of its own unit, and no share of the model's: its summary, or \
+                 the plan (dry_run), says how much the model has",
+            );
         }
         let opens_models = self.space.opens_models();
         faults.require(
@@ -243,7 +250,7 @@ impl SearchParams {
             "the control is random search, which this search is already",
         );
         if let Some(screening) = &self.screening {
-            faults.require(
+            faults.require_value(
                 (1..=10_000).contains(&screening.candidates),
                 "/screening/candidates",
                 "must be from 1 to 10000",
@@ -263,6 +270,14 @@ impl SearchParams {
             !self.control || !costs,
             "/control",
             "the winners are compared by the first objective on the test split: let that be a metric",
+        );
+        let narrow = self.space.hyperparameters.0.values();
+        faults.require(
+            opens_models
+                || self.space.hyperparameters.0.is_empty()
+                || !narrow.clone().all(|range| range.size() == Some(1.0)),
+            "/space/hyperparameters",
+            "leave no choice: each has one value; give one of them another",
         );
         let endless =
             |(name, range): (&String, &Range)| range.size().is_none().then(|| name.clone());
@@ -317,7 +332,7 @@ impl SearchParams {
         if !faults.found.is_empty() {
             return;
         }
-        let of_place = |name: &str| format!("/space/hyperparameters/{}", escaped(name));
+        let of_place = |name: &str| format!("/space/hyperparameters/{}", escape(name));
         let mut places: BTreeMap<&str, &str> = BTreeMap::new();
         for name in self.space.hyperparameters.0.keys() {
             let place = self.place_of(name);
@@ -346,14 +361,15 @@ impl SearchParams {
             let detail = "is chosen by the search, and `final` would have it otherwise; leave out one of the two";
             faults.require(given.is_none(), &of_place(name), detail);
         }
-        if faults.found.is_empty()
-            && let Err((name, error)) = self.tried()
-        {
-            match name {
+        if !faults.found.is_empty() {
+            return;
+        }
+        for (varied, error) in self.tried() {
+            match varied {
                 None => faults.found.push(error),
                 Some((name, value)) => {
                     let detail = format!("with the value {value}: {}", error.detail);
-                    faults.found.push(FieldError::new(of_place(name), detail));
+                    faults.require(false, &of_place(name), detail);
                 }
             }
         }

@@ -126,17 +126,17 @@ impl StrategyParams {
                 mutation,
                 crossover,
             } => {
-                faults.require(
+                faults.require_value(
                     (2..=100_000).contains(population),
                     "/population",
                     "must be from 2 to 100000",
                 );
                 for (name, share) in [("/mutation", mutation), ("/crossover", crossover)] {
-                    faults.require((0.0..=1.0).contains(share), name, "must be from 0 to 1");
+                    faults.require_value((0.0..=1.0).contains(share), name, "must be from 0 to 1");
                 }
             }
             Self::Tpe { first } => {
-                faults.require(
+                faults.require_value(
                     (1..=100_000).contains(first),
                     "/first",
                     "must be from 1 to 100000",
@@ -148,8 +148,8 @@ impl StrategyParams {
                     eta,
                     rounds,
                 } = halving;
-                faults.require((2..=16).contains(eta), "/eta", "must be from 2 to 16");
-                faults.require(
+                faults.require_value((2..=16).contains(eta), "/eta", "must be from 2 to 16");
+                faults.require_value(
                     rounds.is_none_or(|rounds| (1..=16).contains(&rounds)),
                     "/rounds",
                     "must be from 1 to 16",
@@ -158,7 +158,7 @@ impl StrategyParams {
                     **around,
                     Self::Random {} | Self::Genetic { .. } | Self::Tpe { .. }
                 );
-                faults.require(plain, "/around", "must be `random`, `genetic` or `tpe`");
+                faults.require_value(plain, "/around", "must be `random`, `genetic` or `tpe`");
                 faults.extend_under("/around", around.faults(objectives));
             }
         }

@@ -198,18 +198,18 @@ impl TrainParams {
     /// Every fault, with pointers relative to this object.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        faults.require(
+        faults.require_value(
             (1..=10_000).contains(&self.epochs),
             "/epochs",
             "must be from 1 to 10000",
         );
         let optimizer = &self.optimizer;
-        faults.require(
+        faults.require_value(
             optimizer.learning_rate > 0.0 && optimizer.learning_rate <= 100.0,
             "/optimizer/learning_rate",
             "must be above 0 and at most 100",
         );
-        faults.require(
+        faults.require_value(
             (0.0..=10.0).contains(&optimizer.weight_decay),
             "/optimizer/weight_decay",
             "must be from 0 to 10",
@@ -220,7 +220,7 @@ impl TrainParams {
                 "/optimizer/momentum",
                 "applies to sgd and rmsprop only; remove it",
             );
-            faults.require(
+            faults.require_value(
                 (0.0..1.0).contains(&momentum),
                 "/optimizer/momentum",
                 "must be from 0 to below 1",
@@ -239,18 +239,18 @@ impl TrainParams {
             );
         }
         if let Some(ClassWeights::Each(weights)) = &self.class_weights {
-            faults.require(
+            faults.require_value(
                 weights.iter().all(|weight| *weight > 0.0 && *weight <= 1e6),
                 "/class_weights",
                 "must be above 0 and at most 1000000",
             );
         }
-        faults.require(
+        faults.require_value(
             (0.0..=1.0).contains(&self.schedule.warmup_fraction),
             "/schedule/warmup_fraction",
             "must be from 0 to 1",
         );
-        faults.require(
+        faults.require_value(
             (0.0..1.0).contains(&self.label_smoothing),
             "/label_smoothing",
             "must be from 0 to below 1",
@@ -261,7 +261,7 @@ impl TrainParams {
             "applies to cross_entropy only",
         );
         if let Some(early_stopping) = &self.early_stopping {
-            faults.require(
+            faults.require_value(
                 early_stopping.patience >= 1,
                 "/early_stopping/patience",
                 "must be at least 1",

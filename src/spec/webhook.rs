@@ -48,7 +48,7 @@ impl Webhook {
         if let Err(fault) = read_url(&self.url) {
             faults.require(false, "/url", fault);
         }
-        faults.require(
+        faults.require_value(
             !self.events.is_empty(),
             "/events",
             "must name at least one event",
@@ -56,7 +56,7 @@ impl Webhook {
         let mut sorted = self.events.clone();
         sorted.sort_unstable();
         sorted.dedup();
-        faults.require(
+        faults.require_value(
             sorted.len() == self.events.len(),
             "/events",
             "names an event twice",

@@ -39,19 +39,22 @@ impl Blobs {
     }
 
     /// A file that is there already as one that is on its way in, at `path`: its bytes are there once, whatever becomes
-    /// of those that name it now.
+    /// of those that name it now. `None` where it is not there any more.
     pub fn staged(
         &self,
         digest: String,
         size_bytes: u64,
         path: PathBuf,
-    ) -> Result<StagedBlob, StoreError> {
-        std::fs::hard_link(self.path(&digest), &path).map_err(StoreError::file("link", &path))?;
-        Ok(StagedBlob {
+    ) -> Result<Option<StagedBlob>, StoreError> {
+        match std::fs::hard_link(self.path(&digest), &path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            linked => linked.map_err(StoreError::file("link", &path))?,
+        }
+        Ok(Some(StagedBlob {
             path,
             digest,
             size_bytes,
-        })
+        }))
     }
 
     fn remove(&self, digest: &str) -> Result<(), StoreError> {

@@ -697,7 +697,7 @@ def test_a_model_that_computes_nothing_finite_fails_at_its_first_attempt_and_say
         ({"timeout_seconds": 0}, "/timeout_seconds"),
         ({"tags": {"team": 1}}, "/tags/team"),
         ({"tags": ["vision"]}, "/tags"),
-        ({"tags": {"": "x"}}, "/tags"),
+        ({"tags": {"": "x"}}, "/tags/"),
         ({"tags": {f"t{n}": "" for n in range(51)}}, "/tags"),
         ({"name": "x" * 201}, "/name"),
         ({"name": 1}, "/name"),
@@ -857,9 +857,9 @@ def test_an_id_of_something_else_is_told(untouched):
 
 
 @pytest.mark.parametrize(("params", "pointer", "words"), [
-    ({"epochs": "many"}, "/params/epochs", 'must be a whole number, 0 or greater, not "many"'),
-    ({"epochs": 1.5}, "/params/epochs", "must be a whole number, 0 or greater, not 1.5"),
-    ({"epochs": -3}, "/params/epochs", "must be a whole number, 0 or greater, not -3"),
+    ({"epochs": "many"}, "/params/epochs", 'must be a whole number, not "many"'),
+    ({"epochs": 1.5}, "/params/epochs", "must be a whole number, not 1.5"),
+    ({"epochs": -3}, "/params/epochs", "must not be negative"),
     ({"optimizer": {"learning_rate": "high"}}, "/params/optimizer/learning_rate", 'must be a number, not "high"'),
     ({"optimizer": 1}, "/params/optimizer", "must be an object, not 1"),
     ({"optimizer": {"name": 5}}, "/params/optimizer/name", "must be a word, not 5"),
@@ -880,21 +880,67 @@ def test_all_that_is_wrong_with_a_request_is_told_at_once(untouched):
             "data": {"batch_size": 0, "test_fraction": "x"}, "tags": {"": "empty"}}
     assert pointers(body) == ("invalid_request", {
         "/params/epochs", "/params/optimizer/learning_rate", "/params/optimizer/weight_decay", "/params/schedul",
-        "/priority", "/seed", "/data/batch_size", "/data/test_fraction", "/tags", "/dataset"})
+        "/priority", "/seed", "/data/batch_size", "/data/test_fraction", "/tags/", "/dataset"})
     # Of a target that can't be read nothing more is said than that.
     pruning = {"target": {"macs_ratio": "half"}, "finetune": {"epochs": 2, "optimizer": {"name": "adamw", "learning_rate": -1}}}
     body = {"kind": "prune", "model": untouched.model["id"], "params": pruning}
-    assert pointers(body)[1] == {"/params/target/macs_ratio", "/params/finetune/optimizer/learning_rate", "/dataset"}
+    assert pointers(body)[1] == {"/params/target/macs_ratio", "/params/finetune/optimizer/learning_rate"}
     steps = [{"kind": "prune", "params": {"target": {"macs_ratio": 2}}}, {"kind": "search"}, {"kind": "train", "params": {"epochs": "x"}},
-             {"kind": "train", "params": {"epochs": 0}}]
+             {"kind": "train", "params": {"epochs": 0}}, {"kind": "distil"}, {"kind": "train", "parms": {}}]
     body = {"kind": "pipeline", "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": {"steps": steps}}
     assert pointers(body)[1] == {"/params/steps/0/params/target/macs_ratio", "/params/steps/1/kind", "/params/steps/2/params/epochs",
-                                 "/params/steps/3/params/epochs"}
+                                 "/params/steps/3/params/epochs", "/params/steps/4/kind", "/params/steps/5/parms"}
     # What is named and not there belongs to it.
     body = {"kind": "evaluate", "model": NOBODY, "dataset": NOBODY, "device": "gpu7", "params": {}}
     assert pointers(body) == ("dataset_not_found", {"/dataset", "/device", "/model"})
     body = {"kind": "evaluate", "dataset": NOBODY, "params": {"metrics": "accuracy"}}
     assert pointers(body) == ("invalid_request", {"/model", "/dataset", "/params/metrics"})
+
+
+@pytest.mark.parametrize(("kind", "params", "told"), [
+    ("prune", {"granularity": "wieght", "criterion": "sparsegpt", "storage": "sparse", "target": {"sparsity": 0.5}}, ["/granularity"]),
+    ("prune", {"granularity": "n:m", "n": 2, "m": 4}, ["/granularity"]),
+    ("prune", {"target": {"macs_ratio": 0.5}, "finetune": 5, "distill": [{"name": "soft_targets"}]}, ["/finetune"]),
+    ("distill", {"student": {"width": 1.0}, "finetune": {"weights": "fresh"}}, ["/finetune/weights"]),
+    ("distill", {"student": {"width": 0.5}, "finetune": {"epochs": 0, "loss": "foo", "optimizer": {"learning_rate": -1}}},
+     ["/finetune/epochs", "/finetune/loss", "/finetune/optimizer/learning_rate"]),
+    ("search", {"space": {"width": [0.5, 1]}, "trial": {"epochs": "x"}, "strategy": {"name": "successive_halving", "eta": 3, "rounds": 4}},
+     ["/trial/epochs"]),
+    ("search", {"space": {"width": "x", "hyperparameters": {"learning_rate": {"choice": [0.1, 0.2]}}}, "screening": {"candidates": 10}},
+     ["/space/width"]),
+    ("search", {"space": {"hyperparameters": {"optimizer.name": ["foo"], "lr": [1], "aug": {"choice": [1, 2]}}}},
+     ["/space/hyperparameters/lr", "/space/hyperparameters/optimizer.name"]),
+    ("search", {"space": {"hyperparameters": {"lr": {"choice": [1, 2]}, "aug": {"choice": [1, 2]}, "learning_rate": {"choice": [0.1, -1]}}}},
+     ["/space/hyperparameters/aug", "/space/hyperparameters/learning_rate", "/space/hyperparameters/lr"]),
+    ("search", {"space": {"hyperparameters": {"optimizer.learning_rate": {"choice": [0.1]}, "epochs": {"choice": "x"}}},
+                "evaluation": {"method": "shared_weights"}}, ["/space/hyperparameters/epochs/choice"]),
+    ("search", {"space": {"width": [0.5, 1]}, "constraints": {"size_bytes": "100KB", "latency": 3, "macs": 0.5}},
+     ["/constraints/latency", "/constraints/macs", "/constraints/size_bytes"]),
+    ("search", {"space": {"width": [0.5, 1]}, "steps": [{"kind": "trian"}, {"kind": "train", "params": {"epochs": 0}}]},
+     ["/steps/0/kind", "/steps/1/params/epochs"]),
+])
+def test_what_follows_from_another_fault_is_none(untouched, kind, params, told):
+    body = {"kind": kind, "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": params}
+    problem = assert_problem(untouched.post("/v1/jobs", json=body), 422, "invalid_request")
+    assert sorted(fault["pointer"] for fault in problem["errors"]) == [f"/params{pointer}" for pointer in told], problem
+
+
+@pytest.mark.parametrize(("kind", "params", "pointer", "says"), [
+    ("evaluate", {"metrics": "roc_auc"}, "/params/metrics", 'must be a list, as ["roc_auc"]'),
+    ("search", {"space": {"width": [0.5, 1]}, "objectives": ["accuracy"]}, "/params/objectives/0", 'must be an object, as {"metric": "accuracy"}'),
+    ("distill", {"student": {"width": 0.5}, "temperature": 4}, "/params/temperature", '[{"name": "soft_targets", "temperature": 4'),
+    ("train", {"finetune": {"epochs": 3}}, "/params/finetune", "the training itself here"),
+    ("prune", {"target": {"macs_ratio": 50}}, "/params/target/macs_ratio", "it is a share, as 0.5 for a half"),
+    ("prune", {"target": {"macs_ratio": 0.0001}}, "/params/target/macs_ratio", "can't be reached"),
+    ("prune", {"target": {"macs_ratio": 0.5}, "exclude": ["nosuch*"]}, "/params/exclude", "`/layers` of the API"),
+    ("search", {"space": {"width": [0.5]}}, None, "width has one value"),
+    ("search", {"space": {"hyperparameters": {"learning_rate": {"choice": [0.1]}}}}, "/params/space/hyperparameters", "leave no choice"),
+    ("search", {"space": {"width": [0.5, 1]}, "constraints": {"parameters": 0.5}}, "/params/constraints/parameters", "no share of the model's"),
+])
+def test_a_fault_says_what_would_be_right(untouched, kind, params, pointer, says):
+    body = {"kind": kind, "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": params}
+    problem = assert_problem(untouched.post("/v1/jobs", json=body), 422, pointer=pointer, says=says)
+    assert len(problem.get("errors", [])) == (pointer is not None), problem
 
 
 def test_a_job_on_an_operator_that_can_not_run_is_refused_by_its_name(untouched):

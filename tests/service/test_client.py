@@ -219,6 +219,7 @@ def test_a_request_that_is_refused_points_at_its_fields(client):
     assert (error.status, error.code) == (422, "invalid_request")
     assert all(fault["pointer"].startswith("/params/") for fault in error.errors) and error.errors
     assert error.request_id and error.request_id in str(error)
+    assert str(error).count("/params/target/macs_ratio") == 1 and str(error).count("/params/round_to") == 1
     assert isinstance(error, SinterError)
 
 

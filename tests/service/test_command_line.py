@@ -149,8 +149,14 @@ def test_the_target_of_a_table_can_be_named(server, tmp_path):
     target = server.get(f"/v1/datasets/{job['request']['dataset']}").json()["target"]
     assert target["name"] == "parity" and target["classes"] == 2
     there = job["request"]["dataset"]
-    refused = sinter(server, "submit", "train", "--model", "linear", "--dataset", there, "--target", "parity")
-    assert refused.returncode == 1 and "--target goes with a --dataset that is a file" in refused.stderr
+    # Of a data set that is there the files are read again, unless it is so already.
+    target_of = lambda done: server.get(f"/v1/datasets/{server.get(f'/v1/jobs/{done.stdout.strip()}').json()['request']['dataset']}").json()
+    same = sinter(server, "submit", "train", "--model", "linear", "--dataset", there, "--target", "parity")
+    assert same.returncode == 0 and target_of(same)["id"] == there, same.stderr
+    other = sinter(server, "submit", "train", "--model", "linear", "--dataset", there, "--target", "a", "--request", '{"task": "regression"}')
+    assert f"read the files of {there} again as" in other.stderr
+    none = sinter(server, "submit", "prune", "--model", "linear", "--target", "parity")
+    assert none.returncode == 1 and "--target goes with a --dataset" in none.stderr
 
 
 def test_what_is_wrong_with_a_request_is_told_before_its_files_go_up(server):
@@ -189,12 +195,28 @@ def test_what_the_service_has_is_renamed_stopped_and_removed(start_server):
     assert server.get(f"/v1/models/{model['id']}").json()["name"] == "second"
     assert sinter(server, "rename", "dataset", data["id"], "digits").returncode == 0
     assert "keeps the name" in sinter(server, "rename", "job", "a", "b").stderr
+    both = sinter(server, "upload", "model", DIGITS_CNN, "--name", "up"), sinter(server, "upload", "dataset", DIGITS, "--target", "y")
+    assert [done.returncode for done in both] == [0, 0], both
+    up, down = (done.stdout.strip() for done in both)
+    assert server.get(f"/v1/models/{up}").json()["name"] == "up" and server.get(f"/v1/datasets/{down}").json()["name"] == "digits"
+    assert "there is no file `nosuch.onnx`" in sinter(server, "upload", "model", "nosuch.onnx").stderr
+    ambiguous = sinter(server, "rename", "dataset", "digits", "x")
+    assert ambiguous.returncode == 1 and down in ambiguous.stderr and data["id"] in ambiguous.stderr
+    assert sinter(server, "rm", "model", "up", up).returncode == 0 and sinter(server, "rm", "dataset", down).returncode == 0
     endless = server.submit("train", model["id"], data["id"], params=ENDLESS, name="endless")
     stopped = sinter(server, "cancel", "endless")
     assert stopped.returncode == 0, stopped.stderr
     assert server.wait(endless)["status"] == "canceled"
     ended = server.wait(server.submit("evaluate", model["id"], data["id"]))
-    assert "job_already_ended" in sinter(server, "cancel", ended["id"]).stderr
+    running = server.submit("train", model["id"], data["id"], params=ENDLESS)
+    mixed = sinter(server, "cancel", ended["id"], running["id"])
+    assert mixed.returncode == 1 and "job_already_ended" in mixed.stderr and mixed.stdout.strip() == running["id"]
+    assert server.wait(running)["status"] == "canceled"
+    retried = sinter(server, "retry", running["id"])
+    assert retried.returncode == 0 and server.get(f"/v1/jobs/{running['id']}").json()["status"] in ("queued", "running"), retried.stderr
+    sinter(server, "cancel", running["id"])
+    server.wait(running)
+    server.delete(f"/v1/jobs/{running['id']}")
     server.delete(f"/v1/jobs/{ended['id']}")
     by_name = sinter(server, "ls", "--model", "second", "--dataset", "digits", "--name", "endless", "--json")
     assert [job["id"] for job in json.loads(by_name.stdout)] == [endless["id"]], by_name.stderr
@@ -359,6 +381,15 @@ def test_artifacts_and_models_are_fetched_by_id(server, model_id, data_id, tmp_p
     by_name = server.upload_model(DIGITS_CNN, name)["id"]
     assert json.loads(sinter(server, "get", name, "--json").stdout)["id"] == by_name
     assert json.loads(sinter(server, "get", job["id"], "--json").stdout)["id"] == job["id"]
+    # Of a job and the model that it made the job is taken.
+    both = sinter(server, "get", job["name"], "--output", tmp_path / "both")
+    assert both.returncode == 0 and f"the model is {job['result']['model']}" in both.stderr, both.stderr
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["model.onnx", "report.html"]
+    assert json.loads(sinter(server, "get", job["name"], "--json").stdout)["id"] == job["id"]
+    (tmp_path / "both" / "model.onnx").unlink()
+    again = sinter(server, "get", job["name"], "--output", tmp_path / "both")
+    assert again.returncode == 1 and "report.html` is there already" in again.stderr
+    assert not (tmp_path / "both" / "model.onnx").exists()
     nobody = sinter(server, "get", "00000000-0000-7000-8000-000000000000")
     assert nobody.returncode == 1 and "there is no job and no model" in nobody.stderr
     nameless = sinter(server, "get", "no such name")

@@ -364,11 +364,60 @@ def test_files_that_are_there_are_read_in_another_way(start_server):
     assert_problem(again(name=""), 422, pointer="/name")
     answer = server.post("/v1/datasets", params={"files_of": first["id"]}, data=b"a,b\n1,2\n")
     assert_problem(answer, 422, pointer="/files_of", says="no body")
+    # A body without a length is a body.
+    answer = server.post("/v1/datasets", params={"files_of": first["id"]}, data=iter([b"a,b\n", b"1,2\n"]))
+    assert_problem(answer, 422, pointer="/files_of", says="no body")
     key = {"Idempotency-Key": "again"}
     once, twice = (server.post("/v1/datasets", params={"files_of": first["id"], "target": "b"}, headers=key) for _ in range(2))
     assert once.json() == twice.json() and twice.headers["Idempotency-Replayed"] == "true"
     otherwise = server.post("/v1/datasets", params={"files_of": first["id"], "target": "a"}, headers=key)
     assert_problem(otherwise, 422, "idempotency_key_reused")
+    # The first answer, whatever has become of the files' first data set.
+    server.request("PATCH", f"/v1/datasets/{first['id']}", json={"name": "renamed"})
+    assert server.delete(f"/v1/datasets/{first['id']}").status_code == 204
+    thrice = server.post("/v1/datasets", params={"files_of": first["id"], "target": "b"}, headers=key)
+    assert thrice.json() == once.json()
+
+
+def test_what_is_left_out_is_read_as_the_first_time(server):
+    words = "".join(f"a{n},review {n},{n % 2},{n % 3}\n" for n in range(40))
+    first = server.post("/v1/datasets", params={"name": "words", "text": "review", "target": "y"},
+                        data=f"text,review,y,z\n{words}".encode()).json()
+    assert [array["name"] for array in first["inputs"]] == ["review"]
+    again = server.post("/v1/datasets", params={"files_of": first["id"], "target": "z"}).json()
+    assert [array["name"] for array in again["inputs"]] == ["review"] and again["target"]["name"] == "z"
+    # A folder of files has no column to name, and what was left out is so again.
+    files = {f"{name}/{n}.txt": f"{name} {n}".encode() for name in ("one", "two") for n in range(12)}
+    files["one/empty.txt"] = b""
+    folder = io.BytesIO()
+    with zipfile.ZipFile(folder, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    first = server.post("/v1/datasets", params={"name": "folder", "damaged": "skip"}, data=folder.getvalue()).json()
+    assert len(first["skipped"]) == 1, first
+    again = server.post("/v1/datasets", params={"files_of": first["id"], "name": "again"}).json()
+    assert {**again, "id": 0, "name": 0, "created_at": 0} == {**first, "id": 0, "name": 0, "created_at": 0}
+
+
+def test_several_npz_files_are_a_split_each(server):
+    x, y = np.arange(120, dtype=np.float32).reshape(40, 3), np.arange(40) % 2
+
+    def post(**parts):
+        return server.post("/v1/datasets", params={"name": "parts"}, files=[("file", (name, content)) for name, content in parts.items()])
+
+    parts = {"digits_train.npz": models.npz(x=x[:30], y=y[:30]), "digits_test.npz": models.npz(x=x[30:], y=y[30:])}
+    made = post(**parts).json()
+    assert (made["format"], made["splits"], made["target"]["name"]) == ("npz", {"train": 30, "test": 10}, "y")
+    again = server.post("/v1/datasets", params={"files_of": made["id"]}).json()
+    assert again["splits"] == made["splits"]
+    assert_problem(post(**{"digits_train.npz": parts["digits_train.npz"], "other.npz": parts["digits_test.npz"]}), 422,
+                   says=["`other.npz`", "x_train"])
+    assert_problem(post(**{"train.npz": parts["digits_train.npz"], "a_train.npz": parts["digits_test.npz"]}), 422, says="two of the npz files")
+    model = server.upload_model(models.mlp(3, 4, 2), "three")
+    result = server.wait(server.submit("evaluate", model["id"], made["id"]))["result"]
+    assert result["environment"]["data"]["splits"]["test"] == 10
+    tables = {"iris_train.csv": b"a,b,y\n" + b"1,2,0\n3,4,1\n" * 10, "iris_test.csv": b"a,b,y\n1,2,0\n"}
+    assert post(**tables).json()["splits"] == {"train": 20, "test": 1}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -166,6 +166,10 @@ def test_what_the_exporter_leaves_when_it_keeps_batch_normalisation(server, tmp_
     result = job["result"]
     assert result["before"]["parameters"] == 144 + 32 + 2304 + 32 + 2570
     assert result["after"]["parameters"] == graph_tools.count_parameters(pruned)[0] < 0.7 * result["before"]["parameters"]
+    # Of the size the file as it came counts, with what it did not need.
+    sized = server.run("prune", model, params={"target": {"size_ratio": 0.7}})["result"]
+    assert sized["change"]["size_ratio"] <= 0.7
+    assert sized["prune"]["reached"]["size_ratio"] == pytest.approx(sized["change"]["size_ratio"], abs=0.01)
     images = random_noise(3, seed=5)[:, :1, :8, :8].astype(np.float32)
     images = np.ascontiguousarray(np.resize(images, (3, 1, 8, 8)))
     assert graph_tools.session_of(pruned).run(None, {"input": images})[0].shape == (3, 10)

@@ -139,7 +139,7 @@ def test_a_name_and_tags_can_be_changed(server, route):
     assert change().json() == server.get(path).json() == {**made, "name": "new", "tags": {"team": "vision"}}
     assert made["id"] in [row["id"] for row in server.get(f"/v1/{route}", params={"name": "new"}).json()["data"]]
     assert_problem(change(name=""), 422, "invalid_name")
-    assert_problem(change(tags={"": "x"}), 422, pointer="/tags")
+    assert_problem(change(tags={"": "x"}), 422, pointer="/tags/")
     assert_problem(change(digest="x"), 422, pointer="/digest")
     assert server.get(path).json()["name"] == "new"
     gone = f"/v1/{route}/00000000-0000-0000-0000-000000000000"
@@ -310,6 +310,20 @@ def test_layers_whose_outputs_are_added_are_one_group(server):
     of_layers = {node["name"]: tuple(node[key] for key in shared) for node in graph if node["macs"]}
     assert of_layers == {layer["name"]: tuple(layer[key] for key in shared) for layer in layers}
     assert {node["name"]: node["output_shape"] for node in graph}["pool"] == [1, 10, 1, 1]
+
+
+def test_a_weight_that_is_used_twice_has_its_groups_at_both_places(server):
+    rng = np.random.default_rng(3)
+    weights = [numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), name)
+               for name, shape in (("A1", (8, 6)), ("A2", (8, 6)), ("S", (6, 4)), ("H", (4, 3)))]
+    nodes = [helper.make_node("MatMul", ["input", name], [f"a{name}"], f"first_{name}") for name in ("A1", "A2")]
+    nodes += [helper.make_node("MatMul", [f"a{name}", "S"], [f"s{name}"], f"shared_{name}") for name in ("A1", "A2")]
+    nodes += [helper.make_node("Add", ["sA1", "sA2"], ["sum"], "sum"), helper.make_node("MatMul", ["sum", "H"], ["output"], "head")]
+    content = models.build(nodes, [("input", ["batch", 8])], [("output", ["batch", 3])], weights)
+    model = server.upload_model(content, "shared")
+    layers = {layer["name"]: layer for layer in server.get(f"/v1/models/{model['id']}/layers").json()["data"]}
+    of = lambda name: (layers[name]["group"], layers[name].get("input_groups"))
+    assert of("shared_A1") == of("shared_A2") and of("shared_A1")[1] == [layers["first_A1"]["group"]] == [layers["first_A2"]["group"]]
 
 
 # Deletion.

@@ -607,6 +607,7 @@ def test_a_plan_counts_the_candidates_of_a_small_space(server, small):
     ({"space": {"width": [0.5, 1]}, "constraints": {"accuracy": 0.9}}, "/params/constraints/accuracy", "can be one of the `objectives`"),
     ({"space": {"width": [0.5, 1]}, "constraints": {"macs_ratio": 0.5}}, "/params/constraints/macs_ratio", "an absolute figure here"),
     ({"space": {"width": [0.5, 1]}, "constraints": {"mac": 5}}, "/params/constraints/mac", "did you mean `macs`?"),
+    ({"space": {"width": [0.5, 1]}, "objectives": [{"metric": "binary_cross_entropy"}]}, "/params/objectives/0/metric", "unknown"),
     ({"space": {"width": [0.5, 1]}, "strategy": {"name": "simulated_annealing"}}, "/params/strategy", "tpe"),
     ({"space": {"width": [0.5, 1]}, "strategy": {"name": "random"}, "control": True}, "/params/control", "random"),
     ({"space": {"width": [0.5, 1]}, "evaluation": {"method": "one_shot"}}, "/params/evaluation", "shared_weights"),

@@ -384,6 +384,8 @@ def test_the_smallest_model_by_another_metric(server, setting, task, metric, by)
         "target": {"max_worsening": {"metric": metric, "by": by}}, "round_to": 1, "finetune": {"epochs": 1}}, data=DATA)
     outcome = job["result"]["prune"]
     assert outcome["asked"] == {"max_worsening": by} and outcome["reached"]["max_worsening"] <= by
+    # What it was held against is measured on the test split as well.
+    assert all(metric in job["result"][at]["metrics"] for at in ("before", "after"))
     assert outcome["reached"]["macs_ratio"] < 0.9
     for trial in outcome["trials"]:
         assert trial["within"] == (trial["worsening"] is not None and trial["worsening"] <= by)

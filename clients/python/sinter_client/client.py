@@ -329,17 +329,24 @@ class Client:
         return body
 
     def _with_ids(self, params: Any) -> Any:
-        """Parameters with the ids of the models that they name: a student, teachers, those of steps."""
+        """Parameters with the ids of the models that they name: a student, teachers, those of steps. What is no such name
+        is left for the server to judge."""
+        def model(thing: Any) -> Any:
+            return self._id("model", thing) if isinstance(thing, str) or (isinstance(thing, Mapping) and "id" in thing) else thing
+
         if not isinstance(params, Mapping):
             return params
         params = dict(params)
-        if isinstance(params.get("student"), Mapping) and params["student"].get("model"):
-            params["student"] = {**params["student"], "model": self._id("model", params["student"]["model"])}
-        if params.get("teachers"):
-            params["teachers"] = [self._id("model", teacher) for teacher in params["teachers"]]
-        if params.get("steps"):
-            steps = params["steps"]
-            params["steps"] = [{**step, "params": self._with_ids(step["params"])} if "params" in step else step for step in steps]
+        student, teachers, steps = params.get("student"), params.get("teachers"), params.get("steps")
+        if isinstance(student, Mapping) and "model" in student:
+            params["student"] = {**student, "model": model(student["model"])}
+        if isinstance(teachers, list | tuple):
+            params["teachers"] = [model(teacher) for teacher in teachers]
+        if isinstance(steps, list | tuple):
+            params["steps"] = [
+                {**step, "params": self._with_ids(step["params"])} if isinstance(step, Mapping) and "params" in step else step
+                for step in steps
+            ]
         return params
 
     # Everything else.

@@ -57,9 +57,10 @@ class ApiError(_ProblemError):
     """The server refused a request."""
 
     def __init__(self, problem: Problem) -> None:
-        told = f"{problem['status']} {problem['code']}: {problem['detail']}"
         faults = problem.get("errors", [])
-        # A single one is told by `detail` already.
+        # Of several each has its line; a single one is told by `detail`.
+        detail = problem["detail"] if len(faults) < 2 else f"{len(faults)} faults"
+        told = f"{problem['status']} {problem['code']}: {detail}"
         if len(faults) > 1:
             told += "".join(f"\n  {fault['pointer']}: {fault['detail']}" for fault in faults)
         if request := problem.get("request_id"):

@@ -224,6 +224,19 @@ class Comparison(_Comparison, total=False):
     """
 
 
+class Constraints(TypedDict, total=False):
+    """The most that a candidate may have of each cost, in its own unit: counts for one example, bytes, milliseconds."""
+
+    latency_ms: float | None
+    """Median time of a run, measured on the job's device."""
+    macs: float | None
+    """Multiply-accumulate operations for one example."""
+    nonzero_parameters: float | None
+    parameters: float | None
+    size_bytes: float | None
+    """Of the ONNX file."""
+
+
 # What a candidate costs.
 Cost: TypeAlias = Literal["macs", "parameters", "nonzero_parameters", "size_bytes", "latency_ms"]
 
@@ -1089,8 +1102,12 @@ class Objective(_Objective, total=False):
     goal: Goal | None
 
 
+# The loss of classification, under its own name.
+ObjectiveLoss: TypeAlias = Literal["cross_entropy"]
+
+
 # What a trial can be judged by.
-ObjectiveName: TypeAlias = Union["MetricName", "LossName", "Cost"]
+ObjectiveName: TypeAlias = Union["MetricName", "ObjectiveLoss", "Cost"]
 
 
 class Optimizer(TypedDict, total=False):
@@ -1575,8 +1592,8 @@ class SearchOutcome(_SearchOutcome, total=False):
 class SearchParams(TypedDict, total=False):
     """Parameters of a `search` job."""
 
-    constraints: dict[str, float]
-    """By cost: the most that a candidate may have."""
+    constraints: Constraints
+    """The most that a candidate may have of each cost."""
     control: bool
     """Whether random search with as much training is done beside."""
     evaluation: Evaluation

@@ -1,13 +1,15 @@
-//! `sinter cancel`, `rename` and `rm`: what becomes of what a service has.
+//! `sinter cancel`, `retry`, `rename` and `rm`: what becomes of what a service has.
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Outcome, ServiceFlags, named, say};
+use crate::client::{Client, id_of};
 
-/// Flags of `sinter cancel`.
+/// Flags of `sinter cancel` and `sinter retry`.
 #[derive(Debug, Clone, Args)]
-pub struct CancelFlags {
+pub struct JobsFlags {
     /// Ids or names of jobs
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<String>,
@@ -63,14 +65,50 @@ pub struct RemoveFlags {
 }
 
 /// Stops jobs.
-pub fn cancel(flags: &CancelFlags) -> Outcome {
+pub fn cancel(flags: &JobsFlags) -> Outcome {
+    each(flags, "cancel")
+}
+
+/// Queues failed or canceled jobs again.
+pub fn retry(flags: &JobsFlags) -> Outcome {
+    each(flags, "retry")
+}
+
+/// One with which it can't be done does not keep it from the others.
+fn each(flags: &JobsFlags, action: &str) -> Outcome {
     let client = flags.service.client()?;
+    let mut faults = Vec::new();
     for job in &flags.jobs {
-        let id = named(&client, "jobs", job)?;
-        client.act("POST", &format!("/v1/jobs/{id}/cancel"), None)?;
-        say(&format!("{id}\n"))?;
+        let done = named(&client, "jobs", job).and_then(|id| {
+            client.act("POST", &format!("/v1/jobs/{id}/{action}"), None)?;
+            say(&format!("{id}\n"))
+        });
+        faults.extend(done.err().map(|error| format!("{job}: {error}")));
     }
-    Ok(())
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(faults.join("\n").into()),
+    }
+}
+
+/// The id of a thing that is named so that it can be no other.
+fn only(client: &Client, resource: &str, item: &str) -> Outcome<Uuid> {
+    if item.parse::<Uuid>().is_err() {
+        let route = format!("/v1/{resource}");
+        let filters = [("name", item)];
+        let found = client.rows(&route, &filters, 10).take(10);
+        let found: Vec<Value> = found.collect::<Result<_, _>>()?;
+        if found.len() > 1 {
+            let ids: Vec<String> = found
+                .iter()
+                .filter_map(id_of)
+                .map(|id| id.to_string())
+                .collect();
+            let ids = ids.join(", ");
+            return Err(format!("several are called `{item}`: say which by its id, {ids}").into());
+        }
+    }
+    named(client, resource, item)
 }
 
 /// Gives a model or a data set another name.
@@ -80,7 +118,7 @@ pub fn rename(flags: &RenameFlags) -> Outcome {
     }
     let client = flags.service.client()?;
     let resource = flags.what.resource();
-    let id = named(&client, resource, &flags.item)?;
+    let id = only(&client, resource, &flags.item)?;
     let change = json!({"name": flags.name});
     client.act("PATCH", &format!("/v1/{resource}/{id}"), Some(&change))?;
     say(&format!("{id}\n"))
@@ -93,11 +131,10 @@ pub fn remove(flags: &RemoveFlags) -> Outcome {
     // All are looked up before the first is gone.
     let mut ids = Vec::with_capacity(flags.items.len());
     for item in &flags.items {
-        let is_name = item.parse::<uuid::Uuid>().is_err();
-        if is_name && let Some((_, true)) = client.find_by_name(resource, item)? {
-            return Err(format!("several are called `{item}`: say which by its id").into());
+        let id = only(&client, resource, item)?;
+        if !ids.contains(&id) {
+            ids.push(id);
         }
-        ids.push(named(&client, resource, item)?);
     }
     for id in ids {
         client.act("DELETE", &format!("/v1/{resource}/{id}"), None)?;

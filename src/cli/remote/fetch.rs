@@ -13,7 +13,7 @@ use crate::client::{ArtifactView, Client, ClientError};
 /// Flags of `sinter get`.
 #[derive(Debug, Clone, Args)]
 pub struct GetFlags {
-    /// Id of a job or a model, or a name: of a model, or of a job where artifacts are named
+    /// Id or name of a job, or of a model
     #[arg(value_name = "JOB_OR_MODEL")]
     wanted: String,
     /// Artifacts of the job [default: model.onnx and report.html; `all` for every one]
@@ -40,20 +40,19 @@ pub fn get(flags: &GetFlags) -> Outcome {
     let id = match flags.wanted.parse() {
         Ok(id) => id,
         Err(_) => {
-            // Only jobs have several files; the model that a job made has its name.
-            let job = client.find_by_name("jobs", &flags.wanted)?;
-            match (job, flags.names.is_empty()) {
-                (Some(_), false) => newest(&client, "jobs", &flags.wanted)?.ok_or_else(unknown)?,
-                (job, _) => {
-                    let model = newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?;
-                    if job.is_some() && !flags.json {
+            // The model that a job made has its name.
+            let model = client.find_by_name("models", &flags.wanted)?;
+            match newest(&client, "jobs", &flags.wanted)? {
+                Some(job) => {
+                    if let Some((model, _)) = model {
                         tell!(
-                            "`{0}` is a job, too: `sinter get '{0}' report.html` fetches a file of it",
+                            "`{}` is a job and a model: the job is taken; the model is {model}",
                             flags.wanted
                         );
                     }
-                    model
+                    job
                 }
+                None => newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?,
             }
         }
     };
@@ -113,6 +112,10 @@ pub(super) fn fetch(
     if wanted.is_empty() {
         return Err(format!("the job has no model.onnx and no report.html; it has {known}").into());
     }
+    let there = wanted.iter().map(|artifact| folder.join(&artifact.name));
+    if let Some(path) = there.into_iter().find(|path| !force && path.exists()) {
+        return Err(is_there(&path));
+    }
     for artifact in wanted {
         fetch_file(client, artifact, folder, force)?;
     }
@@ -131,12 +134,15 @@ fn fetch_file(client: &Client, file: &ArtifactView, folder: &Path, force: bool) 
     std::fs::create_dir_all(folder).map_err(ClientError::file("make the folder", folder))?;
     let path = folder.join(&file.name);
     if path.exists() && !force {
-        let shown = path.display();
-        return Err(format!("`{shown}` is there already; --force replaces it").into());
+        return Err(is_there(&path));
     }
     let bar = transfer_bar(&format!("fetching {}", file.name));
     bar.set_length(file.size_bytes);
     client.download(&file.url, &file.digest, &path, &bar)?;
     bar.finish_and_clear();
     say(&format!("{}\n", path.display()))
+}
+
+fn is_there(path: &Path) -> Box<dyn std::error::Error> {
+    format!("`{}` is there already; --force replaces it", path.display()).into()
 }

@@ -1,9 +1,9 @@
-//! `sinter submit`: a job from files that are here.
+//! `sinter submit` and `sinter upload`: jobs, models and data sets from files that are here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -30,10 +30,10 @@ pub struct SubmitFlags {
     /// A file to upload, or the id or name of a data set that the service has
     #[arg(long, value_name = "DATASET")]
     dataset: Option<String>,
-    /// Column of a table that is to be predicted, of a data set that is uploaded [default: the last]
+    /// Column of a table that is to be predicted [default: the last]; the files of a data set that is there are read again
     #[arg(long, value_name = "COLUMN")]
     target: Option<String>,
-    /// Column of a table that holds texts, of a data set that is uploaded
+    /// Column of a table that holds texts
     #[arg(long, value_name = "COLUMN")]
     text: Option<String>,
     /// Name of the job and of the model that it makes
@@ -72,6 +72,71 @@ pub struct SubmitFlags {
     output: Option<PathBuf>,
     #[command(flatten)]
     service: ServiceFlags,
+}
+
+/// What can be uploaded by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Uploaded {
+    Model,
+    Dataset,
+}
+
+/// Flags of `sinter upload`.
+#[derive(Debug, Clone, Args)]
+pub struct UploadFlags {
+    /// What it is
+    #[arg(value_enum)]
+    what: Uploaded,
+    /// The file; of a model with external data, and of a data set in several files, the others behind it
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Its name [default: that of the file]
+    #[arg(long)]
+    name: Option<String>,
+    /// Column of a table that is to be predicted, or array that is the target
+    #[arg(long, value_name = "COLUMN")]
+    target: Option<String>,
+    /// Column of a table that holds texts
+    #[arg(long, value_name = "COLUMN")]
+    text: Option<String>,
+    #[command(flatten)]
+    service: ServiceFlags,
+}
+
+/// Gives the service a model or a data set, and prints the id.
+pub fn upload(flags: &UploadFlags) -> Outcome {
+    let client = flags.service.client()?;
+    let resource = match flags.what {
+        Uploaded::Model => "models",
+        Uploaded::Dataset => "datasets",
+    };
+    let options = columns(&flags.target, &flags.text);
+    if let (Uploaded::Model, Some((name, _))) = (flags.what, options.first()) {
+        return Err(format!("--{name} is for data sets").into());
+    }
+    if let Some(path) = flags.files.iter().find(|path| !path.is_file()) {
+        return Err(format!("there is no file `{}`", path.display()).into());
+    }
+    let input = files_of(
+        resource,
+        &flags.files[0],
+        &flags.files[1..],
+        flags.name.clone(),
+    );
+    // It is wanted as it is, whatever there is already.
+    let id = input.uploaded(&client, &options)?;
+    say(&format!("{id}\n"))
+}
+
+/// The query of an upload that says how a data set is read.
+fn columns<'a>(
+    target: &'a Option<String>,
+    text: &'a Option<String>,
+) -> Vec<(&'static str, &'a str)> {
+    let given = [("target", target), ("text", text)].into_iter();
+    given
+        .filter_map(|(name, column)| Some((name, column.as_deref()?)))
+        .collect()
 }
 
 /// A parameter by the names that lead to it.
@@ -158,7 +223,7 @@ fn with_uploads(error: &str, uploaded: &[String]) -> String {
     match uploaded {
         [] => error.to_owned(),
         uploaded => format!(
-            "{error}\nThe uploads stay: name them by {} instead of the files and flags that go with files",
+            "{error}\nThe uploads stay: name them by {} instead of the files and flags that go with files, or remove them by `sinter rm`",
             uploaded.join(" ")
         ),
     }
@@ -203,16 +268,9 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<Strin
     let dataset = flags.dataset.as_deref();
     let dataset = dataset.map(|dataset| find(client, "datasets", dataset, &[]));
     let dataset = dataset.transpose()?;
-    let columns = [("target", &flags.target), ("text", &flags.text)];
-    let columns = columns
-        .iter()
-        .filter_map(|(name, column)| Some((*name, column.as_deref()?)));
-    let columns: Vec<_> = columns.collect();
-    if let (Some((name, _)), false) = (
-        columns.first(),
-        matches!(dataset, Some(Input::Files { .. })),
-    ) {
-        return Err(format!("--{name} goes with a --dataset that is a file").into());
+    let columns = columns(&flags.target, &flags.text);
+    if let (Some((name, _)), None) = (columns.first(), &dataset) {
+        return Err(format!("--{name} goes with a --dataset").into());
     }
     if model.is_none() {
         body.insert("model".to_owned(), json!({"mlflow": flags.model}));
@@ -307,8 +365,10 @@ fn rehearse(client: &Client, body: &Value, inputs: &[(String, Input)]) -> Result
             match (problem.errors.len(), all) {
                 (0, 1..) => return Ok(()),
                 (left, all) if left < all => {
-                    let errors = std::mem::take(&mut problem.errors);
-                    *problem = Problem::invalid(errors);
+                    problem.detail = Problem::invalid(problem.errors.clone()).detail;
+                    if problem.code.ends_with("_not_found") {
+                        *problem = problem.with_code("invalid_request");
+                    }
                 }
                 _ => {}
             }
@@ -341,8 +401,21 @@ impl Input {
         }
     }
 
-    /// Uploads it unless it is there.
+    /// Uploads it unless it is there; what is there otherwise than it is wanted is read again.
     fn id(self, client: &Client, options: &[(&str, &str)]) -> Outcome<Uuid> {
+        match &self {
+            Self::There(id) => read_as(client, *id, options),
+            Self::Files {
+                resource, files, ..
+            } => match uploaded_before(client, resource, files, options)? {
+                Some(there) => Ok(there),
+                None => self.uploaded(client, options),
+            },
+        }
+    }
+
+    /// Uploads it.
+    fn uploaded(self, client: &Client, options: &[(&str, &str)]) -> Outcome<Uuid> {
         let (resource, name, files) = match self {
             Self::There(id) => return Ok(id),
             Self::Files {
@@ -352,9 +425,6 @@ impl Input {
             } => (resource, name, files),
         };
         let shown = files.first().map_or(Path::new(""), |file| &file.path);
-        if let Some(there) = uploaded_before(client, resource, &files, options)? {
-            return Ok(there);
-        }
         let bar = transfer_bar(&format!("uploading {}", shown.display()));
         let query: Vec<_> = [("name", name.as_str())]
             .into_iter()
@@ -365,6 +435,26 @@ impl Input {
         tell!("uploaded {} as {id}", shown.display());
         Ok(id)
     }
+}
+
+/// A data set that the service has, with these columns: itself, or another one of the same files.
+fn read_as(client: &Client, id: Uuid, columns: &[(&str, &str)]) -> Outcome<Uuid> {
+    if columns.is_empty() {
+        return Ok(id);
+    }
+    let row: Value = client.get(&format!("/v1/datasets/{id}"))?;
+    let is_so = columns
+        .iter()
+        .all(|(name, column)| *name == "target" && row["target"]["name"] == **column);
+    if is_so {
+        return Ok(id);
+    }
+    let source = id.to_string();
+    let mut query = vec![("files_of", source.as_str())];
+    query.extend(columns.iter().copied());
+    let again = client.upload_bytes("datasets", &query, &[])?;
+    tell!("read the files of {id} again as {again}");
+    Ok(again)
 }
 
 /// What the service has of the same bytes, read in the same way; a file of several, and tables and archives, whose
@@ -420,20 +510,7 @@ fn find(
     let path = Path::new(wanted);
     let id = wanted.parse().ok();
     if id.is_none() && path.is_file() {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let mut files = vec![local(path, folder)];
-        files.extend(further.iter().map(|path| local(path, folder)));
-        // As PyTorch's exporter names it.
-        let usual = PathBuf::from(format!("{wanted}.data"));
-        if further.is_empty() && resource == "models" && usual.is_file() {
-            files.push(local(&usual, folder));
-        }
-        let name = path.file_stem().unwrap_or_default();
-        return Ok(Input::Files {
-            resource,
-            name: name.to_string_lossy().into_owned(),
-            files,
-        });
+        return Ok(files_of(resource, path, further, None));
     }
     if !further.is_empty() {
         return Err("--model-data goes with a --model that is a file".into());
@@ -458,6 +535,36 @@ fn find(
         },
         other: if is_other { of_other } else { "" },
     }))
+}
+
+/// A file to upload, with those that belong to it.
+fn files_of(
+    resource: &'static str,
+    path: &Path,
+    further: &[PathBuf],
+    name: Option<String>,
+) -> Input {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut files = vec![local(path, folder)];
+    files.extend(further.iter().map(|path| local(path, folder)));
+    // As PyTorch's exporter names it.
+    let mut usual = path.as_os_str().to_owned();
+    usual.push(".data");
+    let usual = PathBuf::from(usual);
+    if further.is_empty() && resource == "models" && usual.is_file() {
+        files.push(local(&usual, folder));
+    }
+    let stem = || {
+        path.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    Input::Files {
+        resource,
+        name: name.unwrap_or_else(stem),
+        files,
+    }
 }
 
 /// External data is named as seen from the model.

@@ -51,7 +51,7 @@ impl Start {
             parameters: cost.parameters,
             macs: cost.macs,
             units,
-            bytes: graph.to_bytes().len(),
+            bytes: graph.bytes_before_settling(),
             weights: graph
                 .initializers
                 .iter()

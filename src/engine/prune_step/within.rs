@@ -176,7 +176,7 @@ impl Job<'_> {
                     trial,
                     left,
                     outcome: None,
-                    limit: Some(problem.detail),
+                    limit: Some(smallest(&problem)),
                 };
                 return Ok((graph.clone(), tried));
             }
@@ -230,5 +230,15 @@ impl Job<'_> {
     fn value(&self, graph: &Graph, metric: MetricName) -> Result<Option<f64>, Ended> {
         let metrics = self.validated(graph, Some(metric))?;
         Ok(metrics.and_then(|metrics| metrics.get(metric.as_str()).copied()))
+    }
+}
+
+/// Why nothing smaller was made, without the target that was tried for it, which nobody asked for.
+fn smallest(unreachable: &Problem) -> String {
+    let detail = &unreachable.detail;
+    let found = detail.split_once(" can't be reached: ");
+    match found.and_then(|(asked, why)| Some((asked.split_once(' ')?.0, why))) {
+        Some((target, why)) => why.replacen(" it is ", &format!(" the {target} is "), 1),
+        None => detail.clone(),
     }
 }

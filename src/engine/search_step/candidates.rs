@@ -50,7 +50,7 @@ impl<'a> Candidates<'a> {
             architecture,
             hyperparameters,
             space: Space { dimensions },
-            bounds: bounds.map(|(&name, &most)| (name, most)).collect(),
+            bounds: bounds.collect(),
             feasible: RefCell::default(),
             least: RefCell::default(),
         })

@@ -152,7 +152,7 @@ impl Job<'_> {
         let metrics = self.metrics_on(&graph, Role::Validation, setup)?.metrics;
         let mut cost = cost_of(&graph);
         let latency = ObjectiveName::Cost(Cost::LatencyMs);
-        let wanted = setup.params.constraints.contains_key(&Cost::LatencyMs)
+        let wanted = setup.params.constraints.latency_ms.is_some()
             || setup
                 .objectives
                 .iter()
@@ -223,8 +223,8 @@ fn shortened(mut recipe: Recipe, share: f64) -> Recipe {
 pub(super) fn excess(setup: &Setup, cost: &TrialCost) -> Option<String> {
     let bounds = setup.params.constraints.iter();
     let mut above = bounds.filter_map(|(name, most)| {
-        let value = cost.of(*name)?;
-        (value > *most).then(|| format!("{} is {value}, above {most}", name.as_str()))
+        let value = cost.of(name)?;
+        (value > most).then(|| format!("{} is {value}, above {most}", name.as_str()))
     });
     above.next()
 }

@@ -36,12 +36,50 @@ impl Cost {
     }
 }
 
+/// The most that a candidate may have of each cost, in its own unit: counts for one example, bytes, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Constraints {
+    /// Multiply-accumulate operations for one example.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macs: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonzero_parameters: Option<f64>,
+    /// Of the ONNX file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<f64>,
+    /// Median time of a run, measured on the job's device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
+}
+
+impl Constraints {
+    /// Those that there are.
+    pub fn iter(&self) -> impl Iterator<Item = (Cost, f64)> + use<> {
+        let all = [
+            (Cost::Macs, self.macs),
+            (Cost::Parameters, self.parameters),
+            (Cost::NonzeroParameters, self.nonzero_parameters),
+            (Cost::SizeBytes, self.size_bytes),
+            (Cost::LatencyMs, self.latency_ms),
+        ];
+        all.into_iter()
+            .filter_map(|(cost, most)| Some((cost, most?)))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The loss of classification, under its own name.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum LossName {
+pub enum ObjectiveLoss {
     CrossEntropy,
 }
 
@@ -50,7 +88,7 @@ pub enum LossName {
 #[serde(untagged)]
 pub enum ObjectiveName {
     Metric(MetricName),
-    Loss(LossName),
+    Loss(ObjectiveLoss),
     Cost(Cost),
 }
 
@@ -59,7 +97,7 @@ impl<'de> Deserialize<'de> for ObjectiveName {
         let word = String::deserialize(deserializer)?;
         let of = StrDeserializer::<serde::de::value::Error>::new;
         let metric = MetricName::deserialize(of(&word)).map(Self::Metric);
-        let loss = || LossName::deserialize(of(&word)).map(Self::Loss);
+        let loss = || ObjectiveLoss::deserialize(of(&word)).map(Self::Loss);
         let cost = || Cost::deserialize(of(&word)).map(Self::Cost);
         metric.or_else(|unknown| {
             loss().or_else(|_| cost()).map_err(|error| {
@@ -74,7 +112,7 @@ impl ObjectiveName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Metric(metric) => metric.as_str(),
-            Self::Loss(LossName::CrossEntropy) => "cross_entropy",
+            Self::Loss(ObjectiveLoss::CrossEntropy) => "cross_entropy",
             Self::Cost(cost) => cost.as_str(),
         }
     }
@@ -83,7 +121,7 @@ impl ObjectiveName {
     pub fn metric(self) -> Option<MetricName> {
         match self {
             Self::Metric(metric) => Some(metric),
-            Self::Loss(LossName::CrossEntropy) => Some(MetricName::Loss),
+            Self::Loss(ObjectiveLoss::CrossEntropy) => Some(MetricName::Loss),
             Self::Cost(_) => None,
         }
     }
@@ -91,7 +129,7 @@ impl ObjectiveName {
     pub(super) fn applies_to(self, task: Task) -> bool {
         match self {
             Self::Metric(metric) => metric.applies_to(task),
-            Self::Loss(LossName::CrossEntropy) => task.has_labels(),
+            Self::Loss(ObjectiveLoss::CrossEntropy) => task.has_labels(),
             Self::Cost(_) => true,
         }
     }

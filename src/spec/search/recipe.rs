@@ -77,24 +77,33 @@ impl SearchParams {
         all
     }
 
-    /// Tries what hyperparameters can be in their places; an error with the one that it comes from.
-    #[expect(clippy::type_complexity, reason = "an error and where it comes from")]
-    pub(super) fn tried(&self) -> Result<(), (Option<(&str, Value)>, FieldError)> {
+    /// Tries what hyperparameters can be in their places; the errors, one for each that it comes from.
+    #[expect(clippy::type_complexity, reason = "errors and where they come from")]
+    pub(super) fn tried(&self) -> Vec<(Option<(&str, Value)>, FieldError)> {
         let both = |chosen: &[(&str, Value)]| {
             self.recipe(chosen)?;
             self.finish(chosen)
         };
-        both(&[]).map_err(|error| (None, error))?;
+        if let Err(error) = both(&[]) {
+            return vec![(None, error)];
+        }
         let first = both(&self.settled(&[]));
+        let mut found: Vec<(Option<(&str, Value)>, FieldError)> = Vec::new();
         for (varied, chosen) in self.examples() {
+            let is_told = found
+                .iter()
+                .any(|(from, _)| from.as_ref().is_some_and(|(name, _)| *name == varied.0));
             let Err(error) = both(&chosen) else { continue };
-            // Where they can't be together from the start, the one is told that can't be by itself.
+            // Where they can't be together from the start, those are told that can't be by themselves.
             let alone = both(std::slice::from_ref(&varied));
-            if first.is_ok() || alone.is_err() {
-                return Err((Some(varied), alone.err().unwrap_or(error)));
+            if !is_told && (first.is_ok() || alone.is_err()) {
+                found.push((Some(varied), alone.err().unwrap_or(error)));
             }
         }
-        first.map(|_| ()).map_err(|error| (None, error))
+        match first {
+            Err(error) if found.is_empty() => vec![(None, error)],
+            _ => found,
+        }
     }
 
     /// What is done to candidates and to the winner, with hyperparameters of every kind; each with the place of

@@ -92,11 +92,11 @@ impl CellSpace {
             ("/stages", self.stages, 6),
         ] {
             let detail = format!("must be from 1 to {most}");
-            faults.require((1..=most).contains(&value), name, detail);
+            faults.require_value((1..=most).contains(&value), name, detail);
         }
         for (index, operation) in self.operations.iter().enumerate() {
             let twice = self.operations[..index].contains(operation);
-            faults.require(!twice, &format!("/operations/{index}"), "is there twice");
+            faults.require_value(!twice, &format!("/operations/{index}"), "is there twice");
         }
         faults.require(
             self.operations
@@ -145,6 +145,20 @@ pub struct SearchSpace {
 }
 
 impl SearchSpace {
+    /// The names of those that have a single value.
+    pub fn single_valued(&self) -> Vec<&'static str> {
+        let all = [
+            ("width", self.width.len()),
+            ("expand", self.expand.len()),
+            ("groups", self.groups.len()),
+            ("resolution", self.resolution.len()),
+            ("kernel", self.kernel.len()),
+            ("activation", self.activation.len()),
+        ];
+        let single = all.into_iter().filter(|(_, count)| *count == 1);
+        single.map(|(name, _)| name).collect()
+    }
+
     /// Ways in which the model may differ, by the names of their fields; dimensions are called `NAME`, or `NAME:PLACE`.
     pub fn ways(&self) -> Vec<&'static str> {
         let given = [
@@ -178,7 +192,7 @@ impl SearchSpace {
             ("resolution", &self.resolution, 1),
         ] {
             for (index, value) in values.iter().enumerate() {
-                faults.require(
+                faults.require_value(
                     *value > 0.0 && *value <= f64::from(most),
                     &format!("/{name}/{index}"),
                     format!("must be above 0 and at most {most}"),
@@ -190,7 +204,7 @@ impl SearchSpace {
             ("kernel", &self.kernel, 31),
         ] {
             for (index, value) in values.iter().enumerate() {
-                faults.require(
+                faults.require_value(
                     (1..=most).contains(value),
                     &format!("/{name}/{index}"),
                     format!("must be from 1 to {most}"),
@@ -199,7 +213,7 @@ impl SearchSpace {
         }
         let known: Vec<&str> = activations().collect();
         for (index, operator) in self.activation.iter().enumerate() {
-            faults.require(
+            faults.require_value(
                 known.contains(&operator.as_str()),
                 &format!("/activation/{index}"),
                 format!("must be one of {}", known.join(", ")),
@@ -213,18 +227,18 @@ impl SearchSpace {
             ("/kernel", self.kernel.len()),
             ("/activation", self.activation.len()),
         ] {
-            faults.require(count <= 32, name, "must have at most 32 values");
+            faults.require_value(count <= 32, name, "must have at most 32 values");
         }
         if !faults.found.is_empty() {
             return faults;
         }
         let twice = |values: &[String], at: usize| values[..at].contains(&values[at]);
         for at in (0..self.activation.len()).filter(|&at| twice(&self.activation, at)) {
-            faults.require(false, &format!("/activation/{at}"), "is there twice");
+            faults.require_value(false, &format!("/activation/{at}"), "is there twice");
         }
         for (index, pattern) in self.exclude.iter().enumerate() {
             if let Err(error) = globset::Glob::new(pattern) {
-                faults.require(false, &format!("/exclude/{index}"), error.to_string());
+                faults.require_value(false, &format!("/exclude/{index}"), error.to_string());
             }
         }
         if let Some(cell) = &self.cell {

@@ -38,7 +38,8 @@ function comparison(list, comparable) {
     ...metrics.map((metric) => ({ label: sentence(metric), format: digits, of: (m) => m.metrics[metric], larger: largerIsBetter(metric), apart: !comparable }))]
     .filter(({ of }) => list.some((entry) => Number.isFinite(of(entry.measured))));
   const best = columns.map(({ of, larger, apart }) => {
-    if (apart) return null;
+    // What is for another task is no rival.
+    if (apart || !comparable) return null;
     const values = list.map((entry) => of(entry.measured)).filter(Number.isFinite);
     const found = larger ? Math.max(...values) : Math.min(...values);
     // Where all are alike, none is the best.

@@ -2,7 +2,7 @@
 
 import { get, learn, learnNames, post, query } from "./api.js";
 import { bars } from "./charts.js";
-import { dialog, h, link, number, quiet, section, table, worker } from "./dom.js";
+import { dialog, h, link, number, problem, quiet, section, table, worker } from "./dom.js";
 import { bytes, count, digits, percent, plural, when, whole } from "./format.js";
 import { jobsTable } from "./jobs.js";
 import { MANY_CLASSES, deleter, fact, isAmount, newJobs, renamer, shape } from "./lists.js";
@@ -33,18 +33,26 @@ const COLUMNS = ["csv", "jsonl", "parquet"];
 /** A button that makes a data set of the same files with another target, if they have names to choose among. */
 function rereader(dataset) {
   if (dataset.format === "idx") return null;
+  const text = dataset.inputs.find(({ media }) => media === "text")?.name;
   const field = (label, hint, value = "") => {
     const control = h("input", { type: "text", id: `again-${label.toLowerCase().replaceAll(" ", "-")}`, autocomplete: "off", value, placeholder: hint });
     return [control, h("div", { class: "field" }, h("label", { for: control.id }, label), control)];
   };
   return worker("Read in another way", async () => {
     const [name, nameField] = field("Name", "", dataset.name);
-    const [target, targetField] = field("Target", "as at an upload without a name for it", dataset.target?.name);
-    const [text, textField] = field("Text column", "found by its name");
-    const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, COLUMNS.includes(dataset.format) && textField], [["Cancel", ""], ["Read", "read", "primary"]]);
-    if (answer !== "read") return;
-    const made = await (await post(`v1/datasets${query({ files_of: dataset.id, name: name.value.trim(), target: target.value.trim(), text: text.value.trim() })}`)).json();
-    location.hash = `#/datasets/${made.id}`;
+    const [target, targetField] = field("Target", dataset.target ? `${dataset.target.name}, as it is` : "none so far");
+    const [column, columnField] = field("Text column", text ? `${text}, as it is` : "none so far");
+    for (let fault = null; ;) {
+      const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, COLUMNS.includes(dataset.format) && columnField, fault && problem(fault)], [["Cancel", ""], ["Read", "read", "primary"]]);
+      if (answer !== "read") return;
+      try {
+        const made = await (await post(`v1/datasets${query({ files_of: dataset.id, name: name.value.trim(), target: target.value.trim(), text: column.value.trim() })}`)).json();
+        location.hash = `#/datasets/${made.id}`;
+        return;
+      } catch (error) {
+        fault = error;
+      }
+    }
   });
 }
 

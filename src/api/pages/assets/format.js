@@ -71,6 +71,8 @@ export const KIND_NAMES = {
 export const kindName = (kind) => KIND_NAMES[kind] || sentence(kind);
 
 /** Whether a larger value of a metric is a better one. */
+/** A loss of a distillation: that of the labels is the task's own, whatever the task. */
+export const lossName = (name) => name === "cross_entropy" ? "labels" : words(name);
 export const largerIsBetter = (metric) => !/loss|error|perplexity|cross_entropy|macs|parameters|bytes|latency/.test(metric);
 
 /** The metric that judges first: accuracy where there is one. */

@@ -94,8 +94,8 @@ function field([path, label, type, options = {}], form) {
       // Of data sets those that the model can't read are told; the service knows for sure.
       const reader = form.models.find((one) => one.id === form.body.model);
       const about = (one) => listed === form.models ? [`${count(one.summary.parameters)} parameters`]
-        : [reader && !fits(reader, one) && "does not look as if the model could read it", one.format, plural(one.splits.train, "example"), one.target ? `target ${one.target.name}` : "no target"];
-      const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${one.name} (${[...about(one), shortId(one.id)].filter(Boolean).join(", ")})`])]
+        : [one.format, plural(one.splits.train, "example"), one.target ? `target ${one.target.name}` : "no target"];
+      const given = listed ? [["", options.none || "choose…"], ...listed.map((one) => [one.id, `${listed === form.datasets && reader && !fits(reader, one) ? "✕ does not fit: " : ""}${one.name} (${[...about(one), shortId(one.id)].filter(Boolean).join(", ")})`])]
         : (path === "device" ? ["", ...form.devices] : options.options).map((one) => Array.isArray(one) ? one : [one, one === "" ? `default: ${words(options.usual)}` : words(one)]);
       // A value that the list does not know must not be lost by looking at it.
       if (!given.some(([one]) => one === value)) given.push([value, String(value)]);
@@ -325,14 +325,31 @@ function curl(text) {
 
 /** A fault in the words of the form: parameters by the labels of their fields, where they have one. */
 function inWords(detail, fields) {
-  const labels = (name) => new Set(fields.filter((one) => !one.whole && (one.path === name || one.path.endsWith(`.${name}`))).map((one) => one.label));
+  if (detail === "is missing") return "Nothing is chosen.";
+  const shown = fields.filter((one) => !one.whole && !one.element.hidden);
+  const labels = (name) => {
+    const exact = shown.filter((one) => one.path === name || one.path.endsWith(`.${name}`));
+    // An object has the fields of its parts.
+    return new Set((exact.length ? exact : shown.filter((one) => one.path.includes(`.${name}.`)).slice(0, 1)).map((one) => one.label));
+  };
   const label = (text, name) => {
     const [only, ...others] = labels(name);
     return only && others.length === 0 ? `“${only}”` : text;
   };
-  return detail.replace(/`?\?target=`? of the upload/g, "“Target” of the upload, or of “Read in another way” on the data set's page,")
+  // Of a list of what could be given, what the form has now.
+  const [, list] = detail.match(/^needs one of ([a-z_, ]+)$/) || [];
+  if (list) {
+    const known = list.split(", ").map((name) => label("", name)).filter(Boolean);
+    if (known.length) return `Needs one of ${known.join(", ")}.`;
+  }
+  // What a word could be instead is no field.
+  const [said, ...expected] = detail.split(", expected ");
+  return [said
+    .replace(/ \(`\?target=` of the upload, `--target` of the terminal choose another one; `\?files_of=` reads the same files again\)/g, " (“Read in another way” on the data set's page chooses another one)")
+    .replace(/,? or the one that `\?target=` of the upload names; `\?files_of=` reads the same files again/g, "; “Read in another way” on the data set's page makes another array the target")
+    .replace(/ unless `\?target=` of the upload names another one; `\?files_of=` reads the same files again/g, "; “Read in another way” on the data set's page makes another one the target")
     // Words of the language are no parameters unless they are marked as such.
-    .replace(/`([a-z][a-z_.]*)`|\b([a-z]+(?:[_.][a-z]+)+|sparsity)\b/g, (text, marked, plain) => label(text, marked || plain));
+    .replace(/`([a-z][a-z_.]*)`|\b([a-z]+(?:[_.][a-z]+)+|sparsity)\b/g, (text, marked, plain) => label(text, marked || plain)), ...expected].join(", expected ");
 }
 
 /** Shows each fault at the field that it is about, or at the JSON that has it; the fields, and the faults that have no place. */
@@ -351,9 +368,10 @@ function distribute(faults, given) {
       places.add(place);
     } else lost.push({ pointer, detail });
   }
-  const [first] = places;
-  first?.focus();
-  return { places: [...places], lost };
+  // In the order of the form, whatever that of the answer.
+  const inOrder = [...places].sort((a, b) => a.element.compareDocumentPosition(b.element) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1);
+  inOrder[0]?.focus();
+  return { places: inOrder, lost };
 }
 
 const DRAFT = "sinter-draft";
@@ -417,7 +435,9 @@ export async function formPage({ args: [kind], query: given, signal }) {
     Object.assign(body, compact(earlier.request));
     delete body.dry_run;
     // Two of one name could not be told from each other.
-    delete body.name;
+    if (body.name) body.name = `${body.name.replace(/, again$/, "")}, again`;
+    // What a warning of that job advises.
+    if (given.has("preprocess")) write(body, "data.preprocess", JSON.parse(given.get("preprocess")));
   } else {
     [body.model, body.dataset] = beginning(models, datasets, given.get("model"), given.get("dataset"));
   }
@@ -438,6 +458,8 @@ export async function formPage({ args: [kind], query: given, signal }) {
     update(source) {
       suit();
       if (source) keep();
+      // A plan is of the form as it was.
+      if (source) set(plan);
       for (const one of fields) {
         one.sync(source);
         // What was said of a value is not said of another.

@@ -2,7 +2,7 @@
 
 import { follow, get, learnNames, names, post, query, remove, save, showReport } from "./api.js";
 import { announce, button, confirmed, copy, h, link, number, problem, quiet, scroller, section, set, sleep, table, worker } from "./dom.js";
-import { bytes, clock, kindName, pretty, shortId, when, words } from "./format.js";
+import { bytes, clock, kindName, plural, pretty, shortId, when, words } from "./format.js";
 import { ended, gist, jobTitle, progressBar, progressText, statusMark } from "./jobs.js";
 import { fileName } from "./lists.js";
 
@@ -51,7 +51,7 @@ function whileSeen(signal) {
 }
 
 /** The log; events come by the stream, or by asking where the stream can't be had. */
-function eventLog(job, signal, wake, warn) {
+function eventLog(job, signal, wake, judge, warn) {
   const list = h("ol", { class: "log" });
   const seen = new Set();
   let last = null;
@@ -65,6 +65,7 @@ function eventLog(job, signal, wake, warn) {
     if (box && box.scrollHeight - box.scrollTop - box.clientHeight < 120) box.scrollTop = box.scrollHeight;
     // Trials that fail are told in their table.
     if (event.level === "warning" && event.type !== "trial_done") warn(event);
+    if (event.type === "trial_done") judge(event.id);
     if (event.type.startsWith("job_")) wake();
   };
   let running = false;
@@ -155,19 +156,21 @@ export async function jobPage({ args: [id], signal }) {
   let wake = () => {};
   const warnings = h("ul", { class: "warnings", "aria-label": "Warnings", hidden: true });
   const warned = new Set();
-  const events = eventLog(job, signal, () => wake(), ({ message }) => {
+  const judged = new Set();
+  const events = eventLog(job, signal, () => wake(), (trial) => judged.add(trial), ({ message, data }) => {
     // An attempt that goes on says it again.
     if (warned.has(message)) return;
     warned.add(message);
     warnings.hidden = false;
-    warnings.append(h("li", null, h("strong", null, "Warning: "), message));
+    const advice = data?.preprocess && h("a", { class: "button", href: `#/new/${job.kind}${query({ from: job.id, preprocess: JSON.stringify(data.preprocess) })}` }, "Submit again so");
+    warnings.append(h("li", null, h("strong", null, "Warning: "), message, advice && " ", advice));
   });
   let shownStatus = null;
   let plots = null;
 
   function draw() {
     set(status, h("p", { class: "bar-line" }, statusMark(job.status), " ", !ended(job) && job.status !== "queued" && progressBar(job),
-      !ended(job) && h("span", { class: "quiet" }, " ", progressText(job))), job.error && problem({ problem: job.error }, { role: null }));
+      !ended(job) && h("span", { class: "quiet" }, " ", progressText(job), job.kind === "search" && job.progress?.phase === "trial" && `, ${plural(judged.size, "trial")} of ${job.request.params.trials} judged`)), job.error && problem({ problem: job.error }, { role: null }));
     if (job.status === shownStatus) return;
     if (shownStatus) announce(`Job ${words(job.status)}`);
     // A retry goes on where the stream had ended.

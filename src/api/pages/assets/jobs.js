@@ -2,7 +2,7 @@
 
 import { get, learnNames, names, query } from "./api.js";
 import { h, keyed, link, number, problem, quiet, row, select, set, sleep, table, worker } from "./dom.js";
-import { KIND_NAMES, count, duration, digits, kindName, mainMetric, percent, ratio, shortId, when, words } from "./format.js";
+import { KIND_NAMES, count, duration, digits, kindName, lossName, mainMetric, percent, plural, ratio, shortId, when, words } from "./format.js";
 
 const STATUSES = ["queued", "running", "canceling", "succeeded", "failed", "canceled"];
 const SIGNS = { queued: "◌", running: "▸", canceling: "▸", succeeded: "✓", failed: "✕", canceled: "–" };
@@ -21,7 +21,7 @@ export function gist({ kind, params }) {
       params.schedule?.steps > 1 && `${params.schedule.steps} cuts`,
       params.granularity === "n_m" && `${params.n ?? 2} of ${params.m ?? 4}`, params.criterion !== "magnitude" && words(params.criterion || ""), epochs(params.finetune)],
     distill: () => [params.student?.model ? "another model" : told([params.student?.width && `width ${params.student.width}`, params.student?.depth && `depth ${params.student.depth}`]),
-      (params.losses || []).map((loss) => words(loss.name)).join(" + "), epochs(params.finetune)],
+      (params.losses || []).map((loss) => lossName(loss.name)).join(" + "), epochs(params.finetune)],
     search: () => [words(params.strategy?.name || "tpe"), params.trials && `${params.trials} trials`],
     pipeline: () => [(params.steps || []).map((step) => kindName(step.kind).toLowerCase()).join(", then ")],
   }[kind];
@@ -58,7 +58,8 @@ function outcome(job) {
   const metric = figures && mainMetric(figures);
   if (!metric) return "";
   const was = after && before.metrics[metric];
-  return [`${words(metric)} ${digits(figures[metric])}`, was !== undefined && was !== null && quiet(`before ${digits(was)}`)];
+  const warnings = job.result.warnings?.length;
+  return [`${words(metric)} ${digits(figures[metric])}`, warnings > 0 && h("span", { class: "error" }, ` ⚠ ${plural(warnings, "warning")}`), was !== undefined && was !== null && quiet(`before ${digits(was)}`)];
 }
 
 const change = (job, key) => {
@@ -69,6 +70,9 @@ const change = (job, key) => {
 
 export function jobsTable(caption, chosen, none = "No jobs here yet.") {
   const body = h("tbody");
+  let titles = [];
+  // What is called alike is told apart by its id.
+  const apart = (job) => titles.indexOf(jobTitle(job)) !== titles.lastIndexOf(jobTitle(job)) && ` ${shortId(job.id)}`;
   const columns = [...(chosen ? [{ label: "Choose", hide: true }] : []), "Job", { label: "Status", wide: true }, "Progress or quality",
     { label: "Parameters", number: true }, { label: "MACs", number: true }, "Created"];
   const cells = (job) => [
@@ -77,7 +81,7 @@ export function jobsTable(caption, chosen, none = "No jobs here yet.") {
       onchange: (event) => chosen.toggle(job.id, event.target.checked),
     }))] : []),
     h("th", { scope: "row" }, link(`#/jobs/${job.id}`, jobTitle(job)),
-      quiet(told([kindName(job.kind), gist(job.request)]), job.attempt > 1 && `, attempt ${job.attempt} of ${job.max_attempts}`), h("span", { class: "narrow" }, statusMark(job.status))),
+      apart(job), quiet(told([kindName(job.kind), gist(job.request)]), job.attempt > 1 && `, attempt ${job.attempt} of ${job.max_attempts}`), h("span", { class: "narrow" }, statusMark(job.status))),
     h("td", { class: "wide" }, statusMark(job.status)), h("td", { class: "outcome" }, outcome(job)),
     change(job, "nonzero_parameters"), change(job, "macs"), h("td", { class: "time" }, when(job.created_at)),
   ];
@@ -86,9 +90,10 @@ export function jobsTable(caption, chosen, none = "No jobs here yet.") {
   return {
     element: h("div", null, view, empty),
     show(jobs) {
+      titles = jobs.map(jobTitle);
       empty.hidden = jobs.length > 0;
       view.hidden = jobs.length === 0;
-      keyed(body, jobs, (job) => JSON.stringify([job.status, job.progress, job.queue_position, job.name, job.attempt, names.get(job.request.model)]),
+      keyed(body, jobs, (job) => JSON.stringify([job.status, job.progress, job.queue_position, job.name, job.attempt, names.get(job.request.model), apart(job)]),
         (job) => row(cells(job)));
     },
   };

@@ -2,7 +2,7 @@
 
 import { learn, learnNames, names, patch, query, remove, save } from "./api.js";
 import { confirmed, dialog, h, keyed, link, number, problem, quiet, row, set, table, worker } from "./dom.js";
-import { bytes, count, kindName, shortId, when, whole } from "./format.js";
+import { bytes, count, kindName, plural, shortId, when, whole } from "./format.js";
 import { pagedList, repeat } from "./jobs.js";
 import { uploader } from "./uploads.js";
 
@@ -46,9 +46,9 @@ export const MANY_CLASSES = 50;
 export const isAmount = ({ classes, class_names: classNames }) => classes > MANY_CLASSES && !classNames;
 
 /** A row; `brief` leaves out what half a page has no room for. */
-function modelRow(model, brief) {
+function modelRow(model, brief, apart) {
   return row([
-    [link(`#/models/${model.id}`, model.name), quiet(model.parent_id
+    [link(`#/models/${model.id}`, model.name), apart && ` ${shortId(model.id)}`, quiet(model.parent_id
       ? ["from ", link(`#/models/${model.parent_id}`, names.get(model.parent_id) || shortId(model.parent_id))] : "uploaded")],
     number(model.summary.nonzero_parameters, count), number(model.summary.macs, count), number(model.size_bytes, bytes),
     ...(brief ? [] : [h("td", { class: "time" }, when(model.created_at)),
@@ -59,11 +59,11 @@ function modelRow(model, brief) {
 function datasetRow(dataset, brief, changed) {
   const { train, test, validation } = dataset.splits;
   const { target: given } = dataset;
-  const target = given && `${given.name}${given.classes && !isAmount(given) ? `, ${given.classes} classes` : ` ${given.dtype}`}`;
+  const target = given && `${given.name}${given.classes && !isAmount(given) ? `, ${plural(given.classes, "class")}` : ` ${given.dtype}`}`;
   return row([
     [link(`#/datasets/${dataset.id}`, dataset.name), quiet(dataset.format, dataset.skipped.length > 0 && `, ${dataset.skipped.length} skipped`)],
     number(train, whole), number(test || null, (value) => value ? whole(value) : "drawn", validation ? quiet(`${whole(validation)} validation`) : null), number(dataset.size_bytes, bytes),
-    ...(brief ? [] : [h("td", null, dataset.inputs.map(tensor).join("; "), target && quiet(`target ${target}`)),
+    ...(brief ? [] : [h("td", null, dataset.inputs.map(tensor).join("; "), target && quiet(`target: ${target}`)),
       h("td", { class: "time" }, when(dataset.created_at)),
       h("td", null, deleter("data set", `v1/datasets/${dataset.id}`, dataset.name, changed, { "aria-label": `Delete the data set ${dataset.name}` }))]),
   ]);
@@ -105,8 +105,11 @@ export function itemList(folder, { signal, rows = 20, whole = true }) {
     view.hidden = shown.length === 0;
     more.hidden = !whole || !list.more;
     choice.hidden = !whole || !list.rows.some(isTrial);
-    keyed(body, shown, (item) => `${item.name} ${names.get(item.parent_id)}`,
-      (item) => folder === "models" ? modelRow(item, !whole) : datasetRow(item, !whole, refresh));
+    // What is called alike is told apart by its id.
+    const called = shown.map((item) => item.name);
+    const apart = ({ name }) => called.indexOf(name) !== called.lastIndexOf(name);
+    keyed(body, shown, (item) => `${item.name} ${names.get(item.parent_id)} ${apart(item)}`,
+      (item) => folder === "models" ? modelRow(item, !whole, apart(item)) : datasetRow(item, !whole, refresh));
   };
   return { element: h("div", null, uploader(folder, refresh), choice, view, empty, more), refresh, list };
 }

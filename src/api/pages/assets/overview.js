@@ -30,7 +30,7 @@ export async function overview({ signal }) {
     const active = jobs.filter((job) => !ended(job)).length;
     start.hidden = jobs.length > 0;
     done.models.hidden = models.list.rows.length === 0;
-    done.datasets.hidden = datasets.list.rows.length === 0;
+    done.datasets.hidden = models.list.rows.length === 0 || datasets.list.rows.length === 0;
     tally.hidden = jobs.length === 0;
     set(tally, active ? `${plural(active, "job")} at work or waiting.` : "No job is running.", " ", link("#/jobs", "All jobs"));
     return active > 0;

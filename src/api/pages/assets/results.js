@@ -3,7 +3,7 @@
 import { call, get, names } from "./api.js";
 import { add, h, link, number, quiet, row, section, select, set, table } from "./dom.js";
 import { bars, scatter } from "./charts.js";
-import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, mainMetric, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
+import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, lossName, mainMetric, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
 
 const figure = (label) => ({ label, number: true });
 const modelLink = (id, label) => link(`#/models/${id}`, label || names.get(id) || shortId(id));
@@ -210,7 +210,7 @@ function pruneDetails({ prune, environment }) {
 function distillDetails(distill) {
   if (!distill) return null;
   return section("Distillation", null,
-    h("p", null, `${plural(distill.teachers, "teacher")}${distill.views > 1 ? `, averaged over ${distill.views} views of each example` : ""}, outputs ${distill.source}; losses ${distill.losses.map((term) => words(term.name)).join(", ")}.`),
+    h("p", null, `${plural(distill.teachers, "teacher")}${distill.views > 1 ? `, averaged over ${distill.views} views of each example` : ""}, outputs ${distill.source}; losses ${distill.losses.map((term) => lossName(term.name)).join(", ")}.`),
     Object.keys(distill.agreement).length > 0 && table("How near the student is to its teachers on the test split", ["Measure", figure("Value")],
       Object.entries(distill.agreement).map(([measure, value]) => [sentence(measure), number(value, digits)]), { class: "fit", visible: true }));
 }
@@ -237,7 +237,7 @@ async function searchDetails(job, signal) {
   const line = (trial) => {
     const entry = front.get(trial.trial);
     return row([`Trial ${trial.trial}${search.best[0]?.trial === trial.trial ? ", the winner" : ""}`,
-      h("td", null, entry ? modelLink(entry.model, "Pareto front") : trial.status), ...metrics.map((metric) => number(value(trial, metric), formatOf(metric))),
+      h("td", null, entry ? ["Pareto front: ", modelLink(entry.model, "its model")] : trial.status), ...metrics.map((metric) => number(value(trial, metric), formatOf(metric))),
       h("td", { class: "config" }, configText(trial.config), trial.error && quiet(trial.error))]);
   };
   const rises = search.objectives[0].goal ? search.objectives[0].goal === "maximize" : largerIsBetter(first);
@@ -262,6 +262,7 @@ async function searchDetails(job, signal) {
       importance.length > 0 && table(`Share of the variance of ${words(first)} that each dimension explains`, ["Dimension", { label: "Bar", hide: true }, figure("Importance")],
         importance.sort((a, b) => b.importance - a.importance).map((dimension) => [dimension.name, h("td", { class: "bar-cell" }, bars(null, dimension.importance, 1)), number(dimension.importance, percent)]), { visible: true })),
     h("h3", null, "Trials"),
+    quiet("Figures of a trial are of the examples that it was judged on, after the training of a trial. Each of the Pareto front is a model as it was then; the winner was trained in full after that, and is the new model above, measured on the test split."),
     table(`Trials, those of the Pareto front first, by ${words(first)}`, ["Trial", "Status", ...metrics.map((metric) => figure(words(metric))), "Configuration"], [], { body }),
     sorted.length > shown && h("p", null, h("button", { type: "button", onclick: (event) => { add(body, sorted.slice(shown).map(line)); event.target.remove(); } }, `Show all ${sorted.length}`)));
 }

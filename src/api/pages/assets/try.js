@@ -55,7 +55,11 @@ export function trySection(model, signal) {
     const [chosen] = file.files;
     const typed = text.value.trim();
     if (chosen) await ask(chosen, "application/octet-stream");
-    else if (typed) await ask(...typedBody(typed, summary));
+    else if (typed) {
+      const [body, type] = typedBody(typed, summary);
+      if (type === "text/plain" && summary.inputs.every((input) => input.dtype.startsWith("float"))) throw new Error("This model takes numbers: write them as JSON, as below the field.");
+      await ask(body, type);
+    }
     else set(place, problem(new Error("Choose a file, or write a text or JSON.")));
   });
   return section("Try it", null, h("details", null, h("summary", null, "Ask the model about an example"),

@@ -13,7 +13,7 @@ const KINDS = {
   },
   datasets: {
     noun: "data set", accept: null,
-    hint: "npz, IDX, CSV, JSON lines, Parquet, safetensors; zip or tar of images, texts or recordings.",
+    hint: "npz (x and y, or x_train, y_train, x_test, y_test), IDX, CSV, JSON lines, Parquet, safetensors; zip or tar of images, texts or recordings. Files with train and test in their names are splits.",
   },
 };
 
@@ -105,7 +105,7 @@ export function uploader(folder, ondone) {
       chooser.value = "";
       const look = h("a", { href: `#/${folder}/${made.id}` }, "Look at it");
       set(result, h("p", { class: "done" }, `${sentence(noun)} ${made.name} uploaded. `, look),
-        folder === "datasets" && !made.target && quiet("No target was found: only losses without labels can use it. If one of its arrays is the target, name it under “Format and columns” and upload again."));
+        folder === "datasets" && !made.target && quiet("No target was found: only losses without labels can use it. If one of its arrays is the target, name it by “Read in another way” on its page."));
       look.focus();
       announce(`${sentence(noun)} ${made.name} uploaded`);
       // What comes of showing it is no fault of the upload.
