@@ -177,7 +177,7 @@ impl Job<'_> {
         params: &Params,
     ) -> Result<(Graph, Outcomes), Ended> {
         let mut outcomes = Outcomes::default();
-        let graph = match params {
+        let mut graph = match params {
             Params::Train(train) => {
                 let key = format!("{key}/train");
                 self.train(&key, "train", graph, train)?
@@ -197,8 +197,10 @@ impl Job<'_> {
                 outcomes.search = Some(searched);
                 graph
             }
-            Params::Evaluate(_) | Params::Pipeline(_) => graph,
+            Params::Evaluate(_) | Params::Pipeline(_) => return Ok((graph, outcomes)),
         };
+        // It is another model now, whose file is not written yet.
+        graph.stands_for(None);
         Ok((graph, outcomes))
     }
 }

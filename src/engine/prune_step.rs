@@ -62,6 +62,7 @@ impl Job<'_> {
         mut graph: Graph,
         params: &PruneParams,
     ) -> Result<(Graph, PruneOutcome), Ended> {
+        let file_bytes = graph.bytes_as_it_came();
         graph.settle_weights();
         graph.sparse_storage |= params.storage == Storage::Sparse;
         if params.schedule.rewind.is_some() {
@@ -70,6 +71,8 @@ impl Job<'_> {
         if let (Some(slimming), Some(finetune)) = (params.slimming, &params.finetune) {
             graph = self.slimmed(key, graph, slimming, finetune)?;
         }
+        // What was trained before the first cut stands for the same file.
+        graph.stands_for(Some(file_bytes));
         if params.granularity.has_zeros() {
             self.sparse.push(Exclusion::new(&params.exclude));
         }

@@ -45,6 +45,7 @@ pub enum LoadError {
 }
 
 pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
+    let file_bytes = prost::Message::encoded_len(&model);
     let mut graph = model.graph.take().ok_or(LoadError::NoGraph)?;
     function::inline(&mut model, &mut graph).map_err(LoadError::Function)?;
     let opset = model
@@ -132,7 +133,7 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
             .collect(),
         unsupported,
         sparse_storage,
-        unsettled_bytes: None,
+        file_bytes: Some(file_bytes),
         example_shapes: BTreeMap::new(),
         frame: model,
         listed_initializers,

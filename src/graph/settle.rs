@@ -20,13 +20,7 @@ impl Graph {
     /// those nodes out: a pruning that edits the weights of a layer must find them there. Weights that
     /// are used in several places, or of which a part is left out or used twice, stay as they are.
     pub fn settle_weights(&mut self) {
-        let (nodes, bytes) = (self.nodes.len(), self.to_bytes().len());
         self.settle_shapes();
-        self.settle_moved();
-        self.unsettled_bytes = (self.nodes.len() < nodes).then_some(bytes);
-    }
-
-    fn settle_moved(&mut self) {
         let (makers, made) = self.made_of_weights();
         let settled = self.settled_weights(&makers, &made);
         if settled.is_empty() {

@@ -63,7 +63,7 @@ impl PipelineParams {
             if matches!(step.kind, JobKind::Pipeline | JobKind::Search) {
                 let kind = step.kind.as_str();
                 let detail = format!("a {kind} can't be a step; ask for it as a job of its own");
-                faults.require(false, &format!("{at}/kind"), detail);
+                faults.require_value(false, &format!("{at}/kind"), detail);
                 continue;
             }
             // `Params::read` points from the job (`/kind`, `/params/…`), here from the step.

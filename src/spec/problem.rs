@@ -169,7 +169,7 @@ impl<T> Reading<T> {
     pub fn without(mut self, faults: Vec<FieldError>) -> Self {
         let fields = faults.iter().map(|fault| fault.pointer.clone());
         self.unread.extend(fields);
-        self.faults.splice(0..0, faults);
+        self.faults.extend(faults);
         self
     }
 

@@ -906,7 +906,7 @@ def test_all_that_is_wrong_with_a_request_is_told_at_once(untouched):
      ["/finetune/epochs", "/finetune/loss", "/finetune/optimizer/learning_rate"]),
     ("search", {"space": {"width": [0.5, 1]}, "trial": {"epochs": "x"}, "strategy": {"name": "successive_halving", "eta": 3, "rounds": 4}},
      ["/trial/epochs"]),
-    ("search", {"space": {"width": "x", "hyperparameters": {"learning_rate": {"choice": [0.1, 0.2]}}}, "screening": {"candidates": 10}},
+    ("search", {"space": {"width": "x", "hyperparameters": {"learning_rate": {"choice": [0.1, 0.2]}}}, "screening": {"candidates": 10, "proxy": "synflow"}},
      ["/space/width"]),
     ("search", {"space": {"hyperparameters": {"optimizer.name": ["foo"], "lr": [1], "aug": {"choice": [1, 2]}}}},
      ["/space/hyperparameters/lr", "/space/hyperparameters/optimizer.name"]),

@@ -439,7 +439,8 @@ def test_models_and_data_sets_go_by_their_names(client):
     piped.cancel()
     read = client.read_again("numbers", "the same", target="y")
     assert read["name"] == "the same" and read["digest"] == data["digest"] and read["id"] != data["id"]
-    assert client.upload_model(DIGITS_CNN, name="once more", progress=False, reuse=True) == changed
+    assert client.upload_model(DIGITS_CNN, name="once more", progress=False, reuse=True)["digest"] == changed["digest"]
+    assert len(list(client.models(name="once more"))) == 0
     with pytest.warns(SinterWarning, match="say so with `data.preprocess`"):
         assert client.submit("evaluate", model, data).wait(progress=False).warnings[0]["type"] == "inputs_on_another_scale"
     with pytest.raises(UnknownName, match="no data set that is called 'data by its name'"):

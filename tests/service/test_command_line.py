@@ -153,8 +153,10 @@ def test_the_target_of_a_table_can_be_named(server, tmp_path):
     target_of = lambda done: server.get(f"/v1/datasets/{server.get(f'/v1/jobs/{done.stdout.strip()}').json()['request']['dataset']}").json()
     same = sinter(server, "submit", "train", "--model", "linear", "--dataset", there, "--target", "parity")
     assert same.returncode == 0 and target_of(same)["id"] == there, same.stderr
-    other = sinter(server, "submit", "train", "--model", "linear", "--dataset", there, "--target", "a", "--request", '{"task": "regression"}')
-    assert f"read the files of {there} again as" in other.stderr
+    numbers = server.upload_dataset(b"a,b,c\n" + b"".join(b"%d,%d,%d\n" % (n % 2, n, n % 3) for n in range(40)), "numbers to read again")
+    other = sinter(server, "submit", "train", "--model", "linear", "--dataset", numbers["name"], "--target", "a", "--set", "epochs=1")
+    assert f"read the files of {numbers['id']} again as" in other.stderr, other.stderr
+    assert target_of(other)["target"]["name"] == "a" and target_of(other)["name"] == numbers["name"]
     none = sinter(server, "submit", "prune", "--model", "linear", "--target", "parity")
     assert none.returncode == 1 and "--target goes with a --dataset" in none.stderr
 

@@ -51,7 +51,7 @@ impl Start {
             parameters: cost.parameters,
             macs: cost.macs,
             units,
-            bytes: graph.bytes_before_settling(),
+            bytes: graph.bytes_as_it_came(),
             weights: graph
                 .initializers
                 .iter()

@@ -137,7 +137,7 @@ impl SearchParams {
         if let Some(index) = other {
             let detail = "a trial can have steps of the kinds train, prune and distill";
             let mut faults = Faults::default();
-            faults.require(false, &format!("/steps/{index}/kind"), detail);
+            faults.require_value(false, &format!("/steps/{index}/kind"), detail);
             return (None, faults);
         }
         PipelineParams { steps }.steps()
