@@ -271,14 +271,6 @@ impl SearchParams {
             "/control",
             "the winners are compared by the first objective on the test split: let that be a metric",
         );
-        let narrow = self.space.hyperparameters.0.values();
-        faults.require(
-            opens_models
-                || self.space.hyperparameters.0.is_empty()
-                || !narrow.clone().all(|range| range.size() == Some(1.0)),
-            "/space/hyperparameters",
-            "leave no choice: each has one value; give one of them another",
-        );
         let endless =
             |(name, range): (&String, &Range)| range.size().is_none().then(|| name.clone());
         let endless = self.space.hyperparameters.0.iter().find_map(endless);
@@ -307,6 +299,14 @@ impl SearchParams {
             "a strategy of shorter trainings beside `steps`",
         );
         self.training_faults(&mut faults);
+        let mut ranges = self.space.hyperparameters.0.values();
+        if faults.found.is_empty() && !opens_models {
+            faults.require(
+                !ranges.all(|range| range.size() == Some(1.0)),
+                "/space/hyperparameters",
+                "leave no choice: each has one value; give one of them another",
+            );
+        }
         faults
     }
 

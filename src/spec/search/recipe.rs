@@ -78,7 +78,6 @@ impl SearchParams {
     }
 
     /// Tries what hyperparameters can be in their places; the errors, one for each that it comes from.
-    #[expect(clippy::type_complexity, reason = "errors and where they come from")]
     pub(super) fn tried(&self) -> Vec<(Option<(&str, Value)>, FieldError)> {
         let both = |chosen: &[(&str, Value)]| {
             self.recipe(chosen)?;
