@@ -208,7 +208,7 @@ async function journey() {
   const [dataset] = (await json("/v1/datasets")).data;
 
   await step("the forms of all kinds", async () => {
-    for (const kind of ["Train", "Evaluate", "Distil", "Search", "Pipeline", "Prune"]) {
+    for (const kind of ["Train", "Evaluate", "Distill", "Search", "Pipeline", "Prune"]) {
       if (!page.url().includes("#/new/")) await go(page, `#/new/prune?model=${model.id}`);
       await page.getByRole("navigation", { name: "Kind of job" }).getByRole("link", { name: kind }).click();
       await page.getByRole("heading", { level: 1, name: `New job: ${kind.toLowerCase()}` }).waitFor();
@@ -494,7 +494,7 @@ async function journey() {
     await page.getByRole("link", { name: "half the MACs" }).nth(1).click();
     await page.waitForURL(`**/#/models/${made}`);
     await page.getByRole("link", { name: "digits", exact: true }).waitFor();
-    await page.getByRole("link", { name: "Distil…" }).click();
+    await page.getByRole("link", { name: "Distill…" }).click();
     await page.getByRole("heading", { level: 1, name: "New job: distil" }).waitFor();
     check(await page.getByLabel("Teacher", { exact: true }).inputValue() === made, "the form has the model");
   });

@@ -40,10 +40,12 @@ function rereader(dataset) {
   };
   return worker("Read in another way", async () => {
     const [name, nameField] = field("Name", "", dataset.name);
+    const arrays = h("datalist", { id: "again-arrays" }, [dataset.target?.name, ...dataset.inputs.map(({ name: one }) => one)].filter(Boolean).map((one) => h("option", { value: one })));
     const [target, targetField] = field("Target", dataset.target ? `${dataset.target.name}, as it is` : "none so far");
     const [column, columnField] = field("Text column", text ? `${text}, as it is` : "none so far");
+    target.setAttribute("list", arrays.id);
     for (let fault = null; ;) {
-      const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, COLUMNS.includes(dataset.format) && columnField, fault && problem(fault)], [["Cancel", ""], ["Read", "read", "primary"]]);
+      const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, !COLUMNS.includes(dataset.format) && arrays, COLUMNS.includes(dataset.format) && columnField, fault && problem(fault)], [["Cancel", ""], ["Read", "read", "primary"]]);
       if (answer !== "read") return;
       try {
         const made = await (await post(`v1/datasets${query({ files_of: dataset.id, name: name.value.trim(), target: target.value.trim(), text: column.value.trim() })}`)).json();

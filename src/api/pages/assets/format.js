@@ -65,14 +65,15 @@ export const sentence = (name) => words(name).replace(/^./, (letter) => letter.t
 export const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
 export const KIND_NAMES = {
-  train: "Train", evaluate: "Evaluate", prune: "Prune", distill: "Distil",
+  train: "Train", evaluate: "Evaluate", prune: "Prune", distill: "Distill",
   search: "Search", quantize: "Quantize", pipeline: "Pipeline",
 };
 export const kindName = (kind) => KIND_NAMES[kind] || sentence(kind);
 
-/** Whether a larger value of a metric is a better one. */
 /** A loss of a distillation: that of the labels is the task's own, whatever the task. */
 export const lossName = (name) => name === "cross_entropy" ? "labels" : words(name);
+
+/** Whether a larger value of a metric is a better one. */
 export const largerIsBetter = (metric) => !/loss|error|perplexity|cross_entropy|macs|parameters|bytes|latency/.test(metric);
 
 /** The metric that judges first: accuracy where there is one. */
@@ -84,6 +85,6 @@ export const COSTS = [
   ["nonzero_parameters", "Nonzero parameters", count, (m) => m.nonzero_parameters],
   ["macs", "MACs", count, (m) => m.macs],
   ["size_bytes", "File size", bytes, (m) => m.size_bytes],
-  ["compressed_bytes", "Deflated size", bytes, (m) => m.compressed_bytes],
+  ["compressed_bytes", "Size compressed (deflate)", bytes, (m) => m.compressed_bytes],
   ["latency_ms", "Latency, median", milliseconds, (m) => m.latency_ms?.p50],
 ];

@@ -65,7 +65,7 @@ function eventLog(job, signal, wake, judge, warn) {
     if (box && box.scrollHeight - box.scrollTop - box.clientHeight < 120) box.scrollTop = box.scrollHeight;
     // Trials that fail are told in their table.
     if (event.level === "warning" && event.type !== "trial_done") warn(event);
-    if (event.type === "trial_done") judge(event.id);
+    if (event.type === "trial_done") judge(event);
     if (event.type.startsWith("job_")) wake();
   };
   let running = false;
@@ -156,8 +156,8 @@ export async function jobPage({ args: [id], signal }) {
   let wake = () => {};
   const warnings = h("ul", { class: "warnings", "aria-label": "Warnings", hidden: true });
   const warned = new Set();
-  const judged = new Set();
-  const events = eventLog(job, signal, () => wake(), (trial) => judged.add(trial), ({ message, data }) => {
+  const judged = [];
+  const events = eventLog(job, signal, () => wake(), (trial) => { judged.push(trial); drawTrials(); }, ({ message, data }) => {
     // An attempt that goes on says it again.
     if (warned.has(message)) return;
     warned.add(message);
@@ -167,10 +167,26 @@ export async function jobPage({ args: [id], signal }) {
   });
   let shownStatus = null;
   let plots = null;
+  let time = null;
+  const trials = h("div");
+  /** Trials of a search that has no result to show; many may come at once. */
+  let drawing = false;
+  async function drawTrials() {
+    if (drawing) return;
+    drawing = true;
+    const { trialsSoFar } = await import("./results.js");
+    drawing = false;
+    set(trials, job.status === "succeeded" ? null : trialsSoFar([...judged], job.request.params));
+  }
 
   function draw() {
+    if (job.status === "succeeded") set(trials);
+    // One estimate after the other swings with each epoch.
+    const left = job.progress?.eta_seconds;
+    time = left > 0 ? time === null || left < 10 ? left : 0.8 * time + 0.2 * left : null;
+    if (time !== null) job.progress.eta_seconds = time;
     set(status, h("p", { class: "bar-line" }, statusMark(job.status), " ", !ended(job) && job.status !== "queued" && progressBar(job),
-      !ended(job) && h("span", { class: "quiet" }, " ", progressText(job), job.kind === "search" && job.progress?.phase === "trial" && `, ${plural(judged.size, "trial")} of ${job.request.params.trials} judged`)), job.error && problem({ problem: job.error }, { role: null }));
+      !ended(job) && h("span", { class: "quiet" }, " ", progressText(job), job.kind === "search" && job.progress?.phase === "trial" && `, ${plural(judged.length, "trial")} of ${job.request.params.trials} judged`)), job.error && problem({ problem: job.error }, { role: null }));
     if (job.status === shownStatus) return;
     if (shownStatus) announce(`Job ${words(job.status)}`);
     // A retry goes on where the stream had ended.
@@ -266,7 +282,7 @@ export async function jobPage({ args: [id], signal }) {
   draw();
   return {
     title: jobTitle(job),
-    content: [controls, status, faults, warnings, info, outcome, curveBox, after, events.element, requestView(job)],
+    content: [controls, status, faults, warnings, info, trials, outcome, curveBox, after, events.element, requestView(job)],
     start: () => { live(); events.run(); },
   };
 }

@@ -102,7 +102,7 @@ export const KINDS = {
         },
       }],
       ["params.criterion", "Importance by", "select", { usual: "magnitude", options: ["", ...CRITERIA],
-        hint: "Small weights; taylor, fisher, hessian: little effect on the loss; entropy, activation: little to say about the data." }],
+        hint: "Least important are: small weights (magnitude, lamp: beside the rest of the layer; bn scale: of the normalisation); little effect on the loss (gradient, taylor, fisher, hessian); little to say about the data (entropy, activation); much like others (fpgm)." }],
       target("macs_ratio", "MACs after ÷ before", "At most; above 0, below 1.", (body) => !single(body)),
       target("sparsity", "Sparsity", "Share of weights that become zero.", (body) => granularity(body) === "weight"),
       ["params.n", "Weights that stay", "number", { hint: "2 when empty.", when: (body) => granularity(body) === "n_m" }],
@@ -125,7 +125,7 @@ export const KINDS = {
       {
         title: "Pruning",
         fields: [
-          ["params.scope", "Scope", "select", { usual: "global", options: ["", "global", "layer", "isomorphic"] }],
+          ["params.scope", "Scope", "select", { usual: "global", options: ["", "global", "layer", "isomorphic"], hint: "What is ranked together: all layers, each by itself, or those of the same shape." }],
           ["params.reduction", "Reduction", "select", { usual: "mean", options: ["", "mean", "sum", "max", "l2"], when: (body) => !single(body) }],
           ["params.norm", "Norm", "number", { hint: "1 or 2; magnitude only." }],
           ["params.schedule.curve", "Curve of the cuts", "select", { usual: "cubic", options: ["", "cubic", "linear", "exponential"] }],
@@ -203,6 +203,7 @@ export const KINDS = {
       ["params.strategy.name", "Strategy", "select", {
         options: ["tpe", "random", "greedy", "genetic", "successive_halving", "hyperband", "exhaustive"],
         then(body) { body.params.strategy = { name: body.params.strategy.name }; },
+        hint: "tpe learns where good ones lie, random is its control, genetic suits several objectives, halving stops bad ones early.",
       }],
       ["params.trials", "Trials at most", "number"],
       ["params.objectives", "Objectives", "rows", { noun: "objective", columns: [["metric", "Figure", "select", [...METRICS, "cross_entropy", ...COSTS]], ["goal", "Goal", "select", ["maximize", "minimize"]]], fresh: { metric: "macs", goal: "minimize" } }],

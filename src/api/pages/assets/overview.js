@@ -17,7 +17,7 @@ export async function overview({ signal }) {
   const done = { models: h("span", { class: "done", hidden: true }, " ✓ done"), datasets: h("span", { class: "done", hidden: true }, " ✓ done") };
   const start = h("ol", { class: "steps" },
     h("li", null, "Upload a model below: an ONNX file.", done.models), h("li", null, "Upload a data set that it can read.", done.datasets),
-    h("li", null, "Start a job: ", link("#/new/prune", "prune"), ", ", link("#/new/distill", "distil"), ", ", link("#/new/search", "search"), "."));
+    h("li", null, "Start a job: ", link("#/new/prune", "prune"), ", ", link("#/new/distill", "distill"), ", ", link("#/new/search", "search"), "."));
   let round = 0;
 
   async function refresh() {

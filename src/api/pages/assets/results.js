@@ -15,7 +15,12 @@ function comparison(result) {
   const teacher = distill && Object.keys(distill.teacher).length > 0 ? distill.teacher : null;
   const columns = ["Figure", ...(after ? [{ ...figure("Before"), wide: true }, figure("After"), figure("Change")] : [figure("Value")]),
     ...(teacher ? [figure("Teacher")] : []), ...(control ? [figure("Control")] : [])];
-  const rest = (metric) => [...(teacher ? [number(metric && teacher[metric], digits)] : []), ...(control ? [number(metric && control.metrics[metric], digits)] : [])];
+  const rest = (metric) => [...(teacher ? [number(teacher[metric], digits)] : []), ...(control ? [number(control.metrics[metric], digits)] : [])];
+  // The control of a distillation is the same network, and a single teacher the model that came.
+  const known = (label, of, format) => {
+    const counted = ["Parameters", "MACs"].includes(label);
+    return [...(teacher ? [number(counted && distill.teachers === 1 ? of(before) : null, format)] : []), ...(control ? [number(counted && distill && after ? of(after) : null, format)] : [])];
+  };
   // A narrow screen has no room for a column of it: there it is below what came of it.
   const earlier = (value, format) => {
     const cell = number(value, format);
@@ -28,12 +33,13 @@ function comparison(result) {
     .map(([, label, format, of]) => {
       const was = of(before);
       const is = after && of(after);
-      return [label, earlier(was, format), ...(after ? [later(is, was, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...rest(null)];
+      return [label, earlier(was, format), ...(after ? [later(is, was, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...known(label, of, format)];
     });
   const metrics = Object.keys({ ...before.metrics, ...after?.metrics }).map((metric) => {
     const was = before.metrics[metric];
     const is = after?.metrics[metric];
-    const difference = after ? is - was : null;
+    // What reads the same is the same.
+    const difference = after ? digits(is) === digits(was) ? 0 : is - was : null;
     const verdict = difference && (difference > 0) === largerIsBetter(metric) ? "better" : difference ? "worse" : "same";
     return [sentence(metric), earlier(was, digits), ...(after ? [later(is, was, digits),
       h("td", { class: `number ${verdict}` }, Number.isFinite(difference) ? difference ? [signed(difference), ` ${verdict}`] : verdict : "–")] : []), ...rest(metric)];
@@ -265,6 +271,21 @@ async function searchDetails(job, signal) {
     quiet("Figures of a trial are of the examples that it was judged on, after the training of a trial. Each of the Pareto front is a model as it was then; the winner was trained in full after that, and is the new model above, measured on the test split."),
     table(`Trials, those of the Pareto front first, by ${words(first)}`, ["Trial", "Status", ...metrics.map((metric) => figure(words(metric))), "Configuration"], [], { body }),
     sorted.length > shown && h("p", null, h("button", { type: "button", onclick: (event) => { add(body, sorted.slice(shown).map(line)); event.target.remove(); } }, `Show all ${sorted.length}`)));
+}
+
+/** What has been judged of a search that has no result yet, or never will; `events` are those of its trials. */
+export function trialsSoFar(events, { objectives }) {
+  const trials = events.map((event) => event.data).filter((trial) => trial?.values);
+  if (trials.length === 0) return null;
+  const names = [...new Set(trials.flatMap((trial) => Object.keys(trial.values)))];
+  const first = objectives?.[0]?.metric || names[0];
+  const rises = objectives?.[0]?.goal ? objectives[0].goal === "maximize" : largerIsBetter(first);
+  const rank = (trial) => Number.isFinite(trial.values[first]) ? rises ? -trial.values[first] : trial.values[first] : Infinity;
+  const columns = [...new Set([...names, "macs", "parameters"])];
+  return section("Trials so far", null, table(`The best by ${words(first)} first, of ${plural(trials.length, "trial")}`,
+    ["Trial", "Status", ...columns.map((name) => figure(words(name))), "Configuration"],
+    trials.sort((a, b) => rank(a) - rank(b) || a.trial - b.trial).slice(0, 10).map((trial) => [`Trial ${trial.trial}`, words(trial.status),
+      ...columns.map((name) => number(trial.values[name] ?? trial.cost?.[name], formatOf(name))), h("td", { class: "config" }, configText(trial.config))]), { visible: true }));
 }
 
 function steps(result) {

@@ -45,7 +45,11 @@ export function trySection(model, signal) {
   const path = (parameters) => `v1/models/${encodeURIComponent(model.id)}/predict${query(parameters)}`;
   const ask = async (body, type) => {
     set(place);
-    const answer = await (await call(path({}), { method: "POST", body, signal, headers: { "Content-Type": type } })).json();
+    const answer = await call(path({}), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
+      // Where in the JSON it is says nothing to who typed a list.
+      if (error.problem) error.problem.detail = error.problem.detail.replace(/^\/[\w/]*: /, "");
+      throw error;
+    });
     set(place, answered(answer));
     announce("The model has answered");
   };

@@ -112,6 +112,7 @@ export function uploader(folder, ondone) {
       Promise.resolve(ondone(made)).catch(() => {});
     } catch (error) {
       if (error.name !== "AbortError") {
+        if (error.problem) error.problem.detail = error.problem.detail.replace("upload with damaged=skip to leave such ones out", "“Format and columns” has “skip them”");
         set(result, problem(error, { tabindex: "-1" }));
         result.firstChild.focus();
       }
