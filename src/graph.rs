@@ -93,8 +93,6 @@ pub struct Graph {
     pub sparse_storage: bool,
     /// By input: the shape of one example, where data tells what the file leaves open.
     pub example_shapes: BTreeMap<String, Vec<usize>>,
-    /// Bytes of the file that it came in, as long as it is the model of that; `None` afterwards.
-    file_bytes: Option<usize>,
     frame: ModelProto,
     /// Names of initializers that the file also lists as inputs, with their declaration.
     listed_initializers: Vec<ValueInfoProto>,
@@ -153,16 +151,6 @@ impl Graph {
     /// The ONNX file of [`Graph::to_model`]; the same graph gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         prost::Message::encode_to_vec(&self.to_model())
-    }
-
-    /// Bytes of the file that it came in, with what its loading and settling left out, or of the one that it would be.
-    pub(crate) fn bytes_as_it_came(&self) -> usize {
-        self.file_bytes.unwrap_or_else(|| self.to_bytes().len())
-    }
-
-    /// Says how many bytes the file has that it stands for; `None` where there is none yet.
-    pub(crate) fn stands_for(&mut self, file_bytes: Option<usize>) {
-        self.file_bytes = file_bytes;
     }
 
     /// A property of the model in its file.

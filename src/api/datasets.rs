@@ -98,8 +98,8 @@ pub(super) struct CreateQuery {
     /// one that is called `text`, `sentence`, `tokens` or the like.
     text: Option<String>,
     /// Id of a data set whose files are read in another way, instead of an upload: with another `target`, for instance. It
-    /// stays as it is; the new one has its name, its tags, and of the parameters here those that are left out. The request has
-    /// no body.
+    /// stays as it is; the new one has its name and tags, and is read with its format, columns and `damaged` where these are
+    /// left out here, but for a manifest's target. The request has no body.
     files_of: Option<String>,
     /// What happens to files that can't be decoded, and to texts that are empty or have more than 262,144 bytes.
     damaged: Option<Damaged>,
@@ -206,7 +206,7 @@ async fn read_again(
     create(access, &upload, query, key).await
 }
 
-/// Checks what was uploaded as the query says, and stores it./// Checks what was uploaded as the query says, and stores it.
+/// Checks what was uploaded as the query says, and stores it.
 pub(super) async fn create(
     access: &Authorized,
     upload: &Upload,

@@ -21,12 +21,21 @@ impl Part {
 
     /// By the folders and the file's name, `test.csv`, `test-00000-of-00001.parquet` or `digits_test.npz`.
     pub fn of_table(path: &str) -> Option<Self> {
-        let parts = path.split('/').flat_map(|part| {
-            let stem = part.split('.').next().unwrap_or(part);
+        let stem_of = |part: &'_ str| part.split('.').next().unwrap_or(part).to_owned();
+        let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
+        let word = |stem: &str, last: bool| {
             let mut words = stem.split(['-', '_']);
-            let first = words.next().unwrap_or(stem);
-            [stem, first, words.next_back().unwrap_or(first)]
-        });
-        parts.into_iter().find_map(Self::of)
+            let word = if last {
+                words.next_back()
+            } else {
+                words.next()
+            };
+            word.unwrap_or(stem).to_owned()
+        };
+        let mut stems = folders.split('/').chain([file]).map(stem_of);
+        let first =
+            stems.find_map(|stem| Self::of(&stem).or_else(|| Self::of(&word(&stem, false))));
+        // Of the file's own name the last word says it, too.
+        first.or_else(|| Self::of(&word(&stem_of(file), true)))
     }
 }

@@ -36,7 +36,8 @@ pub(super) fn check(inputs: &JobInputs, about: Option<&InferredData>) -> Result<
                 Params::Pipeline(_) => "/params/steps/0/params",
                 _ => "/params",
             };
-            pruning(&graph, prune, seed).map_err(|error| placed(error, at))?;
+            let file_bytes = std::fs::metadata(&inputs.model)?.len() as usize;
+            pruning(&graph, Some(file_bytes), prune, seed).map_err(|error| placed(error, at))?;
         }
         Some(Params::Distill(params)) => {
             let mut cuts = params
@@ -45,7 +46,7 @@ pub(super) fn check(inputs: &JobInputs, about: Option<&InferredData>) -> Result<
                 .flat_map(|own| student_cuts(own, false));
             // The second one has another graph.
             if let Some(cut) = cuts.next() {
-                pruning(&graph, &cut.params, seed).map_err(|error| cut.explained(error))?;
+                pruning(&graph, None, &cut.params, seed).map_err(|error| cut.explained(error))?;
             }
         }
         Some(Params::Search { search, .. }) => search_step::check(&graph, search, seed)?,
@@ -81,7 +82,12 @@ pub(super) fn placed(error: Ended, at: &str) -> Ended {
     Ended::Failed(problem)
 }
 
-fn pruning(graph: &Graph, params: &PruneParams, seed: u64) -> Result<(), Ended> {
+fn pruning(
+    graph: &Graph,
+    file_bytes: Option<usize>,
+    params: &PruneParams,
+    seed: u64,
+) -> Result<(), Ended> {
     if params.granularity.has_zeros() {
         return match Exclusion::unmatched(&params.exclude, graph) {
             None => Ok(()),
@@ -98,5 +104,13 @@ fn pruning(graph: &Graph, params: &PruneParams, seed: u64) -> Result<(), Ended> 
     if params.criterion.needs_data() {
         params.criterion = Criterion::Magnitude;
     }
-    prune_step::plan(graph, &params, None, &Device::open("cpu")?, seed).map(|_| ())
+    prune_step::plan(
+        graph,
+        file_bytes,
+        &params,
+        None,
+        &Device::open("cpu")?,
+        seed,
+    )
+    .map(|_| ())
 }

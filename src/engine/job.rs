@@ -49,6 +49,8 @@ pub(super) struct Job<'a> {
     /// For each pruning that set weights to zero: what it left alone. Later training keeps the
     /// zeros of all of them.
     pub sparse: Vec<Exclusion>,
+    /// Size of the job's file, while what is done is done to the model in it.
+    pub file_bytes: Option<usize>,
 }
 
 impl Job<'_> {
@@ -177,7 +179,7 @@ impl Job<'_> {
         params: &Params,
     ) -> Result<(Graph, Outcomes), Ended> {
         let mut outcomes = Outcomes::default();
-        let mut graph = match params {
+        let graph = match params {
             Params::Train(train) => {
                 let key = format!("{key}/train");
                 self.train(&key, "train", graph, train)?
@@ -197,10 +199,8 @@ impl Job<'_> {
                 outcomes.search = Some(searched);
                 graph
             }
-            Params::Evaluate(_) | Params::Pipeline(_) => return Ok((graph, outcomes)),
+            Params::Evaluate(_) | Params::Pipeline(_) => graph,
         };
-        // It is another model now, whose file is not written yet.
-        graph.stands_for(None);
         Ok((graph, outcomes))
     }
 }
@@ -257,8 +257,16 @@ pub(super) fn plan(inputs: JobInputs, _voice: &Voice) -> Result<Message, Ended> 
         Params::Prune(prune) => {
             let seed = inputs.request.seed;
             graph.settle_weights();
-            let plan = plan_pruning(&graph, &prune, data.as_ref(), &device, seed)
-                .map_err(|error| placed(error, "/params"))?;
+            let file_bytes = std::fs::metadata(&inputs.model)?.len() as usize;
+            let plan = plan_pruning(
+                &graph,
+                Some(file_bytes),
+                &prune,
+                data.as_ref(),
+                &device,
+                seed,
+            )
+            .map_err(|error| placed(error, "/params"))?;
             Ok(Message::Plan {
                 plan: Box::new(Plan::Prune(Box::new(plan))),
             })
@@ -319,8 +327,13 @@ pub(super) fn run(
         seed: inputs.request.seed,
         planned_steps: params.epochs() * batches as u64,
         sparse: Vec::new(),
+        file_bytes: None,
     };
     let original_file = std::fs::read(&inputs.model)?;
+    // Candidates of a search are other models.
+    if !matches!(params, Params::Search { .. }) {
+        job.file_bytes = Some(original_file.len());
+    }
     let task = job.data.as_ref().map(|data| data.about.task);
     let metrics = params.metrics(task);
     // Only who asks for metrics alone has nothing without them.
@@ -368,6 +381,9 @@ pub(super) fn run(
             for (index, part) in parts.iter().enumerate() {
                 let key = format!("step{index}");
                 let (next, found) = job.step(&key, graph, part)?;
+                if !matches!(part, Params::Evaluate(_)) {
+                    job.file_bytes = None;
+                }
                 let required = matches!(part, Params::Evaluate(_));
                 let metrics = part.metrics(task);
                 let stage = format!("{key}/after");

@@ -62,7 +62,6 @@ impl Job<'_> {
         mut graph: Graph,
         params: &PruneParams,
     ) -> Result<(Graph, PruneOutcome), Ended> {
-        let file_bytes = graph.bytes_as_it_came();
         graph.settle_weights();
         graph.sparse_storage |= params.storage == Storage::Sparse;
         if params.schedule.rewind.is_some() {
@@ -71,8 +70,6 @@ impl Job<'_> {
         if let (Some(slimming), Some(finetune)) = (params.slimming, &params.finetune) {
             graph = self.slimmed(key, graph, slimming, finetune)?;
         }
-        // What was trained before the first cut stands for the same file.
-        graph.stands_for(Some(file_bytes));
         if params.granularity.has_zeros() {
             self.sparse.push(Exclusion::new(&params.exclude));
         }
@@ -130,7 +127,7 @@ impl Job<'_> {
         let (mut graph, start) = match self.journal.recall::<Start>(&key_of("start")) {
             Some((kept, start)) => (self.pinned(kept, graph), start),
             None => {
-                let start = Start::of(&graph, params, &exclusion)?;
+                let start = Start::of(&graph, params, &exclusion, self.file_bytes)?;
                 if timed || !params.distill.is_empty() {
                     self.journal.keep(&unpruned, &graph);
                 }
@@ -373,16 +370,17 @@ impl Job<'_> {
     }
 }
 
-/// What a pruning would do, without training.
+/// What a pruning would do, without training. `file_bytes` is the size of the file that the graph came in.
 pub(super) fn plan(
     graph: &Graph,
+    file_bytes: Option<usize>,
     params: &PruneParams,
     data: Option<&Prepared>,
     device: &Device,
     seed: u64,
 ) -> Result<PrunePlan, Ended> {
     let exclusion = Exclusion::new(&params.exclude);
-    let start = Start::of(graph, params, &exclusion)?;
+    let start = Start::of(graph, params, &exclusion, file_bytes)?;
     let calibrator = data.map(|data| calibrator(device, data, params));
     let latency = latency_beside(graph, device, data);
     let made = Cutting {

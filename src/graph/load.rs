@@ -45,7 +45,6 @@ pub enum LoadError {
 }
 
 pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
-    let file_bytes = prost::Message::encoded_len(&model);
     let mut graph = model.graph.take().ok_or(LoadError::NoGraph)?;
     function::inline(&mut model, &mut graph).map_err(LoadError::Function)?;
     let opset = model
@@ -133,7 +132,6 @@ pub(super) fn load(mut model: ModelProto) -> Result<Graph, LoadError> {
             .collect(),
         unsupported,
         sparse_storage,
-        file_bytes: Some(file_bytes),
         example_shapes: BTreeMap::new(),
         frame: model,
         listed_initializers,

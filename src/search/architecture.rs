@@ -59,7 +59,6 @@ impl Architecture {
     ) -> Result<Self, PruneError> {
         let mut graph = graph.clone();
         graph.settle_weights();
-        graph.stands_for(None);
         let graph = &graph;
         let cells = params
             .cell

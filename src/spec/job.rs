@@ -641,12 +641,14 @@ impl JobRequest {
     fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         faults.extend_under("/data", self.data.faults());
-        let planned = match self.kind {
-            JobKind::Train | JobKind::Evaluate | JobKind::Distill => true,
-            JobKind::Search => !self.dry_run,
-            JobKind::Prune | JobKind::Pipeline => false,
-        };
-        faults.require_value(!planned || self.dataset.is_some(), "/dataset", NEEDS_DATA);
+        let always = matches!(
+            self.kind,
+            JobKind::Train | JobKind::Evaluate | JobKind::Distill
+        );
+        let is_there = self.dataset.is_some();
+        faults.require_value(!always || is_there, "/dataset", NEEDS_DATA);
+        let searches = self.kind == JobKind::Search && !self.dry_run;
+        faults.require(!searches || is_there, "/dataset", NEEDS_DATA);
         faults.require(
             !self.data.embed_preprocessing
                 || (self.kind != JobKind::Evaluate && self.dataset.is_some()),

@@ -456,7 +456,12 @@ fn example(found: &str, wanted: &str) -> Option<String> {
         Some("Objective") => "metric",
         Some("StepRequest") => "kind",
         Some("Student") => "model",
-        None if wanted == "a sequence" => return Some(format!("must be a list, as [{word}]")),
+        None if wanted == "a sequence" => {
+            // A number is most often meant as one.
+            let plain = word.trim_matches('"');
+            let item = plain.parse::<f64>().map_or(word, |_| plain);
+            return Some(format!("must be a list, as [{item}]"));
+        }
         _ => return None,
     };
     Some(format!("must be an object, as {{\"{key}\": {word}}}"))
@@ -591,7 +596,10 @@ mod tests {
         assert_eq!(fault.detail, "must be a word, not 5");
         let own = r#"a, expected struct b"#;
         let fault = fault_of::<Vec<f64>>(serde_json::json!(own));
-        assert_eq!(fault.detail, "must be a list, not \"a, expected struct b\"");
+        assert_eq!(
+            fault.detail,
+            "must be a list, as [\"a, expected struct b\"]"
+        );
         let fault = fault_of::<Outer>(serde_json::json!({"items": [2.5]}));
         assert_eq!(fault.detail, "must be an object, not 2.5");
         for (given, detail) in [

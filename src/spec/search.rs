@@ -366,7 +366,7 @@ impl SearchParams {
         }
         for (varied, error) in self.tried() {
             match varied {
-                None => faults.found.push(error),
+                None => faults.require(false, &error.pointer, error.detail),
                 Some((name, value)) => {
                     let detail = format!("with the value {value}: {}", error.detail);
                     faults.require(false, &of_place(name), detail);

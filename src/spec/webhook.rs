@@ -46,7 +46,7 @@ impl Webhook {
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         if let Err(fault) = read_url(&self.url) {
-            faults.require(false, "/url", fault);
+            faults.require_value(false, "/url", fault);
         }
         faults.require_value(
             !self.events.is_empty(),

@@ -42,9 +42,20 @@ pub fn get(flags: &GetFlags) -> Outcome {
         Err(_) => {
             // The model that a job made has its name.
             let model = client.find_by_name("models", &flags.wanted)?;
-            match newest(&client, "jobs", &flags.wanted)? {
-                Some(job) => {
-                    if let Some((model, _)) = model {
+            let model = model.map(|(model, _)| model);
+            let job = newest(&client, "jobs", &flags.wanted)?;
+            let made: Option<Value> = match job {
+                Some(job) => client.find(&format!("/v1/jobs/{job}"))?,
+                None => None,
+            };
+            let made = made.map(|job| job["result"]["model"].clone());
+            // A job that made no model leaves it to the model of that name, unless its files or words are asked for.
+            let about_job = flags.json || !flags.names.is_empty();
+            match (job, model) {
+                (Some(job), Some(model))
+                    if about_job || made.as_ref().is_some_and(Value::is_string) =>
+                {
+                    if made != Some(Value::from(model.to_string())) {
                         tell!(
                             "`{}` is a job and a model: the job is taken; the model is {model}",
                             flags.wanted
@@ -52,7 +63,9 @@ pub fn get(flags: &GetFlags) -> Outcome {
                     }
                     job
                 }
-                None => newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?,
+                (_, Some(_)) => newest(&client, "models", &flags.wanted)?.ok_or_else(unknown)?,
+                (Some(job), None) => job,
+                (None, None) => return Err(unknown().into()),
             }
         }
     };

@@ -272,6 +272,10 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<Strin
     if let (Some((name, _)), None) = (columns.first(), &dataset) {
         return Err(format!("--{name} goes with a --dataset").into());
     }
+    let dataset = match dataset {
+        Some(Input::There(id)) if !is_read_as(client, id, &columns)? => Some(Input::Otherwise(id)),
+        other => other,
+    };
     if model.is_none() {
         body.insert("model".to_owned(), json!({"mlflow": flags.model}));
     }
@@ -291,7 +295,7 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<Strin
     rehearse(client, &body, &inputs)?;
     let mut uploaded = Vec::new();
     for (pointer, input) in inputs {
-        let is_new = matches!(input, Input::Files { .. });
+        let is_new = input.known().is_nil();
         let options = match pointer.as_str() {
             "/dataset" => columns.as_slice(),
             _ => &[],
@@ -346,7 +350,7 @@ fn put(body: &mut Value, pointer: &str, id: Uuid) {
 fn rehearse(client: &Client, body: &Value, inputs: &[(String, Input)]) -> Result<(), ClientError> {
     let missing = inputs
         .iter()
-        .filter(|(_, input)| matches!(input, Input::Files { .. }))
+        .filter(|(_, input)| input.known().is_nil())
         .map(|(pointer, _)| pointer.as_str());
     let missing: Vec<&str> = missing.collect();
     if missing.is_empty() {
@@ -385,6 +389,8 @@ fn rehearse(client: &Client, body: &Value, inputs: &[(String, Input)]) -> Result
 /// A model or a data set that a job is to be for.
 enum Input {
     There(Uuid),
+    /// A data set that is there, but was read with other columns.
+    Otherwise(Uuid),
     Files {
         resource: &'static str,
         name: String,
@@ -397,14 +403,15 @@ impl Input {
     fn known(&self) -> Uuid {
         match self {
             Self::There(id) => *id,
-            Self::Files { .. } => Uuid::nil(),
+            Self::Files { .. } | Self::Otherwise(_) => Uuid::nil(),
         }
     }
 
     /// Uploads it unless it is there; what is there otherwise than it is wanted is read again.
     fn id(self, client: &Client, options: &[(&str, &str)]) -> Outcome<Uuid> {
         match &self {
-            Self::There(id) => read_as(client, *id, options),
+            Self::There(id) => Ok(*id),
+            Self::Otherwise(id) => read_again(client, *id, options),
             Self::Files {
                 resource, files, ..
             } => match uploaded_before(client, resource, files, options)? {
@@ -417,7 +424,7 @@ impl Input {
     /// Uploads it.
     fn uploaded(self, client: &Client, options: &[(&str, &str)]) -> Outcome<Uuid> {
         let (resource, name, files) = match self {
-            Self::There(id) => return Ok(id),
+            Self::There(id) | Self::Otherwise(id) => return Ok(id),
             Self::Files {
                 resource,
                 name,
@@ -437,18 +444,26 @@ impl Input {
     }
 }
 
-/// A data set that the service has, with these columns: itself, or another one of the same files.
-fn read_as(client: &Client, id: Uuid, columns: &[(&str, &str)]) -> Outcome<Uuid> {
+/// Whether a data set that the service has was read with these columns.
+fn is_read_as(client: &Client, id: Uuid, columns: &[(&str, &str)]) -> Outcome<bool> {
     if columns.is_empty() {
-        return Ok(id);
+        return Ok(true);
     }
-    let row: Value = client.get(&format!("/v1/datasets/{id}"))?;
-    let is_so = columns
-        .iter()
-        .all(|(name, column)| *name == "target" && row["target"]["name"] == **column);
-    if is_so {
-        return Ok(id);
-    }
+    // What is not there the job's check tells.
+    let Some(row) = client.find::<Value>(&format!("/v1/datasets/{id}"))? else {
+        return Ok(true);
+    };
+    let inputs = row["inputs"].as_array().into_iter().flatten();
+    let mut texts = inputs.filter(|input| input["media"] == "text");
+    let text = texts.next().map_or(&Value::Null, |input| &input["name"]);
+    Ok(columns.iter().all(|(name, column)| match *name {
+        "target" => row["target"]["name"] == **column,
+        _ => text == *column,
+    }))
+}
+
+/// Another data set of the same files, with these columns.
+fn read_again(client: &Client, id: Uuid, columns: &[(&str, &str)]) -> Outcome<Uuid> {
     let source = id.to_string();
     let mut query = vec![("files_of", source.as_str())];
     query.extend(columns.iter().copied());
@@ -569,7 +584,8 @@ fn files_of(
 
 /// External data is named as seen from the model.
 fn local(path: &Path, folder: &Path) -> LocalFile {
-    let name = path.strip_prefix(folder).unwrap_or(path);
+    let own = Path::new(path.file_name().unwrap_or_default());
+    let name = path.strip_prefix(folder).unwrap_or(own);
     LocalFile {
         name: name.to_string_lossy().into_owned(),
         path: path.to_owned(),

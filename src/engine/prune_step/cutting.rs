@@ -31,10 +31,13 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// `file_bytes` is the size of the file that the graph came in, where there is one: what loading and settling left out
+    /// counts.
     pub fn of(
         graph: &Graph,
         params: &PruneParams,
         exclusion: &Exclusion,
+        file_bytes: Option<usize>,
     ) -> Result<Self, PruneError> {
         if let Some(pattern) = Exclusion::unmatched(&params.exclude, graph) {
             return Err(PruneError::UnmatchedExclusion(pattern.to_owned()));
@@ -51,7 +54,7 @@ impl Start {
             parameters: cost.parameters,
             macs: cost.macs,
             units,
-            bytes: graph.bytes_as_it_came(),
+            bytes: file_bytes.unwrap_or_else(|| graph.to_bytes().len()),
             weights: graph
                 .initializers
                 .iter()

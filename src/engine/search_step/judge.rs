@@ -97,12 +97,12 @@ impl Job<'_> {
             self.journal.forget(&format!("{stage}/"));
         }
         self.journal.note(stage, &trial)?;
-        self.say_done(&trial);
+        self.say_done(&trial, stage);
         self.check_drain()?;
         Ok(trial)
     }
 
-    fn say_done(&self, trial: &Trial) {
+    fn say_done(&self, trial: &Trial, stage: &str) {
         let figures = trial.values.iter();
         let figures = figures.map(|(name, value)| match value.fract() == 0.0 && *value > 1.0 {
             // Costs are whole.
@@ -123,6 +123,7 @@ impl Job<'_> {
         let data = serde_json::json!({
             "trial": trial.trial, "status": trial.status, "config": trial.config, "share": trial.share,
             "values": trial.values, "metrics": trial.metrics, "cost": trial.cost,
+            "control": stage.contains("/control"),
         });
         let text = format!("trial {}: {text}", trial.trial);
         self.voice.event(level, "trial_done", text, data);

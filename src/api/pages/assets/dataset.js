@@ -41,7 +41,7 @@ function rereader(dataset) {
   return worker("Read in another way", async () => {
     const [name, nameField] = field("Name", "", dataset.name);
     const arrays = h("datalist", { id: "again-arrays" }, [dataset.target?.name, ...dataset.inputs.map(({ name: one }) => one)].filter(Boolean).map((one) => h("option", { value: one })));
-    const [target, targetField] = field("Target", dataset.target ? `${dataset.target.name}, as it is` : "none so far");
+    const [target, targetField] = field("Target", !dataset.target ? "none so far" : ["images", "texts", "audio"].includes(dataset.format) ? "the folders, or the usual column" : `${dataset.target.name}, as it is`);
     const [column, columnField] = field("Text column", text ? `${text}, as it is` : "none so far");
     target.setAttribute("list", arrays.id);
     for (let fault = null; ;) {

@@ -325,7 +325,6 @@ function curl(text) {
 
 /** A fault in the words of the form: parameters by the labels of their fields, where they have one. */
 function inWords(detail, fields) {
-  if (detail === "is missing") return "Nothing is chosen.";
   const shown = fields.filter((one) => !one.whole && !one.element.hidden);
   const labels = (name) => {
     const exact = shown.filter((one) => one.path === name || one.path.endsWith(`.${name}`));
@@ -364,7 +363,8 @@ function distribute(faults, given) {
     // A field of what is wrong as a whole is nearer than the JSON of everything.
     const place = around && !around.whole ? around : seen.find((one) => !one.whole && one.path.startsWith(`${path}.`)) || around;
     if (place) {
-      place.complain(place.whole ? `${pointer}: ${detail}` : inWords(detail, fields), path);
+      const chosen = detail === "is missing" && place.element.querySelector("select");
+      place.complain(place.whole ? `${pointer}: ${detail}` : chosen ? "Nothing is chosen." : inWords(detail, fields), path);
       places.add(place);
     } else lost.push({ pointer, detail });
   }
@@ -435,9 +435,12 @@ export async function formPage({ args: [kind], query: given, signal }) {
     Object.assign(body, compact(earlier.request));
     delete body.dry_run;
     // Two of one name could not be told from each other.
-    if (body.name) body.name = `${body.name.replace(/, again$/, "")}, again`;
+    if (body.name) body.name = `${body.name.replace(/, again$/, "").slice(0, 60)}, again`;
     // What a warning of that job advises.
-    if (given.has("preprocess")) write(body, "data.preprocess", JSON.parse(given.get("preprocess")));
+    if (given.has("preprocess")) {
+      const { scale, mean, std, ...rest } = body.data?.preprocess || {};
+      write(body, "data.preprocess", { ...rest, ...JSON.parse(given.get("preprocess")) });
+    }
   } else {
     [body.model, body.dataset] = beginning(models, datasets, given.get("model"), given.get("dataset"));
   }
@@ -459,7 +462,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
       suit();
       if (source) keep();
       // A plan is of the form as it was.
-      if (source) set(plan);
+      set(plan);
       for (const one of fields) {
         one.sync(source);
         // What was said of a value is not said of another.

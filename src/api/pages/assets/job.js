@@ -156,8 +156,9 @@ export async function jobPage({ args: [id], signal }) {
   let wake = () => {};
   const warnings = h("ul", { class: "warnings", "aria-label": "Warnings", hidden: true });
   const warned = new Set();
-  const judged = [];
-  const events = eventLog(job, signal, () => wake(), (trial) => { judged.push(trial); drawTrials(); }, ({ message, data }) => {
+  // By number: what was judged since the last checkpoint is told again by the attempt that goes on.
+  const judged = new Map();
+  const events = eventLog(job, signal, () => wake(), ({ data }) => { if (data && !data.control) judged.set(data.trial, data); drawTrials(); }, ({ message, data }) => {
     // An attempt that goes on says it again.
     if (warned.has(message)) return;
     warned.add(message);
@@ -168,25 +169,35 @@ export async function jobPage({ args: [id], signal }) {
   let shownStatus = null;
   let plots = null;
   let time = null;
+  let timed = [0, 0];
   const trials = h("div");
   /** Trials of a search that has no result to show; many may come at once. */
   let drawing = false;
   async function drawTrials() {
     if (drawing) return;
     drawing = true;
-    const { trialsSoFar } = await import("./results.js");
-    drawing = false;
-    set(trials, job.status === "succeeded" ? null : trialsSoFar([...judged], job.request.params));
+    let trialsSoFar;
+    try {
+      ({ trialsSoFar } = await import("./results.js"));
+    } catch {
+      // It is tried again at the next trial.
+      return;
+    } finally {
+      drawing = false;
+    }
+    set(trials, job.status === "succeeded" ? null : trialsSoFar([...judged.values()], job.request.params));
   }
 
   function draw() {
     if (job.status === "succeeded") set(trials);
     // One estimate after the other swings with each epoch.
     const left = job.progress?.eta_seconds;
-    time = left > 0 ? time === null || left < 10 ? left : 0.8 * time + 0.2 * left : null;
+    const fresh = timed[0] !== job.attempt || Date.now() - timed[1] > 3000;
+    timed = [job.attempt, Date.now()];
+    time = left > 0 ? time === null || fresh || left < 10 ? left : 0.8 * time + 0.2 * left : null;
     if (time !== null) job.progress.eta_seconds = time;
     set(status, h("p", { class: "bar-line" }, statusMark(job.status), " ", !ended(job) && job.status !== "queued" && progressBar(job),
-      !ended(job) && h("span", { class: "quiet" }, " ", progressText(job), job.kind === "search" && job.progress?.phase === "trial" && `, ${plural(judged.length, "trial")} of ${job.request.params.trials} judged`)), job.error && problem({ problem: job.error }, { role: null }));
+      !ended(job) && h("span", { class: "quiet" }, " ", progressText(job), job.kind === "search" && job.progress?.phase === "trial" && `, ${plural(judged.size, "trial")}${["successive_halving", "hyperband"].includes(job.request.params.strategy?.name) ? "" : ` of ${job.request.params.trials}`} judged`)), job.error && problem({ problem: job.error }, { role: null }));
     if (job.status === shownStatus) return;
     if (shownStatus) announce(`Job ${words(job.status)}`);
     // A retry goes on where the stream had ended.

@@ -273,9 +273,9 @@ async function searchDetails(job, signal) {
     sorted.length > shown && h("p", null, h("button", { type: "button", onclick: (event) => { add(body, sorted.slice(shown).map(line)); event.target.remove(); } }, `Show all ${sorted.length}`)));
 }
 
-/** What has been judged of a search that has no result yet, or never will; `events` are those of its trials. */
-export function trialsSoFar(events, { objectives }) {
-  const trials = events.map((event) => event.data).filter((trial) => trial?.values);
+/** What has been judged of a search that has no result yet, or never will. */
+export function trialsSoFar(all, { objectives }) {
+  const trials = all.filter((trial) => trial.values);
   if (trials.length === 0) return null;
   const names = [...new Set(trials.flatMap((trial) => Object.keys(trial.values)))];
   const first = objectives?.[0]?.metric || names[0];
