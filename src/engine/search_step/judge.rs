@@ -123,7 +123,7 @@ impl Job<'_> {
         let data = serde_json::json!({
             "trial": trial.trial, "status": trial.status, "config": trial.config, "share": trial.share,
             "values": trial.values, "metrics": trial.metrics, "cost": trial.cost,
-            "control": stage.contains("/control"),
+            "control": stage.contains("/candidate-control"),
         });
         let text = format!("trial {}: {text}", trial.trial);
         self.voice.event(level, "trial_done", text, data);
