@@ -407,11 +407,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_files_are_idx_and_nothing_else() {
+    fn safetensors_are_one_file() {
         assert!(check_format(DatasetFormat::Idx, 4).is_ok());
-        assert!(check_format(DatasetFormat::Npz, 1).is_ok());
-        let Err(ApiError::Problem(problem)) = check_format(DatasetFormat::Npz, 4) else {
-            panic!("four files were taken for one npz");
+        assert!(check_format(DatasetFormat::Npz, 4).is_ok());
+        assert!(check_format(DatasetFormat::Safetensors, 1).is_ok());
+        let Err(ApiError::Problem(problem)) = check_format(DatasetFormat::Safetensors, 4) else {
+            panic!("four files were taken for one");
         };
         assert_eq!(
             (problem.status, problem.code.as_str()),
