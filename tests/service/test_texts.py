@@ -419,7 +419,7 @@ def test_texts_that_can_not_be_used_are_refused_or_left_out(server, documents):
     for kind, content in (("csv", own.as_csv(rows)), ("jsonl", own.as_jsonl([{"text": text, "label": n} for text, n in rows]))):
         files = with_tokenizer(tokenizer, **{f"all.{kind}": content})
         problem = assert_problem(post(server, "datasets", "bad", files), 422, "invalid_dataset", says=f"all.{kind}:")
-        assert "3 such" in problem["detail"] and "damaged=skip" in problem["detail"]
+        assert "3 of the examples" in problem["detail"] and "damaged=skip" in problem["detail"]
         found = upload(server, "good", files, damaged="skip")
         assert found["splits"]["train"] == 37 and len(found["skipped"]) == 3
         assert any("1000000 bytes" in entry["detail"] or "999999 bytes" in entry["detail"] for entry in found["skipped"])
