@@ -427,7 +427,7 @@ def test_texts_that_can_not_be_used_are_refused_or_left_out(server, documents):
         result = server.run("evaluate", model, found)["result"]
         assert result["environment"]["data"]["skipped"] == 3
     files = models.zip_of({"a/1.txt": b"good", "a/2.txt": b"\xff\xfe\xfd", "b/3.txt": b"", "b/4.txt": b"x" * 300_000, "b/5.txt": b"fine"})
-    assert_problem(server.post_dataset(files), 422, "invalid_dataset", says="3 such")
+    assert_problem(server.post_dataset(files), 422, "invalid_dataset", says="3 of the examples")
     found = server.upload_dataset(files, params={"damaged": "skip"})
     assert found["splits"]["train"] == 2 and {entry["name"] for entry in found["skipped"]} == {"a/2.txt", "b/3.txt", "b/4.txt"}
 
