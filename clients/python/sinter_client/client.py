@@ -182,9 +182,9 @@ class Client:
         """Queues a job; it is durable when this returns.
 
         `model` and `dataset` are ids, names or what an upload returned, as are the models within `params`; `options` are
-        the other fields of a job: `name`, `data`, `task`, `device`, `seed`, `priority`, `max_attempts`, `timeout_seconds`, `tags`, `webhook`. However often the
-        connection is lost, one job is queued; with an `idempotency_key` of the caller's also when the program was
-        started again, for as long as the server keeps the key.
+        the other fields of a job: `name`, `data`, `task`, `device`, `seed`, `priority`, `max_attempts`,
+        `timeout_seconds`, `tags`, `webhook`. However often the connection is lost, one job is queued; with an
+        `idempotency_key` of the caller's also when the program was started again, for as long as the server keeps the key.
         """
         if options.get("dry_run"):
             raise TypeError("a dry run queues no job: use plan()")

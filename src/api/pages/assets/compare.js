@@ -3,7 +3,7 @@
 import { get, learnNames, names, query } from "./api.js";
 import { scatter } from "./charts.js";
 import { h, link, number, problem, quiet, row, section, select, set, table } from "./dom.js";
-import { COSTS, digits, kindName, largerIsBetter, mainMetric, ratio, sentence, shortId, when, words } from "./format.js";
+import { COSTS, digits, kindName, largerIsBetter, mainMetric, ratio, sentence, shared, shortId, when, words } from "./format.js";
 import { gist, jobTitle } from "./jobs.js";
 
 /** Metrics on different test examples say nothing about each other; in the same files test splits of one size are the same examples. */
@@ -19,8 +19,7 @@ function entries(jobs, datasets, comparable) {
     const key = JSON.stringify([model, judgedOn(job, datasets)]);
     if (!starts.has(key)) starts.set(key, { start: true, label: names.get(model) || `model ${shortId(model)}`, href: `#/models/${model}`, note: `before${on(job)}`, measured: job.result.before });
   }
-  const titles = jobs.map(jobTitle);
-  const twice = (title) => titles.indexOf(title) !== titles.lastIndexOf(title);
+  const twice = shared(jobs.map(jobTitle));
   return [...starts.values(), ...jobs.filter((job) => job.result).map((job) => ({
     label: twice(jobTitle(job)) ? `${jobTitle(job)} ${shortId(job.id)}` : jobTitle(job), href: `#/jobs/${job.id}`, note: kindName(job.kind) + on(job), measured: job.result.after || job.result.before, before: job.result.after && job.result.before,
   }))];
@@ -35,7 +34,7 @@ async function datasetsOf(jobs, signal) {
 function comparison(list, comparable) {
   const metrics = [...new Set(list.flatMap((entry) => Object.keys(entry.measured.metrics)))];
   const columns = [...COSTS.map(([, label, format, of]) => ({ label, format, of, larger: false, relative: true, apart: label.startsWith("Latency") })),
-    ...metrics.map((metric) => ({ label: sentence(metric), format: digits, of: (m) => m.metrics[metric], larger: largerIsBetter(metric), apart: !comparable }))]
+    ...metrics.map((metric) => ({ label: sentence(metric), format: digits, of: (m) => m.metrics[metric], larger: largerIsBetter(metric) }))]
     .filter(({ of }) => list.some((entry) => Number.isFinite(of(entry.measured))));
   const best = columns.map(({ of, larger, apart }) => {
     // What is for another task is no rival.

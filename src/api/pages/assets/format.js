@@ -64,6 +64,9 @@ export const words = (name) => name.replaceAll("_", " ").replace(/^macs\b/, "MAC
 export const sentence = (name) => words(name).replace(/^./, (letter) => letter.toUpperCase());
 export const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
+/** Says of a name whether several of these are called so. */
+export const shared = (names) => (name) => names.indexOf(name) !== names.lastIndexOf(name);
+
 export const KIND_NAMES = {
   train: "Train", evaluate: "Evaluate", prune: "Prune", distill: "Distill",
   search: "Search", quantize: "Quantize", pipeline: "Pipeline",

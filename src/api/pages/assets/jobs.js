@@ -2,7 +2,7 @@
 
 import { get, learnNames, names, query } from "./api.js";
 import { h, keyed, link, number, problem, quiet, row, select, set, sleep, table, worker } from "./dom.js";
-import { KIND_NAMES, count, duration, digits, kindName, lossName, mainMetric, percent, plural, ratio, shortId, when, words } from "./format.js";
+import { KIND_NAMES, count, duration, digits, kindName, lossName, mainMetric, percent, plural, ratio, shared, shortId, when, words } from "./format.js";
 
 const STATUSES = ["queued", "running", "canceling", "succeeded", "failed", "canceled"];
 const SIGNS = { queued: "◌", running: "▸", canceling: "▸", succeeded: "✓", failed: "✕", canceled: "–" };
@@ -70,9 +70,9 @@ const change = (job, key) => {
 
 export function jobsTable(caption, chosen, none = "No jobs here yet.") {
   const body = h("tbody");
-  let titles = [];
+  let twice = shared([]);
   // What is called alike is told apart by its id.
-  const apart = (job) => titles.indexOf(jobTitle(job)) !== titles.lastIndexOf(jobTitle(job)) && ` ${shortId(job.id)}`;
+  const apart = (job) => twice(jobTitle(job)) && ` ${shortId(job.id)}`;
   const columns = [...(chosen ? [{ label: "Choose", hide: true }] : []), "Job", { label: "Status", wide: true }, "Progress or quality",
     { label: "Parameters", number: true }, { label: "MACs", number: true }, "Created"];
   const cells = (job) => [
@@ -90,7 +90,7 @@ export function jobsTable(caption, chosen, none = "No jobs here yet.") {
   return {
     element: h("div", null, view, empty),
     show(jobs) {
-      titles = jobs.map(jobTitle);
+      twice = shared(jobs.map(jobTitle));
       empty.hidden = jobs.length > 0;
       view.hidden = jobs.length === 0;
       keyed(body, jobs, (job) => JSON.stringify([job.status, job.progress, job.queue_position, job.name, job.attempt, names.get(job.request.model), apart(job)]),

@@ -2,7 +2,7 @@
 
 import { learn, learnNames, names, patch, query, remove, save } from "./api.js";
 import { confirmed, dialog, h, keyed, link, number, problem, quiet, row, set, table, worker } from "./dom.js";
-import { bytes, count, kindName, plural, shortId, when, whole } from "./format.js";
+import { bytes, count, kindName, plural, shared, shortId, when, whole } from "./format.js";
 import { pagedList, repeat } from "./jobs.js";
 import { uploader } from "./uploads.js";
 
@@ -106,10 +106,9 @@ export function itemList(folder, { signal, rows = 20, whole = true }) {
     more.hidden = !whole || !list.more;
     choice.hidden = !whole || !list.rows.some(isTrial);
     // What is called alike is told apart by its id.
-    const called = shown.map((item) => item.name);
-    const apart = ({ name }) => called.indexOf(name) !== called.lastIndexOf(name);
-    keyed(body, shown, (item) => `${item.name} ${names.get(item.parent_id)} ${apart(item)}`,
-      (item) => folder === "models" ? modelRow(item, !whole, apart(item)) : datasetRow(item, !whole, refresh));
+    const twice = shared(shown.map((item) => item.name));
+    keyed(body, shown, (item) => `${item.name} ${names.get(item.parent_id)} ${twice(item.name)}`,
+      (item) => folder === "models" ? modelRow(item, !whole, twice(item.name)) : datasetRow(item, !whole, refresh));
   };
   return { element: h("div", null, uploader(folder, refresh), choice, view, empty, more), refresh, list };
 }
