@@ -46,6 +46,8 @@ enum Command {
     Watch(remote::WatchFlags),
     /// Fetch what a job made, or a model
     Get(remote::GetFlags),
+    /// Ask a model about a file, a text or an example of a data set
+    Predict(remote::PredictFlags),
     /// List the jobs, models or data sets of a service
     Ls(remote::ListFlags),
     /// Stop jobs
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Upload(flags) => report(remote::upload(&flags)),
         Command::Watch(flags) => report(remote::watch(&flags)),
         Command::Get(flags) => report(remote::get(&flags)),
+        Command::Predict(flags) => report(remote::predict(&flags)),
         Command::Ls(flags) => report(remote::list(&flags)),
         Command::Cancel(flags) => report(remote::cancel(&flags)),
         Command::Retry(flags) => report(remote::retry(&flags)),

@@ -379,6 +379,21 @@ impl Client {
         self.post_job(body)
     }
 
+    /// What a model answers to a file, a text or JSON.
+    pub fn predict(
+        &self,
+        model: Uuid,
+        query: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Value, ClientError> {
+        let content = || Ok(Content::bytes(OCTETS, body.to_vec()));
+        let path = with_query(&format!("/v1/models/{model}/predict"), query);
+        self.read(&Call {
+            key: None,
+            ..Call::post(&path, &content)
+        })
+    }
+
     fn post_job<T: DeserializeOwned>(&self, body: &Value) -> Result<T, ClientError> {
         let content = || {
             let text = body.to_string().into_bytes();

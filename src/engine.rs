@@ -12,6 +12,7 @@ mod inspect;
 mod job;
 mod journal;
 mod measure;
+mod plan;
 mod predict;
 mod problem;
 mod prune_step;

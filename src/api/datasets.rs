@@ -99,7 +99,7 @@ pub(super) struct CreateQuery {
     text: Option<String>,
     /// Id of a data set whose files are read in another way, instead of an upload: with another `target`, for instance. It
     /// stays as it is; the new one has its name and tags, and is read with its format, columns and `damaged` where these are
-    /// left out here, but for a manifest's target. The request has no body.
+    /// left out here. The request has no body.
     files_of: Option<String>,
     /// What happens to files that can't be decoded, and to texts that are empty or have more than 262,144 bytes.
     damaged: Option<Damaged>,
@@ -172,7 +172,7 @@ async fn read_again(
     let dataset = store.dataset(&access.scope, id).await?.ok_or_else(gone)?;
     let summary = &dataset.summary;
     query.format = query.format.or(Some(summary.format));
-    if summary.format.is_table() || summary.format.has_arrays() {
+    if check_has_columns(summary.format).is_ok() {
         let target = summary.target.as_ref().map(|target| target.name.clone());
         query.target = query.target.or(target);
     }

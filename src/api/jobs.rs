@@ -19,11 +19,12 @@ use uuid::Uuid;
 use super::access::Authorized;
 use super::idempotent::{KeyInUse, Turn, replay, turn};
 use super::problem::{ApiError, Problems};
-use super::request::{NoQuery, Paged, StrictQuery, json_reading, located_json, page};
+use super::request::{NoQuery, Paged, StrictQuery, json_value, located_json, page};
 use super::state::App;
 use super::submission::{Checked, check, missing, plan, refuse_impossible};
 use crate::spec::child::Progress;
-use crate::spec::job::{JobKind, JobRequest};
+use crate::spec::fit::InferredData;
+use crate::spec::job::{JobKind, JobRequest, read_posted};
 use crate::spec::problem::Problem;
 use crate::spec::result::{JobResult, Plan};
 use crate::store::JobChange;
@@ -104,6 +105,11 @@ impl From<&Job> for JobView {
 pub struct DryRun {
     pub kind: JobKind,
     pub plan: Plan,
+    /// What was inferred about the data; left out without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<InferredData>,
+    /// Optimizer steps of all its trainings, at most.
+    pub steps: u64,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -150,17 +156,15 @@ async fn create_job(
     body: Body,
 ) -> Result<Response, ApiError> {
     let in_use = KeyInUse::take(&access, &headers, "POST /v1/jobs")?;
-    let (bytes, posted) = json_reading(&headers, body).await?;
+    let (bytes, posted) = json_value(&headers, body).await?;
     let key = match turn(in_use.as_ref(), &[&bytes]).await? {
         Turn::Replay(response) => return Ok(response),
         Turn::Run(key) => key,
     };
     let app = &access.app;
-    let checked = check(&access, posted).await?;
+    let checked = check(&access, read_posted(posted)).await?;
     if checked.request.dry_run {
-        let kind = checked.request.kind;
-        let plan = plan(&access, checked).await?;
-        return Ok(Json(DryRun { kind, plan }).into_response());
+        return Ok(Json(plan(&access, checked).await?).into_response());
     }
     refuse_impossible(&access, &checked).await?;
     let inputs = checked.inputs();

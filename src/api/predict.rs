@@ -1,11 +1,14 @@
 //! `/v1/models/{id}/predict`.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, Request};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::Binary;
 use super::access::Authorized;
@@ -15,9 +18,8 @@ use super::request::{StrictQuery, media_type};
 use super::state::App;
 use super::upload::receive;
 use crate::spec::audio::AudioOptions;
-use crate::spec::child::{InputFile, Message, Order, PredictOrder};
-use crate::spec::dataset::Media;
-use crate::spec::job::Preprocess;
+use crate::spec::child::{JobInputs, Message, Order, PredictOrder};
+use crate::spec::job::{DataOptions, JobRequest, Preprocess};
 use crate::spec::predict::Prediction;
 use crate::spec::problem::{Faults, FieldError, Problem, parse_slice};
 use crate::store::jobs::Job;
@@ -38,8 +40,8 @@ struct PredictQuery {
     /// A JSON object like `data.preprocess` of a job. When left out, images, audio and texts are prepared as in the job that made
     /// the model, and numbers not at all.
     preprocess: Option<String>,
-    /// The data set whose classes have names, and whose tokenizer reads texts where the model came with none. That of the
-    /// job that made the model when left out.
+    /// The data set whose examples are asked about, whose classes have names, and whose tokenizer reads texts where the model
+    /// came with none. That of the job that made the model when left out.
     dataset: Option<String>,
 }
 
@@ -47,7 +49,9 @@ struct PredictQuery {
 ///
 /// For trying a model with curl, not for serving it: each request starts a process and loads the file. The body, of at
 /// most 32 MiB, is a png, jpg, webp, bmp, wav, flac, ogg or mp3 file, a text, or JSON: `{"inputs": {"NAME": [[…], …]}}` with a list of examples for
-/// each of the model's inputs, or `{"texts": ["…", …]}`, where a pair of texts is a list of two.
+/// each of the model's inputs, `{"texts": ["…", …]}`, where a pair of texts is a list of two, or
+/// `{"examples": [0, 7], "split": "test"}`, places in the data set, counted from 0 in the order in which it is stored, of its
+/// test split where it has one and `split` is left out.
 #[utoipa::path(
     post, path = "/v1/models/{id}/predict", operation_id = "predict", tag = "models",
     params(("id" = String, Path), PredictQuery),
@@ -81,7 +85,7 @@ async fn predict(
         body: body.ok_or_else(|| ApiError::Internal("a request without a body".to_owned()))?,
         preprocess: known.asked,
         media_preprocess: known.of_job,
-        dataset: known.dataset,
+        stored: known.stored,
         class_names: known.class_names,
     }));
     let Message::Prediction { prediction } = access.inspect(&order).await? else {
@@ -94,8 +98,8 @@ async fn predict(
 struct Known {
     asked: Option<Preprocess>,
     of_job: Preprocess,
-    /// Files of the data set, if it holds texts.
-    dataset: Vec<InputFile>,
+    /// The model on the data set.
+    stored: Option<Box<JobInputs>>,
     class_names: Option<Vec<String>>,
 }
 
@@ -137,17 +141,11 @@ async fn known(access: &Authorized, model: &Model, query: PredictQuery) -> Resul
         },
         _ => None,
     };
-    let with_texts = dataset.as_ref().or(of_job.as_ref()).filter(|dataset| {
-        let mut inputs = dataset.summary.inputs.iter();
-        inputs.any(|input| input.media == Some(Media::Text))
-    });
-    let files = match with_texts {
-        Some(dataset) => store.dataset_input(dataset).files,
-        None => Vec::new(),
-    };
-    let named = dataset.and_then(|dataset| dataset.summary.target?.class_names);
+    let named = dataset.as_ref();
+    let named = named.and_then(|dataset| dataset.summary.target.clone()?.class_names);
     let prepares = model.summary.inputs.iter().any(|input| input.prepared);
-    let of_job = job.as_ref().map(|job| match prepares {
+    let task = job.as_ref().and_then(|job| job.request.task);
+    let prepared = job.as_ref().map(|job| match prepares {
         false => job.request.data.preprocess.clone(),
         // The model does the rest itself.
         true => Preprocess {
@@ -157,24 +155,41 @@ async fn known(access: &Authorized, model: &Model, query: PredictQuery) -> Resul
             ..job.request.data.preprocess.clone()
         },
     });
+    let mut options = job
+        .as_ref()
+        .map_or_else(DataOptions::default, |job| job.request.data.clone());
     let data = job.and_then(|job| job.result?.environment.data);
     let inputs = data.iter().flat_map(|data| &data.inputs);
     let length = inputs.filter_map(|input| input.tokens.as_ref()).next();
-    let mut of_job = of_job.unwrap_or_default();
-    of_job.max_length = length.map(|tokens| tokens.length).or(of_job.max_length);
+    let mut prepared = prepared.unwrap_or_default();
+    prepared.max_length = length.map(|tokens| tokens.length).or(prepared.max_length);
     let mut sounds = data.iter().flat_map(|data| &data.inputs);
     if let Some(audio) = sounds.find_map(|input| input.audio.as_ref()) {
         // What followed from the job's files does not follow from another one.
-        of_job.audio = Some(AudioOptions {
+        prepared.audio = Some(AudioOptions {
             sample_rate: Some(audio.sample_rate),
             seconds: Some(f64::from(audio.samples) / f64::from(audio.sample_rate)),
-            ..of_job.audio.unwrap_or_default()
+            ..prepared.audio.unwrap_or_default()
         });
     }
+    options.preprocess = asked.clone().unwrap_or_else(|| prepared.clone());
+    options.embed_preprocessing = false;
+    let id = |text: &str| Uuid::parse_str(text).unwrap_or_default();
+    let stored = dataset.or(of_job).map(|dataset| {
+        let request = JobRequest::evaluation(id(&model.id), id(&dataset.id), options, task);
+        Box::new(JobInputs {
+            job: Uuid::now_v7(),
+            model: store.blobs().path(&model.digest),
+            models: BTreeMap::new(),
+            dataset: Some(store.dataset_input(&dataset)),
+            request,
+            trials: None,
+        })
+    });
     Ok(Known {
         asked,
-        of_job,
-        dataset: files,
+        of_job: prepared,
+        stored,
         class_names: named.or(data.and_then(|data| data.class_names)),
     })
 }

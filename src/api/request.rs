@@ -10,10 +10,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::problem::ApiError;
-use crate::spec::problem::{Problem, Reading, read};
+use crate::spec::problem::{Problem, parse};
 use crate::store::PageRequest;
 
 /// JSON bodies are at most this long.
@@ -146,23 +147,19 @@ pub async fn json_body<T: DeserializeOwned + Serialize>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Vec<u8>, T), ApiError> {
-    let (bytes, reading) = json_reading(headers, body).await?;
-    let value = reading.complete().map_err(Problem::invalid)?;
-    Ok((bytes, value))
+    let (bytes, value) = json_value(headers, body).await?;
+    Ok((bytes, parse(value).map_err(Problem::invalid)?))
 }
 
-/// The same, as far as the body can be read.
-pub async fn json_reading<T: DeserializeOwned + Serialize>(
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(Vec<u8>, Reading<T>), ApiError> {
+/// The body, and its JSON.
+pub async fn json_value(headers: &HeaderMap, body: Body) -> Result<(Vec<u8>, Value), ApiError> {
     if !is_json(headers) {
         let detail = "send JSON with `Content-Type: application/json`";
         return Err(ApiError::new(415, "unsupported_media_type", detail));
     }
     let bytes = collect(body, MAX_JSON_BYTES).await?;
     match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok((bytes, read(value))),
+        Ok(value) => Ok((bytes, value)),
         Err(error) => {
             let detail = format!("the body is not JSON: {error}");
             Err(ApiError::new(400, "malformed_json", detail))

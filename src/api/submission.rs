@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::access::Authorized;
 use super::import::resolve;
+use super::jobs::DryRun;
 use super::problem::ApiError;
 use super::state::App;
 use super::webhooks::check_target;
@@ -16,7 +17,6 @@ use crate::spec::fit::{InferredData, check_augment, check_outputs, check_task, f
 use crate::spec::job::{DataOptions, JobKind, JobRequest, Params};
 use crate::spec::mlflow::ModelSource;
 use crate::spec::problem::{Faults, FieldError, Problem, Reading};
-use crate::spec::result::Plan;
 use crate::store::StoreError;
 use crate::store::datasets::Dataset;
 use crate::store::models::Model;
@@ -25,8 +25,10 @@ use crate::worker::InspectionError;
 /// A request that can be queued, with what it names.
 pub struct Checked {
     pub request: JobRequest,
-    /// Further models and searches that it names.
-    further: Vec<Uuid>,
+    /// Further models that it names.
+    models: BTreeMap<Uuid, Model>,
+    /// The search that it begins from.
+    warm_start: Option<Uuid>,
     pub model: Model,
     pub dataset: Option<Dataset>,
     /// How the data set feeds the model.
@@ -36,7 +38,10 @@ pub struct Checked {
 impl Checked {
     /// Ids of all that the job needs.
     pub fn inputs(&self) -> BTreeSet<String> {
-        let mut ids: BTreeSet<String> = self.further.iter().map(Uuid::to_string).collect();
+        let mut ids: BTreeSet<String> = {
+            let further = self.models.keys().chain(&self.warm_start);
+            further.map(Uuid::to_string).collect()
+        };
         ids.insert(self.model.id.clone());
         ids.extend(self.dataset.as_ref().map(|dataset| dataset.id.clone()));
         ids
@@ -144,11 +149,10 @@ pub async fn check(access: &Authorized, posted: Posted) -> Result<Checked, ApiEr
         }
         about = Some(fitted);
     }
-    let mut further: Vec<Uuid> = models.into_keys().collect();
-    further.extend(params.warm_start());
     Ok(Checked {
         request,
-        further,
+        models,
+        warm_start: params.warm_start(),
         model,
         dataset,
         about,
@@ -375,24 +379,31 @@ pub async fn refuse_impossible(access: &Authorized, checked: &Checked) -> Result
 }
 
 /// Has a child plan a job without training.
-pub async fn plan(access: &Authorized, checked: Checked) -> Result<Plan, ApiError> {
+pub async fn plan(access: &Authorized, checked: Checked) -> Result<DryRun, ApiError> {
     let order = Order::Plan {
         inputs: Box::new(job_inputs(access, &checked)),
     };
     match access.inspect(&order).await? {
-        Message::Plan { plan } => Ok(*plan),
+        Message::Plan { plan, data, steps } => Ok(DryRun {
+            kind: checked.request.kind,
+            plan: *plan,
+            data: data.map(|data| *data),
+            steps,
+        }),
         _ => Err(InspectionError::WrongAnswer.into()),
     }
 }
 
-/// What a child reads that looks at a job before it is queued: its model and data set.
+/// What a child reads that looks at a job before it is queued: its models and data set.
 fn job_inputs(access: &Authorized, checked: &Checked) -> JobInputs {
     let store = &access.app.store;
     let dataset = checked.dataset.as_ref();
     JobInputs {
         job: Uuid::now_v7(),
         model: store.blobs().path(&checked.model.digest),
-        models: BTreeMap::new(),
+        models: (checked.models.iter())
+            .map(|(id, model)| (*id, store.blobs().path(&model.digest)))
+            .collect(),
         dataset: dataset.map(|dataset| store.dataset_input(dataset)),
         request: checked.request.clone(),
         trials: None,

@@ -1,8 +1,9 @@
-//! `sinter submit`, `upload`, `watch`, `get`, `ls`, `cancel`, `retry`, `rename`, `rm` and `health`: a service used from a terminal.
+//! `sinter submit`, `upload`, `watch`, `get`, `predict`, `ls`, `cancel`, `retry`, `rename`, `rm` and `health`: a service used from a terminal.
 
 mod change;
 mod fetch;
 mod list;
+mod predict;
 mod submit;
 
 use std::error::Error;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 pub use change::{JobsFlags, RemoveFlags, RenameFlags, cancel, remove, rename, retry};
 pub use fetch::{GetFlags, get};
 pub use list::{ListFlags, list};
+pub use predict::{PredictFlags, predict};
 pub use submit::{SubmitFlags, UploadFlags, submit, upload};
 
 use crate::client::follow::follow;
@@ -64,6 +66,22 @@ fn trust(ca: Option<&Path>) -> Outcome<TlsConfig> {
         ConfigError::Invalid { fault, .. } => format!("--ca {fault}").into(),
         error => error.into(),
     })
+}
+
+/// A JSON object in an argument, or in the file that it names.
+fn read_json(text: &str) -> Result<Value, String> {
+    let text = match text.strip_prefix('@') {
+        None => text.to_owned(),
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| format!("can't read `{path}`: {error}"))?,
+    };
+    match serde_json::from_str(&text) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err("must be a JSON object".to_owned()),
+        Err(error) => Err(format!(
+            "is not JSON: {error}; a file with it is named as @FILE"
+        )),
+    }
 }
 
 /// Flags of `sinter health`.

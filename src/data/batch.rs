@@ -420,6 +420,19 @@ impl Prepared {
         self.gather(split, &chosen)
     }
 
+    /// Examples by their places in the data set as it is stored: in its test split, or in the other one. An error tells how
+    /// many that has.
+    pub fn stored_at(&self, in_test: bool, places: &[u32]) -> Result<Batch, usize> {
+        let split = match in_test {
+            true => self.dataset.test.as_ref().ok_or(0usize)?,
+            false => &self.dataset.train,
+        };
+        match places.iter().all(|&place| (place as usize) < split.count()) {
+            true => Ok(self.gather(split, places)),
+            false => Err(split.count()),
+        }
+    }
+
     fn gather(&self, split: &Split, indices: &[u32]) -> Batch {
         let inputs = self
             .about

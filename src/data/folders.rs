@@ -29,6 +29,9 @@ const MOST_MANIFEST_BYTES: u64 = 256 << 20;
 /// Most cells of a manifest.
 const MOST_CELLS: usize = 20_000_000;
 
+/// What the target is called that the names of folders are.
+const FOLDERS: &str = "class";
+
 /// Columns of a manifest that name files, and those that label them where nothing else is said.
 const PATHS: [&str; 5] = ["path", "file_name", "filename", "file", "image"];
 const LABELS: [&str; 5] = ["label", "labels", "class", "target", "y"];
@@ -162,7 +165,7 @@ fn read_examples(
     let target = match labels.len() {
         0 if how.target.is_some() && how.known.is_none() => {
             return Err(DataError::Unreadable(format!(
-                "no row of the manifest has a value in the column `{name}`"
+                "no file has a value of `{name}`, neither by a manifest nor by its folder"
             )));
         }
         0 => None,
@@ -283,11 +286,13 @@ fn examples(
     let manifests: Vec<&Entry> = archive.entries.iter().filter(is_manifest).collect();
     if manifests.is_empty() {
         return match column {
-            Some(column) if how.known.is_none() => Err(DataError::Unreadable(format!(
-                "the query parameter `target` names the column `{column}` of a manifest, and the archive has no .csv or \
+            Some(column) if how.known.is_none() && column != FOLDERS => {
+                Err(DataError::Unreadable(format!(
+                    "the query parameter `target` names the column `{column}` of a manifest, and the archive has no .csv or \
                  .jsonl file; leave it out"
-            ))),
-            _ => Ok(("class".to_owned(), by_folder(archive, media)?)),
+                )))
+            }
+            _ => Ok((FOLDERS.to_owned(), by_folder(archive, media)?)),
         };
     }
     let places: HashMap<String, u32> = (0..)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::confine::confine;
 use super::voice::{Voice, say};
-use super::{check, inspect, job, predict};
+use super::{check, inspect, job, plan, predict};
 use crate::data::Reading;
 use crate::exec::work_on_this_thread;
 use crate::spec::Problem;
@@ -133,7 +133,7 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
             devices: crate::exec::list_devices(),
         }),
         Order::Check { inputs, about } => check::check(&inputs, about.as_deref()),
-        Order::Plan { inputs } => job::plan(*inputs, voice),
+        Order::Plan { inputs } => plan::plan(&inputs),
         Order::Run {
             inputs,
             staging,

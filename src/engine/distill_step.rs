@@ -14,7 +14,7 @@ use crate::distill::{Distillation, Teacher, Teachers, Tuition, closing_operators
 use crate::exec::value::{dims, to_host};
 use crate::graph::Graph;
 use crate::spec::Problem;
-use crate::spec::child::CONTROL_ARTIFACT;
+use crate::spec::child::{CONTROL_ARTIFACT, JobInputs};
 use crate::spec::distill::{
     Average, DistillParams, LossTerm, Student, StudentWeights, TeacherChoice, TeacherViews,
 };
@@ -63,14 +63,7 @@ impl Job<'_> {
                 }
                 (teacher, data.clone())
             }
-            TeacherChoice::Original => {
-                let mut teacher = load_graph(&self.inputs.model)?;
-                // The trials of a search have splits of their own.
-                let first = self.first_data.as_ref().ok_or_else(no_data)?;
-                let data = data.for_model(first.about.clone(), Vec::new());
-                pin(&mut teacher, &data.about);
-                (teacher, data)
-            }
+            TeacherChoice::Original => (self.named()).original(&data, self.first_data.as_ref())?,
         };
         if params.student.is_some() {
             // Zeros of an earlier pruning are not this model's.
@@ -98,7 +91,7 @@ impl Job<'_> {
 
         let losses = params.losses_for(student_data.about.task);
         let tuition = settle(&losses, &first, &student, &format!("{pointer}/losses"))?;
-        let teachers = self.teachers(&pointer, first, first_data, params)?;
+        let teachers = self.named().teachers(&pointer, first, first_data, params)?;
         for teacher in &teachers {
             check_tokens(&teacher.data, &student_data, &pointer)?;
         }
@@ -189,29 +182,20 @@ impl Job<'_> {
             let data = self.data.clone().ok_or_else(no_data)?;
             return Ok((graph, data));
         };
-        let Some(id) = student.model else {
-            self.data = Some(teacher_data.clone());
-            let graph = self.made(key, teacher.clone(), student)?;
-            return Ok((graph, teacher_data.clone()));
-        };
-        let mut graph = self.further(&id)?;
-        let data = prepare_further(
-            &mut graph,
-            teacher_data,
-            &student.options(&self.inputs.request.data),
-            self.inputs,
-            self.params,
-            &format!("{pointer}/student/model"),
-        )?;
-        Ok((graph, data))
+        if let Some(other) = self.named().student(student, teacher_data, pointer)? {
+            return Ok(other);
+        }
+        self.data = Some(teacher_data.clone());
+        let graph = self.made(key, teacher.clone(), student)?;
+        Ok((graph, teacher_data.clone()))
     }
 
-    /// A model that the request names beside the job's.
-    fn further(&self, id: &uuid::Uuid) -> Result<Graph, Problem> {
-        let path = self.inputs.models.get(id).ok_or_else(|| {
-            Problem::new(422, "model_not_found", format!("there is no model `{id}`"))
-        })?;
-        load_graph(path)
+    /// What the request names.
+    fn named(&self) -> Named<'_> {
+        Named {
+            inputs: self.inputs,
+            params: self.params,
+        }
     }
 
     /// A student out of its teacher: a share of the channels of each layer, a share of the blocks.
@@ -219,43 +203,16 @@ impl Job<'_> {
         let labelled = self.data.as_ref().is_some_and(Prepared::has_targets);
         let mut graph = teacher;
         for cut in student_cuts(student, labelled) {
-            let pruned = self.prune(&format!("{key}/{}", cut.granularity), graph, &cut.params);
+            let stage = format!("{key}/{}", cut.granularity);
+            if !self.journal.has(&format!("{stage}/outcome")) {
+                let (asked, share) = (cut.asked, cut.share);
+                let text = format!("making the student: {share} of the teacher's {asked}");
+                self.voice.info("student", text);
+            }
+            let pruned = self.prune(&stage, graph, &cut.params);
             graph = pruned.map_err(|error| cut.explained(error))?.0;
         }
         Ok(graph)
-    }
-
-    /// The first teacher and the further ones.
-    fn teachers(
-        &self,
-        pointer: &str,
-        first: Graph,
-        data: Prepared,
-        params: &DistillParams,
-    ) -> Result<Vec<Teacher>, Ended> {
-        let labels = match &params.class_map {
-            Some(map) => map.iter().map(|&class| class as usize).collect(),
-            None => Vec::new(),
-        };
-        let mut all = Vec::new();
-        for (index, id) in params.teachers.iter().enumerate() {
-            let at = format!("{pointer}/teachers/{index}");
-            let mut graph = self.further(id)?;
-            let options = &self.inputs.request.data;
-            let own = prepare_further(&mut graph, &data, options, self.inputs, self.params, &at)?;
-            if own.about.outputs != data.about.outputs {
-                let detail = "has another number of outputs than the first teacher";
-                let error = FieldError::new(at, detail);
-                return Err(Ended::Failed(
-                    Problem::invalid(vec![error]).with_code("outputs_differ"),
-                ));
-            }
-            let data = own.for_model(own.about.clone(), labels.clone());
-            all.push(Teacher { graph, data });
-        }
-        let data = data.for_model(data.about.clone(), labels);
-        all.insert(0, Teacher { graph: first, data });
-        Ok(all)
     }
 
     /// How the student trains.
@@ -464,6 +421,92 @@ impl Job<'_> {
     }
 }
 
+/// The models that a job's request names, as they come from their files.
+pub(super) struct Named<'a> {
+    pub inputs: &'a JobInputs,
+    pub params: &'a Params,
+}
+
+impl Named<'_> {
+    /// The model that the job came with, and how `data` feeds it; `first` is the job's data as that model gets it.
+    pub fn original(
+        &self,
+        data: &Prepared,
+        first: Option<&Prepared>,
+    ) -> Result<(Graph, Prepared), Ended> {
+        let mut teacher = load_graph(&self.inputs.model)?;
+        // The trials of a search have splits of their own.
+        let first = first.ok_or_else(no_data)?;
+        let data = data.for_model(first.about.clone(), Vec::new());
+        pin(&mut teacher, &data.about);
+        Ok((teacher, data))
+    }
+
+    /// A model that the request names beside the job's.
+    fn further(&self, id: &uuid::Uuid) -> Result<Graph, Problem> {
+        let path = self.inputs.models.get(id).ok_or_else(|| {
+            Problem::new(422, "model_not_found", format!("there is no model `{id}`"))
+        })?;
+        load_graph(path)
+    }
+
+    /// A student that is a model of its own, and how the data feeds it; `None` where it is made out of its teacher.
+    /// `pointer` is of the distillation.
+    pub fn student(
+        &self,
+        student: &Student,
+        teacher_data: &Prepared,
+        pointer: &str,
+    ) -> Result<Option<(Graph, Prepared)>, Ended> {
+        let Some(id) = student.model else {
+            return Ok(None);
+        };
+        let mut graph = self.further(&id)?;
+        let data = prepare_further(
+            &mut graph,
+            teacher_data,
+            &student.options(&self.inputs.request.data),
+            self.inputs,
+            self.params,
+            &format!("{pointer}/student/model"),
+        )?;
+        Ok(Some((graph, data)))
+    }
+
+    /// The first teacher and the further ones.
+    pub fn teachers(
+        &self,
+        pointer: &str,
+        first: Graph,
+        data: Prepared,
+        params: &DistillParams,
+    ) -> Result<Vec<Teacher>, Ended> {
+        let labels = match &params.class_map {
+            Some(map) => map.iter().map(|&class| class as usize).collect(),
+            None => Vec::new(),
+        };
+        let mut all = Vec::new();
+        for (index, id) in params.teachers.iter().enumerate() {
+            let at = format!("{pointer}/teachers/{index}");
+            let mut graph = self.further(id)?;
+            let options = &self.inputs.request.data;
+            let own = prepare_further(&mut graph, &data, options, self.inputs, self.params, &at)?;
+            if own.about.outputs != data.about.outputs {
+                let detail = "has another number of outputs than the first teacher";
+                let error = FieldError::new(at, detail);
+                return Err(Ended::Failed(
+                    Problem::invalid(vec![error]).with_code("outputs_differ"),
+                ));
+            }
+            let data = own.for_model(own.about.clone(), labels.clone());
+            all.push(Teacher { graph, data });
+        }
+        let data = data.for_model(data.about.clone(), labels);
+        all.insert(0, Teacher { graph: first, data });
+        Ok(all)
+    }
+}
+
 /// One cut that makes a student out of its teacher.
 pub(super) struct StudentCut {
     granularity: &'static str,
@@ -551,7 +594,11 @@ pub(super) fn settle(
 }
 
 /// Tokens are compared one by one: teacher and student must be given the same ones.
-fn check_tokens(teacher: &Prepared, student: &Prepared, pointer: &str) -> Result<(), Problem> {
+pub(super) fn check_tokens(
+    teacher: &Prepared,
+    student: &Prepared,
+    pointer: &str,
+) -> Result<(), Problem> {
     let ids = |data: &Prepared| {
         let input = data.about.inputs.get(data.ids_place()?)?;
         let tokenizer = input.tokens.as_ref().map(|tokens| tokens.tokenizer.clone());
@@ -570,7 +617,7 @@ fn check_tokens(teacher: &Prepared, student: &Prepared, pointer: &str) -> Result
     Err(Problem::invalid(vec![error]).with_code("outputs_differ"))
 }
 
-fn no_data() -> Problem {
+pub(super) fn no_data() -> Problem {
     problem::no_data("distillation")
 }
 
@@ -600,7 +647,7 @@ fn highest(row: &[f32]) -> usize {
         .unwrap_or(0)
 }
 
-fn settled(tuition: &Tuition) -> Vec<DistillTerm> {
+pub(super) fn settled(tuition: &Tuition) -> Vec<DistillTerm> {
     let of = |settled: crate::distill::Settled| DistillTerm {
         name: settled.loss,
         pairs: settled

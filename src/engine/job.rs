@@ -5,16 +5,14 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::check::placed;
 use super::child::Ended;
 use super::data_fit::{embed, pin, prepare};
 use super::inspect::summarize;
 use super::journal::{Journal, load_graph};
 use super::measure::{change, doubt, loss_of_quality, measure};
-use super::prune_step::plan as plan_pruning;
 use super::report;
 use super::scaling::{self, Better, better};
-use super::search_step::{Searched, plan as plan_search};
+use super::search_step::Searched;
 use super::voice::Voice;
 use crate::data::Prepared;
 use crate::exec::Device;
@@ -28,7 +26,7 @@ use crate::spec::evaluate::MetricName;
 use crate::spec::fit::InferredData;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::result::{
-    DistillOutcome, Environment, JobResult, Measurement, Plan, PruneOutcome, StepResult, Training,
+    DistillOutcome, Environment, JobResult, Measurement, PruneOutcome, StepResult, Training,
     Warning,
 };
 use crate::spec::trial::{SearchOutcome, Trials};
@@ -243,45 +241,6 @@ pub(super) fn load(inputs: &JobInputs) -> Result<(Graph, Params), Problem> {
         ));
     }
     Ok((graph, params))
-}
-
-/// Answers a dry run.
-pub(super) fn plan(inputs: JobInputs, _voice: &Voice) -> Result<Message, Ended> {
-    let (mut graph, params) = load(&inputs)?;
-    let data = match &inputs.dataset {
-        None => None,
-        Some(dataset) => Some(prepare(&mut graph, dataset, &inputs, &params)?),
-    };
-    let device = Device::open(&inputs.request.device)?;
-    match params {
-        Params::Prune(prune) => {
-            let seed = inputs.request.seed;
-            graph.settle_weights();
-            let file_bytes = std::fs::metadata(&inputs.model)?.len() as usize;
-            let plan = plan_pruning(
-                &graph,
-                Some(file_bytes),
-                &prune,
-                data.as_ref(),
-                &device,
-                seed,
-            )
-            .map_err(|error| placed(error, "/params"))?;
-            Ok(Message::Plan {
-                plan: Box::new(Plan::Prune(Box::new(plan))),
-            })
-        }
-        Params::Search { search, .. } => {
-            let plan = plan_search(&graph, &search, inputs.request.seed)?;
-            Ok(Message::Plan {
-                plan: Box::new(Plan::Search(Box::new(plan))),
-            })
-        }
-        _ => Err(Ended::Failed(Problem::not_supported(
-            "/dry_run",
-            "a dry run of this kind",
-        ))),
-    }
 }
 
 /// Runs a job; finished files go to `staging`.

@@ -132,6 +132,11 @@ impl Journal {
         self.records.stages.len() <= 1 && self.records.training.is_none()
     }
 
+    /// Whether the stage `key` is finished.
+    pub fn has(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+
     /// What the stage `key` found in an earlier attempt. The graph is there only if it was the
     /// last finished stage: the graphs between are not needed any more.
     pub fn recall<T: DeserializeOwned>(&self, key: &str) -> Option<(Option<Graph>, T)> {

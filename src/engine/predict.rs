@@ -7,18 +7,22 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::child::Ended;
-use super::data_fit::pin_input;
+use super::data_fit::{pin_input, prepare};
+use super::job::load;
+use super::problem::no_data;
 use super::tokenizer;
-use crate::data::{self, Array, Elements, Text, Texts, Tokenizer, as_batch};
+use crate::data::{self, Array, Batch, Elements, IGNORED, Text, Texts, Tokenizer, as_batch};
 use crate::exec::{Device, Mode, Program, upload};
 use crate::graph::{Graph, feeds_for_batch, summarize};
 use crate::onnx;
 use crate::spec::Problem;
 use crate::spec::child::{InputFile, Message, PredictOrder};
-use crate::spec::dataset::ArrayInfo;
-use crate::spec::fit::{InferredInput, fit_inputs};
+use crate::spec::dataset::{ArrayInfo, Media};
+use crate::spec::fit::fit_inputs;
 use crate::spec::job::DataOptions;
-use crate::spec::predict::{MOST_EXAMPLES, PredictedClass, PredictedTensor, Prediction};
+use crate::spec::predict::{
+    ExampleTarget, MOST_EXAMPLES, PredictedClass, PredictedTensor, Prediction,
+};
 use crate::spec::problem::FieldError;
 
 /// Most numbers that are answered.
@@ -29,13 +33,21 @@ const TOP: usize = 5;
 
 /// Runs the model on what the order's file holds.
 pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
+    let sent = sent(&order.body)?;
+    if let Sent::Stored { examples, split } = sent {
+        return stored(order, &examples, split);
+    }
     let mut graph = Graph::load(onnx::read_model(&order.model)?)?;
     let mut summary = summarize(&graph);
     let tokenizer = || match tokenizer::of_model(&graph)? {
         Some(own) => Ok(Some(own)),
-        None => data::tokenizer_of(&order.dataset).map_err(Problem::from),
+        None => data::tokenizer_of(with_texts(&order)).map_err(Problem::from),
     };
-    let arrays = examples(&order.body, tokenizer)?;
+    let arrays = match sent {
+        Sent::Arrays(arrays) => arrays,
+        Sent::Texts(texts) => vec![read(texts, tokenizer()?)?],
+        Sent::Stored { .. } => Vec::new(),
+    };
     let about: Vec<ArrayInfo> = arrays.iter().map(Array::info).collect();
     let tokens = about.iter().find_map(|array| array.tokens.as_ref());
     summary.tokenizer = tokens.map(|tokens| tokens.tokenizer.clone());
@@ -77,20 +89,98 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
     for input in &inputs {
         pin_input(&mut graph, input);
     }
+    let batch = as_batch(&inputs, &arrays, count);
     Ok(Message::Prediction {
-        prediction: Box::new(answer(&graph, &inputs, &arrays, count, order.class_names)?),
+        prediction: Box::new(answer(&graph, &batch, order.class_names.as_ref())?),
     })
+}
+
+/// Files of the data set, if it holds texts.
+fn with_texts(order: &PredictOrder) -> &[InputFile] {
+    let dataset = order.stored.as_ref().and_then(|job| job.dataset.as_ref());
+    let dataset = dataset.filter(|dataset| {
+        let mut inputs = dataset.summary.inputs.iter();
+        inputs.any(|input| input.media == Some(Media::Text))
+    });
+    dataset.map_or(&[], |dataset| &dataset.files)
+}
+
+/// Runs the model on examples of the data set.
+fn stored(order: PredictOrder, places: &[u32], split: Option<Half>) -> Result<Message, Ended> {
+    let job = order.stored.ok_or_else(|| {
+        refused(
+            "/examples",
+            "say with the query parameter `dataset` which data set they are of; the model was made by no job that says it",
+        )
+    })?;
+    if !(1..=MOST_EXAMPLES).contains(&places.len()) {
+        let detail = format!("must be 1 to {MOST_EXAMPLES} places");
+        return Err(refused("/examples", detail).into());
+    }
+    let (mut graph, params) = load(&job)?;
+    let Some(dataset) = &job.dataset else {
+        return Err(no_data("asking about its examples").into());
+    };
+    let data = prepare(&mut graph, dataset, &job, &params)?;
+    let has_test = dataset.summary.splits.test > 0;
+    let in_test = split.map_or(has_test, |half| half == Half::Test);
+    let batch = data.stored_at(in_test, places).map_err(|count| {
+        let name = if in_test { "test" } else { "train" };
+        match count {
+            0 => refused(
+                "/split",
+                format!("the data set has no {name} split of its own; leave it out"),
+            ),
+            _ => refused(
+                "/examples",
+                format!("the {name} split has the examples 0 to {}", count - 1),
+            ),
+        }
+    })?;
+    let names = order.class_names.or(data.about.class_names.clone());
+    let mut prediction = answer(&graph, &batch, names.as_ref())?;
+    prediction.targets = Some(targets(&batch, names.as_ref()));
+    Ok(Message::Prediction {
+        prediction: Box::new(prediction),
+    })
+}
+
+/// What the data set says of its examples.
+fn targets(batch: &Batch, names: Option<&Vec<String>>) -> Vec<ExampleTarget> {
+    let label = |&label: &usize| match label {
+        IGNORED => Value::Null,
+        label => Value::from(label),
+    };
+    let of = |row: usize| match (batch.tokens(), batch.values.len() / batch.count) {
+        (1, _) => ExampleTarget {
+            value: label(&batch.labels[row]),
+            class: names.and_then(|names| names.get(batch.labels[row]).cloned()),
+        },
+        (0, width) => ExampleTarget {
+            value: match &batch.values[row * width..(row + 1) * width] {
+                [one] => Value::from(*one),
+                several => several.iter().copied().map(Value::from).collect(),
+            },
+            class: None,
+        },
+        (tokens, _) => ExampleTarget {
+            value: batch.labels[row * tokens..(row + 1) * tokens]
+                .iter()
+                .map(label)
+                .collect(),
+            class: None,
+        },
+    };
+    (0..batch.count).map(of).collect()
 }
 
 fn answer(
     graph: &Graph,
-    inputs: &[InferredInput],
-    arrays: &[Array],
-    count: usize,
-    class_names: Option<Vec<String>>,
+    batch: &Batch,
+    class_names: Option<&Vec<String>>,
 ) -> Result<Prediction, Problem> {
     let device = Device::open("cpu")?;
-    let batch = as_batch(inputs, arrays, count);
+    let count = batch.count;
     let size = crate::train::batch_of(graph, count);
     if count > size {
         let detail = format!("{count} examples; the model's batch size is fixed at {size}");
@@ -98,7 +188,7 @@ fn answer(
     }
     let wanted: Vec<&str> = graph.outputs.iter().map(|output| output.label()).collect();
     let program = Program::compile(graph, &feeds_for_batch(graph, size)?, &wanted)?;
-    let (values, _) = crate::train::feed(graph, &device, &batch)?;
+    let (values, _) = crate::train::feed(graph, &device, batch)?;
     let parameters = upload(graph, device.plain());
     let outcome = program.run(&device, &parameters, &values, Mode::Evaluate)?;
     let main = graph.main_output().map(|output| output.label());
@@ -128,7 +218,7 @@ fn answer(
             && rows == count
             && classes > 1
         {
-            let names = class_names.as_ref().filter(|names| names.len() == classes);
+            let names = class_names.filter(|names| names.len() == classes);
             let rows = found.chunks(classes);
             top = Some(rows.map(|row| likeliest(row, names)).collect());
         }
@@ -143,7 +233,11 @@ fn answer(
             ),
         });
     }
-    Ok(Prediction { outputs, top })
+    Ok(Prediction {
+        outputs,
+        top,
+        targets: None,
+    })
 }
 
 /// The likeliest classes of one example.
@@ -182,29 +276,46 @@ fn nested(dims: &[usize], values: &mut impl Iterator<Item = f64>, is_float: bool
     }
 }
 
-/// JSON, an image file, or a text, which the tokenizer makes tokens.
-fn examples(
-    body: &InputFile,
-    tokenizer: impl FnOnce() -> Result<Option<Arc<Tokenizer>>, Problem>,
-) -> Result<Vec<Array>, Problem> {
+/// What a request asks about.
+enum Sent {
+    Arrays(Vec<Array>),
+    Texts(Vec<Text>),
+    /// Places in the data set.
+    Stored {
+        examples: Vec<u32>,
+        split: Option<Half>,
+    },
+}
+
+/// JSON, an image or audio file, or a text.
+fn sent(body: &InputFile) -> Result<Sent, Problem> {
     let unreadable = |error: std::io::Error| Problem::new(500, "storage_failed", error.to_string());
     let bytes = std::fs::read(&body.path).map_err(unreadable)?;
     if bytes.trim_ascii_start().starts_with(b"{") {
         let body: Body =
             serde_json::from_slice(&bytes).map_err(|error| refused("", error.to_string()))?;
-        return match (body.inputs, body.texts) {
-            (Some(inputs), None) => arrays(inputs),
-            (None, Some(texts)) => {
-                let texts = texts.into_iter().map(SentText::text);
-                Ok(vec![read(texts.collect(), tokenizer()?)?])
+        if let (Some(_), None) = (body.split, &body.examples) {
+            return Err(refused("/split", "goes with `examples`"));
+        }
+        return match (body.inputs, body.texts, body.examples) {
+            (Some(inputs), None, None) => arrays(inputs).map(Sent::Arrays),
+            (None, Some(texts), None) => {
+                Ok(Sent::Texts(texts.into_iter().map(SentText::text).collect()))
             }
-            _ => Err(refused("", "must have either `inputs` or `texts`")),
+            (None, None, Some(examples)) => Ok(Sent::Stored {
+                examples,
+                split: body.split,
+            }),
+            _ => Err(refused(
+                "",
+                "must have one of `inputs`, `texts` and `examples`",
+            )),
         };
     }
     // Texts have no zeros.
     if let (Ok(text), false) = (std::str::from_utf8(&bytes), bytes.contains(&0)) {
         let text = Text::Plain(text.trim_start_matches('\u{feff}').to_owned());
-        return Ok(vec![read(vec![text], tokenizer()?)?]);
+        return Ok(Sent::Texts(vec![text]));
     }
     let image = data::media_of(body).map_err(|detail| {
         let detail = format!(
@@ -213,15 +324,25 @@ fn examples(
         );
         Problem::new(422, "invalid_request", detail)
     })?;
-    Ok(vec![image])
+    Ok(Sent::Arrays(vec![image]))
 }
 
-/// `{"inputs": {"name": [[…], …], …}}` or `{"texts": ["…", …]}`.
+/// `{"inputs": {"name": [[…], …], …}}`, `{"texts": ["…", …]}` or `{"examples": [0, …], "split": "test"}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
     inputs: Option<BTreeMap<String, Value>>,
     texts: Option<Vec<SentText>>,
+    examples: Option<Vec<u32>>,
+    split: Option<Half>,
+}
+
+/// The stored split that examples are of; one for validation is the end of the other.
+#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Half {
+    Train,
+    Test,
 }
 
 #[derive(Deserialize)]

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use super::child::Ended;
 use super::distill_step::{Lesson, settle};
 use super::job::Job;
+use super::plan::price;
 use super::problem::no_data;
 use super::train_step::Purpose;
 use crate::data::{Prepared, Role};
 use crate::distill::Teacher;
 use crate::exec::Device;
-use crate::graph::{Cut, Graph, cost_of_one, layers};
+use crate::graph::{Cut, Graph, layers};
 use crate::prune::calibration::Calibration;
 use crate::prune::schedule::{share, target_at};
 use crate::prune::{Change, Exclusion, PruneError, asked, reconstruct, slimming};
@@ -26,7 +27,7 @@ use crate::spec::job::Task;
 use crate::spec::model::LayerInfo;
 use crate::spec::prune::{PruneParams, Slimming, Storage};
 use crate::spec::result::{
-    LayerChange, PlanCost, PruneOutcome, PrunePlan, PruneStage, Sensitivity, StageName,
+    LayerChange, PruneOutcome, PrunePlan, PruneStage, Sensitivity, StageName,
 };
 use crate::spec::train::TrainParams;
 use crate::train::{Calibrator, Evaluator, Loss, measure_latencies, recalibrate};
@@ -370,7 +371,8 @@ impl Job<'_> {
     }
 }
 
-/// What a pruning would do, without training. `file_bytes` is the size of the file that the graph came in.
+/// What a pruning would do, without training, and the graph that it would leave. `file_bytes` is the size of the file that
+/// the graph came in.
 pub(super) fn plan(
     graph: &Graph,
     file_bytes: Option<usize>,
@@ -378,7 +380,7 @@ pub(super) fn plan(
     data: Option<&Prepared>,
     device: &Device,
     seed: u64,
-) -> Result<PrunePlan, Ended> {
+) -> Result<(PrunePlan, Graph), Ended> {
     let exclusion = Exclusion::new(&params.exclude);
     let start = Start::of(graph, params, &exclusion, file_bytes)?;
     let calibrator = data.map(|data| calibrator(device, data, params));
@@ -391,20 +393,13 @@ pub(super) fn plan(
         seed: seed.wrapping_add(1),
     }
     .cut(graph, &params.target)?;
-    let price = |graph: &Graph| {
-        let cost = cost_of_one(graph);
-        PlanCost {
-            parameters: cost.parameters,
-            nonzero_parameters: cost.nonzero_parameters,
-            macs: cost.macs,
-        }
-    };
-    Ok(PrunePlan {
+    let plan = PrunePlan {
         before: price(graph),
         after: price(&made.graph),
         outcome: outcome(&start, &made.graph, params, made.found),
         groups: made.groups,
-    })
+    };
+    Ok((plan, made.graph))
 }
 
 fn outcome(start: &Start, graph: &Graph, params: &PruneParams, found: Found) -> PruneOutcome {

@@ -92,7 +92,8 @@ impl Job<'_> {
             None => self.voice.info(
                 "training_started",
                 format!(
-                    "training, epochs: {}, batches of each: {}",
+                    "{}, epochs: {}, batches of each: {}",
+                    in_words(phase),
                     params.epochs,
                     data.train_batches()
                 ),
@@ -139,6 +140,17 @@ impl Job<'_> {
             }
             Err(error) => Err(Ended::Failed(of_training(error))),
         }
+    }
+}
+
+/// What is trained in a phase.
+fn in_words(phase: &str) -> &'static str {
+    match phase {
+        "distill" => "training the student by its teacher",
+        CONTROL => "training the control, which has no teacher",
+        "finetune" => "fine-tuning what is left",
+        "slimming" => "training so that scales of batch normalisation become small",
+        _ => "training",
     }
 }
 

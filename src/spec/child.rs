@@ -78,7 +78,7 @@ pub enum Order {
         inputs: Box<JobInputs>,
         about: Option<Box<InferredData>>,
     },
-    /// Plan a pruning without training. Closes with [`Message::Plan`].
+    /// Plan a job without training. Closes with [`Message::Plan`].
     Plan { inputs: Box<JobInputs> },
     /// Run a job. Closes with [`Message::Done`], or [`Message::Drained`] after
     /// [`Command::Drain`].
@@ -101,8 +101,9 @@ pub struct PredictOrder {
     pub preprocess: Option<Preprocess>,
     /// Of images, audio and texts where the request does not say it.
     pub media_preprocess: Preprocess,
-    /// A data set that may have a tokenizer, where the model brings none along.
-    pub dataset: Vec<InputFile>,
+    /// An evaluation of the model on the data set whose examples can be asked about; its tokenizer reads texts where the
+    /// model brings none along.
+    pub stored: Option<Box<JobInputs>>,
     /// By label.
     pub class_names: Option<Vec<String>>,
 }
@@ -253,6 +254,10 @@ pub enum Message {
     Checked,
     Plan {
         plan: Box<Plan>,
+        /// What was inferred about the data.
+        data: Option<Box<InferredData>>,
+        /// Optimizer steps of all its trainings, at most.
+        steps: u64,
     },
     Done {
         /// `model` is filled in by the service.
@@ -275,8 +280,8 @@ impl Order {
             Self::InspectModel { files, .. } | Self::InspectDataset { files, .. } => paths(files),
             Self::Layers { model } | Self::Nodes { model } => vec![model],
             Self::Predict(order) => {
-                let mut all = paths(&order.dataset);
-                all.extend([order.model.as_path(), order.body.path.as_path()]);
+                let mut all = vec![order.model.as_path(), order.body.path.as_path()];
+                all.extend(order.stored.iter().flat_map(|inputs| inputs.reads()));
                 all
             }
             Self::Devices => Vec::new(),

@@ -14,7 +14,7 @@ use super::hyperparameters::Hyperparameters;
 use super::mlflow::ModelSource;
 use super::picture::Extent;
 use super::pipeline::{PipelineParams, misread_steps};
-use super::problem::{Faults, Problem, escape, read};
+use super::problem::{Faults, Problem, Reading, escape, parse, read};
 use super::prune::PruneParams;
 use super::search::SearchParams;
 use super::tokens::MOST_LENGTH;
@@ -267,7 +267,7 @@ pub struct JobRequest<M = Uuid> {
     /// Who is told how the job went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
-    /// Answer with the plan and its cost instead of queueing the job; `prune` and `search` only.
+    /// Answer with the plan and its cost instead of queueing the job.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -584,6 +584,30 @@ fn checked<T: DeserializeOwned + Serialize>(
     (params.map(of_kind), faults)
 }
 
+/// Reads a posted job as far as that goes. Without its kind nothing can be said of its parameters, but of the rest.
+pub fn read_posted<M>(mut posted: serde_json::Value) -> Reading<JobRequest<M>>
+where
+    JobRequest<M>: DeserializeOwned + Serialize,
+{
+    #[derive(Serialize, Deserialize)]
+    struct Kind {
+        kind: JobKind,
+    }
+    let Some(fields) = posted.as_object_mut() else {
+        return read(posted);
+    };
+    let given = fields
+        .get("kind")
+        .map(|kind| ("kind".to_owned(), kind.clone()));
+    let Err(faults) = parse::<Kind>(serde_json::Value::Object(given.into_iter().collect())) else {
+        return read(posted);
+    };
+    // Of all kinds the one that asks for least.
+    fields.insert("kind".to_owned(), serde_json::json!(JobKind::Prune));
+    fields.remove("params");
+    read(posted).without(faults).guessed("/params")
+}
+
 impl<M> JobRequest<M> {
     /// The same request for a model with this id.
     pub fn of_model(self, model: Uuid) -> JobRequest {
@@ -608,6 +632,27 @@ impl<M> JobRequest<M> {
 }
 
 impl JobRequest {
+    /// A look at how a model does on a data set.
+    pub fn evaluation(model: Uuid, dataset: Uuid, data: DataOptions, task: Option<Task>) -> Self {
+        Self {
+            kind: JobKind::Evaluate,
+            model,
+            dataset: Some(dataset),
+            name: None,
+            params: serde_json::Value::Null,
+            data,
+            task,
+            device: "cpu".to_owned(),
+            seed: 0,
+            priority: 0,
+            max_attempts: default_max_attempts(),
+            timeout_seconds: default_timeout_seconds(),
+            tags: BTreeMap::new(),
+            webhook: None,
+            dry_run: false,
+        }
+    }
+
     /// What reports and bundles show: without where the job tells how it went, which is nobody else's business.
     pub fn shown(&self) -> Self {
         Self {
@@ -684,11 +729,6 @@ impl JobRequest {
         if let Some(webhook) = &self.webhook {
             faults.extend_under("/webhook", webhook.faults());
         }
-        faults.require_value(
-            !self.dry_run || matches!(self.kind, JobKind::Prune | JobKind::Search),
-            "/dry_run",
-            "applies to the kinds `prune` and `search`",
-        );
         faults
     }
 
@@ -727,14 +767,12 @@ impl JobRequest {
             "/task",
             "the task `embedding` in jobs other than distillation with losses that need no labels",
         );
-        if let (Params::Prune(prune), true) = (params, self.dry_run) {
-            faults.require(
-                prune.target.allowed().is_none(),
-                "/dry_run",
-                "how much worse a metric may become (max_accuracy_drop, max_worsening) is found by training, which a dry run \
-                 does not do: ask for another target, or for the job itself",
-            );
-        }
+        faults.require(
+            !self.dry_run || params.held_against().is_empty(),
+            "/dry_run",
+            "how much worse a metric may become (max_accuracy_drop, max_worsening) is found by training, which a dry run \
+             does not do: ask for another target, or for the job itself",
+        );
         faults
     }
 }
@@ -753,7 +791,6 @@ pub fn tag_faults(tags: &BTreeMap<String, String>, faults: &mut Faults) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::problem::parse;
     use super::super::webhook::WebhookEvent;
     use super::*;
     use serde_json::json;

@@ -15,6 +15,20 @@ pub struct Prediction {
     /// example with an output that is infinite or no number. Left out where that is not `[examples, classes]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<Vec<Vec<PredictedClass>>>,
+    /// For each of a data set's examples what the data set says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Vec<ExampleTarget>>,
+}
+
+/// The target of an example.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExampleTarget {
+    /// A label; of an example with several values, or of tokens, a list, with `null` for tokens that have none.
+    #[schema(value_type = Object)]
+    pub value: serde_json::Value,
+    /// The label's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
 }
 
 /// A named output.

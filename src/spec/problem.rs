@@ -1,5 +1,7 @@
 //! RFC 9457 problem details, the form of every error that a user sees.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -165,6 +167,12 @@ impl<T> Reading<T> {
         }
     }
 
+    /// The same, where what is at `pointer` stands for something that could not be read.
+    pub fn guessed(mut self, pointer: &str) -> Self {
+        self.unread.push(pointer.to_owned());
+        self
+    }
+
     /// The same, where fields that these faults are about had been taken out of the value before.
     pub fn without(mut self, faults: Vec<FieldError>) -> Self {
         let fields = faults.iter().map(|fault| fault.pointer.clone());
@@ -207,6 +215,7 @@ pub fn read<T: DeserializeOwned + Serialize>(value: Value) -> Reading<T> {
         unread: Vec::new(),
     };
     let faults = &mut reading.faults;
+    let mut gone = Gone::default();
     loop {
         let fault = match serde_path_to_error::deserialize::<_, T>(&rest) {
             Ok(parsed) => {
@@ -214,7 +223,8 @@ pub fn read<T: DeserializeOwned + Serialize>(value: Value) -> Reading<T> {
                     Ok(understood) => same_forms(&rest, &understood, String::new()),
                     Err(error) => Err(FieldError::new("", error.to_string())),
                 };
-                if let Err(fault) = same {
+                if let Err(mut fault) = same {
+                    fault.pointer = gone.posted(&fault.pointer);
                     reading.unread.push(fault.pointer.clone());
                     faults.push(fault);
                 }
@@ -226,15 +236,18 @@ pub fn read<T: DeserializeOwned + Serialize>(value: Value) -> Reading<T> {
                 field_error(pointer, &error.into_inner())
             }
         };
+        let posted = gone.posted(&fault.pointer);
         // What an object means without the word that says what it is is no more than a guess.
-        let gone = match fault.pointer.rsplit_once('/') {
+        let place = match fault.pointer.rsplit_once('/') {
             Some((whole, "name" | "method" | "kind"))
                 if fault.detail.starts_with("unknown variant") && !whole.is_empty() =>
             {
-                removed(&mut rest, whole)
+                whole
             }
-            _ => removed(&mut rest, &fault.pointer),
+            _ => &fault.pointer,
         };
+        let unread = gone.take(&mut rest, place);
+        let fault = FieldError::new(posted, fault.detail);
         // What is missing once it was taken away is no fault of the sender.
         let within = format!("{}/", fault.pointer);
         let is_known = |known: &FieldError| {
@@ -243,8 +256,8 @@ pub fn read<T: DeserializeOwned + Serialize>(value: Value) -> Reading<T> {
         if !faults.iter().any(is_known) {
             faults.push(fault);
         }
-        match gone {
-            Some(gone) if faults.len() < MOST_FAULTS => reading.unread.push(gone),
+        match unread {
+            Some(unread) if faults.len() < MOST_FAULTS => reading.unread.push(unread),
             _ => return reading,
         }
     }
@@ -263,19 +276,59 @@ pub fn parse_part<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, Fi
     })
 }
 
-/// Takes the field at `pointer` away, or the innermost one around it, and says which.
-fn removed(value: &mut Value, pointer: &str) -> Option<String> {
-    let mut pointer = pointer;
-    while let Some((outer, field)) = pointer.rsplit_once('/') {
-        let field = field.replace("~1", "/").replace("~0", "~");
-        if let Some(Value::Object(fields)) = value.pointer_mut(outer)
-            && fields.remove(&field).is_some()
-        {
-            return Some(pointer.to_owned());
+/// What was taken out of lists: places of elements in the lists as they were posted, by the pointers of these.
+#[derive(Default)]
+struct Gone(BTreeMap<String, BTreeSet<usize>>);
+
+impl Gone {
+    /// Where what is at `pointer` in what is left was posted.
+    fn posted(&self, pointer: &str) -> String {
+        let mut posted = String::new();
+        for part in pointer.split('/').skip(1) {
+            let place = self.0.get(&posted).zip(part.parse::<usize>().ok());
+            posted.push('/');
+            match place {
+                None => posted.push_str(part),
+                Some((gone, left)) => {
+                    let before = |place, &one| place + usize::from(one <= place);
+                    posted.push_str(&gone.iter().fold(left, before).to_string());
+                }
+            }
         }
-        pointer = outer;
+        posted
     }
-    None
+
+    /// Takes the field or element at `pointer` away, or the innermost one around it, and says what can't be relied upon
+    /// then, as it was posted: that field, or the list.
+    fn take(&mut self, value: &mut Value, pointer: &str) -> Option<String> {
+        let mut pointer = pointer;
+        while let Some((outer, last)) = pointer.rsplit_once('/') {
+            match value.pointer_mut(outer) {
+                Some(Value::Object(fields)) => {
+                    let field = last.replace("~1", "/").replace("~0", "~");
+                    if fields.remove(&field).is_some() {
+                        return Some(self.posted(pointer));
+                    }
+                }
+                Some(Value::Array(items)) => {
+                    let place = last.parse().ok().filter(|&place| place < items.len());
+                    if let Some(place) = place {
+                        items.remove(place);
+                        let (list, element) = (self.posted(outer), self.posted(pointer));
+                        let at = element.rsplit_once('/').and_then(|(_, at)| at.parse().ok());
+                        self.0
+                            .entry(list.clone())
+                            .or_default()
+                            .extend::<Option<usize>>(at);
+                        return Some(list);
+                    }
+                }
+                _ => {}
+            }
+            pointer = outer;
+        }
+        None
+    }
 }
 
 /// As [`parse`], from JSON text. The outer error is for text that is no JSON at all.
@@ -631,7 +684,11 @@ mod tests {
         }));
         let found: Vec<String> = faults.unwrap_err().into_iter().map(|f| f.pointer).collect();
         // That a number is missing once the wrong one is gone is not told.
-        assert_eq!(found, ["/c", "/d", "/items/0/b", "/items/0/ratio"]);
+        let each = ["/c", "/d", "/items/0/b", "/items/0/ratio", "/items/1/ratio"];
+        assert_eq!(found, each);
+        let faults = parse::<Vec<f64>>(serde_json::json!([1, "x", 2, [], "y", 3, {}]));
+        let found: Vec<String> = faults.unwrap_err().into_iter().map(|f| f.pointer).collect();
+        assert_eq!(found, ["/1", "/3", "/4", "/6"]);
         let faults = parse::<Outer>(serde_json::json!({"items": [], "c": 1, "a~/b": 2}));
         let found: Vec<String> = faults.unwrap_err().into_iter().map(|f| f.pointer).collect();
         assert_eq!(found, ["/a~0~1b", "/c"]);

@@ -148,6 +148,10 @@ pub struct Training {
 pub enum Plan {
     Prune(Box<PrunePlan>),
     Search(Box<SearchPlan>),
+    Distill(DistillPlan),
+    Pipeline(PipelinePlan),
+    Evaluate(EvaluatePlan),
+    Train(TrainPlan),
 }
 
 /// Where and how the figures came about.
@@ -485,7 +489,7 @@ pub struct JobResult {
     pub environment: Environment,
 }
 
-/// What a dry run answers: the plan and its cost.
+/// What a pruning would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PrunePlan {
     pub before: PlanCost,
@@ -493,6 +497,51 @@ pub struct PrunePlan {
     pub outcome: PruneOutcome,
     /// For `channel`: every set of coupled channels.
     pub groups: Vec<PruneGroup>,
+}
+
+/// What a distillation would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DistillPlan {
+    /// Of the first teacher.
+    pub teacher: PlanCost,
+    pub student: PlanCost,
+    pub teachers: u32,
+    /// With the tensors that they compare.
+    pub losses: Vec<DistillTerm>,
+    /// Of the student's training.
+    pub epochs: u32,
+    /// Whether the same student is trained without a teacher, too.
+    pub control: bool,
+}
+
+/// What a training would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrainPlan {
+    pub cost: PlanCost,
+    pub epochs: u32,
+}
+
+/// What an evaluation would measure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluatePlan {
+    pub cost: PlanCost,
+    pub metrics: Vec<MetricName>,
+    /// What it would be measured on.
+    pub test_examples: u64,
+}
+
+/// What a pipeline would do, step by step; what training changes is not known beforehand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PipelinePlan {
+    pub steps: Vec<StepPlan>,
+}
+
+/// What one step of a pipeline would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StepPlan {
+    pub kind: JobKind,
+    #[schema(no_recursion)]
+    pub plan: Plan,
 }
 
 /// What a graph costs.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::fetch::fetch;
-use super::{Outcome, ServiceFlags, conclude, newest, pretty, say, transfer_bar};
+use super::{Outcome, ServiceFlags, conclude, newest, pretty, read_json, say, transfer_bar};
 use crate::client::follow::follow;
 use crate::client::tell;
 use crate::client::{Client, ClientError, LocalFile, id_of};
@@ -61,7 +61,7 @@ pub struct SubmitFlags {
     /// Device to run on, as `GET /v1/devices` names them
     #[arg(long)]
     device: Option<String>,
-    /// Print the plan and its cost of a prune or search job instead of running it; files are uploaded nevertheless
+    /// Print the job's plan and its cost instead of running it; files are uploaded nevertheless
     #[arg(long, conflicts_with_all = ["watch", "output"])]
     dry_run: bool,
     /// Follow the job to its end
@@ -144,21 +144,6 @@ fn columns<'a>(
 struct Setting {
     path: Vec<String>,
     value: Value,
-}
-
-fn read_json(text: &str) -> Result<Value, String> {
-    let text = match text.strip_prefix('@') {
-        None => text.to_owned(),
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| format!("can't read `{path}`: {error}"))?,
-    };
-    match serde_json::from_str(&text) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err("must be a JSON object".to_owned()),
-        Err(error) => Err(format!(
-            "is not JSON: {error}; a file with it is named as @FILE"
-        )),
-    }
 }
 
 fn read_pair(text: &str) -> Result<(String, String), String> {
