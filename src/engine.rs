@@ -8,6 +8,7 @@ mod child;
 mod confine;
 mod data_fit;
 mod distill_step;
+mod doubt;
 mod inspect;
 mod job;
 mod journal;

@@ -27,6 +27,7 @@ mod window;
 pub use array::{Array, Data, is_float, is_int};
 pub use call::{Call, Outcome};
 pub(crate) use call::{around, broadcast_indices, join, section, strides};
+pub(crate) use movement::OUT_OF_RANGE;
 pub(crate) use recurrent::{Named, named_activations};
 pub(crate) use vision::{Resampling, RoiPooling, resampling};
 pub(crate) use window::RoiMaxima;

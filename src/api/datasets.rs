@@ -1,6 +1,6 @@
 //! `/v1/datasets`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -27,6 +27,7 @@ use super::{Binary, UploadForm};
 use crate::spec::child::{Message, Order};
 use crate::spec::dataset::{ArrayInfo, Damaged, DatasetFormat, SkippedFile, Splits, TargetInfo};
 use crate::spec::item::ItemChange;
+use crate::spec::problem::{Problem, parse_slice};
 use crate::store::StoreError;
 use crate::store::datasets::{Dataset, NewDataset};
 use crate::store::idempotency::{Answer, IdempotencyKey, Keep};
@@ -101,8 +102,12 @@ pub(super) struct CreateQuery {
     /// stays as it is; the new one has its name and tags, and is read with its format, columns and `damaged` where these are
     /// left out here. The request has no body.
     files_of: Option<String>,
-    /// What happens to files that can't be decoded, and to texts that are empty or have more than 262,144 bytes.
+    /// What happens to files that can't be decoded, to texts that are empty or have more than 262,144 bytes, and to rows of
+    /// tables in which something is missing.
     damaged: Option<Damaged>,
+    /// Names of the classes in the order in which a model numbers them, with commas between, or as a JSON list: of labels
+    /// that are words their order, which is that of the alphabet when left out; of numbers what 0, 1, … are called.
+    classes: Option<String>,
 }
 
 /// Upload a data set.
@@ -176,6 +181,14 @@ async fn read_again(
         let target = summary.target.as_ref().map(|target| target.name.clone());
         query.target = query.target.or(target);
     }
+    let names = summary
+        .target
+        .as_ref()
+        .and_then(|target| target.class_names.as_ref());
+    let is_same = summary.target.as_ref().map(|target| &target.name) == query.target.as_ref();
+    if let (Some(names), None, true) = (names, &query.classes, is_same) {
+        query.classes = Some(serde_json::json!(names).to_string());
+    }
     query.text = query
         .text
         .or_else(|| summary.text_column().map(str::to_owned));
@@ -233,6 +246,7 @@ async fn inspect(
     if let Some(format) = query.format {
         check_format(format, upload.files.len())?;
     }
+    let classes = query.classes.as_deref().map(named_classes).transpose()?;
     let (names_a_column, names_a_text) = (query.target.is_some(), query.text.is_some());
     let order = Order::InspectDataset {
         files: upload.input_files(),
@@ -240,6 +254,7 @@ async fn inspect(
         target: query.target,
         text: query.text,
         damaged: query.damaged.unwrap_or_default(),
+        classes,
     };
     let answer = access.inspect(&order).await.map_err(upload_error)?;
     let Message::Dataset { summary } = answer else {
@@ -256,9 +271,9 @@ async fn inspect(
         return Err(ApiError::fault("invalid_request", "/text", detail));
     }
     let of_media = summary.inputs.iter().any(|input| input.media.is_some());
-    if query.damaged.is_some() && !of_media {
+    if query.damaged.is_some() && !of_media && !summary.format.is_table() {
         let detail = format!(
-            "the query parameter `damaged` is about files and texts, and the upload is {} of numbers; leave it out",
+            "the query parameter `damaged` is about files, texts and rows of tables, and the upload is {}; leave it out",
             summary.format.as_str()
         );
         return Err(ApiError::fault("invalid_request", "/damaged", detail));
@@ -274,6 +289,30 @@ async fn inspect(
         tags: upload.tags.clone(),
         summary,
     })
+}
+
+/// The names of classes that a query gives.
+fn named_classes(text: &str) -> Result<Vec<String>, ApiError> {
+    let names: Vec<String> = match text.trim_start().starts_with('[') {
+        true => parse_slice(text.as_bytes())
+            .map_err(|error| ApiError::fault("invalid_request", "/classes", error.to_string()))?
+            .map_err(|faults| Problem::invalid_under("/classes", faults))?,
+        false => text.split(',').map(|name| name.trim().to_owned()).collect(),
+    };
+    let mut seen = BTreeSet::new();
+    let wrong = names
+        .iter()
+        .find(|name| name.is_empty() || !seen.insert(name.as_str()));
+    match wrong {
+        None => Ok(names),
+        Some(name) => {
+            let detail = match name.is_empty() {
+                true => "has a name that is empty".to_owned(),
+                false => format!("names `{name}` twice"),
+            };
+            Err(ApiError::fault("invalid_request", "/classes", &detail))
+        }
+    }
 }
 
 fn check_format(format: DatasetFormat, file_count: usize) -> Result<(), ApiError> {

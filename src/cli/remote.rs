@@ -5,6 +5,7 @@ mod fetch;
 mod list;
 mod predict;
 mod submit;
+mod upload;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -21,7 +22,8 @@ pub use change::{JobsFlags, RemoveFlags, RenameFlags, cancel, remove, rename, re
 pub use fetch::{GetFlags, get};
 pub use list::{ListFlags, list};
 pub use predict::{PredictFlags, predict};
-pub use submit::{SubmitFlags, UploadFlags, submit, upload};
+pub use submit::{SubmitFlags, submit};
+pub use upload::{UploadFlags, upload};
 
 use crate::client::follow::follow;
 use crate::client::tell;

@@ -34,12 +34,42 @@ pub fn render(ended: &[(String, JobView)]) -> String {
         ]
         .map(Cell::new),
     );
-    if let Some((_, first)) = results().next() {
-        table.add_row(cells("before", &first.before, None, &metric));
-    }
-    for (name, result) in results() {
-        if let Some(after) = &result.after {
-            table.add_row(cells(name, after, Some(&result.before), &metric));
+    // Jobs on one model and data set have one row before them.
+    let is_alike = |one: &JobResult, other: &JobResult| {
+        let figures = |result: &JobResult| {
+            let before = &result.before;
+            (
+                before.parameters,
+                before.nonzero_parameters,
+                before.size_bytes,
+                before.metrics.get(&metric).copied(),
+            )
+        };
+        figures(one) == figures(other)
+    };
+    let mut shown: Vec<&JobResult> = Vec::new();
+    for (_, first) in results() {
+        if shown.iter().any(|other| is_alike(other, first)) {
+            continue;
+        }
+        shown.push(first);
+        let alike: Vec<_> = results()
+            .filter(|(_, result)| is_alike(first, result))
+            .collect();
+        let names: Vec<&str> = alike.iter().map(|(name, _)| *name).collect();
+        let heading = match (
+            alike.iter().all(|(_, result)| result.after.is_none()),
+            results().all(|(_, result)| is_alike(first, result)),
+        ) {
+            (true, _) => names.join(", "),
+            (false, true) => "before".to_owned(),
+            (false, false) => format!("before {}", names.join(", ")),
+        };
+        table.add_row(cells(&heading, &first.before, None, &metric));
+        for (name, result) in alike {
+            if let Some(after) = &result.after {
+                table.add_row(cells(name, after, Some(&result.before), &metric));
+            }
         }
     }
     let mut text = table.to_string();
@@ -218,7 +248,13 @@ fn cells(
     let latency = match (&figures.latency_ms, before.map(|b| &b.latency_ms)) {
         (None, _) => "–".to_owned(),
         (Some(now), Some(Some(old))) if now.p50 > 0.0 => {
-            format!("{:.3} ({:.2}× as fast)", now.p50, old.p50 / now.p50)
+            // Each job measures its own model beside what it made, so that both figures are of one moment.
+            format!(
+                "{:.3} → {:.3} ({:.2}×)",
+                old.p50,
+                now.p50,
+                old.p50 / now.p50
+            )
         }
         (Some(now), _) => format!("{:.3}", now.p50),
     };

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::DataError;
 use super::files::Files;
+use super::labels::class_names;
 use super::spill::Spilled;
 use super::texts::Texts;
 use crate::spec::dataset::{
@@ -332,6 +333,34 @@ impl Dataset {
             .everywhere(name)
             .filter_map(|array| array.elements.range());
         ranges.reduce(|[low, high], [lower, higher]| [low.min(lower), high.max(higher)])
+    }
+
+    /// Gives the classes these names, in this order.
+    pub(super) fn name_classes(&mut self, names: &[String]) -> Result<(), DataError> {
+        let refuse = |detail: String| Err(DataError::Unreadable(detail));
+        if self.classes.as_deref() == Some(names) {
+            return Ok(());
+        }
+        if self.classes.is_some() {
+            return refuse(
+                "the query parameter `classes` gives names that the file itself gives already; leave it out".to_owned(),
+            );
+        }
+        let info = self.summarize().target;
+        match info.and_then(|target| target.classes) {
+            None => refuse(
+                "the query parameter `classes` names classes, and the target has none; leave it out".to_owned(),
+            ),
+            Some(count) if count > names.len() as u64 => refuse(format!(
+                "the query parameter `classes` names {} classes, and the labels are 0 to {}",
+                names.len(),
+                count - 1
+            )),
+            Some(_) => {
+                self.classes = Some(class_names("classes", names.to_vec())?);
+                Ok(())
+            }
+        }
     }
 
     /// How often each of `classes` labels occurs.

@@ -10,10 +10,11 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
 use super::augment::{self, Mixed, View};
-use super::{Array, DataError, Dataset, Elements, Split};
+use super::{Array, DataError, Dataset, Elements, Split, Tokenizer};
 use crate::spec::dataset::Splits;
 use crate::spec::fit::{InferredData, InferredInput, split_sizes};
 use crate::spec::job::{DataOptions, Task};
+use crate::spec::tokens::TokensInfo;
 use crate::spec::train::{Balanced, ClassWeights};
 
 /// The label of a token that has none: padding, what is added to a text, a part of a word but its first.
@@ -288,6 +289,11 @@ impl Prepared {
             .map(|role| self.count(role))
             .iter()
             .sum()
+    }
+
+    /// As [`Dataset::tokens_by`].
+    pub fn tokens_by(&self, tokenizer: &Tokenizer) -> Result<Option<TokensInfo>, DataError> {
+        self.dataset.tokens_by(tokenizer)
     }
 
     /// How many examples the stored train split has; [`Batch::indices`] are below.
@@ -607,6 +613,7 @@ mod tests {
             elements,
         };
         let about = InferredData {
+            prepared: Vec::new(),
             task: Task::Classification,
             inputs: Vec::new(),
             output: "y".to_owned(),

@@ -169,7 +169,7 @@ fn read_examples(
             )));
         }
         0 => None,
-        count if count == examples.len() => Some(target(&name, &labels)?),
+        count if count == examples.len() => Some(target(&name, &labels, how.order())?),
         count => {
             let without = examples.iter().find(|example| example.label.is_none());
             let entry = without.map(|example| &archive.entries[example.entry as usize].name);

@@ -1,6 +1,6 @@
 //! What examples are labelled with, in words or numbers, as a target.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::arrays::{MOST_CLASSES, NO_LABEL};
 use super::{Array, DataError, Elements};
@@ -104,6 +104,38 @@ pub(super) fn class_names(column: &str, names: Vec<String>) -> Result<Vec<String
     }
 }
 
+/// Names of the classes of `column`, those that occur: as they are `asked` for, else in the order of the alphabet.
+fn in_order(
+    column: &str,
+    occurring: BTreeSet<String>,
+    asked: Option<&[String]>,
+) -> Result<Vec<String>, DataError> {
+    let Some(asked) = asked else {
+        return class_names(column, occurring.into_iter().collect());
+    };
+    let unknown: Vec<&String> = occurring
+        .iter()
+        .filter(|name| !asked.contains(name))
+        .collect();
+    match unknown.first() {
+        None => class_names(column, asked.to_vec()),
+        Some(name) => Err(DataError::Unreadable(format!(
+            "`{column}` has the class `{name}`, which the query parameter `classes` does not name{}; name all of them, in the \
+             order in which the model numbers them",
+            match unknown.len() {
+                1 => String::new(),
+                count => format!(", nor {} others", count - 1),
+            }
+        ))),
+    }
+}
+
+/// The place of each name.
+fn places(names: &[String]) -> HashMap<&str, i64> {
+    let named = names.iter().map(String::as_str);
+    named.zip(0..).collect()
+}
+
 /// Labels as an array, and the names of the classes where they were words.
 pub(super) struct Target {
     pub array: Array,
@@ -111,9 +143,13 @@ pub(super) struct Target {
 }
 
 /// One kind of target for all examples: words and whole numbers from 0 on are classes, words in their order; other
-/// numbers are values to fit. Where examples have several labels at once, each is a 0 or 1 for every class (multilabel), and
+/// numbers are values to fit. Names that are `asked` for are the order of words. Where examples have several labels at once, each is a 0 or 1 for every class (multilabel), and
 /// several numbers with fractions are a vector to fit.
-pub(super) fn target(name: &str, labels: &[Label]) -> Result<Target, DataError> {
+pub(super) fn target(
+    name: &str,
+    labels: &[Label],
+    asked: Option<&[String]>,
+) -> Result<Target, DataError> {
     let several = labels.iter().any(|label| matches!(label, Label::Many(_)));
     let parts = |label: &Label| match label {
         Label::Many(many) => many.clone(),
@@ -164,8 +200,9 @@ pub(super) fn target(name: &str, labels: &[Label]) -> Result<Target, DataError> 
     }
     let (classes, places): (Option<Vec<String>>, Vec<Vec<i64>>) = if words {
         let names: BTreeSet<String> = each().map(Label::as_text).collect();
-        let names = class_names(name, names.into_iter().collect())?;
-        let place = |label: &Label| names.binary_search(&label.as_text()).unwrap_or(0) as i64;
+        let names = in_order(name, names, asked)?;
+        let known = places(&names);
+        let place = |label: &Label| known.get(&*label.as_text()).copied().unwrap_or(0);
         let places = all.iter().map(|row| row.iter().map(place).collect());
         let places = places.collect();
         (Some(names), places)
@@ -208,7 +245,11 @@ pub(super) fn target(name: &str, labels: &[Label]) -> Result<Target, DataError> 
 
 /// One label for each word of each example: words are classes in their order, whole numbers from 0 on are labels, and −100
 /// is none, as PyTorch has it.
-pub(super) fn word_labels(name: &str, labels: &[Label]) -> Result<Target, DataError> {
+pub(super) fn word_labels(
+    name: &str,
+    labels: &[Label],
+    asked: Option<&[String]>,
+) -> Result<Target, DataError> {
     let wrong = |example: usize, detail: &str| {
         DataError::Unreadable(format!("`{name}` {detail} in example {example}"))
     };
@@ -222,15 +263,16 @@ pub(super) fn word_labels(name: &str, labels: &[Label]) -> Result<Target, DataEr
     let classes = match each().any(|label| !matches!(label, Label::Number(..))) {
         true => {
             let names: BTreeSet<String> = each().map(Label::as_text).collect();
-            Some(class_names(name, names.into_iter().collect())?)
+            Some(in_order(name, names, asked)?)
         }
         false => None,
     };
+    let known = places(classes.as_deref().unwrap_or_default());
     let (mut values, mut ends) = (Vec::new(), Vec::new());
     for (example, labels) in lists.iter().enumerate() {
         for label in *labels {
             let value = match (&classes, label.number()) {
-                (Some(names), _) => names.binary_search(&label.as_text()).unwrap_or(0) as i64,
+                (Some(_), _) => known.get(&*label.as_text()).copied().unwrap_or(0),
                 (None, Some(number)) if number == NO_LABEL as f64 => NO_LABEL,
                 (None, Some(number))
                     if number.fract() == 0.0 && (0.0..MOST_CLASSES as f64).contains(&number) =>
@@ -267,6 +309,7 @@ mod tests {
         let found = target(
             "label",
             &[text("dog"), text("cat"), Label::of("007"), text("dog")],
+            None,
         )
         .unwrap();
         assert_eq!(found.classes.unwrap(), ["007", "cat", "dog"]);
@@ -275,21 +318,39 @@ mod tests {
     }
 
     #[test]
+    fn words_are_in_the_order_that_is_asked_for() {
+        let names = ["dog", "bird", "cat"].map(str::to_owned);
+        let labels = [text("cat"), text("dog")];
+        let found = target("label", &labels, Some(&names)).unwrap();
+        assert_eq!(found.classes.unwrap(), names);
+        assert_eq!(found.array.elements, Elements::I64(vec![2, 0]));
+        let Err(DataError::Unreadable(detail)) = target("label", &labels, Some(&names[..2])) else {
+            panic!("a class without a name is taken");
+        };
+        assert!(detail.contains("the class `cat`"), "{detail}");
+    }
+
+    #[test]
     fn whole_numbers_are_labels_and_others_values() {
-        let found = target("y", &[Label::of("3"), Label::of(" 1 ")]).unwrap();
+        let found = target("y", &[Label::of("3"), Label::of(" 1 ")], None).unwrap();
         assert_eq!((found.array.dtype.as_str(), found.classes), ("int64", None));
-        let found = target("y", &[Label::of("3.0"), Label::of("1.0")]).unwrap();
+        let found = target("y", &[Label::of("3.0"), Label::of("1.0")], None).unwrap();
         assert_eq!(found.array.elements, Elements::I64(vec![3, 1]));
-        let found = target("y", &[Label::of("-3"), Label::of("1")]).unwrap();
+        let found = target("y", &[Label::of("-3"), Label::of("1")], None).unwrap();
         assert_eq!(found.array.elements, Elements::F32(vec![-3.0, 1.0]));
-        let found = target("y", &[Label::of("3"), Label::of("1.5")]).unwrap();
+        let found = target("y", &[Label::of("3"), Label::of("1.5")], None).unwrap();
         assert_eq!(found.array.elements, Elements::F32(vec![3.0, 1.5]));
     }
 
     #[test]
     fn several_labels_are_hot_or_a_vector() {
         let many = |words: &[&str]| Label::Many(words.iter().copied().map(text).collect());
-        let found = target("labels", &[many(&["b", "a"]), many(&[]), many(&["c"])]).unwrap();
+        let found = target(
+            "labels",
+            &[many(&["b", "a"]), many(&[]), many(&["c"])],
+            None,
+        )
+        .unwrap();
         assert_eq!(found.array.shape, [3]);
         assert_eq!(
             found.array.elements,
@@ -303,12 +364,19 @@ mod tests {
                     .collect(),
             )
         };
-        let found = target("y", &[vector(&[0.5, 2.0]), vector(&[1.5, 0.0])]).unwrap();
+        let found = target("y", &[vector(&[0.5, 2.0]), vector(&[1.5, 0.0])], None).unwrap();
         assert_eq!(found.array.shape, [2]);
-        assert!(target("y", &[vector(&[0.5, 2.0]), vector(&[1.5])]).is_err());
-        assert!(target("y", &[Label::Many(vec![Label::of("-1")])]).is_err());
-        assert!(target("y", &[Label::Many(vec![Label::of("0.5"), vector(&[1.0])])]).is_err());
-        assert!(target("y", &[Label::of("nan"), Label::of("1")]).is_err());
-        assert!(target("y", &[text(&"long".repeat(100))]).is_err());
+        assert!(target("y", &[vector(&[0.5, 2.0]), vector(&[1.5])], None).is_err());
+        assert!(target("y", &[Label::Many(vec![Label::of("-1")])], None).is_err());
+        assert!(
+            target(
+                "y",
+                &[Label::Many(vec![Label::of("0.5"), vector(&[1.0])])],
+                None
+            )
+            .is_err()
+        );
+        assert!(target("y", &[Label::of("nan"), Label::of("1")], None).is_err());
+        assert!(target("y", &[text(&"long".repeat(100))], None).is_err());
     }
 }

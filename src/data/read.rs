@@ -56,8 +56,19 @@ pub struct Reading<'a> {
     /// The column of a table that holds texts, or two of them with a comma between.
     pub text: Option<&'a str>,
     pub damaged: Damaged,
+    /// Names of the classes, in the order in which a model numbers them.
+    pub classes: Option<&'a [String]>,
     /// What the upload's inspection found, which a job need not look for again.
     pub known: Option<&'a DatasetSummary>,
+}
+
+impl<'a> Reading<'a> {
+    /// The order of classes that are words: as it is asked for, or as it was found.
+    pub(super) fn order(&self) -> Option<&'a [String]> {
+        let found = self.known.and_then(|known| known.target.as_ref());
+        self.classes
+            .or(found.and_then(|target| target.class_names.as_deref()))
+    }
 }
 
 /// Reads and checks a data set.
@@ -67,6 +78,9 @@ pub fn read(files: &[InputFile], how: Reading) -> Result<Dataset, DataError> {
         dataset.squeeze_labels();
     }
     dataset.check()?;
+    if let Some(names) = how.classes {
+        dataset.name_classes(names)?;
+    }
     Ok(dataset)
 }
 
@@ -92,6 +106,7 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
         );
     }
     let archive = Archive::open(files)?;
+    refuse_others(&archive, &head, files.len() == 1)?;
     let has = |is: &dyn Fn(&str) -> bool| archive.entries.iter().any(|entry| is(&entry.name));
     let found = format.unwrap_or_else(|| match () {
         () if has(&|name| name.ends_with(".npy")) => DatasetFormat::Npz,
@@ -190,6 +205,33 @@ fn told_by(head: &[u8]) -> Result<Option<DatasetFormat>, DataError> {
              jsonl, parquet and safetensors are read"
                 .to_owned(),
         )),
+    }
+}
+
+/// What people upload that is no data set, told by what it is.
+fn refuse_others(archive: &Archive, head: &[u8], is_one: bool) -> Result<(), DataError> {
+    let refuse = |detail: String| Err(DataError::Unreadable(detail));
+    let pickled = |entry: &&Entry| entry.name.ends_with("/data.pkl") || entry.name == "data.pkl";
+    if let Some(entry) = archive.entries.iter().find(pickled) {
+        return refuse(format!(
+            "the file is what `torch.save` writes (`{}` is in it), which is code and not read; save arrays with \
+             numpy.savez(\"data.npz\", x=inputs.numpy(), y=labels.numpy())",
+            entry.name
+        ));
+    }
+    let media = [Media::Image, Media::Audio];
+    let is_named = |entry: &Entry| media.iter().any(|&media| is_example(media, &entry.name));
+    match (is_one, is_encoded(head), is_recorded(head)) {
+        (true, image, recording)
+            if (image || recording) && !archive.entries.iter().any(is_named) =>
+        {
+            let what = if image { "an image" } else { "a recording" };
+            refuse(format!(
+                "the file is {what}, by itself: a data set is many of them, in a zip or tar with a folder for each class; to \
+                 ask a model about one there is /v1/models/{{id}}/predict"
+            ))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -140,7 +140,20 @@ pub(super) fn doubtful(columns: &[String]) -> Option<String> {
 }
 
 fn csv_rows(reader: impl Read, wrong: Wrong, then: Then) -> Result<(), DataError> {
-    let unreadable = |error: csv::Error| wrong(error.to_string());
+    let unreadable = |error: csv::Error| match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            pos,
+            expected_len,
+            len,
+        } => {
+            let line = pos.as_ref().map_or(0, |place| place.line());
+            wrong(format!(
+                "line {line} has {len} values, the first line {expected_len}; is it a CSV file? Tables as csv, jsonl and parquet, \
+                 arrays as npz, and archives of images, recordings and texts are read"
+            ))
+        }
+        _ => wrong(error.to_string()),
+    };
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
         .from_reader(reader);

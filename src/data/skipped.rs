@@ -36,7 +36,9 @@ impl Skipped {
     /// Those that are left out; a refusal otherwise.
     pub fn finish(self) -> Result<Vec<SkippedFile>, DataError> {
         let hint = match self.damaged {
-            Damaged::Refuse => "upload with damaged=skip to leave such ones out",
+            Damaged::Refuse => {
+                "upload with damaged=skip (`--damaged skip`, “skip them” on the page) to leave such ones out"
+            }
             Damaged::Skip if self.count <= MOST_SKIPPED => return Ok(self.files),
             Damaged::Skip => "more than 1000 are not left out",
         };

@@ -317,26 +317,36 @@ impl Columns {
             ));
         }
         let rows = &mut parts[part as usize];
+        let mut numbers = Vec::with_capacity(self.numbers.len());
         for &at in &self.numbers {
-            let number = cells[at].number().map_err(|cell| {
-                wrong(format!(
-                    ", column `{}`: `{cell}` is no number; encode texts as numbers and fill in what is missing. If the \
-                     column is what is to be predicted, say so by the query parameter `target` (`--target` of `sinter submit`, \
-                     the target column on the page); if it holds texts, by `text`",
-                    self.names[at]
-                ))
-            })?;
-            rows.numbers.push(number as f32);
+            let name = &self.names[at];
+            match cells[at].number() {
+                Ok(number) => numbers.push(number as f32),
+                Err(cell) if cell.is_empty() => {
+                    skipped.add(place(), format!("its column `{name}` is empty"));
+                    return Ok(OVERHEAD);
+                }
+                Err(cell) => {
+                    return Err(wrong(format!(
+                        ", column `{name}`: `{cell}` is no number. A column that is no input, such as an id or a name, must \
+                         not be in the file; words that are one are encoded as numbers. If the column is what is to be \
+                         predicted, say so by the query parameter `target` (`--target` of `sinter submit`, the target \
+                         column on the page); if it holds texts, by `text`"
+                    )));
+                }
+            }
         }
         let mut bytes = 4 * self.numbers.len() as u64;
         if let Some(at) = self.target {
             let cell = std::mem::replace(&mut cells[at], Cell::Missing);
-            let label = self.label(cell, at).ok_or_else(|| {
-                wrong(format!(
-                    ", column `{}`: `` is no label; fill in what is missing",
-                    self.names[at]
-                ))
-            })?;
+            let Some(label) = self.label(cell, at) else {
+                let name = &self.names[at];
+                skipped.add(
+                    place(),
+                    format!("its column `{name}`, the target, is empty"),
+                );
+                return Ok(OVERHEAD);
+            };
             if let (Some(Text::Words(words)), Label::Many(labels)) = (&text, &label)
                 && words.len() != labels.len()
             {
@@ -349,6 +359,7 @@ impl Columns {
             bytes += label.bytes() as u64;
             rows.labels.push(label);
         }
+        rows.numbers.extend(numbers);
         if let Some(text) = text {
             bytes += text.bytes() as u64 + OVERHEAD;
             rows.texts.push(text);
@@ -420,8 +431,8 @@ impl Columns {
         let target = match self.target {
             None => None,
             Some(at) => Some(match is_words {
-                true => word_labels(&self.names[at], &all.labels)?,
-                false => target(&self.names[at], &all.labels)?,
+                true => word_labels(&self.names[at], &all.labels, how.order())?,
+                false => target(&self.names[at], &all.labels, how.order())?,
             }),
         };
         let input = match self.texts.is_empty() {

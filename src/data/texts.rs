@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::archive::{Archive, Entry};
 use super::kept::Keeper;
 use super::tokenizer::{Encoded, MOST_TOKENIZER_BYTES, Text, Tokenizer};
-use super::{Array, DataError, Elements};
+use super::{Array, DataError, Dataset, Elements};
 use crate::spec::child::InputFile;
 use crate::spec::dataset::ArrayInfo;
 use crate::spec::tokens::TOKENIZER_FILE;
@@ -68,6 +68,11 @@ impl Texts {
         let tokenizers = Tokenizers::default();
         tokenizers.add(tokenizer);
         Ok(Self::new(all, tokenizers, Some(tokens)))
+    }
+
+    /// How many tokens each has by a tokenizer, the fewest first.
+    fn counts_by(&self, tokenizer: &Tokenizer) -> Result<Vec<usize>, String> {
+        counts(tokenizer, &self.all)
     }
 
     /// As an input.
@@ -197,6 +202,34 @@ fn encode(tokenizer: &Tokenizer, text: &Text, length: u32) -> Encoded {
     }
 }
 
+impl Dataset {
+    /// What a model's own tokenizer makes of all texts, where the data set's inspection did not say that.
+    pub fn tokens_by(&self, tokenizer: &Tokenizer) -> Result<Option<TokensInfo>, DataError> {
+        let splits = std::iter::once(&self.train).chain(&self.test);
+        let texts =
+            splits
+                .flat_map(|split| &split.inputs)
+                .filter_map(|array| match &array.elements {
+                    Elements::Texts(texts) => Some(texts),
+                    _ => None,
+                });
+        let is_known = |texts: &&Texts| {
+            let known = texts.tokens().map(|tokens| &tokens.tokenizer.digest);
+            known == Some(&tokenizer.info().digest)
+        };
+        let unknown: Vec<&Texts> = texts.filter(|texts| !is_known(texts)).collect();
+        let counts: Result<Vec<Vec<usize>>, String> = unknown
+            .iter()
+            .map(|texts| texts.counts_by(tokenizer))
+            .collect();
+        let mut counts = counts.map(|counts| counts.concat()).map_err(|error| {
+            DataError::Unreadable(format!("the tokenizer can't read the texts: {error}"))
+        })?;
+        counts.sort_unstable();
+        Ok((!unknown.is_empty()).then(|| about(tokenizer, &counts)))
+    }
+}
+
 /// The tokenizer of an upload, if it came with one, and what it makes of the texts. What an inspection found, `known`, is
 /// not looked for again.
 pub(super) fn read_by(
@@ -246,16 +279,25 @@ fn tokenizer_in(archive: &Archive) -> Result<Option<Tokenizer>, DataError> {
 
 /// What a tokenizer makes of texts, or the first that it can't read.
 fn inspect(tokenizer: &Tokenizer, texts: &[Text]) -> Result<TokensInfo, DataError> {
-    let counts: Result<Vec<usize>, String> =
-        texts.par_iter().map(|text| tokenizer.count(text)).collect();
-    let mut counts = counts.map_err(|error| {
+    let counts = counts(tokenizer, texts).map_err(|error| {
         DataError::Unreadable(format!("the tokenizer can't read the texts: {error}"))
     })?;
+    Ok(about(tokenizer, &counts))
+}
+
+/// How many tokens texts have, the fewest first.
+fn counts(tokenizer: &Tokenizer, texts: &[Text]) -> Result<Vec<usize>, String> {
+    let counts = texts.par_iter().map(|text| tokenizer.count(text));
+    let mut counts: Vec<usize> = counts.collect::<Result<_, _>>()?;
     counts.sort_unstable();
+    Ok(counts)
+}
+
+fn about(tokenizer: &Tokenizer, counts: &[usize]) -> TokensInfo {
     let at = |place: usize| counts.get(place).map_or(0, |&count| count as u64);
-    Ok(TokensInfo {
+    TokensInfo {
         tokenizer: tokenizer.info().clone(),
         longest: at(counts.len().saturating_sub(1)),
         median: at(counts.len().saturating_sub(1) / 2),
-    })
+    }
 }

@@ -116,12 +116,14 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
             target,
             text,
             damaged,
+            classes,
         } => {
             let how = Reading {
                 format,
                 target: target.as_deref(),
                 text: text.as_deref(),
                 damaged,
+                classes: classes.as_deref(),
                 known: None,
             };
             inspect::dataset(&files, how)

@@ -1,5 +1,6 @@
 //! A job's data set, read and matched with its model.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,10 +12,12 @@ use crate::graph::{Graph, feeds_for_batch, infer};
 use crate::onnx::proto::ValueInfoProto;
 use crate::spec::Problem;
 use crate::spec::child::{DatasetInput, JobInputs};
+use crate::spec::dataset::{DatasetSummary, Media};
 use crate::spec::fit::{InferredData, InferredInput, check_task, fit, fit_further};
 use crate::spec::job::{DataOptions, Params, Task};
 use crate::spec::model::ModelSummary;
 use crate::spec::problem::FieldError;
+use crate::spec::tokens::TokensInfo;
 
 /// Reads the data set and settles how it feeds the model; pins what the file leaves open.
 pub(super) fn prepare(
@@ -25,16 +28,6 @@ pub(super) fn prepare(
 ) -> Result<Prepared, Problem> {
     let request = &inputs.request;
     let (summary, tokenizer) = summarize(graph)?;
-    let about = fit(
-        &summary,
-        &input.summary,
-        &request.data,
-        request.task,
-        params,
-    )?;
-    pin(graph, &about);
-    check_classes(graph, input, about.task, "/model")?;
-    check_task(params, &about, &input.summary)?;
     let target_column = input
         .summary
         .target
@@ -48,6 +41,18 @@ pub(super) fn prepare(
         ..Reading::default()
     };
     let dataset = data::read(&input.files, how)?;
+    let own = tokenizer.as_deref();
+    let tokens = own.map_or(Ok(None), |own| dataset.tokens_by(own))?;
+    let about = fit(
+        &summary,
+        &with_tokens(&input.summary, tokens),
+        &request.data,
+        request.task,
+        params,
+    )?;
+    pin(graph, &about);
+    check_classes(graph, input, about.task, "/model")?;
+    check_task(params, &about, &input.summary)?;
     let mut prepared = Prepared::new(dataset, about, &request.data);
     read_texts(&mut prepared, tokenizer)?;
     if request.data.embed_preprocessing {
@@ -55,6 +60,21 @@ pub(super) fn prepare(
         embed(&mut graph.clone(), &prepared)?;
     }
     Ok(prepared)
+}
+
+/// A data set whose texts a model's tokenizer makes these tokens.
+fn with_tokens(dataset: &DatasetSummary, tokens: Option<TokensInfo>) -> Cow<'_, DatasetSummary> {
+    let mut dataset = Cow::Borrowed(dataset);
+    if let Some(tokens) = tokens {
+        let inputs = &mut dataset.to_mut().inputs;
+        for input in inputs
+            .iter_mut()
+            .filter(|input| input.media == Some(Media::Text))
+        {
+            input.tokens = Some(tokens.clone());
+        }
+    }
+    dataset
 }
 
 /// What a graph holds, with the tokenizer that it brings along.
@@ -156,7 +176,9 @@ pub(super) fn prepare_further(
         return Err(no_data("distillation"));
     };
     let (summary, tokenizer) = summarize(graph)?;
-    let dataset = &input.summary;
+    let own = tokenizer.as_deref();
+    let tokens = own.map_or(Ok(None), |own| first.tokens_by(own))?;
+    let dataset = &with_tokens(&input.summary, tokens);
     let about = fit_further(&summary, dataset, options, &first.about, params, pointer)?;
     pin(graph, &about);
     check_classes(graph, input, about.task, pointer)?;

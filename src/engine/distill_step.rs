@@ -150,7 +150,7 @@ impl Job<'_> {
         }
     }
 
-    /// The controls of the job's distillations as they are handed out, by the name of their file.
+    /// The controls of the job's distillations, or of its search, as they are handed out, by the name of their file.
     pub(super) fn controls(&self) -> Vec<(String, Graph)> {
         let steps = match self.params {
             Params::Pipeline(steps) => (0..steps.len())
@@ -622,13 +622,13 @@ pub(super) fn no_data() -> Problem {
 }
 
 /// Whether it is the job's own, or of its pipeline, and not that of a search's trial.
-fn is_own_step(key: &str) -> bool {
+pub(super) fn is_own_step(key: &str) -> bool {
     key.strip_prefix("step")
         .is_some_and(|index| index.chars().all(|digit| digit.is_ascii_digit()))
 }
 
 /// Where the journal has the model of a control.
-fn control_model(key: &str) -> String {
+pub(super) fn control_model(key: &str) -> String {
     format!("{key}/control/model")
 }
 

@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use super::child::Ended;
 use super::data_fit::{embed, pin, prepare};
+use super::doubt::{doubt, doubts_of_data, loss_of_quality};
 use super::inspect::summarize;
 use super::journal::{Journal, load_graph};
-use super::measure::{change, doubt, loss_of_quality, measure};
+use super::measure::{change, measure};
 use super::report;
 use super::scaling::{self, Better, better};
 use super::search_step::Searched;
@@ -319,12 +320,19 @@ pub(super) fn run(
         );
     }
     let has_order = order.is_some();
+    if let (Some(data), Some(dataset)) = (&job.first_data, &inputs.dataset) {
+        for (kind, text, data) in doubts_of_data(&data.about, &dataset.summary) {
+            warn(job.voice, &mut job.journal, kind, text, data);
+        }
+    }
+    let dataset = inputs.dataset.as_ref();
+    let target = dataset.and_then(|dataset| Some(dataset.summary.target.as_ref()?.name.as_str()));
     if !params.starts_afresh() {
         let better = match has_order {
             true => None,
             false => job.better_scaled(&graph, &before, told.as_deref())?,
         };
-        let warning = match (better, doubt(&before)) {
+        let warning = match (better, doubt(&before, target)) {
             (Some(better), _) => Some(("inputs_on_another_scale", better.text, better.data)),
             (None, Some(doubt)) => Some(("model_fits_badly", doubt, serde_json::Value::Null)),
             (None, None) => None,
@@ -408,10 +416,11 @@ pub(super) fn run(
             searched.front,
         ),
     };
-    let normalised = !original.scales().is_empty();
+    let has = |operator: &str| original.nodes.iter().any(|node| node.op_type() == operator);
+    let lacks_norms = original.scales().is_empty() && has("Conv");
     if let Some(lost) = after
         .as_ref()
-        .and_then(|after| loss_of_quality(&before, after, outcomes.prune.as_ref(), normalised))
+        .and_then(|after| loss_of_quality(&before, after, outcomes.prune.as_ref(), lacks_norms))
     {
         job.warn("quality_lost", lost, serde_json::Value::Null);
     }

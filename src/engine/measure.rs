@@ -8,7 +8,7 @@ use crate::exec::Device;
 use crate::graph::{Graph, cost_of_one};
 use crate::spec::Problem;
 use crate::spec::evaluate::MetricName;
-use crate::spec::result::{Change, Measurement, PruneOutcome, StageName};
+use crate::spec::result::{Change, Measurement};
 use crate::train::{Evaluator, Loss};
 
 /// Cost and size of a graph, and its metrics on the test split where there is data. The latency
@@ -74,90 +74,6 @@ pub(super) fn measure(
         metrics: values,
         quality,
     })
-}
-
-/// What speaks against a model fitting the data that it is given: it says no more than could be said without it.
-pub(super) fn doubt(before: &Measurement) -> Option<String> {
-    const ADVICE: &str =
-        "check the scale of the inputs (data.preprocess), the target, and the order of the classes";
-    if let Some(quality) = &before.quality {
-        // Of classes in another order there is a warning that says so.
-        if quality.order.is_some() {
-            return None;
-        }
-        let accuracy = *before.metrics.get("accuracy")?;
-        let rows = quality.confusion.iter().enumerate();
-        let classes: Vec<(f64, f64)> = rows
-            .map(|(label, row)| (row[label] as f64, row.iter().sum::<u64>() as f64))
-            .filter(|(_, examples)| *examples > 0.0)
-            .collect();
-        let count = classes.len() as f64;
-        let even = 1.0 / count;
-        let balanced = classes.iter().map(|(right, all)| right / all).sum::<f64>() / count;
-        let variance: f64 = classes
-            .iter()
-            .map(|(_, all)| even * (1.0 - even) / all)
-            .sum();
-        // Within two standard errors of who always says the same, or guesses.
-        let is_chance = balanced < even + 2.0 * variance.sqrt() / count;
-        return (classes.len() > 1 && is_chance).then(|| {
-            format!(
-                "the model as it came is right about {accuracy:.4} of the test split, and about {balanced:.4} as a mean over \
-                 the classes, where always saying the same class is about {even:.4}: {ADVICE}"
-            )
-        });
-    }
-    let r2 = *before.metrics.get("r2")?;
-    (r2 < 0.0).then(|| {
-        format!(
-            "the model as it came is further from the targets of the test split than their mean is (R2 {r2:.4}): {ADVICE}"
-        )
-    })
-}
-
-/// What speaks against a job's model being of use, where its data is the same as before: what it lost, and since when.
-/// `normalised` says whether the model has batch normalisation.
-pub(super) fn loss_of_quality(
-    before: &Measurement,
-    after: &Measurement,
-    pruned: Option<&PruneOutcome>,
-    normalised: bool,
-) -> Option<String> {
-    /// More than this is no price that one pays knowingly.
-    const MOST: [(&str, f64); 2] = [("accuracy", 0.1), ("r2", 0.2)];
-    let (name, was, is) = MOST.into_iter().find_map(|(name, most)| {
-        let (was, is) = (*before.metrics.get(name)?, *after.metrics.get(name)?);
-        (was - is > most).then_some((name, was, is))
-    })?;
-    let stages = pruned.map_or(&[][..], |pruned| &pruned.stages);
-    let validated = |stage: StageName| {
-        let found = stages.iter().rfind(|found| found.stage == stage)?;
-        found.metrics.get(name).copied()
-    };
-    let recovered = validated(StageName::Recovered);
-    let finetuned = validated(StageName::Finetuned);
-    let advice = match recovered.zip(finetuned) {
-        Some((before, after)) if after < before => {
-            format!(
-                "on the validation split it was {before:.4} before the fine-tuning and {after:.4} after it: a smaller \
-                 `optimizer.learning_rate` would not do that"
-            )
-        }
-        _ if pruned.is_some() => format!(
-            "a milder target, more cuts (`schedule.steps`) or more epochs of fine-tuning lose less{}",
-            match normalised {
-                true => "",
-                false =>
-                    "; so do models that are exported with their batch normalisation, if they have one",
-            }
-        ),
-        _ => {
-            "more epochs, another `optimizer.learning_rate` or a larger model lose less".to_owned()
-        }
-    };
-    Some(format!(
-        "the {name} on the test split fell from {was:.4} to {is:.4}: {advice}"
-    ))
 }
 
 /// Bytes after DEFLATE, which is what zero weights save.

@@ -18,7 +18,7 @@ use crate::onnx;
 use crate::spec::Problem;
 use crate::spec::child::{InputFile, Message, PredictOrder};
 use crate::spec::dataset::{ArrayInfo, Media};
-use crate::spec::fit::fit_inputs;
+use crate::spec::fit::{InferredInput, fit_inputs};
 use crate::spec::job::DataOptions;
 use crate::spec::predict::{
     ExampleTarget, MOST_EXAMPLES, PredictedClass, PredictedTensor, Prediction,
@@ -236,6 +236,7 @@ fn answer(
     Ok(Prediction {
         outputs,
         top,
+        prepared: batch.made_by.iter().map(InferredInput::in_words).collect(),
         targets: None,
     })
 }

@@ -3,6 +3,7 @@
 use crate::data::DataError;
 use crate::exec::{DeviceError, ExecError};
 use crate::graph::{InferError, LoadError};
+use crate::host::OUT_OF_RANGE;
 use crate::onnx::ReadError;
 use crate::prune::PruneError;
 use crate::spec::Problem;
@@ -47,6 +48,14 @@ impl From<ExecError> for Problem {
     fn from(error: ExecError) -> Self {
         match error {
             ExecError::Infer(error) => error.into(),
+            ExecError::Node { ref reason, .. } if reason.contains(OUT_OF_RANGE) => Self::new(
+                422,
+                "index_out_of_range",
+                format!(
+                    "{error}: texts with more tokens than the model has places for (data.preprocess.max_length), or tokens \
+                     beyond its vocabulary, do that"
+                ),
+            ),
             other => Self::new(422, "unsupported_operator", other.to_string()),
         }
     }

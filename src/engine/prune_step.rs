@@ -76,7 +76,7 @@ impl Job<'_> {
         }
         let pruned = match params.target.allowed() {
             Some(allowed) => self.prune_within(key, graph, params, allowed),
-            None => self.prune_to(key, graph, params),
+            None => self.prune_to(key, graph, params, None),
         }?;
         self.journal.forget(&rewind::point(key));
         Ok(pruned)
@@ -114,12 +114,14 @@ impl Job<'_> {
         )
     }
 
-    /// Prunes `graph` to the targets that are met by the graph itself.
+    /// Prunes `graph` to the targets that are met by the graph itself. Under the name `recovered` the journal keeps what the
+    /// last fine-tuning begins with.
     fn prune_to(
         &mut self,
         key: &str,
         graph: Graph,
         params: &PruneParams,
+        recovered: Option<&str>,
     ) -> Result<(Graph, PruneOutcome), Ended> {
         let exclusion = Exclusion::new(&params.exclude);
         let key_of = |what: &str| format!("{key}/{what}");
@@ -195,6 +197,11 @@ impl Job<'_> {
                     }
                 }
                 let stage = key_of(&format!("{step}/finetune"));
+                if let (Some(name), true, false) =
+                    (recovered, step == steps, self.journal.has(&stage))
+                {
+                    self.journal.keep(name, &graph);
+                }
                 graph = if params.distill.is_empty() {
                     let purpose = Purpose {
                         rigl: params.schedule.rigl,

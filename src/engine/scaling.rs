@@ -8,6 +8,9 @@ use serde_json::json;
 use crate::data::{Prepared, Role};
 use crate::exec::Device;
 use crate::graph::Graph;
+use crate::spec::audio::{
+    AudioConvention, AudioLogarithm, AudioPreparation, SpectrogramPreparation,
+};
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::InferredInput;
 use crate::spec::result::{Measurement, rounded};
@@ -40,8 +43,11 @@ pub(super) struct Better {
 }
 
 /// A way to prepare an input, as `data.preprocess` has it.
+#[derive(Clone)]
 struct Way {
     words: &'static str,
+    /// How recordings are made features, where that is another way, too.
+    audio: Option<AudioPreparation>,
     scale: f64,
     mean: Vec<f64>,
     std: Vec<f64>,
@@ -63,8 +69,8 @@ pub(super) fn better(
         value.is_some_and(|value| *value < 1.0 - gain)
     })?;
     let inputs = &data.about.inputs;
-    let mut numbers = (inputs.iter().enumerate())
-        .filter(|(_, input)| !input.zeros && input.tokens.is_none() && input.audio.is_none());
+    let mut numbers =
+        (inputs.iter().enumerate()).filter(|(_, input)| !input.zeros && input.tokens.is_none());
     let (place, input) = numbers.next()?;
     if numbers.next().is_some() || inputs.iter().any(|input| input.tokens.is_some()) {
         return None;
@@ -85,6 +91,7 @@ pub(super) fn better(
         own.scale = way.scale;
         own.mean.clone_from(&way.mean);
         own.std.clone_from(&way.std);
+        own.audio = way.audio.clone().or(own.audio.take());
         few.fed_as(inputs)
     };
     let judged = |data: &Prepared| {
@@ -100,17 +107,43 @@ pub(super) fn better(
         .filter(is_better)
         .or_else(|| {
             let (moments, largest) = sampled(data, place, input);
+            let others = other_features(input).flat_map(|(words, audio)| {
+                let input = InferredInput {
+                    audio: Some(audio.clone()),
+                    ..input.clone()
+                };
+                let (moments, _) = sampled(data, place, &input);
+                let own = Way {
+                    words,
+                    scale: input.scale,
+                    mean: input.mean.clone(),
+                    std: input.std.clone(),
+                    audio: Some(audio.clone()),
+                };
+                [
+                    own,
+                    Way {
+                        words,
+                        audio: Some(audio),
+                        ..standardised(&moments, 1.0)
+                    },
+                ]
+            });
             ways(input, &moments, largest)
                 .into_iter()
+                .chain(others)
                 .take_while(|_| go_on())
                 .filter_map(judge_way)
                 .max_by(|(first, _), (second, _)| first.total_cmp(second))
                 .filter(is_better)
         })?;
-    let preprocess = match way.mean.iter().all(|mean| *mean == 0.0) && way.std == [1.0] {
+    let mut preprocess = match way.mean.iter().all(|mean| *mean == 0.0) && way.std == [1.0] {
         true => json!({"scale": way.scale}),
         false => json!({"scale": way.scale, "mean": way.mean, "std": way.std}),
     };
+    if let Some(audio) = &way.audio {
+        preprocess["audio"] = json!(audio.options());
+    }
     let shown = match way.mean.len() > MOST_SHOWN {
         true => "; `data` of the warning, in the job's result and its events, has the numbers"
             .to_owned(),
@@ -137,10 +170,58 @@ fn recorded(input: &InferredInput, told: Option<&str>) -> Option<Way> {
         .all(|&count| count == 1 || count == input.channels());
     (is_other && fits).then_some(Way {
         words: "with its inputs prepared as in the job that made it",
+        audio: None,
         scale: own.scale,
         mean: own.mean,
         std: own.std,
     })
+}
+
+/// Inputs less their mean and divided by their standard deviation, `moments`, after they were multiplied by `scale`.
+fn standardised(moments: &[(f64, f64)], scale: f64) -> Way {
+    // Five digits are as many as a sample has.
+    let rounded = |value: f64| rounded(value, 5);
+    let means = moments.iter().map(|(mean, _)| rounded(mean * scale));
+    let stds = moments.iter().map(|(_, std)| match rounded(std * scale) {
+        // What never changes tells nothing, on whatever scale.
+        0.0 => 1.0,
+        std => std,
+    });
+    Way {
+        words: "with its inputs less their mean and divided by their standard deviation, as the train split has them",
+        audio: None,
+        scale,
+        mean: means.collect(),
+        std: stds.collect(),
+    }
+}
+
+/// Features of recordings by the other convention and the other logarithm.
+fn other_features(input: &InferredInput) -> impl Iterator<Item = (&'static str, AudioPreparation)> {
+    let with = |change: fn(&mut SpectrogramPreparation)| {
+        let mut audio = input.audio.clone()?;
+        change(audio.spectrogram.as_mut()?);
+        Some(audio)
+    };
+    let convention = with(|how| {
+        how.convention = match how.convention {
+            AudioConvention::Librosa => AudioConvention::Torchaudio,
+            AudioConvention::Torchaudio => AudioConvention::Librosa,
+        };
+    });
+    let logarithm = with(|how| {
+        (how.logarithm, how.top_db) = match how.logarithm {
+            AudioLogarithm::Db => (AudioLogarithm::Natural, None),
+            AudioLogarithm::Natural => (AudioLogarithm::Db, Some(80.0)),
+        };
+    });
+    let of = |words, audio: Option<AudioPreparation>| audio.map(|audio| (words, audio));
+    [
+        of("with its features by the other convention", convention),
+        of("with the other logarithm of its features", logarithm),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// By channel the mean and the standard deviation of an input as it is stored, and its largest number.
@@ -158,7 +239,13 @@ fn sampled(data: &Prepared, place: usize, input: &InferredInput) -> (Vec<(f64, f
         _ => Role::Train,
     };
     let elements = input.shape.iter().product::<u64>().max(1) as usize;
-    let count = data.count(role).min(SAMPLED);
+    // Recordings take their time.
+    let most = if input.audio.is_some() {
+        SAMPLED / 8
+    } else {
+        SAMPLED
+    };
+    let count = data.count(role).min(most);
     let count = count.min((MOST_NUMBERS / elements).max(1));
     let batch = data.fed_as(inputs).sample(role, count);
     let numbers = &batch.inputs[place];
@@ -187,45 +274,30 @@ fn sampled(data: &Prepared, place: usize, input: &InferredInput) -> (Vec<(f64, f
 /// How inputs are usually prepared, but for the way that is theirs; `moments` are those of each channel as it is stored,
 /// `largest` is its largest number.
 fn ways(input: &InferredInput, moments: &[(f64, f64)], largest: f64) -> Vec<Way> {
-    let is_image = input.shape.len() == 3;
+    let is_image = input.shape.len() == 3 && input.audio.is_none();
     // Levels go up to 255.
     let levels = moments.iter().any(|(mean, std)| mean + std > 2.0);
     let share = if levels && is_image { 1.0 / 255.0 } else { 1.0 };
     let own = |scale: f64, words| Way {
         words,
+        audio: None,
         scale,
         mean: input.mean.clone(),
         std: input.std.clone(),
     };
     let plain = |scale: f64, words| Way {
         words,
+        audio: None,
         scale,
         mean: vec![0.0],
         std: vec![1.0],
     };
-    // Five digits are as many as a sample has.
-    let rounded = |value: f64| rounded(value, 5);
     let mut all = vec![
         own(input.scale * 255.0, "with its inputs 255 times as large"),
         own(input.scale / 255.0, "with its inputs divided by 255"),
         plain(share, "with its inputs from 0 to 1"),
         plain(1.0, "with its inputs as they are stored"),
-        Way {
-            words: "with its inputs less their mean and divided by their standard deviation, as the train split has them",
-            scale: share,
-            mean: moments
-                .iter()
-                .map(|(mean, _)| rounded(mean * share))
-                .collect(),
-            std: moments
-                .iter()
-                .map(|(_, std)| match rounded(std * share) {
-                    // What never changes tells nothing, on whatever scale.
-                    0.0 => 1.0,
-                    std => std,
-                })
-                .collect(),
-        },
+        standardised(moments, share),
     ];
     if largest > 1.0 {
         all.push(plain(
@@ -236,6 +308,7 @@ fn ways(input: &InferredInput, moments: &[(f64, f64)], largest: f64) -> Vec<Way>
     if is_image {
         all.push(Way {
             words: "with its inputs from −1 to 1",
+            audio: None,
             scale: share,
             mean: vec![0.5],
             std: vec![0.5],
@@ -244,6 +317,7 @@ fn ways(input: &InferredInput, moments: &[(f64, f64)], largest: f64) -> Vec<Way>
     if is_image && moments.len() == 3 {
         all.push(Way {
             words: "with its inputs normalised as those of ImageNet are",
+            audio: None,
             scale: share,
             // Of torchvision's models, by channel (red, green, blue).
             mean: vec![0.485, 0.456, 0.406],

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::child::Ended;
 use super::data_fit::pin;
+use super::distill_step::{control_model, is_own_step};
 use super::job::Job;
 use super::problem;
 use super::train_step::{CONTROL, Purpose};
@@ -480,8 +481,13 @@ impl Job<'_> {
             (None, None) => Tested::default(),
             (None, Some(&first)) => {
                 let point = &control[first].0;
-                let key = format!("{key}/control/winner");
-                let graph = self.finished(&key, CONTROL, setup, point)?;
+                let stage_of_winner = format!("{key}/control/winner");
+                let graph = self.finished(&stage_of_winner, CONTROL, setup, point)?;
+                if is_own_step(key) {
+                    let mut model = graph.clone();
+                    self.hand_out(&mut model, self.data.as_ref().ok_or_else(no_data)?)?;
+                    self.journal.keep(&control_model(key), &model);
+                }
                 let tested = self.metrics_on(&graph, Role::Test, setup)?;
                 self.journal.record(&stage, &tested, &graph)?;
                 self.check_drain()?;

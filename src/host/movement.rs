@@ -9,6 +9,7 @@ use super::Array;
 use super::call::{Call, Outcome};
 use crate::graph::params;
 
+pub(crate) use pick::OUT_OF_RANGE;
 pub(super) use pick::{along, of_kind, one_int, position, room, ruled, sizes, steps, take, walk};
 
 /// `None` for an operator that is none of this file.

@@ -210,6 +210,59 @@ pub struct AudioPreparation {
 }
 
 impl AudioPreparation {
+    /// The options that ask for it.
+    pub fn options(&self) -> AudioOptions {
+        let how = self.spectrogram.as_ref();
+        AudioOptions {
+            sample_rate: Some(self.sample_rate),
+            seconds: Some(f64::from(self.samples) / f64::from(self.sample_rate)),
+            features: Some(match how {
+                None => AudioFeatures::Waveform,
+                Some(how) if how.n_mfcc.is_some() => AudioFeatures::Mfcc,
+                Some(_) => AudioFeatures::LogMel,
+            }),
+            convention: how.map(|how| how.convention),
+            n_fft: how.map(|how| how.n_fft),
+            win_length: how.map(|how| how.win_length),
+            hop_length: how.map(|how| how.hop_length),
+            n_mels: how.map(|how| how.n_mels),
+            n_mfcc: how.and_then(|how| how.n_mfcc),
+            f_min: how.map(|how| how.f_min),
+            f_max: how.map(|how| how.f_max),
+            logarithm: how.map(|how| how.logarithm),
+            top_db: how.and_then(|how| how.top_db),
+        }
+    }
+
+    /// What is made of a recording, for people.
+    pub fn in_words(&self) -> String {
+        let seconds = f64::from(self.samples) / f64::from(self.sample_rate);
+        let cut = format!(
+            "the first {seconds:.3} s at {} Hz, shorter ones filled up with silence",
+            self.sample_rate
+        );
+        let Some(how) = &self.spectrogram else {
+            return format!("samples of {cut}");
+        };
+        let features = match how.n_mfcc {
+            Some(count) => format!("{count} MFCCs of {} mel bands", how.n_mels),
+            None => format!("{} log-mel bands", how.n_mels),
+        };
+        let logarithm = match (how.logarithm, how.top_db) {
+            (AudioLogarithm::Natural, _) => "natural logarithm".to_owned(),
+            (AudioLogarithm::Db, None) => "decibels".to_owned(),
+            (AudioLogarithm::Db, Some(top)) => format!("decibels, at most {top} below the loudest"),
+        };
+        let convention = match how.convention {
+            AudioConvention::Librosa => "librosa",
+            AudioConvention::Torchaudio => "torchaudio",
+        };
+        format!(
+            "{features} as {convention} makes them (n_fft {}, win_length {}, hop_length {}, {} to {} Hz, {logarithm}) of {cut}",
+            how.n_fft, how.win_length, how.hop_length, how.f_min, how.f_max
+        )
+    }
+
     /// Frames of the spectrogram, which are centred on their place; samples without one.
     pub fn length(&self) -> u32 {
         self.spectrogram.as_ref().map_or(self.samples, |how| {

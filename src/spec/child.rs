@@ -64,6 +64,9 @@ pub enum Order {
         text: Option<String>,
         #[serde(default)]
         damaged: Damaged,
+        /// Names of the classes, in their order.
+        #[serde(default)]
+        classes: Option<Vec<String>>,
     },
     /// Describe the layers of a model. Closes with [`Message::Layers`].
     Layers { model: PathBuf },

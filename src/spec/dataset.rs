@@ -113,7 +113,7 @@ pub enum Media {
 }
 
 /// What happens to an upload with examples that can't be used: files that can't be decoded, texts that are empty or too
-/// long.
+/// long, rows of tables in which something is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Damaged {

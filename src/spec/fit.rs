@@ -52,6 +52,9 @@ pub struct InferredData {
     pub embedded: bool,
     /// Smaller than asked where the file has a fixed batch size.
     pub batch_size: u32,
+    /// How examples become the inputs, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared: Vec<String>,
 }
 
 /// Sizes of the splits: the test split is the data set's own, or set aside, and so is the validation split; `limit`
@@ -91,9 +94,10 @@ pub fn fit(
     if model.inputs.is_empty() {
         return Err(misfit("/model", "the model has no inputs".to_owned()));
     }
+    let of_numbers = dataset.inputs.iter().all(|array| array.media.is_none());
     let inputs = fit_inputs(model, &dataset.inputs, options).map_err(|detail| {
         let columns = match &dataset.target {
-            Some(target) if dataset.format.is_table() => format!(
+            Some(target) if dataset.format.is_table() && of_numbers => format!(
                 "; of the table all columns but the target `{}` are taken (`?target=` of the upload, `--target` of the terminal \
                  choose another one; `?files_of=` reads the same files again): a column that is no input, such as an index, must not be in the file",
                 target.name
@@ -105,7 +109,10 @@ pub fn fit(
             }
             _ => String::new(),
         };
-        misfit("/dataset", detail + &columns)
+        match place_in_preprocess(&detail) {
+            Some(place) => misfit(&place, detail),
+            None => misfit("/dataset", detail + &columns),
+        }
     })?;
     // The first that holds floating-point numbers; exporters put class names before them.
     let output = model
@@ -241,6 +248,7 @@ pub fn fit(
     }
     Ok(InferredData {
         task,
+        prepared: inputs.iter().map(InferredInput::in_words).collect(),
         inputs,
         output: output.name.clone(),
         outputs,
@@ -251,6 +259,14 @@ pub fn fit(
         embedded: options.embed_preprocessing,
         batch_size,
     })
+}
+
+/// The field that a misfit is about, where it begins with its name.
+fn place_in_preprocess(detail: &str) -> Option<String> {
+    let name = detail.strip_prefix("preprocess.")?;
+    let end = name.find(|letter: char| letter != '.' && letter != '_' && !letter.is_alphanumeric());
+    let name = name.get(..end?)?.trim_end_matches('.');
+    Some(format!("/data/preprocess/{}", name.replace('.', "/")))
 }
 
 fn misfit(pointer: &str, detail: String) -> Problem {
@@ -264,6 +280,20 @@ fn fit_target(
     outputs: Option<u64>,
     output: &str,
 ) -> Result<(), Problem> {
+    if let (Some(classes), Some(names), Some(outputs)) =
+        (target.classes, &target.class_names, outputs)
+        && task.has_labels()
+        && classes > outputs
+    {
+        let shown: Vec<&str> = names.iter().take(12).map(String::as_str).collect();
+        let more = if names.len() > shown.len() { ", …" } else { "" };
+        let detail = format!(
+            "the data set has {classes} classes ({}{more}), the model's output `{output}` has {outputs}: is one of them \
+             misspelt, or no class of the model's?",
+            shown.join(", ")
+        );
+        return Err(misfit("/dataset", detail));
+    }
     match task {
         Task::Classification => {
             let Some(classes) = target.classes.filter(|_| target.shape.is_empty()) else {

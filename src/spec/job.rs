@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -91,10 +91,18 @@ pub struct Preprocess {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
     /// One for all channels (features of a row) or one for each; 0 when `null`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "one_or_more"
+    )]
+    #[schema(value_type = Option<OneOrMore>)]
     pub mean: Option<Vec<f64>>,
     /// One for all channels (features of a row) or one for each; 1 when `null`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "one_or_more"
+    )]
+    #[schema(value_type = Option<OneOrMore>)]
     pub std: Option<Vec<f64>>,
     /// Of the stored examples; found by comparing shapes when `null`. Of image files: of the model's input.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +122,51 @@ pub struct Preprocess {
     /// How audio files are cut, resampled and made features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio: Option<AudioOptions>,
+}
+
+/// A number, which is as a list of it, or a list.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    One(f64),
+    More(Vec<f64>),
+}
+
+/// Numbers of a list, whose faults have places in it, or one by itself.
+fn one_or_more<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Vec<f64>>, D::Error> {
+    struct Numbers;
+    impl<'de> Visitor<'de> for Numbers {
+        type Value = Option<Vec<f64>>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+            formatter.write_str("a number, or a list of numbers")
+        }
+
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
+            Ok(Some(vec![value]))
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
+            self.visit_f64(value as f64)
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
+            self.visit_f64(value as f64)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut values = Vec::new();
+            while let Some(value) = list.next_element()? {
+                values.push(value);
+            }
+            Ok(Some(values))
+        }
+    }
+    given.deserialize_any(Numbers)
 }
 
 /// How a data set is split, batched and prepared.

@@ -63,6 +63,22 @@ pub struct ImagePreparation {
 }
 
 impl ImagePreparation {
+    /// What is made of an image, for people.
+    pub fn in_words(&self) -> String {
+        let colours = match self.channels {
+            1 => "grey",
+            3 => "red, green and blue",
+            _ => "red, green, blue and opacity",
+        };
+        let resized = match self.resize {
+            None => String::new(),
+            Some(Extent::Side(side)) => format!(", resized to {side} on the shorter side"),
+            Some(Extent::Sides([height, width])) => format!(", resized to {height} × {width}"),
+        };
+        let [height, width] = self.crop;
+        format!("images in {colours}{resized}, of which the middle {height} × {width}")
+    }
+
     /// Bytes of an example.
     pub fn bytes(&self) -> usize {
         let [height, width] = self.crop;

@@ -15,6 +15,9 @@ pub struct Prediction {
     /// example with an output that is infinite or no number. Left out where that is not `[examples, classes]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<Vec<Vec<PredictedClass>>>,
+    /// How the examples were prepared, an input each, for people.
+    #[serde(default)]
+    pub prepared: Vec<String>,
     /// For each of a data set's examples what the data set says of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Vec<ExampleTarget>>,

@@ -381,7 +381,8 @@ fn field_error(mut pointer: String, error: &serde_json::Error) -> FieldError {
             }
         }
     }
-    let mut told = in_words_of_json(&detail);
+    let field = pointer.rsplit('/').next().unwrap_or_default();
+    let mut told = in_words_of_json(&detail, field);
     if let Some(place) = elsewhere(&detail) {
         told.push_str(&format!("; it is {place}"));
     } else if let Some(meant) = meant(&detail) {
@@ -440,13 +441,18 @@ fn meant(detail: &str) -> Option<&str> {
     let (_, found) = found.split_once('`')?;
     let names = expected.split('`').skip(1).step_by(2);
     let names = names.filter(|name| *name != found);
-    let likeness = names.map(|name| (strsim::jaro_winkler(found, name), name));
+    // A part of a longer name is that, as `auc` is of `roc_auc`.
+    let is_part = |name: &str| found.len() > 2 && name.split('_').any(|part| part == found);
+    let likeness = names.map(|name| match is_part(name) {
+        true => (0.9, name),
+        false => (strsim::jaro_winkler(found, name), name),
+    });
     let (most, name) = likeness.max_by(|one, other| one.0.total_cmp(&other.0))?;
     (most > 0.85).then_some(name)
 }
 
 /// serde names the types of Rust; who writes JSON knows those of JSON.
-fn in_words_of_json(detail: &str) -> String {
+fn in_words_of_json(detail: &str, field: &str) -> String {
     if detail.starts_with("UUID parsing failed") {
         return "must be an id, a UUID as the lists of the API have it".to_owned();
     }
@@ -468,7 +474,7 @@ fn in_words_of_json(detail: &str) -> String {
         };
         return format!("must be an object, as {{\"{tag}\": {word}}}");
     }
-    if let Some(example) = example(found, wanted) {
+    if let Some(example) = example(found, wanted, field) {
         return example;
     }
     if wanted.starts_with('u') && found.starts_with("invalid value: integer `-") {
@@ -502,18 +508,26 @@ fn in_words_of_json(detail: &str) -> String {
     format!("must be {wanted}, not {thing}")
 }
 
-/// What would be right, where a word stands for what has more than one.
-fn example(found: &str, wanted: &str) -> Option<String> {
+/// What would be right, where a word stands for what has more than one; `field` is where it stands.
+fn example(found: &str, wanted: &str, field: &str) -> Option<String> {
     let word = found.strip_prefix("invalid type: string ")?;
     let key = match wanted.strip_prefix("struct ") {
         Some("Objective") => "metric",
         Some("StepRequest") => "kind",
         Some("Student") => "model",
+        Some("LossTerm") => "name",
         None if wanted == "a sequence" => {
-            // A number is most often meant as one.
-            let plain = word.trim_matches('"');
-            let item = plain.parse::<f64>().map_or(word, |_| plain);
-            return Some(format!("must be a list, as [{item}]"));
+            let words = word.trim_matches('"').split(',').map(str::trim);
+            let items = words.map(|word| match (word.parse::<f64>(), field) {
+                // A number is most often meant as one.
+                (Ok(_), _) => word.to_owned(),
+                (Err(_), "losses" | "distill") => format!("{{\"name\": \"{word}\"}}"),
+                (Err(_), "objectives") => format!("{{\"metric\": \"{word}\"}}"),
+                (Err(_), "steps") => format!("{{\"kind\": \"{word}\"}}"),
+                (Err(_), _) => format!("\"{word}\""),
+            });
+            let items: Vec<String> = items.collect();
+            return Some(format!("must be a list, as [{}]", items.join(", ")));
         }
         _ => return None,
     };
@@ -651,7 +665,7 @@ mod tests {
         let fault = fault_of::<Vec<f64>>(serde_json::json!(own));
         assert_eq!(
             fault.detail,
-            "must be a list, as [\"a, expected struct b\"]"
+            "must be a list, as [\"a\", \"expected struct b\"]"
         );
         let fault = fault_of::<Outer>(serde_json::json!({"items": [2.5]}));
         assert_eq!(fault.detail, "must be an object, not 2.5");

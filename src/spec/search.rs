@@ -368,7 +368,15 @@ impl SearchParams {
             match varied {
                 None => faults.require(false, &error.pointer, error.detail),
                 Some((name, value)) => {
-                    let detail = format!("with the value {value}: {}", error.detail);
+                    // What is wrong with it may be elsewhere.
+                    let own = name.replace('.', "/");
+                    let detail = match error.pointer.ends_with(&own) {
+                        true => format!("with the value {value}: {}", error.detail),
+                        false => format!(
+                            "with the value {value}: {}: {}",
+                            error.pointer, error.detail
+                        ),
+                    };
                     faults.require(false, &of_place(name), detail);
                 }
             }

@@ -20,8 +20,11 @@ pub struct JobsFlags {
 /// What a service keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kept {
+    #[value(alias = "jobs")]
     Job,
+    #[value(alias = "models")]
     Model,
+    #[value(alias = "datasets")]
     Dataset,
 }
 

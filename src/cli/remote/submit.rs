@@ -1,19 +1,19 @@
-//! `sinter submit` and `sinter upload`: jobs, models and data sets from files that are here.
+//! `sinter submit`: a job for what the service has, or for files that are here.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::fetch::fetch;
-use super::{Outcome, ServiceFlags, conclude, newest, pretty, read_json, say, transfer_bar};
+use super::upload::{Input, ReadingFlags, find};
+use super::{Outcome, ServiceFlags, conclude, pretty, read_json, say};
 use crate::client::follow::follow;
 use crate::client::tell;
-use crate::client::{Client, ClientError, LocalFile, id_of};
+use crate::client::{Client, ClientError};
 use crate::spec::Problem;
-use crate::spec::dataset::USUAL_TARGETS;
 
 /// Flags of `sinter submit`.
 #[derive(Debug, Clone, Args)]
@@ -27,15 +27,15 @@ pub struct SubmitFlags {
     /// A file with external data of the model; may be repeated [default: MODEL.data, if it is there]
     #[arg(long, value_name = "FILE")]
     model_data: Vec<PathBuf>,
-    /// A file to upload, or the id or name of a data set that the service has
+    /// The tokenizer.json of a model that reads texts, which is uploaded with it
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// A file or folder to upload, or the id or name of a data set that the service has; may be repeated for a data set in
+    /// several files (train.csv, test.csv)
     #[arg(long, value_name = "DATASET")]
-    dataset: Option<String>,
-    /// Column of a table that is to be predicted [default: the last]; the files of a data set that is there are read again
-    #[arg(long, value_name = "COLUMN")]
-    target: Option<String>,
-    /// Column of a table that holds texts
-    #[arg(long, value_name = "COLUMN")]
-    text: Option<String>,
+    dataset: Vec<String>,
+    #[command(flatten)]
+    reading: ReadingFlags,
     /// Name of the job and of the model that it makes
     #[arg(long)]
     name: Option<String>,
@@ -72,71 +72,6 @@ pub struct SubmitFlags {
     output: Option<PathBuf>,
     #[command(flatten)]
     service: ServiceFlags,
-}
-
-/// What can be uploaded by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Uploaded {
-    Model,
-    Dataset,
-}
-
-/// Flags of `sinter upload`.
-#[derive(Debug, Clone, Args)]
-pub struct UploadFlags {
-    /// What it is
-    #[arg(value_enum)]
-    what: Uploaded,
-    /// The file; of a model with external data, and of a data set in several files, the others behind it
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Its name [default: that of the file]
-    #[arg(long)]
-    name: Option<String>,
-    /// Column of a table that is to be predicted, or array that is the target
-    #[arg(long, value_name = "COLUMN")]
-    target: Option<String>,
-    /// Column of a table that holds texts
-    #[arg(long, value_name = "COLUMN")]
-    text: Option<String>,
-    #[command(flatten)]
-    service: ServiceFlags,
-}
-
-/// Gives the service a model or a data set, and prints the id.
-pub fn upload(flags: &UploadFlags) -> Outcome {
-    let client = flags.service.client()?;
-    let resource = match flags.what {
-        Uploaded::Model => "models",
-        Uploaded::Dataset => "datasets",
-    };
-    let options = columns(&flags.target, &flags.text);
-    if let (Uploaded::Model, Some((name, _))) = (flags.what, options.first()) {
-        return Err(format!("--{name} is for data sets").into());
-    }
-    if let Some(path) = flags.files.iter().find(|path| !path.is_file()) {
-        return Err(format!("there is no file `{}`", path.display()).into());
-    }
-    let input = files_of(
-        resource,
-        &flags.files[0],
-        &flags.files[1..],
-        flags.name.clone(),
-    );
-    // It is wanted as it is, whatever there is already.
-    let id = input.uploaded(&client, &options)?;
-    say(&format!("{id}\n"))
-}
-
-/// The query of an upload that says how a data set is read.
-fn columns<'a>(
-    target: &'a Option<String>,
-    text: &'a Option<String>,
-) -> Vec<(&'static str, &'a str)> {
-    let given = [("target", target), ("text", text)].into_iter();
-    given
-        .filter_map(|(name, column)| Some((name, column.as_deref()?)))
-        .collect()
 }
 
 /// A parameter by the names that lead to it.
@@ -185,7 +120,7 @@ impl Setting {
 pub fn submit(flags: &SubmitFlags) -> Outcome {
     let client = flags.service.client()?;
     let (body, uploaded) = request_of(flags, &client)?;
-    let refused = |error: ClientError| with_uploads(&error.to_string(), &uploaded);
+    let refused = |error: ClientError| taken_back(&client, &error.to_string(), &uploaded);
     if body["dry_run"] == true {
         return say(&pretty(&client.plan(&body).map_err(refused)?));
     }
@@ -203,19 +138,25 @@ pub fn submit(flags: &SubmitFlags) -> Outcome {
     }
 }
 
-/// An error, and what can be named instead of what went up before it.
-fn with_uploads(error: &str, uploaded: &[String]) -> String {
-    match uploaded {
-        [] => error.to_owned(),
-        uploaded => format!(
-            "{error}\nThe uploads stay: name them by {} instead of the files and flags that go with files, or remove them by `sinter rm`",
-            uploaded.join(" ")
-        ),
+/// What went up for a job, by the resources.
+type Uploads = Vec<(&'static str, Uuid)>;
+
+/// An error, after what went up for it is gone again: nobody looks for it, and by its name it would be taken for something else.
+fn taken_back(client: &Client, error: &str, uploads: &Uploads) -> String {
+    for (resource, id) in uploads {
+        let path = format!("/v1/{resource}/{id}");
+        if let Err(left) = client.act("DELETE", &path, None) {
+            tell!("{id} was uploaded for nothing and stays: {left}");
+        }
+    }
+    match uploads.is_empty() {
+        true => error.to_owned(),
+        false => format!("{error}\nWhat was uploaded for it was removed again."),
     }
 }
 
 /// The request's body; files that it names are uploaded, and the flags that name what came of them.
-fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<String>)> {
+fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Uploads)> {
     let mut body = match &flags.request {
         Some(Value::Object(fields)) => fields.clone(),
         _ => Map::new(),
@@ -246,21 +187,24 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<Strin
         }
     }
     // All are looked for before one is uploaded.
+    let mut beside = flags.model_data.clone();
+    beside.extend(flags.tokenizer.clone());
     let model = match flags.model.starts_with("models:/") {
         true => None,
-        false => Some(find(client, "models", &flags.model, &flags.model_data)?),
+        false => Some(find(client, "models", &flags.model, &beside)?),
     };
-    let dataset = flags.dataset.as_deref();
-    let dataset = dataset.map(|dataset| find(client, "datasets", dataset, &[]));
-    let dataset = dataset.transpose()?;
-    let columns = columns(&flags.target, &flags.text);
-    if let (Some((name, _)), None) = (columns.first(), &dataset) {
+    let choices = flags.reading.choices();
+    let dataset = match flags.dataset.split_first() {
+        None => None,
+        Some((first, others)) => {
+            let others: Vec<PathBuf> = others.iter().map(PathBuf::from).collect();
+            let found = find(client, "datasets", first, &others)?;
+            Some(found.read_as(client, &choices)?)
+        }
+    };
+    if let (Some((name, _)), None) = (choices.first(), &dataset) {
         return Err(format!("--{name} goes with a --dataset").into());
     }
-    let dataset = match dataset {
-        Some(Input::There(id)) if !is_read_as(client, id, &columns)? => Some(Input::Otherwise(id)),
-        other => other,
-    };
     if model.is_none() {
         body.insert("model".to_owned(), json!({"mlflow": flags.model}));
     }
@@ -280,19 +224,14 @@ fn request_of(flags: &SubmitFlags, client: &Client) -> Outcome<(Value, Vec<Strin
     rehearse(client, &body, &inputs)?;
     let mut uploaded = Vec::new();
     for (pointer, input) in inputs {
-        let is_new = input.known().is_nil();
-        let options = match pointer.as_str() {
-            "/dataset" => columns.as_slice(),
-            _ => &[],
+        let (resource, choices) = match pointer.as_str() {
+            "/dataset" => ("datasets", choices.as_slice()),
+            _ => ("models", &[][..]),
         };
-        let id = input.id(client, options);
-        let id = id.map_err(|error| with_uploads(&error.to_string(), &uploaded))?;
+        let id = input.id(client, choices);
+        let (id, is_new) = id.map_err(|error| taken_back(client, &error.to_string(), &uploaded))?;
         if is_new {
-            let place = match pointer.strip_prefix("/params/") {
-                None => format!("--{}", pointer.trim_start_matches('/')),
-                Some(place) => format!("in the params {}", place.replace('/', ".")),
-            };
-            uploaded.push(format!("{place} {id}"));
+            uploaded.push((resource, id));
         }
         put(&mut body, &pointer, id);
     }
@@ -368,212 +307,6 @@ fn rehearse(client: &Client, body: &Value, inputs: &[(String, Input)]) -> Result
             })
         }
         other => other.map(|_| ()),
-    }
-}
-
-/// A model or a data set that a job is to be for.
-enum Input {
-    There(Uuid),
-    /// A data set that is there, but was read with other columns.
-    Otherwise(Uuid),
-    Files {
-        resource: &'static str,
-        name: String,
-        files: Vec<LocalFile>,
-    },
-}
-
-impl Input {
-    /// Nil where nothing is there yet.
-    fn known(&self) -> Uuid {
-        match self {
-            Self::There(id) => *id,
-            Self::Files { .. } | Self::Otherwise(_) => Uuid::nil(),
-        }
-    }
-
-    /// Uploads it unless it is there; what is there otherwise than it is wanted is read again.
-    fn id(self, client: &Client, options: &[(&str, &str)]) -> Outcome<Uuid> {
-        match &self {
-            Self::There(id) => Ok(*id),
-            Self::Otherwise(id) => read_again(client, *id, options),
-            Self::Files {
-                resource, files, ..
-            } => match uploaded_before(client, resource, files, options)? {
-                Some(there) => Ok(there),
-                None => self.uploaded(client, options),
-            },
-        }
-    }
-
-    /// Uploads it.
-    fn uploaded(self, client: &Client, options: &[(&str, &str)]) -> Outcome<Uuid> {
-        let (resource, name, files) = match self {
-            Self::There(id) | Self::Otherwise(id) => return Ok(id),
-            Self::Files {
-                resource,
-                name,
-                files,
-            } => (resource, name, files),
-        };
-        let shown = files.first().map_or(Path::new(""), |file| &file.path);
-        let bar = transfer_bar(&format!("uploading {}", shown.display()));
-        let query: Vec<_> = [("name", name.as_str())]
-            .into_iter()
-            .chain(options.iter().copied())
-            .collect();
-        let id = client.upload(resource, &query, &files, &bar)?;
-        bar.finish_and_clear();
-        tell!("uploaded {} as {id}", shown.display());
-        Ok(id)
-    }
-}
-
-/// Whether a data set that the service has was read with these columns.
-fn is_read_as(client: &Client, id: Uuid, columns: &[(&str, &str)]) -> Outcome<bool> {
-    if columns.is_empty() {
-        return Ok(true);
-    }
-    // What is not there the job's check tells.
-    let Some(row) = client.find::<Value>(&format!("/v1/datasets/{id}"))? else {
-        return Ok(true);
-    };
-    let inputs = row["inputs"].as_array().into_iter().flatten();
-    let mut texts = inputs.filter(|input| input["media"] == "text");
-    let text = texts.next().map_or(&Value::Null, |input| &input["name"]);
-    Ok(columns.iter().all(|(name, column)| match *name {
-        "target" => row["target"]["name"] == **column,
-        _ => text == *column,
-    }))
-}
-
-/// Another data set of the same files, with these columns.
-fn read_again(client: &Client, id: Uuid, columns: &[(&str, &str)]) -> Outcome<Uuid> {
-    let source = id.to_string();
-    let mut query = vec![("files_of", source.as_str())];
-    query.extend(columns.iter().copied());
-    let again = client.upload_bytes("datasets", &query, &[])?;
-    tell!("read the files of {id} again as {again}");
-    Ok(again)
-}
-
-/// What the service has of the same bytes, read in the same way; a file of several, and tables and archives, whose
-/// columns may have been chosen, are uploaded again.
-fn uploaded_before(
-    client: &Client,
-    resource: &str,
-    files: &[LocalFile],
-    options: &[(&str, &str)],
-) -> Outcome<Option<Uuid>> {
-    let [file] = files else {
-        return Ok(None);
-    };
-    let usual = |name: &str| USUAL_TARGETS.contains(&name);
-    let is_alike = |row: &&Value| {
-        let inputs = row["inputs"].as_array().into_iter().flatten();
-        let mut inputs = inputs.filter_map(|input| input["name"].as_str());
-        let own = row["target"]["name"].as_str();
-        match row["format"].as_str() {
-            _ if resource == "models" => true,
-            Some("idx") => options.is_empty(),
-            // Of arrays the names say how they were read.
-            Some("npz" | "safetensors") => match options {
-                [] => own.is_none_or(usual) && !inputs.any(usual),
-                [("target", wanted)] => own == Some(wanted),
-                _ => false,
-            },
-            _ => false,
-        }
-    };
-    let found = client.of_file(resource, &file.path)?;
-    let Some(row) = found.iter().find(is_alike) else {
-        return Ok(None);
-    };
-    let Some(id) = id_of(row) else {
-        return Ok(None);
-    };
-    let name = row["name"].as_str().unwrap_or_default();
-    tell!(
-        "{} is there already, as `{name}`: {id}",
-        file.path.display()
-    );
-    Ok(Some(id))
-}
-
-/// An id, a file that is here, or the name of what the service has.
-fn find(
-    client: &Client,
-    resource: &'static str,
-    wanted: &str,
-    further: &[PathBuf],
-) -> Outcome<Input> {
-    let path = Path::new(wanted);
-    let id = wanted.parse().ok();
-    if id.is_none() && path.is_file() {
-        return Ok(files_of(resource, path, further, None));
-    }
-    if !further.is_empty() {
-        return Err("--model-data goes with a --model that is a file".into());
-    }
-    if let Some(id) = id {
-        return Ok(Input::There(id));
-    }
-    if let Some(found) = newest(client, resource, wanted)? {
-        return Ok(Input::There(found));
-    }
-    let (what, other, of_other) = match resource {
-        "models" => ("model", "datasets", "; a data set is"),
-        _ => ("data set", "models", "; a model is"),
-    };
-    let is_other = client.find_by_name(other, wanted)?.is_some();
-    Err(Box::new(ClientError::Unknown {
-        what,
-        name: wanted.to_owned(),
-        folder: match path.is_dir() {
-            true => " (a folder goes into a zip or tar)",
-            false => "",
-        },
-        other: if is_other { of_other } else { "" },
-    }))
-}
-
-/// A file to upload, with those that belong to it.
-fn files_of(
-    resource: &'static str,
-    path: &Path,
-    further: &[PathBuf],
-    name: Option<String>,
-) -> Input {
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut files = vec![local(path, folder)];
-    files.extend(further.iter().map(|path| local(path, folder)));
-    // As PyTorch's exporter names it.
-    let mut usual = path.as_os_str().to_owned();
-    usual.push(".data");
-    let usual = PathBuf::from(usual);
-    if further.is_empty() && resource == "models" && usual.is_file() {
-        files.push(local(&usual, folder));
-    }
-    let stem = || {
-        path.file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    };
-    Input::Files {
-        resource,
-        name: name.unwrap_or_else(stem),
-        files,
-    }
-}
-
-/// External data is named as seen from the model.
-fn local(path: &Path, folder: &Path) -> LocalFile {
-    let own = Path::new(path.file_name().unwrap_or_default());
-    let name = path.strip_prefix(folder).unwrap_or(own);
-    LocalFile {
-        name: name.to_string_lossy().into_owned(),
-        path: path.to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::spec::Problem;
 use crate::spec::child::Level;
 use crate::spec::evaluate::MetricName;
 use crate::spec::prune::{Granularity, MOST_TRIALS, PruneParams, Target, Worsening};
-use crate::spec::result::{PruneOutcome, PruneTrial, rounded};
+use crate::spec::result::{PruneOutcome, PruneTrial, StageName, rounded};
 
 /// The search ends when what is left of the best model and of the largest one that is too small are as near as
 /// this, as a ratio.
@@ -165,26 +165,46 @@ impl Job<'_> {
             worsening: None,
             within: false,
         };
-        let (pruned, outcome) = match self.prune_to(stage, graph.clone(), &own) {
-            Ok(found) => found,
-            // As far as this it does not go; the search goes on above.
-            Err(Ended::Failed(problem)) if problem.code == "target_unreachable" => {
-                let Some(left) = sought else {
-                    return Err(Ended::Failed(problem));
-                };
-                let tried = Tried {
-                    trial,
-                    left,
-                    outcome: None,
-                    limit: Some(smallest(&problem)),
-                };
-                return Ok((graph.clone(), tried));
-            }
-            Err(other) => return Err(other),
-        };
+        let recovered = format!("{stage}/recovered");
+        let (mut pruned, mut outcome) =
+            match self.prune_to(stage, graph.clone(), &own, Some(&recovered)) {
+                Ok(found) => found,
+                // As far as this it does not go; the search goes on above.
+                Err(Ended::Failed(problem)) if problem.code == "target_unreachable" => {
+                    let Some(left) = sought else {
+                        return Err(Ended::Failed(problem));
+                    };
+                    let tried = Tried {
+                        trial,
+                        left,
+                        outcome: None,
+                        limit: Some(smallest(&problem)),
+                    };
+                    return Ok((graph.clone(), tried));
+                }
+                Err(other) => return Err(other),
+            };
         trial.reached.clone_from(&outcome.reached);
         let metric = allowed.metric.as_str().replace('_', " ");
-        let told = match self.value(&pruned, allowed.metric)? {
+        let mut value_found = self.value(&pruned, allowed.metric)?;
+        let before = self.journal.kept(&recovered);
+        self.journal.forget(&recovered);
+        let mut left_out = "";
+        if let Some(before) = before.map(|before| self.pinned(Some(before), graph.clone()))
+            && let Some(earlier) = self.value(&before, allowed.metric)?
+            && value_found.is_none_or(|after| match allowed.metric.rises() {
+                true => earlier > after,
+                false => earlier < after,
+            })
+        {
+            // A learning rate that is too large for what was trained already does that.
+            (pruned, value_found) = (before, Some(earlier));
+            outcome
+                .stages
+                .retain(|found| found.stage != StageName::Finetuned);
+            left_out = "; its fine-tuning made it worse and is left out, which a smaller optimizer.learning_rate would not";
+        }
+        let told = match value_found {
             // A model without a value, as one of constant outputs has no correlation, is not good enough.
             None => format!("{metric} on the validation split has no finite value"),
             Some(found) => {
@@ -196,13 +216,16 @@ impl Job<'_> {
                 let slack = 1e-12 * value.abs().max(found.abs());
                 trial.worsening = Some(rounded(worse, 9));
                 trial.within = worse <= allowed.by + slack;
-                format!(
-                    "{metric} on the validation split {} by {}",
-                    if found < value { "fell" } else { "rose" },
-                    short((found - value).abs())
-                )
+                match short((found - value).abs()).as_str() {
+                    "0" => format!("{metric} on the validation split stayed as it was"),
+                    by => format!(
+                        "{metric} on the validation split {} by {by}",
+                        if found < value { "fell" } else { "rose" }
+                    ),
+                }
             }
         };
+        let told = told + left_out;
         self.voice
             .event(Level::Info, "trial", told, serde_json::json!(trial));
         let ratio = |after: u64, before: u64| after as f64 / before.max(1) as f64;

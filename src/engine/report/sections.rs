@@ -6,7 +6,6 @@ use super::text::{
 };
 use crate::spec::fit::InferredData;
 use crate::spec::job::{JobKind, JobRequest};
-use crate::spec::picture::{Extent, ImagePreparation};
 use crate::spec::prune::{MAX_ACCURACY_DROP, MAX_WORSENING};
 use crate::spec::result::{JobResult, Measurement, PruneOutcome};
 
@@ -321,43 +320,21 @@ fn data_rows(data: &InferredData) -> Vec<Vec<String>> {
         row("Output", &data.output),
     ];
     if data.skipped > 0 {
-        let text = format!("{} files that can’t be decoded", count(data.skipped));
+        let text = format!("{} examples that can’t be used", count(data.skipped));
         rows.push(row("Left out", &text));
     }
-    for input in &data.inputs {
-        let turned = if input.transposed {
-            ", turned to channels first"
-        } else {
-            ""
-        };
-        let image = input.image.as_ref().map_or(String::new(), prepared);
+    if data.cut > 0 {
         let text = format!(
-            "array {} as {:?}{image}, scale {}, mean {:?}, std {:?}{turned}",
-            input.array,
-            input.shape,
-            significant(input.scale),
-            input.mean,
-            input.std
+            "{} texts, which are longer than the model takes",
+            count(data.cut)
         );
+        rows.push(row("Cut", &text));
+    }
+    for input in &data.inputs {
+        let text = input.in_words();
         rows.push(row(&format!("Input “{}”", input.input), &text));
     }
     rows
-}
-
-/// How image files were prepared.
-fn prepared(image: &ImagePreparation) -> String {
-    let colours = match image.channels {
-        1 => "grey",
-        3 => "red, green and blue",
-        _ => "red, green, blue and opacity",
-    };
-    let resized = match image.resize {
-        None => String::new(),
-        Some(Extent::Side(side)) => format!(", resized to {side} on the shorter side"),
-        Some(Extent::Sides([height, width])) => format!(", resized to {height} × {width}"),
-    };
-    let [height, width] = image.crop;
-    format!(", image files in {colours}{resized}, of which the middle {height} × {width}")
 }
 
 /// The request as kept, folded away.

@@ -77,6 +77,9 @@ pub(in crate::host) fn one_int(array: &Array, name: &str) -> Result<i64, RuleErr
     }
 }
 
+/// What is said of an index beyond an axis.
+pub(crate) const OUT_OF_RANGE: &str = "out of range for size";
+
 /// An index into an axis of `size` elements, counted from the front.
 pub(in crate::host) fn position(index: i64, size: usize) -> Result<usize, RuleError> {
     let from_front = if index < 0 {
@@ -87,7 +90,7 @@ pub(in crate::host) fn position(index: i64, size: usize) -> Result<usize, RuleEr
     usize::try_from(from_front)
         .ok()
         .filter(|&place| place < size)
-        .ok_or_else(|| RuleError::new(format!("has index {index}, out of range for size {size}")))
+        .ok_or_else(|| RuleError::new(format!("has index {index}, {OUT_OF_RANGE} {size}")))
 }
 
 /// Whole numbers as a tensor of type `kind`.

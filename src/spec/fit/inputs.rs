@@ -16,6 +16,7 @@ use crate::spec::dataset::{ArrayInfo, Media};
 use crate::spec::job::{DataOptions, Layout, Preprocess};
 use crate::spec::model::{Dimension, ModelSummary, TensorInfo};
 use crate::spec::picture::ImagePreparation;
+use crate::spec::result::rounded;
 use crate::spec::tokens::{TokenPart, TokenPreparation};
 
 /// How one stored array becomes one input of the model.
@@ -61,6 +62,72 @@ impl InferredInput {
             audio: None,
             zeros: true,
         }
+    }
+
+    /// How examples become this input, for people.
+    pub fn in_words(&self) -> String {
+        let name = &self.input;
+        if self.zeros {
+            return format!("`{name}` begins with zeros");
+        }
+        let shape = |sizes: &[u64]| {
+            let sizes: Vec<String> = sizes.iter().map(u64::to_string).collect();
+            format!("[{}]", sizes.join(", "))
+        };
+        if let Some(tokens) = &self.tokens {
+            let what = match tokens.part {
+                TokenPart::Ids => "tokens",
+                TokenPart::Mask => "1 for each token, 0 for padding",
+                TokenPart::Types => "0 for the first text, 1 for the second",
+                TokenPart::Positions => "the places of tokens",
+            };
+            let side = if tokens.pads_left {
+                "in front"
+            } else {
+                "behind"
+            };
+            return format!(
+                "`{name}` gets {what} of `{}`: {} of each text, longer ones cut, shorter ones filled up {side}",
+                self.array, tokens.length
+            );
+        }
+        let mut parts = Vec::new();
+        if let Some(image) = &self.image {
+            parts.push(image.in_words());
+        }
+        if let Some(audio) = &self.audio {
+            parts.push(audio.in_words());
+        }
+        parts.push(format!("as {}", shape(&self.shape)));
+        if self.transposed {
+            parts.push("its channels moved in front".to_owned());
+        }
+        let few = |values: &[f64]| match values {
+            [one] => format!("{}", rounded(*one, 5)),
+            [..] if values.len() <= 4 => {
+                let each: Vec<String> = values
+                    .iter()
+                    .map(|one| rounded(*one, 5).to_string())
+                    .collect();
+                format!("[{}]", each.join(", "))
+            }
+            _ => format!("{} values", values.len()),
+        };
+        match (self.scale, self.mean.as_slice(), self.std.as_slice()) {
+            (1.0, [0.0], [1.0]) => parts.push("numbers as they are".to_owned()),
+            (scale, [0.0], [1.0]) => parts.push(times(scale)),
+            (scale, mean, std) => parts.push(format!(
+                "{}less the mean {}, divided by the deviation {}",
+                if scale == 1.0 {
+                    String::new()
+                } else {
+                    format!("{}, ", times(scale))
+                },
+                few(mean),
+                few(std)
+            )),
+        }
+        format!("`{name}` gets `{}`: {}", self.array, parts.join("; "))
     }
 
     /// What each channel, or all, is multiplied by, and what is added then.
@@ -125,6 +192,13 @@ impl InferredInput {
     }
 }
 
+fn times(scale: f64) -> String {
+    match (1.0 / scale).round() {
+        whole if whole > 1.0 && (scale * whole - 1.0).abs() < 1e-9 => format!("divided by {whole}"),
+        _ => format!("times {}", rounded(scale, 5)),
+    }
+}
+
 /// How arrays feed each of a model's inputs, or why they don't.
 pub fn fit_inputs(
     model: &ModelSummary,
@@ -137,7 +211,7 @@ pub fn fit_inputs(
         }
         let array = match_array(input, model, arrays).ok_or_else(|| {
             format!(
-                "the model's input `{}` has no array of that name; the data set has {}",
+                "the model's input `{}` has no array of that name; what is given is {}",
                 input.name,
                 names(arrays)
             )
@@ -148,8 +222,13 @@ pub fn fit_inputs(
 }
 
 fn names(arrays: &[ArrayInfo]) -> String {
-    let quoted: Vec<_> = arrays.iter().map(|a| format!("`{}`", a.name)).collect();
-    quoted.join(", ")
+    let quoted = arrays.iter().map(|array| match array.media {
+        None => format!("`{}`", array.name),
+        Some(Media::Image) => format!("`{}`, images", array.name),
+        Some(Media::Audio) => format!("`{}`, recordings", array.name),
+        Some(Media::Text) => format!("`{}`, texts", array.name),
+    });
+    quoted.collect::<Vec<_>>().join(", ")
 }
 
 /// Names of inputs that hold a recurrent state.
@@ -270,8 +349,10 @@ fn fit_input(
                 "preprocess.{name} has {} values, the input `{}` has {channels} {}",
                 given.len(),
                 input.name,
-                match found.shape.len() {
-                    1 => "features",
+                match (found.shape.len(), channels) {
+                    (1, 1) => "feature",
+                    (1, _) => "features",
+                    (_, 1) => "channel",
                     _ => "channels",
                 }
             ));

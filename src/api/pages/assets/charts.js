@@ -177,6 +177,13 @@ export function scatter({ title, x, y, points, line = false }) {
         " ", { main: line ? "Pareto front" : "after", other: "other trials", start: "before" }[kind]))));
   const usable = points.filter((point) => Number.isFinite(point.x) && Number.isFinite(point.y));
   if (usable.length === 0) return h("p", { class: "quiet" }, "There is nothing to plot: the figures are missing.");
+  /** Ticks as texts: with more digits where several would read the same. */
+  const told = (list, format) => {
+    const texts = list.map(format);
+    if (new Set(texts).size === texts.length) return texts;
+    const finer = list.map((tick) => String(Number(tick.toPrecision(6))));
+    return finer;
+  };
   const text = (point) => `${point.label}: ${x.label} ${x.format(point.x)}, ${y.label} ${y.format(point.y)}`;
 
   function draw() {
@@ -189,12 +196,16 @@ export function scatter({ title, x, y, points, line = false }) {
     const py = (value) => height - edge.bottom - (value - y0) / (y1 - y0) * (height - edge.top - edge.bottom);
     const picture = svg("svg", { width, height, role: "group", "aria-label": title });
     const many = width < 400 ? 2 : 1;
-    ticks(x0, x1).forEach((tick, index) => add(picture,
+    const across = ticks(x0, x1);
+    const words = told(across, x.format);
+    across.forEach((tick, index) => add(picture,
       svg("line", { class: "grid", x1: px(tick), x2: px(tick), y1: edge.top, y2: height - edge.bottom }),
-      index % many === 0 && svg("text", { x: px(tick), y: height - edge.bottom + 16, "text-anchor": "middle" }, x.format(tick))));
-    for (const tick of ticks(y0, y1)) {
+      index % many === 0 && svg("text", { x: px(tick), y: height - edge.bottom + 16, "text-anchor": "middle" }, words[index])));
+    const up = ticks(y0, y1);
+    const heights = told(up, y.format);
+    for (const [index, tick] of up.entries()) {
       add(picture, svg("line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: py(tick), y2: py(tick) }),
-        svg("text", { x: edge.left - 6, y: py(tick) + 4, "text-anchor": "end" }, y.format(tick)));
+        svg("text", { x: edge.left - 6, y: py(tick) + 4, "text-anchor": "end" }, heights[index]));
     }
     add(picture, svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 8, "text-anchor": "middle", class: "axis" }, x.label),
       svg("text", { x: -(edge.top + height - edge.bottom) / 2, y: 13, transform: "rotate(-90)", "text-anchor": "middle", class: "axis" }, y.label));

@@ -36,9 +36,9 @@ function comparison(list, comparable) {
   const columns = [...COSTS.map(([, label, format, of]) => ({ label, format, of, larger: false, relative: true, apart: label.startsWith("Latency") })),
     ...metrics.map((metric) => ({ label: sentence(metric), format: digits, of: (m) => m.metrics[metric], larger: largerIsBetter(metric) }))]
     .filter(({ of }) => list.some((entry) => Number.isFinite(of(entry.measured))));
-  const best = columns.map(({ of, larger, apart }) => {
-    // What is for another task is no rival.
-    if (apart || !comparable) return null;
+  const best = columns.map(({ of, larger, apart, relative }) => {
+    // What is judged on other examples is no rival; costs are the same everywhere.
+    if (apart || (!comparable && !relative)) return null;
     const values = list.map((entry) => of(entry.measured)).filter(Number.isFinite);
     const found = larger ? Math.max(...values) : Math.min(...values);
     // Where all are alike, none is the best.
@@ -46,7 +46,7 @@ function comparison(list, comparable) {
   });
   return [columns.some(({ label }) => label.startsWith("Latency")) && list.length > 1 && quiet("Latencies of different jobs were measured at different times, when the machine may have been busy; a ratio is of one job, whose models were measured in turns."),
     !comparable && h("p", null, "These jobs were judged on different data sets or splits: only their costs can be compared."),
-    table("Jobs compared; “best” marks the best value of each column", ["Model", ...columns.map(({ label }) => ({ label, number: true }))],
+    table("Jobs compared; “best” marks the best value of a column, but for latencies", ["Model", ...columns.map(({ label }) => ({ label, number: true }))],
     list.map((entry) => row([
       h("th", { scope: "row" }, link(entry.href, entry.label), quiet(entry.note)),
       ...columns.map(({ of, format, relative }, index) => {

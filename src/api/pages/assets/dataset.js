@@ -43,12 +43,14 @@ function rereader(dataset) {
     const arrays = h("datalist", { id: "again-arrays" }, [dataset.target?.name, ...dataset.inputs.map(({ name: one }) => one)].filter(Boolean).map((one) => h("option", { value: one })));
     const [target, targetField] = field("Target", !dataset.target ? "none so far" : ["images", "texts", "audio"].includes(dataset.format) ? "the folders, or the usual column" : `${dataset.target.name}, as it is`);
     const [column, columnField] = field("Text column", text ? `${text}, as it is` : "none so far");
+    const named = dataset.target?.class_names;
+    const [classes, classesField] = field("Order of the classes", "as it is", named ? named.join(", ") : "");
     target.setAttribute("list", arrays.id);
     for (let fault = null; ;) {
-      const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, !COLUMNS.includes(dataset.format) && arrays, COLUMNS.includes(dataset.format) && columnField, fault && problem(fault)], [["Cancel", ""], ["Read", "read", "primary"]]);
+      const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, !COLUMNS.includes(dataset.format) && arrays, COLUMNS.includes(dataset.format) && columnField, dataset.target?.classes && !isAmount(dataset.target) && [classesField, quiet("Their names with commas between, as the model numbers them from 0 on.")], fault && problem(fault)], [["Cancel", ""], ["Read", "read", "primary"]]);
       if (answer !== "read") return;
       try {
-        const made = await (await post(`v1/datasets${query({ files_of: dataset.id, name: name.value.trim(), target: target.value.trim(), text: column.value.trim() })}`)).json();
+        const made = await (await post(`v1/datasets${query({ files_of: dataset.id, name: name.value.trim(), target: target.value.trim(), text: column.value.trim(), classes: classes.value.trim() === (named || []).join(", ") ? "" : classes.value.trim() })}`)).json();
         location.hash = `#/datasets/${made.id}`;
         return;
       } catch (error) {
@@ -63,7 +65,7 @@ function classesView({ class_names: classNames, class_counts: counts }) {
   const rows = (classNames || counts).map((_, index) => index);
   const all = counts?.reduce((sum, one) => sum + one, 0) || 1;
   const most = Math.max(...(counts || [1]));
-  const view = table("Classes in the order of the model's outputs", [{ label: "Output", number: true }, ...(classNames ? ["Class"] : []),
+  const view = table(classNames ? "Classes in their order, which must be that of the model's outputs" : "Classes, numbered as the model's outputs", [{ label: "Output", number: true }, ...(classNames ? ["Class"] : []),
     ...(counts ? [{ label: "Examples", number: true }, { label: "Share", number: true }, { label: "Bar", hide: true }] : [])],
   rows.map((index) => [h("td", { class: "number" }, String(index)), ...(classNames ? [h("td", null, classNames[index])] : []),
     ...(counts ? [number(counts[index], whole), number(counts[index] / all, percent), h("td", { class: "bar-cell" }, bars(null, counts[index], most))] : [])]), { class: "fit", visible: true });

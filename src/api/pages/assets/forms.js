@@ -441,6 +441,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
       const { scale, mean, std, ...rest } = body.data?.preprocess || {};
       write(body, "data.preprocess", { ...rest, ...JSON.parse(given.get("preprocess")) });
     }
+    if (given.has("dataset")) body.dataset = given.get("dataset");
   } else {
     [body.model, body.dataset] = beginning(models, datasets, given.get("model"), given.get("dataset"));
   }
@@ -545,14 +546,12 @@ export async function formPage({ args: [kind], query: given, signal }) {
   const elsewhere = (error, places) => problem({ problem: { ...error.problem, errors: [], detail: `Look at: ${[...new Set(places.map((one) => one.label))].join(", ")}.` } });
 
   buttons.push(h("button", { class: "primary" }, "Submit job"));
-  if (definition.plan) {
-    buttons.push(button("Plan", () => send({ dry_run: true }, async (dry) => {
-      const { planView } = await import("./results.js");
-      set(plan, section("Plan", { class: "plan" }, planView(dry)));
-      plan.querySelector("h2").tabIndex = -1;
-      plan.querySelector("h2").focus();
-    })));
-  }
+  buttons.push(button("Plan", () => send({ dry_run: true }, async (dry) => {
+    const { planView } = await import("./results.js");
+    set(plan, section("Plan", { class: "plan" }, planView(dry)));
+    plan.querySelector("h2").tabIndex = -1;
+    plan.querySelector("h2").focus();
+  })));
   const copier = button("Copy", () => copy(code.textContent, copier), { "aria-label": "Copy the command" });
   const kinds = Object.keys(KIND_NAMES).filter((one) => KINDS[one] || one === kind);
   const address = (one) => `#/new/${one}?${new URLSearchParams([["model", body.model || ""], ["dataset", body.dataset || ""], ["draft", hasDraft() ? "1" : ""]].filter(([, value]) => value))}`;

@@ -31,7 +31,7 @@ function facts(job) {
   return h("dl", { class: "facts wide" },
     entry("Kind", kindName(job.kind)),
     entry("Model", link(`#/models/${request.model}`, names.get(request.model) || shortId(request.model))),
-    gist(request) && entry("Asked for", gist(request)),
+    gist(request, job.result) && entry("Asked for", gist(request, job.result)),
     request.dataset && entry("Data set", names.get(request.dataset) === null ? `deleted, ${shortId(request.dataset)}` : link(`#/datasets/${request.dataset}`, names.get(request.dataset) || shortId(request.dataset))),
     entry("Created", when(job.created_at)),
     job.started_at && entry("Started", when(job.started_at)),
@@ -39,6 +39,18 @@ function facts(job) {
     job.attempt > 1 && entry("Attempt", `${job.attempt} of ${job.max_attempts}`),
     Object.keys(request.tags || {}).length > 0 && entry("Tags", Object.entries(request.tags).map(([key, value]) => `${key}: ${value}`).join(", ")),
     entry("Id", h("code", null, job.id)));
+}
+
+/** A button that reads the data set with its classes in the order in which the model has them, and leads to the same job on that. */
+function reorderer(job, order) {
+  return worker("Read the data set in this order", async () => {
+    const { name, target } = await get(`v1/datasets/${job.request.dataset}`);
+    if (!target?.class_names) throw new Error("The classes of this data set have no names: upload it with the labels as the model numbers them.");
+    const classes = [];
+    order.forEach((said, label) => { classes[said] = target.class_names[label]; });
+    const made = await (await post(`v1/datasets${query({ files_of: job.request.dataset, name: `${name}, classes as the model has them`.slice(0, 200), classes: JSON.stringify(classes) })}`)).json();
+    location.hash = `#/new/${job.kind}${query({ from: job.id, dataset: made.id })}`;
+  });
 }
 
 /** A signal that also ends when the page is hidden: a browser has few connections for all its tabs. */
@@ -163,7 +175,7 @@ export async function jobPage({ args: [id], signal }) {
     if (warned.has(message)) return;
     warned.add(message);
     warnings.hidden = false;
-    const advice = data?.preprocess && h("a", { class: "button", href: `#/new/${job.kind}${query({ from: job.id, preprocess: JSON.stringify(data.preprocess) })}` }, "Submit again so");
+    const advice = data?.order ? reorderer(job, data.order) : data?.preprocess && h("a", { class: "button", href: `#/new/${job.kind}${query({ from: job.id, preprocess: JSON.stringify(data.preprocess) })}` }, "Submit again so");
     warnings.append(h("li", null, h("strong", null, "Warning: "), message, advice && " ", advice));
   });
   let shownStatus = null;

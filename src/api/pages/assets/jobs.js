@@ -13,7 +13,7 @@ export const jobTitle = (job) => job.name || `${kindName(job.kind)} ${names.get(
 const told = (parts) => parts.filter(Boolean).join(", ");
 
 /** What a job was asked for, in a line. */
-export function gist({ kind, params }) {
+export function gist({ kind, params }, result) {
   const epochs = (training) => training?.epochs > 0 && `${training.epochs} epoch${training.epochs === 1 ? "" : "s"}`;
   const of = {
     train: () => [epochs(params), params.weights === "reinitialize" && "fresh weights"],
@@ -21,7 +21,7 @@ export function gist({ kind, params }) {
       params.schedule?.steps > 1 && `${params.schedule.steps} cuts`,
       params.granularity === "n_m" && `${params.n ?? 2} of ${params.m ?? 4}`, params.criterion !== "magnitude" && words(params.criterion || ""), epochs(params.finetune)],
     distill: () => [params.student?.model ? "another model" : told([params.student?.width && `width ${params.student.width}`, params.student?.depth && `depth ${params.student.depth}`]),
-      (params.losses || []).map((loss) => lossName(loss.name)).join(" + "), epochs(params.finetune)],
+      (result?.distill?.losses || params.losses || []).map((loss) => lossName(loss.name)).join(" + "), epochs(params.finetune)],
     search: () => [words(params.strategy?.name || "tpe"), params.trials && `${params.trials} trials`],
     pipeline: () => [(params.steps || []).map((step) => kindName(step.kind).toLowerCase()).join(", then ")],
   }[kind];

@@ -83,7 +83,6 @@ export const KINDS = {
   },
   prune: {
     about: "Removes channels, heads, blocks or single weights until the targets are met.",
-    plan: true,
     body: { params: { granularity: "channel", target: { macs_ratio: 0.5 }, finetune: { epochs: 5 } } },
     fields: [
       ["params.granularity", "What is removed", "select", {
@@ -187,7 +186,6 @@ export const KINDS = {
   },
   search: {
     about: "Looks for a better architecture made of the model, or better hyperparameters.",
-    plan: true,
     usual: { path: "params.objectives", classes: ACCURATE, values: EXACT },
     body: {
       params: {
@@ -206,7 +204,7 @@ export const KINDS = {
         hint: "tpe learns where good ones lie, random is its control, genetic suits several objectives, halving stops bad ones early.",
       }],
       ["params.trials", "Trials at most", "number"],
-      ["params.objectives", "Objectives", "rows", { noun: "objective", columns: [["metric", "Figure", "select", [...METRICS, "cross_entropy", ...COSTS]], ["goal", "Goal", "select", ["maximize", "minimize"]]], fresh: { metric: "macs", goal: "minimize" } }],
+      ["params.objectives", "Objectives", "rows", { hint: "The first decides who wins; all together make the Pareto front. “At most” below, under Judging, forces a smaller model.", noun: "objective", columns: [["metric", "Figure", "select", [...METRICS, "cross_entropy", ...COSTS]], ["goal", "Goal", "select", ["maximize", "minimize"]]], fresh: { metric: "macs", goal: "minimize" } }],
       ["params.trial.epochs", "Epochs of a trial", "number"],
       ["params.final.epochs", "Epochs of the winner", "number"],
     ],

@@ -28,7 +28,9 @@ async function ancestors(model, signal) {
 }
 
 async function lineage(model, signal) {
-  const [chain, jobs] = await Promise.all([ancestors(model, signal), get(`v1/jobs${query({ model: model.id, limit: 100 })}`, signal).then(({ data }) => data)]);
+  const quietly = (error) => { if (error.status !== 404) throw error; return null; };
+  const [chain, jobs, maker] = await Promise.all([ancestors(model, signal), get(`v1/jobs${query({ model: model.id, limit: 100 })}`, signal).then(({ data }) => data),
+    model.job_id && get(`v1/jobs/${model.job_id}`, signal).catch(quietly)]);
   await learnNames("models", jobs.map((job) => job.result?.model), signal);
   const short = (one) => one.summary && quiet(`${count(one.summary.nonzero_parameters)} parameters, ${count(one.summary.macs)} MACs`);
   const own = h("li", { "aria-current": "true" }, h("strong", null, model.name), short(model),
@@ -39,7 +41,7 @@ async function lineage(model, signal) {
   const tree = chain.reduceRight((inner, one) => h("li", null,
     one.name === null ? h("span", { class: "quiet" }, `deleted model ${shortId(one.id)}`) : link(`#/models/${one.id}`, one.name), short(one), h("ul", null, inner)), own);
   return section("Lineage", null,
-    model.job_id && h("p", null, "Made by ", link(`#/jobs/${model.job_id}`, `job ${shortId(model.job_id)}`), "."),
+    model.job_id && h("p", null, "Made by ", link(`#/jobs/${model.job_id}`, maker ? jobTitle(maker) : `job ${shortId(model.job_id)}`), "."),
     h("ul", { class: "tree" }, tree), jobs.length === 0 && quiet("No job has started from this model."));
 }
 

@@ -8,8 +8,11 @@ import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, lossNa
 const figure = (label) => ({ label, number: true });
 const modelLink = (id, label) => link(`#/models/${id}`, label || names.get(id) || shortId(id));
 
+/** Metrics in the order in which they were asked for. */
+const inOrder = (metrics, asked = []) => Object.entries(metrics).sort(([one], [other]) => (asked.indexOf(one) + 1 || 99) - (asked.indexOf(other) + 1 || 99));
+
 /** Before, after, what the control and the teacher reached: one row a figure. */
-function comparison(result) {
+function comparison(result, asked) {
   const { before, after, distill, search } = result;
   const control = distill?.control || search?.control;
   const teacher = distill && Object.keys(distill.teacher).length > 0 ? distill.teacher : null;
@@ -35,7 +38,7 @@ function comparison(result) {
       const is = after && of(after);
       return [label, earlier(was, format), ...(after ? [later(is, was, format), h("td", { class: "number" }, is !== null && is !== undefined && was ? ratio(is / was) : "–")] : []), ...known(label, of, format)];
     });
-  const metrics = Object.keys({ ...before.metrics, ...after?.metrics }).map((metric) => {
+  const metrics = inOrder({ ...before.metrics, ...after?.metrics }, asked).map(([metric]) => {
     const was = before.metrics[metric];
     const is = after?.metrics[metric];
     // What reads the same is the same.
@@ -47,22 +50,22 @@ function comparison(result) {
   return table("Figures before and after", columns, [...costs, ...metrics], { class: "fit" });
 }
 
-function headline(result) {
+function headline(result, asked) {
   const { before, after, change } = result;
   const tile = (label, value, more) => h("div", { class: "tile" }, h("dt", null, label), h("dd", null, h("strong", null, value), more && quiet(more)));
   // An evaluation makes no model.
-  if (!after || !change) return h("dl", { class: "tiles" }, Object.entries(before.metrics).map(([name, value]) => tile(sentence(name), digits(value))));
+  if (!after || !change) return h("dl", { class: "tiles" }, inOrder(before.metrics, asked).map(([name, value]) => tile(sentence(name), digits(value))));
   const metric = mainMetric(change.metrics);
   return h("dl", { class: "tiles" },
     tile("Parameters, nonzero", ratio(change.nonzero_parameters_ratio), `${count(before.nonzero_parameters)} → ${count(after.nonzero_parameters)}`),
     change.macs_ratio !== null && change.macs_ratio !== undefined && tile("MACs", ratio(change.macs_ratio), `${count(before.macs)} → ${count(after.macs)}`),
     tile("File size", ratio(change.size_ratio), `${bytes(before.size_bytes)} → ${bytes(after.size_bytes)}`),
-    change.speedup && tile("Speed", ratio(change.speedup), `${milliseconds(before.latency_ms.p50)} → ${milliseconds(after.latency_ms.p50)}`),
+    change.speedup && tile("Speed in Sinter", ratio(change.speedup), `${milliseconds(before.latency_ms.p50)} → ${milliseconds(after.latency_ms.p50)} for one example; other runtimes gain more or less`),
     metric && after.metrics[metric] !== undefined && tile(sentence(metric), digits(after.metrics[metric]), `before ${digits(before.metrics[metric])}`));
 }
 
 /** The result in short. */
-function summary({ result }) {
+function summary({ result, request }) {
   const method = result.distill ?? result.search;
   const helped = method?.helped;
   const control = result.distill ? "the same student trained without a teacher" : "random search with as much training";
@@ -73,7 +76,7 @@ function summary({ result }) {
   const chance = open ? ` (p = ${both.p_value.toFixed(2)}, paired over the test examples)` : "";
   const verdict = same ? "It made no difference" : open ? "It made no difference that can be told from chance" : helped ? "It helped" : "It did not help";
   return section("Result", null,
-    result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result),
+    result.model && h("p", null, "New model: ", modelLink(result.model)), headline(result, request.params.metrics),
     helped !== null && helped !== undefined && h("p", null, h("strong", null, verdict), `: ${beside}${chance}.`),
     unchanged(result) && h("p", null, h("strong", null, "No candidate was better than the architecture that the model came with."), result.search.front.length > 1 && " The other trials of the Pareto front below are smaller, each a model of its own."));
 }
@@ -84,12 +87,14 @@ function unchanged({ search, change }) {
   return change?.parameters_ratio === 1 && change.macs_ratio === 1 && architecture.length > 0 && architecture.every(({ name }) => /^(width|depth):/.test(name));
 }
 
-function figures({ result }, dataset) {
+function figures({ result, request }, dataset) {
   const { training, environment } = result;
   const drawn = dataset?.splits.test === 0;
-  return section("Figures", null, comparison(result),
-    quiet(environment.data ? `Measured on the test split of ${plural(environment.data.splits.test, "example")}` : "Measured without data", `, device ${environment.device}; latency is that of Sinter's own engine`,
+  return section("Figures", null, comparison(result, request.params.metrics),
+    quiet(environment.data ? `Measured on the test split of ${plural(environment.data.splits.test, "example")}` : "Measured without data", `, device ${environment.device}; latency is that of Sinter's own engine, one example at a time`,
       training && `; trained ${duration(training.seconds)}, ${count(Math.round(training.examples_per_second))} examples/s`),
+    environment.data?.prepared?.length > 0 && h("details", null, h("summary", null, "How examples are prepared"), environment.data.prepared.map((words) => h("p", null, words, "."))),
+    (result.after || result.before).quality && quiet("The report (report.html below) has calibration and confidence, too."),
     drawn && quiet("The data set has no test split, so these examples were drawn from all of it: the model as it came may have been trained on them, and its figures may flatter it."));
 }
 
@@ -258,7 +263,7 @@ async function searchDetails(job, signal) {
     search.exceeds && h("p", { class: "error" }, `The winner, trained in full, exceeds the constraint on ${words(search.exceeds)}.`),
     h("div", { class: "columns" },
       scatter({
-        title: `${sentence(first)} and ${words(second)} of each trial`, line: front.size > 1,
+        title: `${sentence(first)} and ${words(second)} of each trial`, line: true,
         x: { label: sentence(second), format: formatOf(second) }, y: { label: sentence(first), format: formatOf(first) },
         points: judged.map((trial) => ({
           x: value(trial, second), y: value(trial, first), label: `Trial ${trial.trial}`,
@@ -308,32 +313,54 @@ export async function results(job, signal) {
   const asked = data && get(`v1/datasets/${data}`, signal).catch((error) => { if (error.name === "AbortError") throw error; return null; });
   const [layers, search, dataset] = await Promise.all([matchedLayers(job, signal), searchDetails(job, signal), asked]);
   // With the teacher's and the control's figures the table needs the whole width.
-  const wide = job.result.distill || job.result.search?.control;
+  const wide = job.result.distill || job.result.search?.control || job.result.before.quality?.confusion.length > 7;
   return [
     summary(job), ...(wide ? [figures(job, dataset), confusion(job)] : [h("div", { class: "columns" }, figures(job, dataset), confusion(job))]), search, steps(job.result), pruneDetails(job.result), distillDetails(job.result.distill),
     layers?.length > 0 && section("Layers", null, layerBars(layers)),
   ].filter(Boolean);
 }
 
-/** What a dry run tells. */
-export function planView({ kind, plan }) {
-  if (kind === "search" || plan.space) {
-    return [
-      h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training, to which those of the winner come, and of a control if there is one. `,
-        `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
-      plan.warnings?.map((warning) => h("p", { class: "error" }, sentence(warning), ".")),
-      plan.nearest && h("p", { class: "error" }, `None of a hundred did: ${plan.nearest}. A search may find one, and fails where it does not; milder constraints or more choices in the space make it likelier.`),
-      plan.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${plan.not_applicable.join(", ")}.`),
-      table("Dimensions of the space", ["Dimension", "Choices or range"], plan.space.map((dimension) => [dimension.name,
-        (dimension.choices || dimension.range || []).map((one) => typeof one === "object" ? JSON.stringify(one) : typeof one === "number" && !Number.isInteger(one) ? digits(one) : String(one)).join(dimension.range ? " to " : ", ")]), { class: "fit" }),
-    ];
-  }
-  const { before, after, outcome, groups } = plan;
+/** What a search would do. */
+function searchPlan(plan) {
+  const few = (one) => typeof one === "object" ? JSON.stringify(one) : typeof one === "number" && !Number.isInteger(one) ? digits(one) : String(one);
   return [
-    table("Cost before and after", ["Figure", figure("Before"), figure("After"), figure("Ratio")],
-      COSTS.slice(0, 3).map(([key, label, format]) => [label, number(before[key], format), number(after[key], format), h("td", { class: "number" }, before[key] ? ratio(after[key] / before[key]) : "–")]), { class: "fit" }),
+    h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training, to which those of the winner come, and of a control if there is one. `,
+      `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
+    plan.warnings?.map((warning) => h("p", { class: "error" }, sentence(warning), ".")),
+    plan.nearest && h("p", { class: "error" }, `None of a hundred did: ${plan.nearest}. A search may find one, and fails where it does not; milder constraints or more choices in the space make it likelier.`),
+    plan.not_applicable?.length > 0 && h("p", null, `These of the space leave no choice in this model: ${plan.not_applicable.join(", ")}.`),
+    table("Dimensions of the space", ["Dimension", "Choices or range"], plan.space.map((dimension) => [dimension.name,
+      (dimension.choices || dimension.range || []).map(few).join(dimension.range ? " to " : ", ")]), { class: "fit" }),
+  ];
+}
+
+/** Costs of two models beside each other. */
+const costsBeside = (caption, [first, was], [second, is]) => table(caption, ["Figure", figure(first), figure(second), figure("Ratio")],
+  COSTS.slice(0, 3).map(([key, label, format]) => [label, number(was[key], format), number(is[key], format), h("td", { class: "number" }, was[key] ? ratio(is[key] / was[key]) : "–")]), { class: "fit" });
+
+/** What one method, or one step of a pipeline, would do. */
+const PLANS = {
+  search: searchPlan,
+  prune: ({ before, after, outcome, groups }) => [
+    costsBeside("Cost before and after", ["Before", before], ["After", after]),
     groups?.length > 0 && table("Groups of coupled channels", ["Group", figure("Units"), figure("Removed"), "Layers"],
       groups.map((group) => [group.name, number(group.units, count), number(group.removed.length, count), h("td", null, group.layers.join(", "))]), { class: "fit" }),
     outcome?.layers?.length > 0 && h("details", null, h("summary", null, "Layers"), layerBars(outcome.layers)),
-  ];
-}
+  ],
+  distill: ({ teacher, student, teachers, losses, epochs, control }) => [
+    h("p", null, `${plural(teachers, "teacher")}; ${plural(epochs, "epoch")} of the student${control ? ", and as many of its control" : ""}.`),
+    costsBeside("Cost of teacher and student", ["Teacher", teacher], ["Student", student]),
+    table("Losses", ["Loss", "Compares"], losses.map((loss) => [lossName(loss.name),
+      h("td", null, loss.pairs.length === 0 ? "the outputs" : loss.pairs.map((pair) => h("div", null, h("code", null, pair.teacher), ` [${pair.teacher_shape.join(", ")}] with `, h("code", null, pair.student), ` [${pair.student_shape.join(", ")}]`, pair.projected && ", projected")))]), { class: "fit" }),
+  ],
+  train: ({ cost, epochs }) => [h("p", null, `${plural(epochs, "epoch")} of a model of ${count(cost.parameters)} parameters and ${count(cost.macs ?? 0)} MACs.`)],
+  evaluate: ({ metrics, test_examples: examples }) => [h("p", null, `${sentence(metrics.map(words).join(", "))}, of ${plural(examples, "example")}.`)],
+  pipeline: ({ steps }) => steps.map((step, index) => h("div", null, h("h3", null, `${index + 1}. ${kindName(step.kind)}`), PLANS[step.kind](step.plan))),
+};
+
+/** What a dry run tells. */
+export const planView = ({ kind, plan, data, steps }) => [
+  PLANS[kind](plan),
+  data && quiet(`Trains on ${plural(data.splits.train, "example")}, selects on ${data.splits.validation}, tests on ${data.splits.test}`, steps > 0 && `; at most ${count(steps)} optimizer steps in all`, "."),
+  data?.prepared?.map((how) => quiet(how, ".")),
+];

@@ -1,6 +1,6 @@
 // Asking a model about an example: a file, a text, or numbers.
 
-import { call, query } from "./api.js";
+import { call, get, query } from "./api.js";
 import { announce, h, number, problem, quiet, section, set, table, worker } from "./dom.js";
 import { digits, percent, pretty } from "./format.js";
 
@@ -27,14 +27,19 @@ function sample(summary) {
 
 const sizeOf = (summary) => summary.inputs.reduce((all, input) => all + input.shape.slice(1).reduce((product, size) => product * (Number.isInteger(size) ? size : 1), 1), 0);
 
-function answered({ top, outputs }) {
+const share = (value) => value >= 0.0995 || value === 0 ? percent(value) : `${digits(value * 100)} %`;
+const called = ({ label, class: name }) => name ? `${name} (${label})` : String(label);
+
+function answered({ top, outputs, prepared, targets }) {
   const numbers = (output) => {
     const text = pretty(output.values);
     return output.shape.reduce((product, size) => product * size, 1) > MOST_NUMBERS ? quiet("too many numbers to show") : h("pre", null, text);
   };
   return [
     top && top.map((classes, example) => table(top.length > 1 ? `Likeliest classes of example ${example + 1}` : "Likeliest classes", ["Class", { label: "Probability", number: true }],
-      classes.map((one) => [one.class ? `${one.class} (${one.label})` : String(one.label), number(one.probability, (share) => share > 0.995 || share < 0.01 ? digits(share) : percent(share))]), { class: "fit", visible: true })),
+      classes.map((one) => [called(one), number(one.probability, share)]), { class: "fit", visible: true })),
+    targets?.map(({ value, class: name }) => h("p", null, "The data set says: ", h("strong", null, called({ label: pretty(value), class: name })))),
+    prepared?.map((words) => quiet("How it was prepared: ", words, ".")),
     h("details", { open: !top }, h("summary", null, "Outputs"), outputs.map((output) => [h("p", null, h("code", null, output.name), ` ${output.dtype} [${output.shape.join(", ")}]`), numbers(output)])),
   ];
 }
@@ -43,9 +48,19 @@ export function trySection(model, signal) {
   const { summary } = model;
   const place = h("div");
   const path = (parameters) => `v1/models/${encodeURIComponent(model.id)}/predict${query(parameters)}`;
-  const ask = async (body, type) => {
-    set(place);
-    const answer = await call(path({}), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
+  const numbers = ["Scale", "Mean", "Deviation"].map((label) => {
+    const control = h("input", { type: "text", id: `try-${label.toLowerCase()}`, autocomplete: "off" });
+    return [control, h("div", { class: "field" }, h("label", { for: control.id }, label), control)];
+  });
+  /** `data.preprocess` as the fields say, if they say anything. */
+  const preprocess = () => {
+    const [scale, ...lists] = numbers.map(([control]) => control.value.split(",").map((one) => one.trim()).filter(Boolean).map(Number));
+    if ([scale, ...lists].some((list) => list.some((one) => !Number.isFinite(one)))) throw new Error("Scale, mean and deviation are numbers, with commas between.");
+    const given = Object.fromEntries([["scale", scale[0]], ["mean", lists[0]], ["std", lists[1]]].filter(([, value]) => value?.length > 0 || typeof value === "number"));
+    return Object.keys(given).length > 0 ? JSON.stringify(given) : null;
+  };
+  const ask = async (body, type, parameters) => {
+    const answer = await call(path({ preprocess: preprocess(), ...parameters }), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
       // Where in the JSON it is says nothing to who typed a list.
       if (error.problem) error.problem.detail = error.problem.detail.replace(/^\/[\w/]*: /, "");
       throw error;
@@ -55,7 +70,24 @@ export function trySection(model, signal) {
   };
   const file = h("input", { type: "file", id: "try-file" });
   const text = h("textarea", { id: "try-text", rows: 4, spellcheck: "false", value: sizeOf(summary) <= 64 ? pretty(sample(summary)) : "", oninput: () => { file.value = ""; } });
+  const sets = h("select", { id: "try-dataset" }, h("option", { value: "" }, "that of the job which made the model"));
+  const at = h("input", { type: "number", id: "try-example", min: 0, value: 0 });
+  const split = h("select", { id: "try-split" }, [["", "test, where it has one"], ["train", "train"], ["test", "test"]].map(([value, label]) => h("option", { value }, label)));
+  const example = worker("Ask about the example", async () => {
+    set(place);
+    await ask(JSON.stringify({ examples: [Number(at.value)], ...(split.value && { split: split.value }) }), "application/json", sets.value ? { dataset: sets.value } : {});
+  });
+  let listed = false;
+  /** The data sets are asked for when somebody wants one. */
+  async function list({ target }) {
+    if (!target.open || listed) return;
+    listed = true;
+    const { data } = await get(`v1/datasets${query({ limit: 100 })}`, signal);
+    for (const { id, name } of data) sets.append(h("option", { value: id }, name));
+  }
+  const field = (label, control, hint) => h("div", { class: "field" }, h("label", { for: control.id }, label), control, hint && h("p", { class: "hint" }, hint));
   const send = worker("Ask the model", async () => {
+    set(place);
     const [chosen] = file.files;
     const typed = text.value.trim();
     if (chosen) await ask(chosen, "application/octet-stream");
@@ -67,9 +99,13 @@ export function trySection(model, signal) {
     else set(place, problem(new Error("Choose a file, or write a text or JSON.")));
   });
   return section("Try it", null, h("details", null, h("summary", null, "Ask the model about an example"),
-    quiet("An image, a recording or a text is prepared as in the job that made the model; numbers are taken as they are."),
+    quiet(model.job_id ? "An image, a recording or a text is prepared as in the job that made the model, if that had such; numbers are taken as they are." : "No job made this model, so that nothing is known of how its inputs are prepared: pixels are divided by 255, numbers taken as they are. Say it below where it is otherwise."),
     h("div", { class: "fields pair" },
       h("div", { class: "field" }, h("label", { for: "try-file" }, "A file"), file, h("p", { class: "hint" }, "png, jpg, webp, bmp, wav, flac, ogg, mp3 or txt.")),
       h("div", { class: "field" }, h("label", { for: "try-text" }, "Or a text, or JSON"), text, h("p", { class: "hint" }, `Numbers as {"inputs": {${summary.inputs.map((input) => `"${input.name}": [[…]]`).join(", ")}}}, a list of examples for each input${summary.inputs.length === 1 ? ", or as a list alone" : ""}.`))),
-    h("div", { class: "actions" }, send), place));
+    h("details", null, h("summary", null, "Prepare it in another way"), h("div", { class: "fields pair" }, numbers.map(([, element]) => element))),
+    h("div", { class: "actions" }, send)),
+  h("details", { ontoggle: list }, h("summary", null, "Ask about an example of a data set"),
+    h("div", { class: "fields pair" }, field("Data set", sets), field("Example", at, "Its place, counted from 0 in the order in which the data set is stored."), field("Split", split)),
+    h("div", { class: "actions" }, example)), place);
 }

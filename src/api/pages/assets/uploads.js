@@ -29,6 +29,7 @@ export function uploader(folder, ondone) {
   const name = h("input", { type: "text", id: `${id}-name`, maxlength: 200, autocomplete: "off" });
   const target = h("input", { type: "text", id: `${id}-target`, autocomplete: "off" });
   const text = h("input", { type: "text", id: `${id}-text`, autocomplete: "off" });
+  const classes = h("input", { type: "text", id: `${id}-classes`, autocomplete: "off" });
   const chosen = h("p", { class: "chosen" });
   const send = h("button", { class: "primary" }, "Upload");
   const cancel = button("Cancel", () => {
@@ -51,7 +52,10 @@ export function uploader(folder, ondone) {
         h("p", { class: "hint" }, "The column of a table or manifest, the last one when empty; the array of an npz, “y”, “target”, “label” or “labels” when empty.")),
       h("div", { class: "field" }, h("label", { for: text.id }, "Text column"), text,
         h("p", { class: "hint" }, "One, or two with a comma between.")),
-      select("Examples that can't be used", [["", "refuse the upload"], ["skip", "skip them"]], "", (value) => { options.damaged = value; })),
+      h("div", { class: "field" }, h("label", { for: classes.id }, "Order of the classes"), classes,
+        h("p", { class: "hint" }, "Their names with commas between, as the model numbers them from 0 on; in the order of the alphabet when empty. Of numbers it is what they are called.")),
+      select("Examples that can't be used", [["", "refuse the upload"], ["skip", "skip them"]], "", (value) => { options.damaged = value; }),
+      quiet("Damaged files, texts that are empty or too long, rows in which something is missing.")),
     h("div", { class: "actions" }, send, cancel), line);
 
   function choose(list) {
@@ -89,7 +93,7 @@ export function uploader(folder, ondone) {
     show();
     const form = new FormData();
     for (const file of files) form.append("file", file, file.name);
-    const parameters = { name: name.value.trim(), ...(folder === "datasets" ? { ...options, target: target.value.trim(), text: text.value.trim() } : {}) };
+    const parameters = { name: name.value.trim(), ...(folder === "datasets" ? { ...options, target: target.value.trim(), text: text.value.trim(), classes: classes.value.trim() } : {}) };
     try {
       const made = await upload(`v1/${folder}${query(parameters)}`, form, {
         signal: running.signal,
@@ -112,7 +116,7 @@ export function uploader(folder, ondone) {
       Promise.resolve(ondone(made)).catch(() => {});
     } catch (error) {
       if (error.name !== "AbortError") {
-        if (error.problem) error.problem.detail = error.problem.detail.replace("upload with damaged=skip to leave such ones out", "“Format and columns” has “skip them”");
+        if (error.problem) error.problem.detail = error.problem.detail.replace("upload with damaged=skip (`--damaged skip`, “skip them” on the page) to leave such ones out", "“Format and columns” has “skip them”");
         set(result, problem(error, { tabindex: "-1" }));
         result.firstChild.focus();
       }

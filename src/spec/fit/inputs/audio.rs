@@ -102,9 +102,12 @@ pub(super) fn fit_audio(
     let samples = match (fixed_length, asked_samples) {
         (Some(fixed), None) if is_waveform => fixed,
         (Some(fixed), None) => {
-            let most =
+            let least =
                 u64::from(fixed.saturating_sub(1)) * u64::from(hop_length) + u64::from(n_fft % 2);
-            u32::try_from(most).unwrap_or(u32::MAX)
+            // Several counts make as many frames: that of the longest file, if it is one of them, leaves it whole.
+            let most = least + u64::from(hop_length) - 1;
+            let whole = longest * u64::from(sample_rate) / 1000;
+            u32::try_from(whole.clamp(least, most)).unwrap_or(u32::MAX)
         }
         (_, Some(asked)) => asked,
         (None, None) if longest <= 60_000 => {
