@@ -292,7 +292,7 @@ impl Prepared {
     }
 
     /// As [`Dataset::tokens_by`].
-    pub fn tokens_by(&self, tokenizer: &Tokenizer) -> Result<Option<TokensInfo>, DataError> {
+    pub fn tokens_by(&self, tokenizer: &Tokenizer) -> Result<Option<TokensInfo>, String> {
         self.dataset.tokens_by(tokenizer)
     }
 

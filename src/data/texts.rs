@@ -203,8 +203,9 @@ fn encode(tokenizer: &Tokenizer, text: &Text, length: u32) -> Encoded {
 }
 
 impl Dataset {
-    /// What a model's own tokenizer makes of all texts, where the data set's inspection did not say that.
-    pub fn tokens_by(&self, tokenizer: &Tokenizer) -> Result<Option<TokensInfo>, DataError> {
+    /// What a model's own tokenizer makes of all texts, where the data set's inspection did not say that; or why it can't read
+    /// one.
+    pub fn tokens_by(&self, tokenizer: &Tokenizer) -> Result<Option<TokensInfo>, String> {
         let splits = std::iter::once(&self.train).chain(&self.test);
         let texts =
             splits
@@ -222,9 +223,7 @@ impl Dataset {
             .iter()
             .map(|texts| texts.counts_by(tokenizer))
             .collect();
-        let mut counts = counts.map(|counts| counts.concat()).map_err(|error| {
-            DataError::Unreadable(format!("the tokenizer can't read the texts: {error}"))
-        })?;
+        let mut counts = counts?.concat();
         counts.sort_unstable();
         Ok((!unknown.is_empty()).then(|| about(tokenizer, &counts)))
     }

@@ -42,7 +42,7 @@ pub(super) fn prepare(
     };
     let dataset = data::read(&input.files, how)?;
     let own = tokenizer.as_deref();
-    let tokens = own.map_or(Ok(None), |own| dataset.tokens_by(own))?;
+    let tokens = own.map_or(Ok(None), |own| dataset.tokens_by(own).map_err(unreadable))?;
     let about = fit(
         &summary,
         &with_tokens(&input.summary, tokens),
@@ -91,9 +91,7 @@ fn read_texts(data: &mut Prepared, tokenizer: Option<Arc<Tokenizer>>) -> Result<
         data.read_by(tokenizer);
     }
     data.about.cut = data.count_cut().map_err(|detail| {
-        let detail = format!("the tokenizer can't read the texts: {detail}");
-        misfit("/dataset", detail)
-    })?;
+XX
     if data.about.task == Task::LanguageModeling && data.ids_place().is_none() {
         let detail = "no input of the model is given tokens: integers in one axis, under a name with `ids` or `tokens` where \
                       there are several inputs";
@@ -177,7 +175,7 @@ pub(super) fn prepare_further(
     };
     let (summary, tokenizer) = summarize(graph)?;
     let own = tokenizer.as_deref();
-    let tokens = own.map_or(Ok(None), |own| first.tokens_by(own))?;
+    let tokens = own.map_or(Ok(None), |own| first.tokens_by(own).map_err(unreadable))?;
     let dataset = &with_tokens(&input.summary, tokens);
     let about = fit_further(&summary, dataset, options, &first.about, params, pointer)?;
     pin(graph, &about);

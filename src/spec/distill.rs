@@ -551,8 +551,8 @@ impl DistillParams {
             None => faults.require(
                 self.teacher == TeacherChoice::Original,
                 "/student",
-                "name the model that learns: {\"model\": \"<id>\"}, or {\"width\": 0.5} to make one out \
-                 of the teacher; only a step with the teacher `original` has a student already",
+                "there is no model that learns: `width` (0.5, for instance) or `depth` makes one out of the teacher, `model` is \
+                 the id of another one; only a step with the teacher `original` has a student already",
             ),
             Some(student) => self.student_faults(student, &mut faults),
         }

@@ -286,7 +286,11 @@ fn fit_target(
         && classes > outputs
     {
         let shown: Vec<&str> = names.iter().take(12).map(String::as_str).collect();
-        let more = if names.len() > shown.len() { ", …" } else { "" };
+        let more = if names.len() > shown.len() {
+            ", …"
+        } else {
+            ""
+        };
         let detail = format!(
             "the data set has {classes} classes ({}{more}), the model's output `{output}` has {outputs}: is one of them \
              misspelt, or no class of the model's?",

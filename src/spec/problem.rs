@@ -498,6 +498,7 @@ fn in_words_of_json(detail: &str, field: &str) -> String {
         "i32" if of_type => "a whole number",
         "i32" => "a whole number from -2147483648 to 2147483647",
         "i64" => "a whole number",
+        "a formatted UUID string" => "an id, a UUID as the lists of the API have it",
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "a map" | "map with a single key" => "an object",

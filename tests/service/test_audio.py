@@ -4,6 +4,7 @@ import io
 import json
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 import torch
@@ -242,6 +243,44 @@ def test_folders_of_sounds_are_a_data_set(server, words):
     manifest = "file_name,label,split\n" + "".join(f"{path},{path.split('/')[2]},{path.split('/')[1]}\n" for path in word_files())
     named = server.upload_dataset(models.zip_of({**word_files(), "metadata.csv": manifest.encode()}), "manifest")
     assert named["splits"] == words["splits"] and named["target"]["class_names"] == words["target"]["class_names"]
+
+
+def test_examples_are_as_long_as_the_files_where_that_fits(server):
+    # 87 frames are made of 22,016 to 22,271 samples: of a file with 22,050 none is lost.
+    samples = sweep(22050, 1.0, high=9000)
+    options = {"n_fft": 512, "hop_length": 256, "n_mels": 40}
+    found = heard(server, mirror(40, 87), sounds.encoded(samples, 22050, subtype="FLOAT"), **options)
+    mel = torchaudio.transforms.MelSpectrogram(22050, **options)(torch.from_numpy(samples).float())
+    np.testing.assert_allclose(found, torchaudio.transforms.AmplitudeToDB("power")(mel).numpy(), atol=2e-3, rtol=1e-3)
+
+
+def test_what_a_wrong_preparation_loses_is_told(server, words):
+    torch.manual_seed(0)
+    content = exported(Listener(), torch.zeros(2, 1, 32, 65), names=["mel", "logits"], axes={"mel": {0: "batch"}, "logits": {0: "batch"}})
+    model = server.upload_model(content, "listener")
+    audio = {**MEL, "convention": "librosa"}
+    right = {"batch_size": 16, "preprocess": {"audio": audio, "mean": [-20], "std": [20]}}
+    trained = server.run("train", model, words, {"epochs": 8, "optimizer": {"name": "adamw", "learning_rate": 4e-3}}, data=right)["result"]
+    # The same network without what its file says of its inputs.
+    bare = onnx.load_from_string(server.model_content(trained["model"]))
+    del bare.metadata_props[:]
+    bare = server.upload_model(bare.SerializeToString(), "bare")
+
+    def warned(preprocess):
+        job = server.run("evaluate", bare, words, data={"batch_size": 16, "preprocess": preprocess})["result"]
+        return job["before"]["metrics"]["accuracy"], {one["type"]: one for one in job.get("warnings", [])}
+
+    good, none = warned(right["preprocess"])
+    assert good > 0.8 and none == {}
+    bad, told = warned({"audio": audio})
+    assert bad < good - 0.15 and "data" in told["inputs_on_another_scale"], (bad, told)
+    again, none = warned(told["inputs_on_another_scale"]["data"]["preprocess"])
+    assert again > bad + 0.1
+    bad, told = warned({**right["preprocess"], "audio": MEL})
+    if bad < good - 0.2:
+        assert told["inputs_on_another_scale"]["data"]["preprocess"]["audio"]["convention"] == "librosa"
+    _, told = warned({**right["preprocess"], "audio": {**audio, "hop_length": 1000}})
+    assert "the rest of each is silence" in told["recordings_filled_up"]["message"]
 
 
 def test_a_network_learns_words_from_log_mel_bands(server, words):

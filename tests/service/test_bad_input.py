@@ -704,7 +704,6 @@ def test_a_model_that_computes_nothing_finite_fails_at_its_first_attempt_and_say
         ({"webhook": "https://example.com"}, "/webhook"),
         ({"webhook": {"url": "example.com"}}, "/webhook/url"),
         ({"dry_run": "yes"}, "/dry_run"),
-        ({"dry_run": True}, "/dry_run"),
         ({"dataset": None}, "/dataset"),
     ],
     ids=lambda value: str(value)[:60],
@@ -993,6 +992,50 @@ def test_what_the_model_alone_makes_impossible_does_not_wait_in_the_queue(untouc
         "kind": kind, "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": params})
     assert_problem(answer, 422, code, says=says)
     assert untouched.get("/v1/jobs").json() == before
+
+
+def test_each_wrong_element_of_a_list_is_told_in_its_place(untouched):
+    body = {"kind": "evaluate", "model": untouched.model["id"], "dataset": untouched.digits["id"]}
+    metrics = ["accuracy", "auc", "loss", 3, "f1", "f2"]
+    problem = assert_problem(untouched.post("/v1/jobs", json={**body, "params": {"metrics": metrics}}), 422)
+    assert [fault["pointer"] for fault in problem["errors"]] == [f"/params/metrics/{place}" for place in (1, 3, 5)]
+    assert "did you mean `roc_auc`?" in problem["errors"][0]["detail"]
+    losses = [{"name": "cross_entropy"}, {"name": "soft_target"}, {"name": "soft_targets", "temperature": "hot"}]
+    params = {"student": {"width": 0.5}, "losses": losses}
+    problem = assert_problem(untouched.post("/v1/jobs", json={**body, "kind": "distill", "params": params}), 422)
+    assert [fault["pointer"] for fault in problem["errors"]] == ["/params/losses/1/name", "/params/losses/2/temperature"]
+
+
+@pytest.mark.parametrize("kind, given, example", [
+    ("distill", {"student": {"width": 0.5}, "losses": "soft_targets,cross_entropy"}, '[{"name": "soft_targets"}, {"name": "cross_entropy"}]'),
+    ("search", {"space": {"width": [0.5, 1]}, "objectives": "accuracy"}, '[{"metric": "accuracy"}]'),
+    ("evaluate", {"metrics": "f1,accuracy"}, '["f1", "accuracy"]'),
+    ("search", {"space": {"width": "0.5,1"}}, "[0.5, 1]"),
+])
+def test_a_word_for_a_list_is_shown_as_one(untouched, kind, given, example):
+    body = {"kind": kind, "model": untouched.model["id"], "dataset": untouched.digits["id"], "params": given}
+    assert_problem(untouched.post("/v1/jobs", json=body), 422, says=f"as {example}")
+
+
+def test_without_a_kind_the_rest_is_looked_at(untouched):
+    body = {"model": 5, "dataset": "x", "seed": -1, "params": {"epochs": "x"}, "data": {"limit": 0}}
+    for kind in ({}, {"kind": "prun"}):
+        problem = assert_problem(untouched.post("/v1/jobs", json={**body, **kind}), 422)
+        pointers = {fault["pointer"] for fault in problem["errors"]}
+        assert pointers == {"/kind", "/model", "/dataset", "/seed", "/data/limit"}, problem
+    [kind] = [fault for fault in problem["errors"] if fault["pointer"] == "/kind"]
+    assert "did you mean `prune`?" in kind["detail"]
+
+
+def test_a_mean_may_be_one_number_and_points_at_itself(untouched):
+    body = {"kind": "evaluate", "model": untouched.model["id"], "dataset": untouched.digits["id"]}
+    dry = untouched.post("/v1/jobs", json={**body, "dry_run": True, "data": {"preprocess": {"mean": 0.5, "std": 2}}})
+    assert dry.json()["data"]["inputs"][0]["mean"] == [0.5] and dry.json()["data"]["inputs"][0]["std"] == [2.0], dry.text
+    wrong = {**body, "data": {"preprocess": {"mean": [0.5, 0.5, 0.5]}}}
+    assert_problem(untouched.post("/v1/jobs", json=wrong), 422, "data_misfit", pointer="/data/preprocess/mean", says="1 channel")
+    wrong = {**body, "data": {"preprocess": {"mean": [0.5, "x"], "std": "x"}}}
+    problem = assert_problem(untouched.post("/v1/jobs", json=wrong), 422)
+    assert [fault["pointer"] for fault in problem["errors"]] == ["/data/preprocess/mean/1", "/data/preprocess/std"]
 
 
 def test_a_pruning_that_excludes_everything_says_so(untouched):

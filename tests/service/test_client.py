@@ -202,6 +202,53 @@ def test_a_plan_costs_what_the_job_then_does(client):
     assert plan["after"]["macs"] == job.result["after"]["macs"]
 
 
+def test_each_kind_of_job_has_a_plan(client):
+    model, data = client.upload_model(DIGITS_CNN), client.upload_dataset(DIGITS)
+    taught = client.plan("distill", model, data, {"student": {"width": 0.5}}, data=SCALED)
+    assert taught["student"]["macs"] < taught["teacher"]["macs"]
+    piped = client.plan("pipeline", model, data, {"steps": [{"kind": "prune", "params": PRUNING}, {"kind": "evaluate"}]}, data=SCALED)
+    assert [step["kind"] for step in piped["steps"]] == ["prune", "evaluate"]
+
+
+def test_a_model_says_what_it_takes_examples_for(client, tmp_path):
+    model, data = client.upload_model(DIGITS_CNN), client.upload_dataset(DIGITS)
+    said = client.predict(model, examples=range(8), split="test", dataset=data, preprocess={"scale": 0.0625})
+    assert sum(top[0]["label"] == one["value"] for top, one in zip(said["top"], said["targets"], strict=True)) >= 7
+    zeros = client.predict(model, inputs={"input": np.zeros((2, 1, 8, 8), np.float32)})
+    assert zeros["outputs"][0]["shape"] == [2, 10]
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"inputs": {"input": np.zeros((2, 1, 8, 8)).tolist()}}))
+    assert client.predict(model, body) == zeros
+    for wrong in ({}, {"file": body, "texts": ["a"]}):
+        with pytest.raises(TypeError, match="one of"):
+            client.predict(model, **wrong)
+
+
+def test_data_sets_are_folders_and_several_files(client, tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for n in range(12):
+            (tmp_path / "pets" / name / f"{n}.txt").write_text(f"{name} {n}")
+    pets = client.upload_dataset(tmp_path / "pets", classes=["dogs", "cats"])
+    assert (pets["name"], pets["splits"]["train"], pets["target"]["class_names"]) == ("pets", 24, ["dogs", "cats"])
+    back = client.read_again(pets, classes=["cats", "dogs"])
+    assert back["target"]["class_names"] == ["cats", "dogs"]
+    paths = []
+    for split, count in (("train", 30), ("test", 10)):
+        paths.append(tmp_path / f"{split}.csv")
+        paths[-1].write_text("a,b,label\n" + "".join(f"{n},{n},{n % 2}\n" for n in range(count)))
+    both = client.upload_dataset(paths, "both")
+    assert both["splits"] == {"train": 30, "test": 10}
+    with pytest.raises(ApiError, match="tokenizer.json"):
+        client.upload_model(DIGITS_CNN, tokenizer=broken(tmp_path))
+
+
+def broken(folder):
+    path = folder / "tokenizer.json"
+    path.write_text("{}")
+    return path
+
+
 def test_a_job_that_fails_raises_what_the_server_says(client):
     model, data = client.upload_model(DIGITS_CNN, progress=False), client.upload_dataset(DIGITS, progress=False)
     job = client.submit("train", model, data, ENDLESS, timeout_seconds=1)

@@ -236,14 +236,77 @@ def test_what_the_service_has_is_renamed_stopped_and_removed(start_server):
     assert gone.returncode == 1 and "there is no data set `digits`" in gone.stderr
 
 
-def test_uploads_of_a_job_that_is_refused_are_named(server):
+def test_uploads_of_a_job_that_is_refused_are_removed(start_server):
+    server = start_server()
     # Only the data set shows that it has no three channels.
     done = sinter(server, "submit", "evaluate", "--model", DIGITS_CNN, "--dataset", DIGITS, "--data", '{"preprocess": {"mean": [1, 2, 3]}}')
-    assert done.returncode == 1
-    ids = re.search(r"name them by --model (\S+) --dataset (\S+) instead", done.stderr)
-    assert ids, done.stderr
-    again = sinter(server, "submit", "evaluate", "--model", ids[1], "--dataset", ids[2], "--data", '{"preprocess": {"scale": 0.0625}}')
-    assert again.returncode == 0, again.stderr
+    assert done.returncode == 1 and "/data/preprocess/mean" in done.stderr and "was removed again" in done.stderr
+    assert [server.get(f"/v1/{kind}").json()["data"] for kind in ("models", "datasets")] == [[], []]
+    # What was there before stays.
+    model = server.upload_model(DIGITS_CNN, "mine")
+    done = sinter(server, "submit", "evaluate", "--model", "mine", "--dataset", DIGITS, "--data", '{"preprocess": {"mean": [1, 2, 3]}}')
+    assert done.returncode == 1 and [one["id"] for one in server.get("/v1/models").json()["data"]] == [model["id"]]
+
+
+def test_folders_and_files_that_belong_together_go_up_as_one_data_set(server, tmp_path):
+    texts = {"cats": ["a cat sat", "cats sit", "the cat"], "dogs": ["a dog ran", "dogs run", "the dog"]}
+    for name, lines in texts.items():
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for n, line in enumerate(lines * 5):
+            (tmp_path / "pets" / name / f"{n}.txt").write_text(f"{line} {n}")
+    done = sinter(server, "upload", "dataset", tmp_path / "pets")
+    assert done.returncode == 0, done.stderr
+    found = server.get(f"/v1/datasets/{done.stdout.strip()}").json()
+    assert (found["name"], found["format"], found["splits"]["train"]) == ("pets", "texts", 30)
+    assert found["target"]["class_names"] == ["cats", "dogs"]
+    turned = sinter(server, "upload", "dataset", tmp_path / "pets", "--classes", "dogs,cats", "--name", "turned")
+    assert server.get(f"/v1/datasets/{turned.stdout.strip()}").json()["target"]["class_names"] == ["dogs", "cats"]
+    for split, count in (("train", 40), ("test", 20)):
+        rows = "".join(f"{n},{n * n},{n % 2}\n" for n in range(count))
+        (tmp_path / f"{split}.csv").write_text(f"a,b,label\n{rows}")
+    model = tmp_path / "two.onnx"
+    model.write_bytes(models.mlp(2, 4, 2))
+    done = sinter(server, "submit", "evaluate", "--model", model, "--dataset", tmp_path / "train.csv", "--dataset", tmp_path / "test.csv")
+    assert done.returncode == 0, done.stderr
+    dataset = server.get(f"/v1/jobs/{done.stdout.strip()}").json()["request"]["dataset"]
+    assert server.get(f"/v1/datasets/{dataset}").json()["splits"] == {"train": 40, "test": 20}
+    alike = sinter(server, "upload", "dataset", tmp_path / "pets" / "cats" / "0.txt", tmp_path / "pets" / "dogs" / "0.txt")
+    assert alike.returncode == 1 and "name the folder" in alike.stderr
+    (tmp_path / "gaps.csv").write_text("a,b,label\n1,,0\n" + "".join(f"{n},{n},{n % 2}\n" for n in range(20)))
+    assert "damaged skip" in sinter(server, "upload", "dataset", tmp_path / "gaps.csv").stderr
+    assert sinter(server, "upload", "dataset", tmp_path / "gaps.csv", "--damaged", "skip").returncode == 0
+
+
+def test_a_model_is_asked_about_examples(server, model_id, data_id, tmp_path):
+    scale = ("--preprocess", '{"scale": 0.0625}')
+    done = sinter(server, "predict", model_id, "--dataset", data_id, "--example", "0", "--example", "5", *scale)
+    assert done.returncode == 0, done.stderr
+    labels = models.digits()["y_test"]
+    for place, line in zip((0, 5), done.stdout.splitlines(), strict=True):
+        assert line.startswith(f"example {place}: {labels[place]} ") and line.endswith(f"the data set says {labels[place]}"), line
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"inputs": {"input": np.zeros((1, 1, 8, 8)).tolist()}}))
+    whole = sinter(server, "predict", model_id, body, "--json")
+    assert json.loads(whole.stdout)["outputs"][0]["shape"] == [1, 10], whole.stderr
+    for arguments, says in (
+        ((model_id,), "required"), (("no such model", body), "there is no model"), ((model_id, "nosuch.png"), "can't read `nosuch.png`"),
+        ((model_id, "--dataset", data_id, "--example", "999"), "0 to 359"), ((model_id, "--text", "a"), "tokenizer"),
+    ):
+        wrong = sinter(server, "predict", *arguments)
+        assert wrong.returncode in (1, 2) and says in wrong.stderr, wrong.stderr
+
+
+def test_jobs_on_several_models_stand_beside_their_own(server, model_id, data_id, tmp_path):
+    other = server.upload_model(models.mlp(64, 8, 10), "other")
+    params = {"epochs": 1}
+    jobs = [server.run("train", model, data_id, params, name=name, data={"preprocess": {"scale": 0.0625}})
+            for model, name in ((model_id, "first"), (other["id"], "second"), (model_id, "third"))]
+    done = sinter(server, "watch", *(job["id"] for job in jobs))
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    by_name = {cells[1]: cells for cells in rows}
+    of = lambda job: f"{job['result']['before']['metrics']['accuracy']:.4f}"
+    assert by_name["before first, third"][-2] == of(jobs[0]) and by_name["before second"][-2] == of(jobs[1])
 
 
 def test_a_name_of_something_else_or_of_several_is_told(server, data_id):
@@ -592,10 +655,10 @@ def test_a_folder_hides_no_model_and_nothing_goes_up_for_nothing(server, model_i
     done = sinter(server, "submit", "prune", "--model", name, "--dataset", data_id, "--set", "target.macs_ratio=0.5",
                   "--request", plan, cwd=tmp_path)
     assert done.returncode == 0 and "plan" in json.loads(done.stdout), done.stderr
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "network").mkdir()
     before = len(server.get("/v1/models", params={"limit": 100}).json()["data"])
-    done = sinter(server, "submit", "evaluate", "--model", DIGITS_CNN, "--dataset", "pictures", cwd=tmp_path)
-    assert done.returncode == 1 and "a folder goes into a zip or tar" in done.stderr
+    done = sinter(server, "submit", "evaluate", "--model", "network", "--dataset", DIGITS, cwd=tmp_path)
+    assert done.returncode == 1 and "a folder is no model" in done.stderr
     assert len(server.get("/v1/models", params={"limit": 100}).json()["data"]) == before
 
 

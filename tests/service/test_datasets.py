@@ -10,6 +10,7 @@ import time
 import zipfile
 
 import numpy as np
+import onnx
 import pytest
 
 import models
@@ -174,6 +175,115 @@ def test_classes_in_another_order_than_the_models_are_told(server, digits_model,
     # In their own order there is nothing to tell.
     found, job = accuracy(server, digits_model, server.upload_dataset(DIGITS, "digits"))
     assert found == pytest.approx(true_accuracy) and "order" not in job["result"]["before"]["quality"]
+
+
+def on_rows(path):
+    """The CNN as a model of rows of 64 numbers, as tables hold them."""
+    model = onnx.load(str(path))
+    [given] = model.graph.input
+    for node in model.graph.node:
+        node.input[:] = ["image" if name == given.name else name for name in node.input]
+    shape = onnx.helper.make_tensor("of_image", onnx.TensorProto.INT64, [4], [-1, 1, 8, 8])
+    model.graph.initializer.append(shape)
+    model.graph.node.insert(0, onnx.helper.make_node("Reshape", [given.name, shape.name], ["image"]))
+    given.CopyFrom(onnx.helper.make_tensor_value_info(given.name, onnx.TensorProto.FLOAT, ["batch", 64]))
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def test_classes_that_are_words_get_the_order_of_the_model(server, digits_model, true_accuracy):
+    arrays = models.digits()
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    columns = ",".join(f"p{place}" for place in range(64))
+
+    def table(split):
+        rows = zip(arrays[f"x_{split}"].reshape(-1, 64), arrays[f"y_{split}"], strict=True)
+        return "".join([f"{columns},digit\n", *(f"{','.join(map(str, x))},{names[y]}\n" for x, y in rows)]).encode()
+
+    files = [("file", (f"{split}.csv", table(split))) for split in ("train", "test")]
+    plain = server.post("/v1/datasets", params={"name": "words"}, files=files).json()
+    assert plain["target"]["class_names"] == sorted(names)
+    flat = server.upload_model(on_rows(DIGITS_CNN), "flat")
+    found, job = accuracy(server, flat, plain)
+    assert found < 0.4
+    [told] = [event for event in server.events(job) if event["type"] == "classes_in_another_order"]
+    # What the warning says makes the data set right.
+    order = [None] * 10
+    for label, said in enumerate(told["data"]["order"]):
+        order[said] = plain["target"]["class_names"][label]
+    assert order == names
+    right = server.post("/v1/datasets", params={"files_of": plain["id"], "classes": json.dumps(order)}).json()
+    assert right["target"]["class_names"] == names and accuracy(server, flat, right)[0] == pytest.approx(true_accuracy)
+    # It stays so when the files are read again, and at the upload.
+    again = server.post("/v1/datasets", params={"files_of": right["id"], "name": "again"}).json()
+    assert again["target"] == right["target"]
+    at_once = server.post("/v1/datasets", params={"name": "words", "classes": ",".join(names)}, files=files).json()
+    assert at_once["target"] == right["target"]
+    refused = {"classes": ",".join(names[:-1])}
+    assert_problem(server.post("/v1/datasets", params={"name": "w", **refused}, files=files), 422, says="the class `nine`")
+    assert_problem(server.post("/v1/datasets", params={"name": "w", "classes": "a,b,a"}, files=files), 422, pointer="/classes", says="`a` twice")
+    # Of numbers they are the names.
+    numbers = server.upload_dataset(params={"classes": ",".join(names)})
+    assert numbers["target"]["class_names"] == names
+    assert accuracy(server, digits_model, numbers)[0] == pytest.approx(true_accuracy)
+    assert_problem(server.post_dataset(DIGITS.read_bytes(), params={"classes": "a,b"}), 422, says="0 to 9")
+    values = server.post_dataset(b"a,b\n1,0.5\n2,1.5\n", params={"classes": "a,b"})
+    assert_problem(values, 422, says="the target has none")
+
+
+def test_examples_of_a_data_set_can_be_asked_about(server, digits_model, digits):
+    arrays = models.digits()
+
+    def ask(body, **query):
+        query = {"dataset": digits["id"], "preprocess": '{"scale": 0.0625}', **query}
+        return server.post(f"/v1/models/{digits_model['id']}/predict", params=query, json=body)
+
+    for split, body in (("test", {"examples": [3, 0, 359]}), ("train", {"examples": [3, 1436], "split": "train"})):
+        answer = ask(body).json()
+        x = arrays[f"x_{split}"][body["examples"], None].astype(np.float32) / 16
+        logits = models.outputs(DIGITS_CNN.read_bytes(), {"input": x})[0]
+        np.testing.assert_allclose(np.array(answer["outputs"][0]["values"]), logits, atol=1e-4)
+        assert [one["value"] for one in answer["targets"]] == arrays[f"y_{split}"][body["examples"]].tolist()
+        assert answer["prepared"] == ["`input` gets `x`: as [1, 8, 8]; divided by 16"]
+    for body, pointer, says in (
+        ({"examples": [360]}, "/examples", "0 to 359"), ({"examples": []}, "/examples", "1 to 1024"),
+        ({"examples": [0], "texts": ["a"]}, "", "one of"), ({"split": "test", "inputs": {"input": [[1]]}}, "/split", "goes with"),
+    ):
+        assert_problem(ask(body), 422, pointer=pointer, says=says)
+    alone = server.post(f"/v1/models/{digits_model['id']}/predict", json={"examples": [0]})
+    assert_problem(alone, 422, pointer="/examples", says="`dataset`")
+    whole = server.upload_dataset(models.npz(x=arrays["x_train"], y=arrays["y_train"]), "whole")
+    assert_problem(ask({"examples": [0], "split": "test"}, dataset=whole["id"]), 422, pointer="/split", says="no test split")
+    assert ask({"examples": [7]}, dataset=whole["id"]).json()["targets"][0]["value"] == arrays["y_train"][7]
+    # A model that a job made is asked as in that job.
+    made = server.run("train", digits_model, digits, {"epochs": 1}, data=DIGITS_SCALE)["result"]["model"]
+    own = server.post(f"/v1/models/{made}/predict", json={"examples": list(range(64))}).json()
+    right = sum(top[0]["label"] == one["value"] for top, one in zip(own["top"], own["targets"], strict=True))
+    assert right > 55 and own["prepared"] == answer["prepared"]
+
+
+def test_rows_in_which_something_is_missing_are_refused_or_left_out(server):
+    table = b"a,b,label\n1,2,0\n,4,1\n5,6,\n7,8,1\n" + b"".join(b"%d,%d,%d\n" % (n, n + 1, n % 2) for n in range(20))
+    problem = assert_problem(server.post_dataset(table), 422, "invalid_dataset", says="its column `a` is empty")
+    assert "2 of the examples" in problem["detail"] and "damaged=skip" in problem["detail"]
+    found = server.upload_dataset(table, params={"damaged": "skip"})
+    assert found["splits"]["train"] == 22 and [one["detail"] for one in found["skipped"]] == [
+        "its column `a` is empty", "its column `label`, the target, is empty"]
+    # A job reads the same rows.
+    model = server.upload_model(models.mlp(2, 4, 2), "two")
+    assert server.run("evaluate", model, found, data={"test_fraction": 0.5})["result"]["environment"]["data"]["splits"]["test"] == 11
+    words = b"id,a,label\np1,1,0\np2,2,1\n"
+    assert_problem(server.post_dataset(words, params={"damaged": "skip"}), 422, says=["`p1` is no number", "must not be in the file"])
+
+
+@pytest.mark.parametrize("name, content, says", [
+    ("one", b"RIFF\x24\x00\x00\x00WAVEfmt ", "a recording, by itself"),
+    ("one", b"\x89PNG\r\n\x1a\n", "an image, by itself"),
+    ("net.pt", models.zip_of({"net/data.pkl": b"\x80\x02", "net/version": b"3"}), "torch.save"),
+    ("run.py", b"import os\nprint(1, 2, 3)\n", "is it a CSV file?"),
+])
+def test_what_is_no_data_set_is_told_what_it_is(server, name, content, says):
+    assert_problem(server.post_dataset(content, name), 422, "invalid_dataset", says=says)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "int64", "uint32", "uint64", "float32", "float64", "bool"])
@@ -397,6 +507,12 @@ def test_what_is_left_out_is_read_as_the_first_time(server):
     assert len(first["skipped"]) == 1, first
     again = server.post("/v1/datasets", params={"files_of": first["id"], "name": "again"}).json()
     assert {**again, "id": 0, "name": 0, "created_at": 0} == {**first, "id": 0, "name": 0, "created_at": 0}
+    # So is the column of a manifest.
+    rows = "".join(f"{name},{n % 2},{n % 3}\n" for n, name in enumerate(files))
+    manifest = {**files, "metadata.csv": f"file_name,first,second\n{rows}".encode()}
+    first = server.post("/v1/datasets", params={"name": "m", "target": "second", "damaged": "skip"}, data=models.zip_of(manifest)).json()
+    again = server.post("/v1/datasets", params={"files_of": first["id"]}).json()
+    assert again["target"] == first["target"] and again["target"]["name"] == "second" and again["target"]["classes"] == 3
 
 
 def test_several_npz_files_are_a_split_each(server):

@@ -608,3 +608,60 @@ def test_a_failed_jobs_error_has_the_same_form_as_any_problem(server, digits_mod
     assert error["type"] == f"/docs/problems#{error['code']}"
     assert error["instance"] == f"/v1/jobs/{job['id']}"
     assert error["code"] in server.get("/docs/problems").text
+
+
+# Dry runs.
+
+
+def test_what_a_job_of_each_kind_would_do_is_told(server, digits_model, digits):
+    def plan(kind, **params):
+        body = {"kind": kind, "model": digits_model["id"], "dataset": digits["id"], "params": params, "dry_run": True,
+                "data": {"preprocess": {"scale": 0.0625}}}
+        answer = server.post("/v1/jobs", json=body)
+        assert answer.status_code == 200, answer.text
+        told = answer.json()
+        assert told["kind"] == kind and told["data"]["splits"] == {"train": 1293, "validation": 144, "test": 360}
+        assert told["data"]["prepared"] == ["`input` gets `x`: as [1, 8, 8]; divided by 16"]
+        return told
+
+    before = server.get("/v1/jobs", params={"limit": 100}).json()["data"]
+    own = {"parameters": 40618, "nonzero_parameters": 40618, "macs": 616064}
+    trained = plan("train", epochs=3)
+    # 21 batches of 64.
+    assert trained["plan"] == {"cost": own, "epochs": 3} and trained["steps"] == 3 * 20
+    measured = plan("evaluate")
+    assert measured["plan"] == {"cost": own, "metrics": ["loss", "accuracy"], "test_examples": 360} and measured["steps"] == 0
+    losses = [{"name": "soft_targets"}, {"name": "attention_transfer"}]
+    taught = plan("distill", student={"width": 0.5}, losses=losses, finetune={"epochs": 2}, control=True)
+    assert taught["steps"] == 2 * 2 * 20 and taught["plan"]["teacher"] == own and taught["plan"]["control"]
+    pairs = taught["plan"]["losses"][1]["pairs"]
+    assert [pair["teacher_shape"][0] for pair in pairs] == [2 * pair["student_shape"][0] for pair in pairs]
+    steps = [{"kind": "prune", "params": {"target": {"macs_ratio": 0.5}, "finetune": {"epochs": 1}}},
+             {"kind": "distill", "params": {"teacher": "original", "finetune": {"epochs": 2}}}, {"kind": "evaluate"}]
+    piped = plan("pipeline", steps=steps)
+    cut, taught_back, last = (step["plan"] for step in piped["plan"]["steps"])
+    assert [step["kind"] for step in piped["plan"]["steps"]] == ["prune", "distill", "evaluate"] and piped["steps"] == 3 * 20
+    # Each step is planned on what the one before would leave.
+    assert cut["after"]["macs"] <= own["macs"] / 2 and taught_back["teacher"] == own
+    assert taught_back["student"] == cut["after"] == last["cost"]
+    assert server.get("/v1/jobs", params={"limit": 100}).json()["data"] == before
+    # And so does the job.
+    done = server.run("distill", digits_model, digits, {"student": {"width": 0.5}, "losses": losses, "finetune": {"epochs": 1}},
+                      data={"preprocess": {"scale": 0.0625}})["result"]
+    assert {name: done["after"][name] for name in own} == taught["plan"]["student"]
+    assert done["distill"]["losses"] == taught["plan"]["losses"]
+
+
+def test_a_plan_refuses_what_the_job_would(server, digits_model, digits):
+    body = {"model": digits_model["id"], "dataset": digits["id"], "dry_run": True}
+    drop = {"target": {"max_accuracy_drop": 0.01}}
+    steps = {"steps": [{"kind": "train", "params": {"epochs": 1}}, {"kind": "prune", "params": drop}]}
+    for kind, params in (("prune", drop), ("pipeline", steps)):
+        assert_problem(server.post("/v1/jobs", json={**body, "kind": kind, "params": params}), 422, pointer="/dry_run")
+    losses = [{"name": "feature", "pairs": [["nowhere", "nowhere"]]}]
+    params = {"student": {"width": 0.5}, "losses": losses}
+    answer = server.post("/v1/jobs", json={**body, "kind": "distill", "params": params})
+    assert_problem(answer, 422, "tensor_not_found", pointer="/params/losses/0/pairs")
+    far = {"steps": [{"kind": "evaluate"}, {"kind": "prune", "params": {"target": {"macs_ratio": 0.0001}}}]}
+    answer = server.post("/v1/jobs", json={**body, "kind": "pipeline", "params": far})
+    assert_problem(answer, 422, "target_unreachable", pointer="/params/steps/1/params/target/macs_ratio")

@@ -364,6 +364,17 @@ def test_the_smallest_model_within_the_drop_is_found_by_trials(server, setting):
     assert "Trials" in report
 
 
+def test_a_fine_tuning_that_harms_is_left_out_of_a_trial(server, setting):
+    # A rate that no network that is trained already bears.
+    finetune = {"epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 3}}
+    job = prune(server, setting, criterion="taylor", round_to=1, target={"max_accuracy_drop": 0.05}, finetune=finetune)
+    assert job["result"]["prune"]["reached"]["max_accuracy_drop"] <= 0.05
+    assert job["result"]["after"]["macs"] < job["result"]["before"]["macs"]
+    told = [event["message"] for event in server.events(job) if event["type"] == "trial"]
+    assert any("made it worse and is left out" in message for message in told), told
+    assert "finetuned" not in {stage["stage"] for stage in job["result"]["prune"]["stages"]}
+
+
 @pytest.mark.parametrize(("task", "metric", "by"), [("regression", "r2", 0.05), ("regression", "root_mean_squared_error", 0.3),
                                                     ("classification", "loss", 0.1)])
 def test_the_smallest_model_by_another_metric(server, setting, task, metric, by):

@@ -210,7 +210,7 @@ def test_a_text_can_be_asked_about(server, classified, reader):
     np.testing.assert_allclose(plain["outputs"][0]["values"], logits, atol=1e-4)
     assert_problem(server.post(f"/v1/models/{model['id']}/predict", json={"texts": [" "]}), 422, says="no text")
     assert_problem(server.post(f"/v1/models/{model['id']}/predict", json={"texts": [3]}), 422)
-    assert_problem(server.post(f"/v1/models/{model['id']}/predict", json={"texts": ["a"], "inputs": {}}), 422, says="either")
+    assert_problem(server.post(f"/v1/models/{model['id']}/predict", json={"texts": ["a"], "inputs": {}}), 422, says="one of")
     assert_problem(server.post(f"/v1/models/{model['id']}/predict", json={"texts": []}), 422, says="0 examples")
 
 
@@ -409,6 +409,28 @@ def test_a_model_carries_its_tokenizer_to_what_is_made_of_it(server, classified,
     assert asked.status_code == 200, asked.text
 
 
+def test_texts_are_as_long_as_the_longest_by_the_models_tokenizer(server, documents):
+    tokenizer = own.word_piece(documents)
+    tokenizer.enable_truncation(60)
+    rows = [(text[:20 + n % 20], n % 2) for n, text in enumerate(documents[:60])]
+    content = own.exported(own.Encoder(tokenizer.get_vocab_size(), 2), 16, open_length=True)
+    model = upload(server, "open", {"m.onnx": content, "tokenizer.json": tokenizer.to_str().encode()}, "models")
+    data = upload(server, "rows", {"train.csv": own.as_csv(rows), "test.csv": own.as_csv(rows[:30])})
+    tokenizer.no_truncation()
+    longest = max(len(tokenizer.encode(text).ids) for text, _ in rows)
+    result = server.run("evaluate", model, data)["result"]
+    about = result["environment"]["data"]
+    assert about["inputs"][0]["shape"] == [longest] and "cut" not in about and result.get("warnings", []) == []
+    assert about["prepared"][0] == f"`input_ids` gets tokens of `text`: {longest} of each text, longer ones cut, shorter ones filled up behind"
+    cut = server.run("evaluate", model, data, data={"preprocess": {"max_length": 4}})
+    assert cut["result"]["environment"]["data"]["cut"] == 90
+    assert [one["type"] for one in cut["result"]["warnings"]] == ["texts_cut"] and "90 of 90 texts" in cut["result"]["warnings"][0]["message"]
+    assert "<td>Cut</td>" in server.artifact(cut, "report.html").decode()
+    # The model has places for 64 tokens, which shows when they are computed.
+    body = {"kind": "evaluate", "model": model["id"], "dataset": data["id"], "data": {"preprocess": {"max_length": 200}}}
+    assert_problem(server.post("/v1/jobs", json=body), 422, "index_out_of_range", says=["64", "max_length"])
+
+
 # What is refused, and what is left out.
 
 
@@ -487,7 +509,7 @@ def test_the_name_of_an_only_table_says_nothing(server):
     ([{"tokens": ["a", "b"], "tags": [0, 1]}, {"tokens": "a b", "tags": [0, 1]}], "line 2 differs"),
     ([{"text": "a"}, {"text": "b", "label": 1}], "line 2 has `label`"),
     ([{"tokens": ["a", None, "b"], "tags": [0, 1, 0]}], "null in a list"),
-    ([{"text": "a", "label": 1}, {"text": "b"}], "line 2, column `label`"),
+    ([{"text": "a", "label": 1}, {"text": "b"}], "`all.jsonl:2` can't be used: its column `label`"),
     ([{"tokens": ["a"] * 70_000, "tags": [0] * 70_000}], "70000 words"),
     ([{"tokens": ["a"], "tags": ["x"]}, {"tokens": ["b"], "tags": "x"}], "no list of labels"),
 ])

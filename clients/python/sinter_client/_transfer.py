@@ -9,6 +9,8 @@ import json
 import os
 import pathlib
 import secrets
+import tarfile
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
@@ -87,6 +89,15 @@ def upload(
     if tags or beside:
         return upload_form(connection, route, path, beside, query, tags, progress)
     return upload_in_pieces(connection, route, path, query, progress)
+
+
+def packed(folder: pathlib.Path, stack: contextlib.ExitStack) -> pathlib.Path:
+    """All that is in a folder as one file, which goes when the stack is closed."""
+    path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / f"{folder.name}.tar"
+    with tarfile.open(path, "w") as archive:
+        for each in sorted(folder.iterdir()):
+            archive.add(each, each.name)
+    return path
 
 
 def upload_in_pieces(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import uuid
@@ -14,7 +15,7 @@ import httpx
 
 from . import types
 from ._connection import READING_TIMEOUT, Connection
-from ._transfer import download, pages, sha256_of, upload
+from ._transfer import download, packed, pages, sha256_of, upload
 from .errors import UnknownName
 from .job import Job, target
 
@@ -62,26 +63,27 @@ class Client:
         progress: bool = True,
         external_data: Iterable[Path] = (),
         *,
+        tokenizer: Path | None = None,
         reuse: bool = False,
     ) -> types.Model:
         """Uploads an ONNX or safetensors file, under its own name without the ending unless there is another.
 
         With `reuse` a file that the server has already is not uploaded again; its newest model is returned. An upload
-        that is cut goes on where it was. With tags, or with the files that hold an ONNX model's external data, it is a
-        form, which begins anew.
+        that is cut goes on where it was. With tags, with the files that hold an ONNX model's external data, or with the
+        tokenizer.json of a model that reads texts, it is a form, which begins anew.
         """
-        external_data = list(external_data)
-        if reuse and not external_data:
+        beside = [*external_data, *([] if tokenizer is None else [tokenizer])]
+        if reuse and not beside:
             with open(path, "rb") as file:
                 there = next(self.models(digest=f"sha256:{sha256_of(file).hex()}"), None)
             if there is not None:
                 return there
-        model: types.Model = self._upload("/v1/models", path, name, {}, tags, progress, external_data)
+        model: types.Model = self._upload("/v1/models", path, name, {}, tags, progress, beside)
         return model
 
     def upload_dataset(
         self,
-        path: Path,
+        path: Path | Iterable[Path],
         name: str | None = None,
         tags: Mapping[str, str] | None = None,
         progress: bool = True,
@@ -90,14 +92,25 @@ class Client:
         target: str | None = None,
         text: str | None = None,
         damaged: types.Damaged | None = None,
+        classes: Iterable[str] | None = None,
     ) -> types.Dataset:
-        """Uploads a data set: one file, such as an npz, a table, or a tar of pictures.
+        """Uploads a data set: one file, such as an npz or a table, a folder of pictures, recordings or texts, or files that
+        belong together, such as train.csv, test.csv and tokenizer.json.
 
-        What is left out is detected: the format; the column of the target and that of texts; whether damaged files are
-        refused.
+        What is left out is detected: the format; the column of the target and that of texts. What can't be used is refused
+        unless `damaged` says otherwise, and `classes` are in the order of the alphabet unless they are named in that of the
+        model.
         """
-        options = {"format": format, "target": target, "text": text, "damaged": damaged}
-        dataset: types.Dataset = self._upload("/v1/datasets", path, name, _given(options), tags, progress)
+        paths = [pathlib.Path(path)] if isinstance(path, (str, os.PathLike)) else [pathlib.Path(one) for one in path]
+        if not paths:
+            raise ValueError("there is no file to upload")
+        query = _reading(format, target, text, damaged, classes)
+        with contextlib.ExitStack() as stack:
+            if len(paths) == 1 and paths[0].is_dir():
+                folder = paths[0].resolve()
+                name = name or folder.name
+                paths = [packed(folder, stack)]
+            dataset: types.Dataset = self._upload("/v1/datasets", paths[0], name, query, tags, progress, paths[1:])
         return dataset
 
     def read_again(
@@ -109,13 +122,15 @@ class Client:
         text: str | None = None,
         format: types.DatasetFormat | None = None,
         damaged: types.Damaged | None = None,
+        classes: Iterable[str] | None = None,
     ) -> types.Dataset:
-        """Makes a data set of the files of one that is there, read in another way: with another target, for instance.
+        """Makes a data set of the files of one that is there, read in another way: with another target, or its classes
+        in another order, for instance.
 
         Nothing is uploaded, and the first stays as it is.
         """
-        options = {"name": name, "format": format, "target": target, "text": text, "damaged": damaged}
-        query = {"files_of": self._id("dataset", dataset), **_given(options)}
+        reading = _reading(format, target, text, damaged, classes)
+        query = {"files_of": self._id("dataset", dataset), **_given({"name": name}), **reading}
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         response = self._connection.request("POST", "/v1/datasets", params=query, headers=headers)
         made: types.Dataset = response.json()
@@ -194,10 +209,10 @@ class Client:
 
     def plan(
         self,
-        kind: Literal["prune", "search"],
+        kind: types.JobKind,
         model: str | types.Model,
         dataset: str | types.Dataset | None = None,
-        params: types.PruneParams | types.SearchParams | None = None,
+        params: Any = None,
         **options: Any,
     ) -> types.Plan:
         """What a job would do and what its result would cost, without queueing it."""
@@ -255,6 +270,41 @@ class Client:
         path = f"/v1/models/{self._id('model', model)}/layers"
         layers: list[types.LayerInfo] = self._connection.request("GET", path).json()["data"]
         return layers
+
+    def predict(
+        self,
+        model: str | types.Model,
+        file: Path | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        texts: Iterable[str | tuple[str, str]] | None = None,
+        examples: Iterable[int] | None = None,
+        split: Literal["train", "test"] | None = None,
+        dataset: str | types.Dataset | None = None,
+        preprocess: types.Preprocess | None = None,
+    ) -> types.Prediction:
+        """What a model says of a few examples, for a quick look.
+
+        They are one of: a file (an image, a recording, a text), `inputs` (numbers by the names of the model's inputs, as
+        lists or arrays), `texts`, and `examples`, which are places in a split of the data set. What is left out is as in the
+        job that made the model: the data set, and how examples are prepared.
+        """
+        numbers = inputs and {name: getattr(one, "tolist", lambda one=one: one)() for name, one in inputs.items()}
+        given = {"inputs": numbers, "texts": texts and list(texts), "examples": examples and list(examples), "split": split}
+        asked = _given(given)
+        if (file is None) == (not asked):
+            raise TypeError("predict takes one of: a file, inputs, texts, examples")
+        content = json.dumps(asked).encode() if file is None else pathlib.Path(file).read_bytes()
+        query = _given({
+            "dataset": dataset and self._id("dataset", dataset), "preprocess": preprocess and json.dumps(preprocess),
+        })
+        path = f"/v1/models/{self._id('model', model)}/predict"
+        kind = "application/json" if file is None else "application/octet-stream"
+        headers = {"Content-Type": kind}
+        found: types.Prediction = self._connection.request(
+            "POST", path, params=query, content=content, headers=headers
+        ).json()
+        return found
 
     def download_model(self, model: str | types.Model, path: Path = ".", progress: bool = True) -> pathlib.Path:
         """Fetches a model's file into a file or a folder, and returns where it is.
@@ -359,6 +409,14 @@ class Client:
         """
         response = self._connection.request(method, path, repeat=method == "GET", **options)
         return response.json() if response.content else None
+
+
+def _reading(
+    format: str | None, target: str | None, text: str | None, damaged: str | None, classes: Iterable[str] | None
+) -> dict[str, str]:
+    """How a data set is read, as a query has it."""
+    names = None if classes is None else json.dumps(list(classes))
+    return _given({"format": format, "target": target, "text": text, "damaged": damaged, "classes": names})
 
 
 def _given(filters: Mapping[str, Any]) -> dict[str, Any]:

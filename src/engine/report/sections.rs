@@ -67,7 +67,9 @@ fn sentence(request: &JobRequest, result: &JobResult) -> String {
         parts.push("the model was trained".to_owned());
     }
     if let (false, Some(speedup)) = (same_shape, change.speedup) {
-        parts.push(format!("it runs {speedup:.2} times as fast"));
+        parts.push(format!(
+            "it runs {speedup:.2} times as fast in Sinter, one example at a time"
+        ));
     }
     if let Some((name, now)) = after.leading_metric() {
         let name = words(name);

@@ -93,7 +93,7 @@ function figures({ result, request }, dataset) {
   return section("Figures", null, comparison(result, request.params.metrics),
     quiet(environment.data ? `Measured on the test split of ${plural(environment.data.splits.test, "example")}` : "Measured without data", `, device ${environment.device}; latency is that of Sinter's own engine, one example at a time`,
       training && `; trained ${duration(training.seconds)}, ${count(Math.round(training.examples_per_second))} examples/s`),
-    environment.data?.prepared?.length > 0 && h("details", null, h("summary", null, "How examples are prepared"), environment.data.prepared.map((words) => h("p", null, words, "."))),
+    environment.data?.prepared?.map((words) => quiet("Prepared: ", words, ".")),
     (result.after || result.before).quality && quiet("The report (report.html below) has calibration and confidence, too."),
     drawn && quiet("The data set has no test split, so these examples were drawn from all of it: the model as it came may have been trained on them, and its figures may flatter it."));
 }
@@ -351,7 +351,7 @@ const PLANS = {
     h("p", null, `${plural(teachers, "teacher")}; ${plural(epochs, "epoch")} of the student${control ? ", and as many of its control" : ""}.`),
     costsBeside("Cost of teacher and student", ["Teacher", teacher], ["Student", student]),
     table("Losses", ["Loss", "Compares"], losses.map((loss) => [lossName(loss.name),
-      h("td", null, loss.pairs.length === 0 ? "the outputs" : loss.pairs.map((pair) => h("div", null, h("code", null, pair.teacher), ` [${pair.teacher_shape.join(", ")}] with `, h("code", null, pair.student), ` [${pair.student_shape.join(", ")}]`, pair.projected && ", projected")))]), { class: "fit" }),
+      h("td", null, !loss.pairs ? "the outputs" : loss.pairs.map((pair) => h("div", null, h("code", null, pair.teacher), ` [${pair.teacher_shape.join(", ")}] with `, h("code", null, pair.student), ` [${pair.student_shape.join(", ")}]`, pair.projected && ", projected")))]), { class: "fit" }),
   ],
   train: ({ cost, epochs }) => [h("p", null, `${plural(epochs, "epoch")} of a model of ${count(cost.parameters)} parameters and ${count(cost.macs ?? 0)} MACs.`)],
   evaluate: ({ metrics, test_examples: examples }) => [h("p", null, `${sentence(metrics.map(words).join(", "))}, of ${plural(examples, "example")}.`)],

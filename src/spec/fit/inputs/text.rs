@@ -26,7 +26,8 @@ pub(super) fn fit_text(
     let Some(tokenizer) = (model.tokenizer.as_ref()).or(own.map(|tokens| &tokens.tokenizer)) else {
         return Err(format!(
             "`{}` holds texts, and neither the model nor the data set came with a tokenizer: upload the model, or the \
-             data set, together with the model's tokenizer.json (a form with two parts `file`)",
+             data set, together with the model's tokenizer.json: `--tokenizer` of the terminal, `tokenizer` of the Python client, \
+             both files chosen at once on the page, a form with two parts `file` by curl",
             array.name
         ));
     };
