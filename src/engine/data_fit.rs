@@ -85,13 +85,18 @@ fn summarize(graph: &Graph) -> Result<(ModelSummary, Option<Arc<Tokenizer>>), Pr
     Ok((summary, tokenizer))
 }
 
+/// That a tokenizer can't read the texts.
+fn unreadable(detail: String) -> Problem {
+    let detail = format!("the tokenizer can't read the texts: {detail}");
+    misfit("/dataset", detail)
+}
+
 /// Lets texts be read by the model's own tokenizer, and counts those that are cut.
 fn read_texts(data: &mut Prepared, tokenizer: Option<Arc<Tokenizer>>) -> Result<(), Problem> {
     if let Some(tokenizer) = tokenizer {
         data.read_by(tokenizer);
     }
-    data.about.cut = data.count_cut().map_err(|detail| {
-XX
+    data.about.cut = data.count_cut().map_err(unreadable)?;
     if data.about.task == Task::LanguageModeling && data.ids_place().is_none() {
         let detail = "no input of the model is given tokens: integers in one axis, under a name with `ids` or `tokens` where \
                       there are several inputs";

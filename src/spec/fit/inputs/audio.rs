@@ -107,7 +107,11 @@ pub(super) fn fit_audio(
             // Several counts make as many frames: that of the longest file, if it is one of them, leaves it whole.
             let most = least + u64::from(hop_length) - 1;
             let whole = longest * u64::from(sample_rate) / 1000;
-            let samples = if (least..=most).contains(&whole) { whole } else { least };
+            let samples = if (least..=most).contains(&whole) {
+                whole
+            } else {
+                least
+            };
             u32::try_from(samples).unwrap_or(u32::MAX)
         }
         (_, Some(asked)) => asked,
