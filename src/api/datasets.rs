@@ -186,7 +186,12 @@ async fn read_again(
         .as_ref()
         .and_then(|target| target.class_names.as_ref());
     let is_same = summary.target.as_ref().map(|target| &target.name) == query.target.as_ref();
-    if let (Some(names), None, true) = (names, &query.classes, is_same) {
+    // Those of the alphabet are so again.
+    if let (Some(names), None, true) = (
+        names.filter(|names| !names.is_sorted()),
+        &query.classes,
+        is_same,
+    ) {
         query.classes = Some(serde_json::json!(names).to_string());
     }
     query.text = query

@@ -346,7 +346,7 @@ async fn other_kind(access: &Authorized, id: Uuid) -> Result<Option<&'static str
 
 /// Problems of a job that no data and no training could mend.
 const IMPOSSIBLE: [&str; 7] = [
-    "index_out_of_range",
+    "data_misfit",
     "target_unreachable",
     "nothing_prunable",
     "empty_space",
@@ -360,9 +360,8 @@ const LONGEST_CHECK: Duration = Duration::from_secs(10);
 
 /// Has a child look whether the model alone makes the job impossible. What it can't tell, the job will.
 pub async fn refuse_impossible(access: &Authorized, checked: &Checked) -> Result<(), ApiError> {
-    let mut inputs = checked.about.iter().flat_map(|about| &about.inputs);
-    let of_texts = inputs.any(|input| input.tokens.is_some());
-    if matches!(checked.request.kind, JobKind::Train | JobKind::Evaluate) && !of_texts {
+    let says_length = checked.request.data.preprocess.max_length.is_some();
+    if matches!(checked.request.kind, JobKind::Train | JobKind::Evaluate) && !says_length {
         return Ok(());
     }
     let order = Order::Check {

@@ -249,6 +249,8 @@ pub struct Dataset {
     pub test: Option<Split>,
     /// Names of the labels, where the files have any.
     pub classes: Option<Vec<String>>,
+    /// Whether the files have numbers for them.
+    pub numbered: bool,
     /// Files that were left out.
     pub skipped: Vec<SkippedFile>,
 }
@@ -262,6 +264,7 @@ impl Dataset {
             validation: 0,
             test,
             classes: None,
+            numbered: false,
             skipped: Vec::new(),
         }
     }
@@ -346,8 +349,13 @@ impl Dataset {
                 "the query parameter `classes` gives names that the file itself gives already; leave it out".to_owned(),
             );
         }
-        let info = self.summarize().target;
-        match info.and_then(|target| target.classes) {
+        let target = self.summarize().target;
+        // Of several labels at once each is a column.
+        let hot = target.as_ref().and_then(|target| match target.shape[..] {
+            [width] if width > 0 && !target.dtype.starts_with("float") => Some(width),
+            _ => None,
+        });
+        match target.and_then(|target| target.classes).or(hot) {
             None => refuse(
                 "the query parameter `classes` names classes, and the target has none; leave it out".to_owned(),
             ),
@@ -357,6 +365,7 @@ impl Dataset {
                 count - 1
             )),
             Some(_) => {
+                self.numbered = true;
                 self.classes = Some(class_names("classes", names.to_vec())?);
                 Ok(())
             }
@@ -436,6 +445,7 @@ impl Dataset {
                 classes: classes(array),
                 class_counts: classes(array).and_then(|count| self.class_counts(array, count)),
                 class_names: self.classes.clone(),
+                numbered: self.numbered,
                 range: self.range(&array.name),
                 one_hot: self.has_one_hot_target(),
             }),

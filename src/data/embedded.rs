@@ -38,6 +38,8 @@ pub(super) struct Unpacked {
     pub examples: Vec<Embedded>,
     /// The column that labels them.
     pub label: String,
+    /// Names of the labels in their order, as the metadata has them.
+    pub classes: Option<Vec<String>>,
 }
 
 /// Whether a Parquet file holds files in one of its columns.
@@ -67,6 +69,7 @@ pub(super) fn unpack(tables: &Archive, how: &Reading, most: u64) -> Result<Unpac
     let (mut end, mut held) = (0, 0);
     let (mut media, mut entries, mut examples) = (Media::Image, Vec::new(), Vec::new());
     let mut columns: BTreeSet<String> = BTreeSet::new();
+    let mut classes = None;
     let is_table = |entry: &&Entry| table_format(&entry.name) == Some(DatasetFormat::Parquet);
     let mut all: Vec<&Entry> = tables.entries.iter().filter(is_table).collect();
     if all.is_empty() {
@@ -77,7 +80,7 @@ pub(super) fn unpack(tables: &Archive, how: &Reading, most: u64) -> Result<Unpac
         // The name of the only table says nothing.
         let part = Part::of_table(&table.name).filter(|_| several);
         let part = part.unwrap_or(Part::Train);
-        let label = each_file(tables, table, how, most, &mut |bytes, name, label| {
+        let (label, words) = each_file(tables, table, how, most, &mut |bytes, name, label| {
             if end == 0 {
                 media = match (is_encoded(&bytes), is_recorded(&bytes)) {
                     (false, true) => Media::Audio,
@@ -100,6 +103,7 @@ pub(super) fn unpack(tables: &Archive, how: &Reading, most: u64) -> Result<Unpac
             }
         })?;
         columns.insert(label);
+        classes = classes.or(words);
     }
     if columns.len() > 1 {
         return Err(DataError::Unreadable(format!(
@@ -111,6 +115,7 @@ pub(super) fn unpack(tables: &Archive, how: &Reading, most: u64) -> Result<Unpac
         media,
         examples,
         label: columns.pop_first().unwrap_or_default(),
+        classes,
     })
 }
 
@@ -123,7 +128,7 @@ fn each_file(
     how: &Reading,
     most: u64,
     then: Then,
-) -> Result<String, DataError> {
+) -> Result<(String, Option<Vec<String>>), DataError> {
     let wrong =
         |detail: String| DataError::Unreadable(format!("the table `{}`: {detail}", table.name));
     let unreadable = |error: ParquetError| wrong(error.to_string());
@@ -193,7 +198,8 @@ fn each_file(
         };
         then(bytes.unwrap_or_default(), place, own)?;
     }
-    Ok(label.map_or_else(|| "label".to_owned(), |label| names[label].to_owned()))
+    let label = label.map_or("label", |label| names[label]);
+    Ok((label.to_owned(), words))
 }
 
 /// The bytes of a group `{bytes, path}`.

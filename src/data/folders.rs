@@ -100,7 +100,10 @@ pub(super) fn read_embedded(
         unpacked.media,
         unpacked.label,
         examples.collect(),
-        how,
+        &Reading {
+            classes: how.order().or(unpacked.classes.as_deref()),
+            ..*how
+        },
         most,
     )
 }
@@ -215,6 +218,7 @@ fn read_examples(
         validation,
         test: (in_test > 0).then(|| split(trained..examples.len())),
         classes: target.as_ref().and_then(|target| target.classes.clone()),
+        numbered: false,
         skipped,
     })
 }

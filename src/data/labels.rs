@@ -113,10 +113,11 @@ fn in_order(
     let Some(asked) = asked else {
         return class_names(column, occurring.into_iter().collect());
     };
-    let unknown: Vec<&String> = occurring
+    let known = places(asked);
+    let unknown = occurring
         .iter()
-        .filter(|name| !asked.contains(name))
-        .collect();
+        .filter(|name| !known.contains_key(name.as_str()));
+    let unknown: Vec<&String> = unknown.collect();
     match unknown.first() {
         None => class_names(column, asked.to_vec()),
         Some(name) => Err(DataError::Unreadable(format!(
@@ -124,6 +125,7 @@ fn in_order(
              order in which the model numbers them",
             match unknown.len() {
                 1 => String::new(),
+                2 => ", nor another one".to_owned(),
                 count => format!(", nor {} others", count - 1),
             }
         ))),

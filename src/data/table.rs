@@ -26,6 +26,9 @@ const LABELS: [&str; 11] = [
 ];
 const NUMBERING: [&str; 6] = ["id", "idx", "index", "guid", "uid", "uuid"];
 
+/// What tables have in the place of a number that is not known.
+const MISSING: [&str; 5] = ["na", "n/a", "null", "none", "?"];
+
 /// Most words of a text that comes in words.
 const MOST_WORDS: usize = 65_536;
 
@@ -321,9 +324,17 @@ impl Columns {
         for &at in &self.numbers {
             let name = &self.names[at];
             match cells[at].number() {
-                Ok(number) => numbers.push(number as f32),
+                Ok(number) if number.is_finite() => numbers.push(number as f32),
+                Ok(number) => {
+                    skipped.add(place(), format!("its column `{name}` holds {number}"));
+                    return Ok(OVERHEAD);
+                }
                 Err(cell) if cell.is_empty() => {
                     skipped.add(place(), format!("its column `{name}` is empty"));
+                    return Ok(OVERHEAD);
+                }
+                Err(cell) if MISSING.contains(&cell.to_lowercase().as_str()) => {
+                    skipped.add(place(), format!("its column `{name}` holds `{cell}`"));
                     return Ok(OVERHEAD);
                 }
                 Err(cell) => {

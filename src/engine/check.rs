@@ -4,13 +4,13 @@ use super::child::Ended;
 use super::data_fit::pin;
 use super::distill_step::student_cuts;
 use super::job::load;
-use super::{prune_step, search_step};
-use crate::exec::{Device, ExecError, Program};
-use crate::graph::{Graph, feeds_for_batch};
+use super::{predict, prune_step, search_step};
+use crate::exec::Device;
+use crate::graph::Graph;
 use crate::prune::{Exclusion, PruneError};
 use crate::spec::Problem;
 use crate::spec::child::{JobInputs, Message};
-use crate::spec::fit::{InferredData, InferredInput};
+use crate::spec::fit::InferredData;
 use crate::spec::job::Params;
 use crate::spec::problem::FieldError;
 use crate::spec::prune::{Criterion, PruneParams};
@@ -25,14 +25,16 @@ pub(super) fn check(inputs: &JobInputs, about: Option<&InferredData>) -> Result<
     if let Some(about) = about {
         pin(&mut graph, about);
     }
-    let takes_tokens = |about: &InferredData| about.inputs.iter().any(InferredInput::takes_ids);
-    if about.is_some_and(takes_tokens) {
-        // What positions a model has shows when they are computed.
-        let feeds = feeds_for_batch(&graph, 1)?;
-        let wanted: Vec<&str> = graph.outputs.iter().map(|output| output.label()).collect();
-        if let Err(error @ ExecError::Node { .. }) = Program::compile(&graph, &feeds, &wanted) {
-            return Err(Problem::from(error).into());
-        }
+    if let (Some(about), Some(length)) = (about, inputs.request.data.preprocess.max_length) {
+        // How many places a model has for tokens shows when it is asked about them.
+        predict::tried(&graph, about).map_err(|problem| {
+            let at = "/data/preprocess/max_length";
+            let detail = format!(
+                "the model can't be given {length} tokens: {}",
+                problem.detail
+            );
+            Problem::invalid(vec![FieldError::new(at, detail)]).with_code("data_misfit")
+        })?;
     }
     graph.settle_weights();
     let seed = inputs.request.seed;

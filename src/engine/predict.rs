@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::child::Ended;
 use super::data_fit::{pin_input, prepare};
@@ -12,18 +12,19 @@ use super::job::load;
 use super::problem::no_data;
 use super::tokenizer;
 use crate::data::{self, Array, Batch, Elements, IGNORED, Text, Texts, Tokenizer, as_batch};
-use crate::exec::{Device, Mode, Program, upload};
+use crate::exec::{Device, Mode, Output, Program, upload};
 use crate::graph::{Graph, feeds_for_batch, summarize};
 use crate::onnx;
 use crate::spec::Problem;
 use crate::spec::child::{InputFile, Message, PredictOrder};
 use crate::spec::dataset::{ArrayInfo, Media};
-use crate::spec::fit::{InferredInput, fit_inputs};
-use crate::spec::job::DataOptions;
+use crate::spec::fit::{InferredData, InferredInput, fit_inputs};
+use crate::spec::job::{DataOptions, JobKind, Params};
 use crate::spec::predict::{
     ExampleTarget, MOST_EXAMPLES, PredictedClass, PredictedTensor, Prediction,
 };
-use crate::spec::problem::FieldError;
+use crate::spec::problem::{FieldError, parse_slice};
+use crate::spec::tokens::TokenPart;
 
 /// Most numbers that are answered.
 const MOST_NUMBERS: usize = 1 << 20;
@@ -117,10 +118,15 @@ fn stored(order: PredictOrder, places: &[u32], split: Option<Half>) -> Result<Me
         let detail = format!("must be 1 to {MOST_EXAMPLES} places");
         return Err(refused("/examples", detail).into());
     }
-    let (mut graph, params) = load(&job)?;
+    let (mut graph, mut params) = load(&job)?;
     let Some(dataset) = &job.dataset else {
         return Err(no_data("asking about its examples").into());
     };
+    if dataset.summary.target.is_none() {
+        // What needs no labels is fed without them.
+        let losses = json!({"student": {"width": 1}, "losses": [{"name": "soft_targets"}]});
+        params = Params::parse(JobKind::Distill, losses)?;
+    }
     let data = prepare(&mut graph, dataset, &job, &params)?;
     let has_test = dataset.summary.splits.test > 0;
     let in_test = split.map_or(has_test, |half| half == Half::Test);
@@ -139,7 +145,7 @@ fn stored(order: PredictOrder, places: &[u32], split: Option<Half>) -> Result<Me
     })?;
     let names = order.class_names.or(data.about.class_names.clone());
     let mut prediction = answer(&graph, &batch, names.as_ref())?;
-    prediction.targets = Some(targets(&batch, names.as_ref()));
+    prediction.targets = data.has_targets().then(|| targets(&batch, names.as_ref()));
     Ok(Message::Prediction {
         prediction: Box::new(prediction),
     })
@@ -174,15 +180,28 @@ fn targets(batch: &Batch, names: Option<&Vec<String>>) -> Vec<ExampleTarget> {
     (0..batch.count).map(of).collect()
 }
 
-fn answer(
-    graph: &Graph,
-    batch: &Batch,
-    class_names: Option<&Vec<String>>,
-) -> Result<Prediction, Problem> {
+/// Whether a model runs on an example as it is given them: of zeros, in which every token is one.
+pub(super) fn tried(graph: &Graph, about: &InferredData) -> Result<(), Problem> {
+    let of = |input: &InferredInput| {
+        let is_mask = (input.tokens.as_ref()).is_some_and(|tokens| tokens.part == TokenPart::Mask);
+        let count = input.shape.iter().product::<u64>().max(1) as usize;
+        vec![f32::from(u8::from(is_mask)); count]
+    };
+    let batch = Batch {
+        count: 1,
+        inputs: about.inputs.iter().map(of).collect(),
+        made_by: about.inputs.clone(),
+        ..Batch::default()
+    };
+    run(graph, &batch).map(drop)
+}
+
+/// All outputs for a batch, and the batch size that the file has.
+fn run(graph: &Graph, batch: &Batch) -> Result<(Vec<Output>, usize), Problem> {
     let device = Device::open("cpu")?;
-    let count = batch.count;
-    let size = crate::train::batch_of(graph, count);
-    if count > size {
+    let size = crate::train::batch_of(graph, batch.count);
+    if batch.count > size {
+        let count = batch.count;
         let detail = format!("{count} examples; the model's batch size is fixed at {size}");
         return Err(refused("/inputs", detail));
     }
@@ -191,9 +210,20 @@ fn answer(
     let (values, _) = crate::train::feed(graph, &device, batch)?;
     let parameters = upload(graph, device.plain());
     let outcome = program.run(&device, &parameters, &values, Mode::Evaluate)?;
+    Ok((outcome.outputs, size))
+}
+
+fn answer(
+    graph: &Graph,
+    batch: &Batch,
+    class_names: Option<&Vec<String>>,
+) -> Result<Prediction, Problem> {
+    let (values, size) = run(graph, batch)?;
+    let count = batch.count;
+    let wanted: Vec<&str> = graph.outputs.iter().map(|output| output.label()).collect();
     let main = graph.main_output().map(|output| output.label());
     let (mut outputs, mut top, mut numbers) = (Vec::new(), None, 0);
-    for (name, output) in wanted.iter().zip(outcome.outputs) {
+    for (name, output) in wanted.iter().zip(values) {
         let array = output.on_host();
         let mut dims = array.dims.clone();
         let mut found = array.numbers().map_err(|_| {
@@ -293,8 +323,9 @@ fn sent(body: &InputFile) -> Result<Sent, Problem> {
     let unreadable = |error: std::io::Error| Problem::new(500, "storage_failed", error.to_string());
     let bytes = std::fs::read(&body.path).map_err(unreadable)?;
     if bytes.trim_ascii_start().starts_with(b"{") {
-        let body: Body =
-            serde_json::from_slice(&bytes).map_err(|error| refused("", error.to_string()))?;
+        let body: Body = parse_slice(&bytes)
+            .map_err(|error| refused("", error.to_string()))?
+            .map_err(Problem::invalid)?;
         if let (Some(_), None) = (body.split, &body.examples) {
             return Err(refused("/split", "goes with `examples`"));
         }
@@ -329,7 +360,7 @@ fn sent(body: &InputFile) -> Result<Sent, Problem> {
 }
 
 /// `{"inputs": {"name": [[…], …], …}}`, `{"texts": ["…", …]}` or `{"examples": [0, …], "split": "test"}`.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
     inputs: Option<BTreeMap<String, Value>>,
@@ -339,14 +370,14 @@ struct Body {
 }
 
 /// The stored split that examples are of; one for validation is the end of the other.
-#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq)]
 #[serde(rename_all = "snake_case")]
 enum Half {
     Train,
     Test,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(untagged, expecting = "must be a text, or a list of two")]
 enum SentText {
     Plain(String),

@@ -149,6 +149,9 @@ pub struct TargetInfo {
     /// Names of the classes, in the order of the labels, where the files have words for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
+    /// Whether the labels are numbers, which the names only name: their order is that of the numbers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub numbered: bool,
     /// Smallest and largest value of all splits.
     #[serde(default)]
     pub range: Option<[f64; 2]>,

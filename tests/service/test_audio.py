@@ -291,10 +291,11 @@ def test_a_network_learns_words_from_log_mel_bands(server, words):
         "epochs": 12, "optimizer": {"name": "adamw", "learning_rate": 4e-3},
         "augment": {"time_mask": {"size": 8}, "frequency_mask": {"size": 4}}}, data=data)["result"]
     about = trained["environment"]["data"]["inputs"][0]
-    assert about["audio"]["samples"] == 16000 and about["shape"] == [1, 32, 65]
+    length = about["audio"]["samples"]
+    assert 16000 <= length < 16250 and about["shape"] == [1, 32, 65]
     assert about["audio"]["spectrogram"]["hop_length"] == 250 and about["audio"]["spectrogram"]["f_max"] == 8000
     test = [(samples, word) for voice, word, samples in sounds.spoken() if voice in sounds.TEST_VOICES]
-    x = (np.stack([mel_of(samples, 16000) for samples, _ in test]) + 20)[:, None] / 20
+    x = (np.stack([mel_of(samples, length) for samples, _ in test]) + 20)[:, None] / 20
     labels = np.array([sorted(sounds.WORDS).index(word) for _, word in test])
     logits = graph_tools.session_of(server.model_content(trained["model"])).run(None, {"mel": x.astype(np.float32)})[0]
     accuracy = (logits.argmax(1) == labels).mean()

@@ -222,6 +222,9 @@ def test_a_model_says_what_it_takes_examples_for(client, tmp_path):
     for wrong in ({}, {"file": body, "texts": ["a"]}):
         with pytest.raises(TypeError, match="one of"):
             client.predict(model, **wrong)
+    with pytest.raises(TypeError, match="list of strings"):
+        client.predict(model, texts="a text")
+    assert client.predict(model, examples=np.array([0, 1]), dataset=data)["targets"][0]["value"] == said["targets"][0]["value"]
 
 
 def test_data_sets_are_folders_and_several_files(client, tmp_path):

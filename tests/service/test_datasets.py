@@ -224,7 +224,9 @@ def test_classes_that_are_words_get_the_order_of_the_model(server, digits_model,
     assert_problem(server.post("/v1/datasets", params={"name": "w", "classes": "a,b,a"}, files=files), 422, pointer="/classes", says="`a` twice")
     # Of numbers they are the names.
     numbers = server.upload_dataset(params={"classes": ",".join(names)})
-    assert numbers["target"]["class_names"] == names
+    assert numbers["target"]["class_names"] == names and numbers["target"]["numbered"] and "numbered" not in right["target"]
+    several = server.upload_dataset(b"text,labels\na,0;1\nb,1\n", params={"classes": "no,yes"})
+    assert several["target"]["class_names"] == ["no", "yes"] and several["target"]["shape"] == [2]
     assert accuracy(server, digits_model, numbers)[0] == pytest.approx(true_accuracy)
     assert_problem(server.post_dataset(DIGITS.read_bytes(), params={"classes": "a,b"}), 422, says="0 to 9")
     values = server.post_dataset(b"a,b\n1,0.5\n2,1.5\n", params={"classes": "a,b"})
@@ -260,6 +262,9 @@ def test_examples_of_a_data_set_can_be_asked_about(server, digits_model, digits)
     own = server.post(f"/v1/models/{made}/predict", json={"examples": list(range(64))}).json()
     right = sum(top[0]["label"] == one["value"] for top, one in zip(own["top"], own["targets"], strict=True))
     assert right > 55 and own["prepared"] == answer["prepared"]
+    bare = server.upload_dataset(models.npz(x=arrays["x_train"]), "bare")
+    assert "targets" not in ask({"examples": [0]}, dataset=bare["id"]).json()
+    assert_problem(ask({"examples": [0], "split": "validation"}), 422, pointer="/split", says="`train`")
 
 
 def test_rows_in_which_something_is_missing_are_refused_or_left_out(server):
@@ -272,6 +277,9 @@ def test_rows_in_which_something_is_missing_are_refused_or_left_out(server):
     # A job reads the same rows.
     model = server.upload_model(models.mlp(2, 4, 2), "two")
     assert server.run("evaluate", model, found, data={"test_fraction": 0.5})["result"]["environment"]["data"]["splits"]["test"] == 11
+    unknown = b"a,b,label\nnan,2,0\nNA,4,1\n" + b"".join(b"%d,%d,%d\n" % (n, n + 1, n % 2) for n in range(20))
+    assert [one["detail"] for one in server.upload_dataset(unknown, params={"damaged": "skip"})["skipped"]] == [
+        "its column `a` holds NaN", "its column `a` holds `NA`"]
     words = b"id,a,label\np1,1,0\np2,2,1\n"
     assert_problem(server.post_dataset(words, params={"damaged": "skip"}), 422, says=["`p1` is no number", "must not be in the file"])
 

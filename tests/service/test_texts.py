@@ -427,8 +427,11 @@ def test_texts_are_as_long_as_the_longest_by_the_models_tokenizer(server, docume
     assert [one["type"] for one in cut["result"]["warnings"]] == ["texts_cut"] and "90 of 90 texts" in cut["result"]["warnings"][0]["message"]
     assert "<td>Cut</td>" in server.artifact(cut, "report.html").decode()
     # The model has places for 64 tokens, which shows when they are computed.
-    body = {"kind": "evaluate", "model": model["id"], "dataset": data["id"], "data": {"preprocess": {"max_length": 200}}}
-    assert_problem(server.post("/v1/jobs", json=body), 422, "index_out_of_range", says=["64", "max_length"])
+    for length in (65, 200):
+        body = {"kind": "evaluate", "model": model["id"], "dataset": data["id"], "data": {"preprocess": {"max_length": length}}}
+        assert_problem(server.post("/v1/jobs", json=body), 422, "data_misfit", pointer="/data/preprocess/max_length", says=["64", str(length)])
+    ids = {"inputs": {"input_ids": [[5000] * 4], "attention_mask": [[1] * 4]}}
+    assert_problem(server.post(f"/v1/models/{model['id']}/predict", json=ids), 422, "index_out_of_range", says="vocabulary")
 
 
 # What is refused, and what is left out.

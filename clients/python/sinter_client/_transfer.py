@@ -94,7 +94,7 @@ def upload(
 def packed(folder: pathlib.Path, stack: contextlib.ExitStack) -> pathlib.Path:
     """All that is in a folder as one file, which goes when the stack is closed."""
     path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / f"{folder.name}.tar"
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, "w", dereference=True) as archive:
         for each in sorted(folder.iterdir()):
             archive.add(each, each.name)
     return path

@@ -290,7 +290,8 @@ class Client:
         job that made the model: the data set, and how examples are prepared.
         """
         numbers = inputs and {name: getattr(one, "tolist", lambda one=one: one)() for name, one in inputs.items()}
-        given = {"inputs": numbers, "texts": texts and list(texts), "examples": examples and list(examples), "split": split}
+        places = None if examples is None else [int(one) for one in examples]
+        given = {"inputs": numbers, "texts": _several("texts", texts), "examples": places, "split": split}
         asked = _given(given)
         if (file is None) == (not asked):
             raise TypeError("predict takes one of: a file, inputs, texts, examples")
@@ -415,8 +416,14 @@ def _reading(
     format: str | None, target: str | None, text: str | None, damaged: str | None, classes: Iterable[str] | None
 ) -> dict[str, str]:
     """How a data set is read, as a query has it."""
-    names = None if classes is None else json.dumps(list(classes))
+    names = None if classes is None else json.dumps(_several("classes", classes))
     return _given({"format": format, "target": target, "text": text, "damaged": damaged, "classes": names})
+
+
+def _several(name: str, given: Iterable[Any] | None) -> list[Any] | None:
+    if isinstance(given, str):
+        raise TypeError(f"{name} is a list of strings, as [{given!r}]")
+    return None if given is None else list(given)
 
 
 def _given(filters: Mapping[str, Any]) -> dict[str, Any]:

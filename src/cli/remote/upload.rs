@@ -69,7 +69,7 @@ pub struct UploadFlags {
     #[arg(value_enum)]
     what: Uploaded,
     /// The file; behind that of a model those with its external data, and its tokenizer.json; of a data set all of its files
-    /// (train.csv test.csv tokenizer.json), or a folder
+    /// (train.csv test.csv tokenizer.json), or a folder, whose links are followed
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Its name [default: that of the file]
@@ -270,7 +270,12 @@ fn is_read_as(client: &Client, id: Uuid, choices: &[Choice]) -> Outcome<bool> {
     Ok(choices.iter().all(|(name, wanted)| match *name {
         "target" => row["target"]["name"] == *wanted,
         "text" => text == wanted,
-        "classes" => wanted.split(',').map(str::trim).eq(classes.iter().copied()),
+        "classes" => match serde_json::from_str::<Vec<String>>(wanted) {
+            Ok(names) => names == classes,
+            Err(_) => wanted.split(',').map(str::trim).eq(classes.iter().copied()),
+        },
+        // It is there, so that nothing was damaged, or it was left out.
+        "damaged" => wanted == "skip" || row["skipped"] == serde_json::json!([]),
         "format" => row["format"] == *wanted,
         _ => false,
     }))

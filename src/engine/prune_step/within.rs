@@ -10,7 +10,7 @@ use crate::spec::Problem;
 use crate::spec::child::Level;
 use crate::spec::evaluate::MetricName;
 use crate::spec::prune::{Granularity, MOST_TRIALS, PruneParams, Target, Worsening};
-use crate::spec::result::{PruneOutcome, PruneTrial, StageName, rounded};
+use crate::spec::result::{PruneOutcome, PruneStage, PruneTrial, StageName, rounded};
 
 /// The search ends when what is left of the best model and of the largest one that is too small are as near as
 /// this, as a ratio.
@@ -199,9 +199,10 @@ impl Job<'_> {
         {
             // A learning rate that is too large for what was trained already does that.
             (pruned, value_found) = (before, Some(earlier));
-            outcome
-                .stages
-                .retain(|found| found.stage != StageName::Finetuned);
+            let last = params.schedule.steps;
+            let is_left_out =
+                |found: &PruneStage| found.stage == StageName::Finetuned && found.step == last;
+            outcome.stages.retain(|found| !is_left_out(found));
             left_out = "; its fine-tuning made it worse and is left out, which a smaller optimizer.learning_rate would not";
         }
         let told = match value_found {

@@ -45,7 +45,7 @@ function facts(job) {
 function reorderer(job, order) {
   return worker("Read the data set in this order", async () => {
     const { name, target } = await get(`v1/datasets/${job.request.dataset}`);
-    if (!target?.class_names) throw new Error("The classes of this data set have no names: upload it with the labels as the model numbers them.");
+    if (!target?.class_names || target.numbered || target.class_names.length !== order.length) throw new Error("The labels of this data set are numbers, or other classes than the model's: upload it with the labels as the model numbers them.");
     const classes = [];
     order.forEach((said, label) => { classes[said] = target.class_names[label]; });
     const made = await (await post(`v1/datasets${query({ files_of: job.request.dataset, name: `${name}, classes as the model has them`.slice(0, 200), classes: JSON.stringify(classes) })}`)).json();

@@ -353,7 +353,7 @@ const PLANS = {
     table("Losses", ["Loss", "Compares"], losses.map((loss) => [lossName(loss.name),
       h("td", null, !loss.pairs ? "the outputs" : loss.pairs.map((pair) => h("div", null, h("code", null, pair.teacher), ` [${pair.teacher_shape.join(", ")}] with `, h("code", null, pair.student), ` [${pair.student_shape.join(", ")}]`, pair.projected && ", projected")))]), { class: "fit" }),
   ],
-  train: ({ cost, epochs }) => [h("p", null, `${plural(epochs, "epoch")} of a model of ${count(cost.parameters)} parameters and ${count(cost.macs ?? 0)} MACs.`)],
+  train: ({ cost, epochs }) => [h("p", null, `${plural(epochs, "epoch")} of a model of ${count(cost.parameters)} parameters${cost.macs ? ` and ${count(cost.macs)} MACs` : ""}.`)],
   evaluate: ({ metrics, test_examples: examples }) => [h("p", null, `${sentence(metrics.map(words).join(", "))}, of ${plural(examples, "example")}.`)],
   pipeline: ({ steps }) => steps.map((step, index) => h("div", null, h("h3", null, `${index + 1}. ${kindName(step.kind)}`), PLANS[step.kind](step.plan))),
 };
@@ -361,6 +361,6 @@ const PLANS = {
 /** What a dry run tells. */
 export const planView = ({ kind, plan, data, steps }) => [
   PLANS[kind](plan),
-  data && quiet(`Trains on ${plural(data.splits.train, "example")}, selects on ${data.splits.validation}, tests on ${data.splits.test}`, steps > 0 && `; at most ${count(steps)} optimizer steps in all`, "."),
+  data && kind !== "evaluate" && quiet(`Trains on ${plural(data.splits.train, "example")}, selects on ${data.splits.validation}, tests on ${data.splits.test}`, steps > 0 && `; at most ${count(steps)} optimizer steps in all`, "."),
   data?.prepared?.map((how) => quiet(how, ".")),
 ];

@@ -57,10 +57,17 @@ export function trySection(model, signal) {
     const [scale, ...lists] = numbers.map(([control]) => control.value.split(",").map((one) => one.trim()).filter(Boolean).map(Number));
     if ([scale, ...lists].some((list) => list.some((one) => !Number.isFinite(one)))) throw new Error("Scale, mean and deviation are numbers, with commas between.");
     const given = Object.fromEntries([["scale", scale[0]], ["mean", lists[0]], ["std", lists[1]]].filter(([, value]) => value?.length > 0 || typeof value === "number"));
-    return Object.keys(given).length > 0 ? JSON.stringify(given) : null;
+    return given;
   };
+  /** The job's way, but for what the fields say; nothing where they say nothing. */
+  async function asked() {
+    const given = preprocess();
+    if (Object.keys(given).length === 0) return null;
+    const maker = model.job_id && await get(`v1/jobs/${model.job_id}`, signal).catch(() => null);
+    return JSON.stringify({ ...maker?.request.data?.preprocess, ...given });
+  }
   const ask = async (body, type, parameters) => {
-    const answer = await call(path({ preprocess: preprocess(), ...parameters }), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
+    const answer = await call(path({ preprocess: await asked(), ...parameters }), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
       // Where in the JSON it is says nothing to who typed a list.
       if (error.problem) error.problem.detail = error.problem.detail.replace(/^\/[\w/]*: /, "");
       throw error;
