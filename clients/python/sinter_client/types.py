@@ -279,7 +279,7 @@ class Cutout(TypedDict):
 
 
 # What happens to an upload with examples that can't be used: files that can't be decoded, texts that are empty or too
-# long.
+# long, rows of tables in which something is missing.
 Damaged: TypeAlias = Literal["refuse", "skip"]
 
 
@@ -476,6 +476,21 @@ class DistillParams(TypedDict, total=False):
     """Further teachers beside the first; their outputs are averaged with its."""
 
 
+class DistillPlan(TypedDict):
+    """What a distillation would do."""
+
+    control: bool
+    """Whether the same student is trained without a teacher, too."""
+    epochs: int
+    """Of the student's training."""
+    losses: list[DistillTerm]
+    """With the tensors that they compare."""
+    student: PlanCost
+    teacher: PlanCost
+    """Of the first teacher."""
+    teachers: int
+
+
 class _DistillTerm(TypedDict):
     name: DistillLossName
 
@@ -486,11 +501,17 @@ class DistillTerm(_DistillTerm, total=False):
     pairs: list[DistillPair]
 
 
-class DryRun(TypedDict):
-    """What a job would do, without doing it."""
-
+class _DryRun(TypedDict):
     kind: JobKind
     plan: Plan
+    steps: int
+    """Optimizer steps of all its trainings, at most."""
+
+
+class DryRun(_DryRun, total=False):
+    """What a job would do, without doing it."""
+
+    data: InferredData | None
 
 
 class EarlyStopping(TypedDict):
@@ -518,6 +539,15 @@ class EvaluateParams(TypedDict, total=False):
 
     metrics: list[MetricName]
     """The task's usual metrics when empty."""
+
+
+class EvaluatePlan(TypedDict):
+    """What an evaluation would measure."""
+
+    cost: PlanCost
+    metrics: list[MetricName]
+    test_examples: int
+    """What it would be measured on."""
 
 
 class EvaluationHoldout(TypedDict):
@@ -573,6 +603,20 @@ class Event(_Event, total=False):
     """Something that happened in a job."""
 
     data: dict[str, Any] | None
+
+
+_ExampleTarget = TypedDict("_ExampleTarget", {
+    "value": "dict[str, Any]",
+})
+
+
+_ExampleTargetOthers = TypedDict("_ExampleTargetOthers", {
+    "class": "str | None",
+}, total=False)
+
+
+class ExampleTarget(_ExampleTarget, _ExampleTargetOthers):
+    """The target of an example."""
 
 
 # A size in pixels.
@@ -696,6 +740,8 @@ class InferredData(_InferredData, total=False):
     """Whether the result's model has scale, mean and std in its graph."""
     outputs: int | None
     """Number of values of that output for one example, or for one of its tokens."""
+    prepared: list[str]
+    """How examples become the inputs, for people."""
     skipped: int
     """Examples of the upload that are not among them, since they can't be used."""
 
@@ -782,7 +828,7 @@ class JobRequest(_JobRequest, total=False):
     device: str
     """`auto`, `cpu`, or a name from `GET /v1/devices`."""
     dry_run: bool
-    """Answer with the plan and its cost instead of queueing the job; `prune` and `search` only."""
+    """Answer with the plan and its cost instead of queueing the job."""
     max_attempts: int
     """How often the job is begun, or gone on with, before it has failed, 1 to 100; 3 when left out."""
     name: str | None
@@ -1110,6 +1156,10 @@ ObjectiveLoss: TypeAlias = Literal["cross_entropy"]
 ObjectiveName: TypeAlias = Union["MetricName", "ObjectiveLoss", "Cost"]
 
 
+# A number, which is as a list of it, or a list.
+OneOrMore: TypeAlias = Union["float", "list[float]"]
+
+
 class Optimizer(TypedDict, total=False):
     """An optimizer and its constants."""
 
@@ -1139,8 +1189,14 @@ class PipelineParams(TypedDict):
     """One after another, each on what the one before made."""
 
 
+class PipelinePlan(TypedDict):
+    """What a pipeline would do, step by step; what training changes is not known beforehand."""
+
+    steps: list[StepPlan]
+
+
 # What a job would do, by its kind.
-Plan: TypeAlias = Union["PrunePlan", "SearchPlan"]
+Plan: TypeAlias = Union["PrunePlan", "SearchPlan", "DistillPlan", "PipelinePlan", "EvaluatePlan", "TrainPlan"]
 
 
 class _PlanCost(TypedDict):
@@ -1188,6 +1244,10 @@ class _Prediction(TypedDict):
 class Prediction(_Prediction, total=False):
     """What a model answered."""
 
+    prepared: list[str]
+    """How the examples were prepared, an input each, for people."""
+    targets: list[ExampleTarget] | None
+    """For each of a data set's examples what the data set says of it."""
     top: list[list[PredictedClass]] | None
     """For each example the likeliest classes of the main output, the likeliest first, at most five; none of an
     example with an output that is infinite or no number. Left out where that is not `[examples, classes]`.
@@ -1204,13 +1264,11 @@ class Preprocess(TypedDict, total=False):
     """How many tokens of a text a model gets that takes any number: longer ones are cut, shorter ones filled up.
     When `null` as many as the longest text has, at most as many as the tokenizer's file says, or 512.
     """
-    mean: list[float] | None
-    """One for all channels (features of a row) or one for each; 0 when `null`."""
+    mean: OneOrMore | None
     resize: Extent | None
     scale: float | None
     """1/255 for uint8 images and 1 otherwise when `null`."""
-    std: list[float] | None
-    """One for all channels (features of a row) or one for each; 1 when `null`."""
+    std: OneOrMore | None
 
 
 class _Problem(TypedDict):
@@ -1348,7 +1406,7 @@ class PruneParams(TypedDict, total=False):
 
 
 class PrunePlan(TypedDict):
-    """What a dry run answers: the plan and its cost."""
+    """What a pruning would do."""
 
     after: PlanCost
     before: PlanCost
@@ -1765,6 +1823,13 @@ StageName: TypeAlias = Literal["cut", "recovered", "finetuned"]
 StartWeights: TypeAlias = Literal["keep", "reinitialize"]
 
 
+class StepPlan(TypedDict):
+    """What one step of a pipeline would do."""
+
+    kind: JobKind
+    plan: Plan
+
+
 class _StepRequest(TypedDict):
     kind: JobKind
 
@@ -1928,6 +1993,8 @@ class TargetInfo(_TargetInfo, total=False):
     """Names of the classes, in the order of the labels, where the files have words for them."""
     classes: int | None
     """Largest label plus one, for integer labels without a shape, and for those of words."""
+    numbered: bool
+    """Whether the labels are numbers, which the names only name: their order is that of the numbers."""
     one_hot: bool
     """Whether each example has a single 1 among zeros, as classes do that were encoded; of files of arrays."""
     range: list[float] | None
@@ -2062,6 +2129,13 @@ class TrainParams(TypedDict, total=False):
     optimizer: Optimizer
     schedule: LearningRateSchedule
     weights: StartWeights
+
+
+class TrainPlan(TypedDict):
+    """What a training would do."""
+
+    cost: PlanCost
+    epochs: int
 
 
 class Training(TypedDict):
