@@ -163,6 +163,16 @@ async fn known(access: &Authorized, model: &Model, query: PredictQuery) -> Resul
     let length = inputs.filter_map(|input| input.tokens.as_ref()).next();
     let mut prepared = prepared.unwrap_or_default();
     prepared.max_length = length.map(|tokens| tokens.length).or(prepared.max_length);
+    let mut fed = data
+        .iter()
+        .flat_map(|data| &data.inputs)
+        .filter(|input| !input.zeros);
+    if let (Some(only), None, false) = (fed.next(), fed.next(), prepares) {
+        // A student of its own may have been given its examples otherwise than the job's model.
+        prepared.scale = Some(only.scale);
+        prepared.mean = Some(only.mean.clone());
+        prepared.std = Some(only.std.clone());
+    }
     let mut sounds = data.iter().flat_map(|data| &data.inputs);
     if let Some(audio) = sounds.find_map(|input| input.audio.as_ref()) {
         // What followed from the job's files does not follow from another one.

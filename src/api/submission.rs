@@ -192,14 +192,22 @@ fn check_distillation(
     dataset: &Dataset,
     first: &InferredData,
 ) -> Result<(), ApiError> {
-    let of = |id: Uuid, place: &str, options: &DataOptions| {
+    let of = |id: Uuid, place: &str, options: &DataOptions, inherits: bool| {
         let summary = &models[&id].summary;
         let at = format!("{pointer}{place}");
-        fit_further(summary, &dataset.summary, options, first, params, &at)
+        fit_further(
+            summary,
+            &dataset.summary,
+            options,
+            first,
+            params,
+            &at,
+            inherits,
+        )
     };
     for (index, &id) in distill.teachers.iter().enumerate() {
         let place = format!("/teachers/{index}");
-        let fitted = of(id, &place, &request.data)?;
+        let fitted = of(id, &place, &request.data, true)?;
         if let Some(views) = &distill.teacher_views {
             let at = format!("{pointer}/teacher_views/augment");
             check_augment(&views.augment, &fitted, &dataset.summary, &at)?;
@@ -222,7 +230,7 @@ fn check_distillation(
         )?);
     };
     let options = student.options(&request.data);
-    let fitted = of(id, "/student/model", &options)?;
+    let fitted = of(id, "/student/model", &options, student.preprocess.is_none())?;
     if let Some(augment) = &distill.finetune.augment {
         let at = format!("{pointer}/finetune/augment");
         check_augment(augment, &fitted, &dataset.summary, &at)?;

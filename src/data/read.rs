@@ -187,6 +187,9 @@ fn told_by(head: &[u8]) -> Result<Option<DatasetFormat>, DataError> {
         [b'P', b'K', ..] | [0x1f, 0x8b, ..] => Ok(None),
         _ if is_tar(head) || idx::is_idx(head) => Ok(None),
         _ if is_encoded(head) || is_recorded(head) => Ok(None),
+        _ if head.starts_with(b"\x93NUMPY") => Err(DataError::Unreadable(
+            "the file is a single array (npy); inputs and target go into one file, by numpy.savez(\"data.npz\", x=…, y=…)".to_owned(),
+        )),
         _ if head.starts_with(b"PAR1") => Ok(Some(DatasetFormat::Parquet)),
         // A length of 8 bytes before the header; texts have no zeros.
         _ if head.get(7..9) == Some(b"\0{") => Ok(Some(DatasetFormat::Safetensors)),
@@ -402,6 +405,13 @@ fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataErro
         (TypeChar::Float, 4) => ("float32", elements!(f32, f32, |v| v)),
         (TypeChar::Float, 8) => ("float64", elements!(f64, f32, |v| v as f32)),
         (TypeChar::Bool, _) => ("bool", elements!(bool, u8, u8::from)),
+        (TypeChar::UnicodeStr | TypeChar::ByteStr, _) => {
+            return Err(broken(
+                "holds texts; number them (in NumPy `names, y = np.unique(y, return_inverse=True)`), and give the names with the query \
+                 parameter `classes`"
+                    .to_owned(),
+            ));
+        }
         _ => {
             return Err(DataError::NotSupported {
                 what: format!("the type {} of the array `{name}`", kind),

@@ -147,6 +147,12 @@ fn csv_rows(reader: impl Read, wrong: Wrong, then: Then) -> Result<(), DataError
             len,
         } => {
             let line = pos.as_ref().map_or(0, |place| place.line());
+            if *expected_len == 1 && *len > 1 {
+                return wrong(format!(
+                    "line {line} has {len} values between commas, the first line none; separate values by commas, and write decimal \
+                     numbers with points"
+                ));
+            }
             wrong(format!(
                 "line {line} has {len} values, the first line {expected_len}; is it a CSV file? Tables as csv, jsonl and parquet, \
                  arrays as npz, and archives of images, recordings and texts are read"

@@ -166,7 +166,7 @@ pub(super) fn embed(graph: &mut Graph, data: &Prepared) -> Result<Prepared, Prob
 }
 
 /// The data of the job as a further model of a distillation, which the request names at `pointer`,
-/// gets it.
+/// gets it; `inherits` says whether `options` are those of the job's model.
 pub(super) fn prepare_further(
     graph: &mut Graph,
     first: &Prepared,
@@ -174,6 +174,7 @@ pub(super) fn prepare_further(
     inputs: &JobInputs,
     params: &Params,
     pointer: &str,
+    inherits: bool,
 ) -> Result<Prepared, Problem> {
     let Some(input) = &inputs.dataset else {
         return Err(no_data("distillation"));
@@ -182,7 +183,15 @@ pub(super) fn prepare_further(
     let own = tokenizer.as_deref();
     let tokens = own.map_or(Ok(None), |own| first.tokens_by(own).map_err(unreadable))?;
     let dataset = &with_tokens(&input.summary, tokens);
-    let about = fit_further(&summary, dataset, options, &first.about, params, pointer)?;
+    let about = fit_further(
+        &summary,
+        dataset,
+        options,
+        &first.about,
+        params,
+        pointer,
+        inherits,
+    )?;
     pin(graph, &about);
     check_classes(graph, input, about.task, pointer)?;
     let mut prepared = first.for_model(about, Vec::new());

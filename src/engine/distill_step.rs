@@ -469,6 +469,7 @@ impl Named<'_> {
             self.inputs,
             self.params,
             &format!("{pointer}/student/model"),
+            student.preprocess.is_none(),
         )?;
         Ok(Some((graph, data)))
     }
@@ -490,7 +491,15 @@ impl Named<'_> {
             let at = format!("{pointer}/teachers/{index}");
             let mut graph = self.further(id)?;
             let options = &self.inputs.request.data;
-            let own = prepare_further(&mut graph, &data, options, self.inputs, self.params, &at)?;
+            let own = prepare_further(
+                &mut graph,
+                &data,
+                options,
+                self.inputs,
+                self.params,
+                &at,
+                true,
+            )?;
             if own.about.outputs != data.about.outputs {
                 let detail = "has another number of outputs than the first teacher";
                 let error = FieldError::new(at, detail);

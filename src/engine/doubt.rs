@@ -54,6 +54,18 @@ pub(super) fn doubts_of_data(about: &InferredData, dataset: &DatasetSummary) -> 
         } else {
             "check sample_rate and seconds of data.preprocess.audio"
         };
+        if let Some(rate) = stored
+            .sample_rate
+            .filter(|&rate| f64::from(rate) < 0.9 * f64::from(audio.sample_rate))
+        {
+            let (asked, most) = (audio.sample_rate, rate / 2);
+            let text = format!(
+                "recordings have {rate} samples a second, fewer than the {asked} that the model is given: above {most} Hz there is \
+                 nothing in them, which it may never have seen"
+            );
+            let data = json!({"sample_rate": rate, "asked": asked});
+            doubts.push(("recordings_of_a_lower_rate", text, data));
+        }
         if longest < (1.0 - SILENCE) * seconds {
             let text = format!(
                 "examples last {seconds:.2} s, the longest recording {longest:.2} s: the rest of each is silence; {what}"

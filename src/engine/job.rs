@@ -442,7 +442,8 @@ pub(super) fn run(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: job.device.name.clone(),
             seed: job.seed,
-            data: job.first_data.as_ref().map(|data| data.about.clone()),
+            // Of the model that comes out: a student of its own may get them in another way.
+            data: job.data.as_ref().map(|data| data.about.clone()),
             sandbox: super::confine::in_force(),
         },
     };
@@ -481,6 +482,31 @@ pub(super) fn run(
 
 /// An order of classes for people: at most three of those that differ.
 fn in_words(order: &[u64], names: Option<&[String]>) -> String {
+    let named = names.filter(|names| names.len() == order.len());
+    if let Some(names) = named {
+        let mut ordered = vec![""; names.len()];
+        for (name, &class) in names.iter().zip(order) {
+            if let Some(place) = ordered.get_mut(class as usize) {
+                *place = name;
+            }
+        }
+        let told: Vec<String> = different_in(order, Some(names));
+        return format!(
+            "{}; classes that are words are numbered in the order of the alphabet unless `classes` of the upload (`--classes`) says \
+             another one, which would be {}",
+            told.join(", "),
+            ordered.join(",")
+        );
+    }
+    let each = different_in(order, names);
+    format!(
+        "{}; give it labels as it numbers them, which whole numbers are taken for as they are",
+        each.join(", ")
+    )
+}
+
+/// The first three labels that the model numbers otherwise.
+fn different_in(order: &[u64], names: Option<&[String]>) -> Vec<String> {
     let different = order
         .iter()
         .enumerate()
@@ -490,11 +516,7 @@ fn in_words(order: &[u64], names: Option<&[String]>) -> String {
         let name = name.map_or_else(String::new, |name| format!(" (`{name}`)"));
         format!("it says {class} for label {label}{name}")
     });
-    let each: Vec<String> = each.collect();
-    format!(
-        "{}; give it labels as it numbers them, which whole numbers are taken for as they are",
-        each.join(", ")
-    )
+    each.collect()
 }
 
 /// The media type of a model.

@@ -88,6 +88,7 @@ impl Planner<'_> {
             Params::Train(train) => Plan::Train(TrainPlan {
                 cost: price(&self.graph),
                 epochs: train.epochs,
+                weights: train.weights,
             }),
             Params::Evaluate(_) | Params::Pipeline(_) => {
                 let task = self.data.as_ref().map(|data| data.about.task);

@@ -129,13 +129,15 @@ pub(super) fn better(
                     },
                 ]
             });
-            ways(input, &moments, largest)
-                .into_iter()
-                .chain(others)
-                .take_while(|_| go_on())
-                .filter_map(judge_way)
-                .max_by(|(first, _), (second, _)| first.total_cmp(second))
-                .filter(is_better)
+            let best = |ways: &mut dyn Iterator<Item = Way>| {
+                ways.take_while(|_| go_on())
+                    .filter_map(judge_way)
+                    .max_by(|(first, _), (second, _)| first.total_cmp(second))
+                    .filter(is_better)
+            };
+            // Other features only where no scale of these does it.
+            best(&mut ways(input, &moments, largest).into_iter())
+                .or_else(|| best(&mut others.into_iter()))
         })?;
     let mut preprocess = match way.mean.iter().all(|mean| *mean == 0.0) && way.std == [1.0] {
         true => json!({"scale": way.scale}),

@@ -3,6 +3,8 @@
 //! Works on the summaries alone, so the service refuses what can't fit before a job is queued,
 //! and the engine prepares batches by the very same answer.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -248,7 +250,7 @@ pub fn fit(
     }
     Ok(InferredData {
         task,
-        prepared: inputs.iter().map(InferredInput::in_words).collect(),
+        prepared: in_words(&inputs, &output.name, target),
         inputs,
         output: output.name.clone(),
         outputs,
@@ -259,6 +261,13 @@ pub fn fit(
         embedded: options.embed_preprocessing,
         batch_size,
     })
+}
+
+/// How examples become inputs, and what the output is compared with.
+fn in_words(inputs: &[InferredInput], output: &str, target: Option<&TargetInfo>) -> Vec<String> {
+    let held = target.map(|target| format!("`{output}` is held against `{}`", target.name));
+    let inputs = inputs.iter().map(InferredInput::in_words);
+    inputs.chain(held).collect()
 }
 
 /// The field that a misfit is about, where it begins with its name.
@@ -686,7 +695,7 @@ fn check_losses(
 }
 
 /// How the data feeds a further model of a distillation that the request names at `pointer`: its
-/// student, or another teacher. `first` is what was inferred for the job's model.
+/// student, or another teacher. `first` is what was inferred for the job's model; `inherits` whether `options` are that one's.
 pub fn fit_further(
     model: &ModelSummary,
     dataset: &DatasetSummary,
@@ -694,8 +703,15 @@ pub fn fit_further(
     first: &InferredData,
     params: &Params,
     pointer: &str,
+    inherits: bool,
 ) -> Result<InferredData, Problem> {
-    fit(model, dataset, options, Some(first.task), params).map_err(|mut problem| {
+    let mut options = Cow::Borrowed(options);
+    if inherits && model.inputs.iter().any(|input| input.prepared) {
+        // It does itself what the job's model needs to have done.
+        let preprocess = &mut options.to_mut().preprocess;
+        (preprocess.scale, preprocess.mean, preprocess.std) = (None, None, None);
+    }
+    fit(model, dataset, &options, Some(first.task), params).map_err(|mut problem| {
         for error in &mut problem.errors {
             match error.pointer.as_str() {
                 "/model" | "/dataset" => error.pointer = pointer.to_owned(),

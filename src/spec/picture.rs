@@ -76,7 +76,15 @@ impl ImagePreparation {
             Some(Extent::Sides([height, width])) => format!(", resized to {height} × {width}"),
         };
         let [height, width] = self.crop;
-        format!("images in {colours}{resized}, of which the middle {height} × {width}")
+        match self.resize {
+            Some(Extent::Sides(sides)) if sides == self.crop => {
+                format!("images in {colours}{resized}")
+            }
+            Some(_) => {
+                format!("images in {colours}{resized}, of which the middle {height} × {width}")
+            }
+            None => format!("images in {colours}, of {height} × {width}"),
+        }
     }
 
     /// Bytes of an example.

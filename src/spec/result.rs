@@ -10,6 +10,7 @@ use super::distill::DistillLossName;
 use super::evaluate::MetricName;
 use super::fit::InferredData;
 use super::job::JobKind;
+use super::train::StartWeights;
 use super::trial::{SearchOutcome, SearchPlan};
 
 /// Time of one run of the model, in milliseconds, measured by Sinter's own engine.
@@ -519,6 +520,8 @@ pub struct DistillPlan {
 pub struct TrainPlan {
     pub cost: PlanCost,
     pub epochs: u32,
+    /// What it begins with.
+    pub weights: StartWeights,
 }
 
 /// What an evaluation would measure.

@@ -332,7 +332,7 @@ async function journey() {
     check(await heading(page) === dataset.name, "the heading of the data set");
     check((await page.locator("dl.facts").textContent()).includes(`${dataset.splits.train} examples`), "the examples of its train split");
     check((await page.locator("dl.facts").textContent()).includes("numbers from 0 to 16"), "the range of its input");
-    const classes = page.getByRole("table", { name: "Classes in the order of the model's outputs" });
+    const classes = page.getByRole("table", { name: "Classes, numbered as the model's outputs" });
     check(await classes.getByRole("row").count() === 11, "a row for each class");
     await page.getByRole("table", { name: /^Jobs with this data set/ }).getByRole("link", { name: "half the MACs" }).waitFor();
     await page.getByRole("button", { name: "Read in another way" }).click();

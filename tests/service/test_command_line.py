@@ -303,7 +303,7 @@ def test_jobs_on_several_models_stand_beside_their_own(server, model_id, data_id
             for model, name in ((model_id, "first"), (other["id"], "second"), (model_id, "third"))]
     done = sinter(server, "watch", *(job["id"] for job in jobs))
     assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    rows = [[cell.strip() for cell in re.split("[│┆]", line)] for line in done.stdout.splitlines() if line.startswith("│")]
     by_name = {cells[1]: cells for cells in rows}
     of = lambda job: f"{job['result']['before']['metrics']['accuracy']:.4f}"
     assert by_name["before first, third"][-2] == of(jobs[0]) and by_name["before second"][-2] == of(jobs[1])

@@ -170,7 +170,7 @@ def test_classes_in_another_order_than_the_models_are_told(server, digits_model,
     assert found < 0.05
     assert job["result"]["before"]["quality"]["order"] == list(range(9, -1, -1))
     told = [event for event in server.events(job) if event["type"] == "classes_in_another_order"]
-    assert len(told) == 1 and "it says 9 for label 0" in told[0]["message"]
+    assert len(told) == 1 and "it says 9 for label 0" in told[0]["message"], told
     assert "another order of the classes" in server.artifact(job, "report.html").decode()
     # In their own order there is nothing to tell.
     found, job = accuracy(server, digits_model, server.upload_dataset(DIGITS, "digits"))
@@ -211,7 +211,7 @@ def test_classes_that_are_words_get_the_order_of_the_model(server, digits_model,
     order = [None] * 10
     for label, said in enumerate(told["data"]["order"]):
         order[said] = plain["target"]["class_names"][label]
-    assert order == names
+    assert order == names and f"would be {','.join(names)}" in told["message"]
     right = server.post("/v1/datasets", params={"files_of": plain["id"], "classes": json.dumps(order)}).json()
     assert right["target"]["class_names"] == names and accuracy(server, flat, right)[0] == pytest.approx(true_accuracy)
     # It stays so when the files are read again, and at the upload.
@@ -288,6 +288,9 @@ def test_rows_in_which_something_is_missing_are_refused_or_left_out(server):
     ("one", b"RIFF\x24\x00\x00\x00WAVEfmt ", "a recording, by itself"),
     ("one", b"\x89PNG\r\n\x1a\n", "an image, by itself"),
     ("net.pt", models.zip_of({"net/data.pkl": b"\x80\x02", "net/version": b"3"}), "torch.save"),
+    ("x.npy", b"\x93NUMPY\x01\x00", "numpy.savez"),
+    ("words.npz", models.npz(x=np.zeros((2, 3)), y=np.array(["a", "b"])), "np.unique"),
+    ("semi.csv", b"a;b;label\n1,5;2,5;0\n", "separate values by commas"),
     ("run.py", b"import os\nprint(1, 2, 3)\n", "is it a CSV file?"),
 ])
 def test_what_is_no_data_set_is_told_what_it_is(server, name, content, says):

@@ -621,14 +621,14 @@ def test_what_a_job_of_each_kind_would_do_is_told(server, digits_model, digits):
         assert answer.status_code == 200, answer.text
         told = answer.json()
         assert told["kind"] == kind and told["data"]["splits"] == {"train": 1293, "validation": 144, "test": 360}
-        assert told["data"]["prepared"] == ["`input` gets `x`: as [1, 8, 8]; divided by 16"]
+        assert told["data"]["prepared"] == ["`input` gets `x`: as [1, 8, 8]; divided by 16", "`logits` is held against `y`"]
         return told
 
     before = server.get("/v1/jobs", params={"limit": 100}).json()["data"]
     own = {"parameters": 40618, "nonzero_parameters": 40618, "macs": 616064}
     trained = plan("train", epochs=3)
     # 21 batches of 64.
-    assert trained["plan"] == {"cost": own, "epochs": 3} and trained["steps"] == 3 * 20
+    assert trained["plan"] == {"cost": own, "epochs": 3, "weights": "keep"} and trained["steps"] == 3 * 20
     measured = plan("evaluate")
     assert measured["plan"] == {"cost": own, "metrics": ["loss", "accuracy"], "test_examples": 360} and measured["steps"] == 0
     losses = [{"name": "soft_targets"}, {"name": "attention_transfer"}]

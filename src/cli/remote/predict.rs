@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Outcome, ServiceFlags, named, pretty, read_json, say};
+use crate::client::tell;
 use crate::spec::predict::{ExampleTarget, PredictedClass, Prediction};
 
 /// Flags of `sinter predict`.
@@ -68,7 +69,12 @@ pub fn predict(flags: &PredictFlags) -> Outcome {
     let answer = client.predict(model, &query, &body)?;
     let prediction: Prediction = serde_json::from_value(answer.clone())?;
     match (&prediction.top, flags.json) {
-        (Some(top), false) => say(&lines(top, prediction.targets.as_deref(), &flags.example)),
+        (Some(top), false) => {
+            for words in &prediction.prepared {
+                tell!("{words}");
+            }
+            say(&lines(top, prediction.targets.as_deref(), &flags.example))
+        }
         _ => say(&pretty(&answer)),
     }
 }

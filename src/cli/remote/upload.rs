@@ -291,8 +291,8 @@ fn read_again(client: &Client, id: Uuid, choices: &[Choice]) -> Outcome<Uuid> {
     Ok(again)
 }
 
-/// What the service has of the same bytes, read in the same way; a file of several, and tables and archives, whose
-/// columns may have been chosen, are uploaded again.
+/// What the service has of the same bytes, read in the same way; a file of several, and tables, whose columns may have been
+/// chosen, are uploaded again.
 fn uploaded_before(
     client: &Client,
     resource: &str,
@@ -316,6 +316,16 @@ fn uploaded_before(
                 [("target", wanted)] => own == Some(wanted.as_str()),
                 _ => false,
             },
+            // Files in folders, of which none was left out; their classes may have been ordered.
+            Some("images" | "audio" | "texts") => {
+                let classes = row["target"]["class_names"]
+                    .as_array()
+                    .into_iter()
+                    .flatten();
+                let classes = classes.map(|name| name.as_str().unwrap_or_default());
+                let is_usual = own.is_none_or(|own| own == "class") && classes.is_sorted();
+                options.is_empty() && row["skipped"] == serde_json::json!([]) && is_usual
+            }
             _ => false,
         }
     };

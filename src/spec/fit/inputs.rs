@@ -339,6 +339,16 @@ fn fit_input(
         zeros: false,
     };
     let channels = found.channels();
+    let is_plain = |values: &Option<Vec<f64>>, plain: f64| {
+        values.iter().flatten().all(|value| *value == plain)
+    };
+    if input.prepared && !(is_plain(&preprocess.mean, 0.0) && is_plain(&preprocess.std, 1.0)) {
+        return Err(format!(
+            "preprocess.mean and std would be taken off twice: the model has them inside (embed_preprocessing) and its input `{}` takes \
+             levels as they are stored; leave them out",
+            input.name
+        ));
+    }
     for (name, given, value) in [
         ("mean", &preprocess.mean, &mut found.mean),
         ("std", &preprocess.std, &mut found.std),
