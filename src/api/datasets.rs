@@ -61,6 +61,9 @@ pub struct DatasetView {
     pub target: Option<TargetInfo>,
     /// Examples of the upload that are no part of it, since they can't be used.
     pub skipped: Vec<SkippedFile>,
+    /// Columns of a table that are no inputs, as was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
 }
 
 impl From<&Dataset> for DatasetView {
@@ -78,6 +81,7 @@ impl From<&Dataset> for DatasetView {
             inputs: dataset.summary.inputs,
             target: dataset.summary.target,
             skipped: dataset.summary.skipped,
+            excluded: dataset.summary.excluded,
         }
     }
 }
@@ -108,6 +112,8 @@ pub(super) struct CreateQuery {
     /// Names of the classes in the order in which a model numbers them, with commas between, or as a JSON list: of labels
     /// that are words their order, which is that of the alphabet when left out; of numbers what 0, 1, … are called.
     classes: Option<String>,
+    /// Columns of a table that are no inputs, such as an index, with commas between, or as a JSON list.
+    exclude: Option<String>,
 }
 
 /// Upload a data set.
@@ -194,6 +200,9 @@ async fn read_again(
     ) {
         query.classes = Some(serde_json::json!(names).to_string());
     }
+    if query.exclude.is_none() && !summary.excluded.is_empty() {
+        query.exclude = Some(serde_json::json!(summary.excluded).to_string());
+    }
     query.text = query
         .text
         .or_else(|| summary.text_column().map(str::to_owned));
@@ -251,7 +260,17 @@ async fn inspect(
     if let Some(format) = query.format {
         check_format(format, upload.files.len())?;
     }
-    let classes = query.classes.as_deref().map(named_classes).transpose()?;
+    let classes = query
+        .classes
+        .as_deref()
+        .map(|text| listed(text, "/classes"))
+        .transpose()?;
+    let exclude = query
+        .exclude
+        .as_deref()
+        .map(|text| listed(text, "/exclude"))
+        .transpose()?
+        .unwrap_or_default();
     let (names_a_column, names_a_text) = (query.target.is_some(), query.text.is_some());
     let order = Order::InspectDataset {
         files: upload.input_files(),
@@ -260,6 +279,7 @@ async fn inspect(
         text: query.text,
         damaged: query.damaged.unwrap_or_default(),
         classes,
+        exclude,
     };
     let answer = access.inspect(&order).await.map_err(upload_error)?;
     let Message::Dataset { summary } = answer else {
@@ -296,12 +316,12 @@ async fn inspect(
     })
 }
 
-/// The names of classes that a query gives.
-fn named_classes(text: &str) -> Result<Vec<String>, ApiError> {
+/// Names that a query gives.
+fn listed(text: &str, pointer: &str) -> Result<Vec<String>, ApiError> {
     let names: Vec<String> = match text.trim_start().starts_with('[') {
         true => parse_slice(text.as_bytes())
-            .map_err(|error| ApiError::fault("invalid_request", "/classes", error.to_string()))?
-            .map_err(|faults| Problem::invalid_under("/classes", faults))?,
+            .map_err(|error| ApiError::fault("invalid_request", pointer, error.to_string()))?
+            .map_err(|faults| Problem::invalid_under(pointer, faults))?,
         false => text.split(',').map(|name| name.trim().to_owned()).collect(),
     };
     let mut seen = BTreeSet::new();
@@ -315,7 +335,7 @@ fn named_classes(text: &str) -> Result<Vec<String>, ApiError> {
                 true => "has a name that is empty".to_owned(),
                 false => format!("names `{name}` twice"),
             };
-            Err(ApiError::fault("invalid_request", "/classes", &detail))
+            Err(ApiError::fault("invalid_request", pointer, &detail))
         }
     }
 }

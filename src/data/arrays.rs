@@ -251,6 +251,8 @@ pub struct Dataset {
     pub classes: Option<Vec<String>>,
     /// Whether the files have numbers for them.
     pub numbered: bool,
+    /// Columns that were left out.
+    pub excluded: Vec<String>,
     /// Files that were left out.
     pub skipped: Vec<SkippedFile>,
 }
@@ -265,6 +267,7 @@ impl Dataset {
             test,
             classes: None,
             numbered: false,
+            excluded: Vec::new(),
             skipped: Vec::new(),
         }
     }
@@ -427,6 +430,7 @@ impl Dataset {
         };
         DatasetSummary {
             format: self.format,
+            excluded: self.excluded.clone(),
             splits: Splits {
                 train: (self.train.count() - self.validation) as u64,
                 validation: self.validation as u64,

@@ -439,6 +439,20 @@ impl Prepared {
         }
     }
 
+    /// What a stored example is, for people: the name of its file, or its text.
+    pub fn source_of(&self, in_test: bool, place: u32) -> Option<String> {
+        let split = match in_test {
+            true => self.dataset.test.as_ref()?,
+            false => &self.dataset.train,
+        };
+        let mut inputs = split.inputs.iter();
+        inputs.find_map(|array| match &array.elements {
+            Elements::Files(files) => files.name_of(place).map(str::to_owned),
+            Elements::Texts(texts) => texts.shown(place),
+            _ => None,
+        })
+    }
+
     fn gather(&self, split: &Split, indices: &[u32]) -> Batch {
         let inputs = self
             .about

@@ -25,6 +25,14 @@ pub struct Files {
     sounds: Keeper<AudioPreparation, Box<[f32]>>,
 }
 
+impl Files {
+    /// The path of an example in its archive.
+    pub fn name_of(&self, example: u32) -> Option<&str> {
+        let entry = *self.entries.get(example as usize)?;
+        Some(self.archive.entries.get(entry as usize)?.name.as_str())
+    }
+}
+
 impl PartialEq for Files {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.archive, &other.archive) && self.entries == other.entries

@@ -219,6 +219,7 @@ fn read_examples(
         test: (in_test > 0).then(|| split(trained..examples.len())),
         classes: target.as_ref().and_then(|target| target.classes.clone()),
         numbered: false,
+        excluded: Vec::new(),
         skipped,
     })
 }

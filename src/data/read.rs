@@ -58,6 +58,8 @@ pub struct Reading<'a> {
     pub damaged: Damaged,
     /// Names of the classes, in the order in which a model numbers them.
     pub classes: Option<&'a [String]>,
+    /// Columns of a table that are left out.
+    pub exclude: &'a [String],
     /// What the upload's inspection found, which a job need not look for again.
     pub known: Option<&'a DatasetSummary>,
 }
@@ -81,6 +83,12 @@ pub fn read(files: &[InputFile], how: Reading) -> Result<Dataset, DataError> {
     if let Some(names) = how.classes {
         dataset.name_classes(names)?;
     }
+    if !how.exclude.is_empty() && !dataset.format.is_table() {
+        return Err(DataError::Unreadable(
+            "the query parameter `exclude` names columns of a table, and the upload is none; leave it out".to_owned(),
+        ));
+    }
+    dataset.excluded = how.exclude.to_vec();
     Ok(dataset)
 }
 

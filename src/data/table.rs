@@ -180,9 +180,19 @@ impl Columns {
             Cell::Typed(Label::Text(word)) => Part::of(word).is_some(),
             _ => false,
         };
+        let left_out = how.exclude.iter().map(|name| named(name, "exclusion"));
+        let left_out: Vec<usize> = left_out.collect::<Result<_, _>>()?;
+        let used = texts.iter().chain(&target).find(|at| left_out.contains(at));
+        if let Some(&at) = used {
+            return Err(wrong(format!(
+                "`{}` can't be both used and left out",
+                names[at]
+            )));
+        }
         let split = place("split").filter(|at| Some(*at) != target && is_split(at));
         let others: Vec<usize> = (0..names.len())
             .filter(|at| !texts.contains(at) && Some(*at) != split && Some(*at) != target)
+            .filter(|at| !left_out.contains(at))
             .collect();
         let labelling = || {
             LABELS
@@ -339,8 +349,8 @@ impl Columns {
                 }
                 Err(cell) => {
                     return Err(wrong(format!(
-                        ", column `{name}`: `{cell}` is no number. A column that is no input, such as an id or a name, must \
-                         not be in the file; words that are one are encoded as numbers. If the column is what is to be \
+                        ", column `{name}`: `{cell}` is no number. A column that is no input, such as an id or a name, is left \
+                         out by the query parameter `exclude` (`--exclude`, “Columns to leave out” on the page); words that are one are encoded as numbers. If the column is what is to be \
                          predicted, say so by the query parameter `target` (`--target` of `sinter submit`, the target \
                          column on the page); if it holds texts, by `text`"
                     )));

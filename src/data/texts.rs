@@ -16,6 +16,9 @@ use crate::spec::tokens::{TokenPart, TokenPreparation, TokensInfo};
 /// Most bytes of one text. Models take no more than some thousand tokens of it.
 pub(super) const MOST_TEXT_BYTES: usize = 256 << 10;
 
+/// Letters of a text that are shown.
+const MOST_SHOWN: usize = 300;
+
 /// Some texts, one for each example.
 #[derive(Debug, Clone)]
 pub struct Texts {
@@ -68,6 +71,16 @@ impl Texts {
         let tokenizers = Tokenizers::default();
         tokenizers.add(tokenizer);
         Ok(Self::new(all, tokenizers, Some(tokens)))
+    }
+
+    /// The beginning of a text, for people.
+    pub fn shown(&self, example: u32) -> Option<String> {
+        let text = match self.all.get(example as usize)? {
+            Text::Plain(text) => text.clone(),
+            Text::Pair(first, second) => format!("{first} / {second}"),
+            Text::Words(words) => words.join(" "),
+        };
+        Some(text.chars().take(MOST_SHOWN).collect())
     }
 
     /// How many tokens each has by a tokenizer, the fewest first.

@@ -117,6 +117,7 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
             text,
             damaged,
             classes,
+            exclude,
         } => {
             let how = Reading {
                 format,
@@ -124,6 +125,7 @@ fn carry_out(order: Order, voice: &Voice) -> Result<Message, Ended> {
                 text: text.as_deref(),
                 damaged,
                 classes: classes.as_deref(),
+                exclude: &exclude,
                 known: None,
             };
             inspect::dataset(&files, how)

@@ -37,6 +37,7 @@ pub(super) fn prepare(
         format: Some(input.summary.format),
         target: target_column,
         text: input.summary.text_column(),
+        exclude: &input.summary.excluded,
         known: Some(&input.summary),
         ..Reading::default()
     };

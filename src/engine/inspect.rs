@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::child::Ended;
+use super::job::pin_expected;
 use super::tokenizer;
 use crate::data::{self, Reading};
 use crate::exec::{ExecError, Program, Reach};
@@ -244,6 +245,7 @@ fn prunable(model: &Path) -> Result<Option<Graph>, Ended> {
         return Ok(None);
     }
     let mut graph = Graph::load(onnx::read_model(model)?)?;
+    pin_expected(&mut graph);
     graph.settle_weights();
     Ok(Some(graph))
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::child::Ended;
-use super::data_fit::{embed, pin, prepare};
+use super::data_fit::{embed, pin, pin_input, prepare};
 use super::doubt::{doubt, doubts_of_data, loss_of_quality};
 use super::inspect::summarize;
 use super::journal::{Journal, load_graph};
@@ -24,7 +24,7 @@ use crate::spec::child::{
     JobInputs, Level, MODEL_ARTIFACT, Message, Progress, StagedFile, StagedModel, TRIALS_ARTIFACT,
 };
 use crate::spec::evaluate::MetricName;
-use crate::spec::fit::InferredData;
+use crate::spec::fit::{InferredData, InferredInput};
 use crate::spec::job::{JobKind, Params};
 use crate::spec::result::{
     DistillOutcome, Environment, JobResult, Measurement, PruneOutcome, StepResult, Training,
@@ -524,6 +524,26 @@ const OCTETS: &str = "application/octet-stream";
 
 /// The property of a model's file that says what it expects.
 const EXPECTS: &str = "sinter.expects";
+
+/// Tells a graph the shapes of the inputs that its file leaves open, as the job had them that made it.
+pub(super) fn pin_expected(graph: &mut Graph) {
+    let told = graph
+        .property(EXPECTS)
+        .and_then(|told| serde_json::from_str::<serde_json::Value>(told).ok());
+    let inputs = told.and_then(|mut told| {
+        serde_json::from_value::<Vec<InferredInput>>(told["inputs"].take()).ok()
+    });
+    // Whoever makes a file can write into it what he likes.
+    let is_sound = |input: &&InferredInput| {
+        input
+            .shape
+            .iter()
+            .all(|&size| (1..=1 << 24).contains(&size))
+    };
+    for input in inputs.iter().flatten().filter(is_sound) {
+        pin_input(graph, input);
+    }
+}
 
 /// How examples become the model's inputs, and what its answers mean, as JSON.
 fn expectations(about: &InferredData) -> String {

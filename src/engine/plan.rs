@@ -13,7 +13,7 @@ use crate::spec::child::{JobInputs, Message};
 use crate::spec::distill::{DistillParams, TeacherChoice};
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::check_outputs;
-use crate::spec::job::Params;
+use crate::spec::job::{JobKind, Params};
 use crate::spec::prune::PruneParams;
 use crate::spec::result::{
     DistillPlan, EvaluatePlan, PipelinePlan, Plan, PlanCost, StepPlan, TrainPlan,
@@ -27,7 +27,12 @@ pub(super) fn plan(inputs: &JobInputs) -> Result<Message, Ended> {
         None => None,
         Some(dataset) => Some(prepare(&mut graph, dataset, inputs, &params)?),
     };
-    let batches = data.as_ref().map_or(0, Prepared::train_batches) as u64;
+    // The winner of a search trains on what its trials were judged by, too.
+    let trained_on = |data: &Prepared| match params.kind() {
+        JobKind::Search => data.joined().train_batches(),
+        _ => data.train_batches(),
+    };
+    let batches = data.as_ref().map_or(0, trained_on) as u64;
     let mut planner = Planner {
         named: Named {
             inputs,

@@ -20,8 +20,9 @@ use crate::spec::child::{InputFile, Message, PredictOrder};
 use crate::spec::dataset::{ArrayInfo, Media};
 use crate::spec::fit::{InferredData, InferredInput, fit_inputs};
 use crate::spec::job::{DataOptions, JobKind, Params};
+use crate::spec::model::ModelSummary;
 use crate::spec::predict::{
-    ExampleTarget, MOST_EXAMPLES, PredictedClass, PredictedTensor, Prediction,
+    AskedExample, ExampleTarget, MOST_EXAMPLES, PredictedClass, PredictedTensor, Prediction,
 };
 use crate::spec::problem::{FieldError, parse_slice};
 use crate::spec::tokens::TokenPart;
@@ -46,6 +47,19 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
     };
     let arrays = match sent {
         Sent::Arrays(arrays) => arrays,
+        Sent::Texts(_) if takes_no_tokens(&summary) => {
+            let [input, ..] = summary.inputs.as_slice() else {
+                return Err(refused("", "the model has no inputs").into());
+            };
+            let detail = format!(
+                "a text was sent, and the model's input `{}` takes {} of shape {}, no tokens: send an image or a recording that becomes \
+                 that, or numbers as JSON",
+                input.name,
+                input.dtype,
+                serde_json::to_string(&input.shape).unwrap_or_default()
+            );
+            return Err(refused("", detail).into());
+        }
         Sent::Texts(texts) => vec![read(texts, tokenizer()?)?],
         Sent::Stored { .. } => Vec::new(),
     };
@@ -94,6 +108,14 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
     Ok(Message::Prediction {
         prediction: Box::new(answer(&graph, &batch, order.class_names.as_ref())?),
     })
+}
+
+/// Whether all inputs are fractions, which tokens are not.
+fn takes_no_tokens(summary: &ModelSummary) -> bool {
+    summary
+        .inputs
+        .iter()
+        .all(|input| input.dtype.contains("float"))
 }
 
 /// Files of the data set, if it holds texts.
@@ -145,6 +167,11 @@ fn stored(order: PredictOrder, places: &[u32], split: Option<Half>) -> Result<Me
     })?;
     let names = order.class_names.or(data.about.class_names.clone());
     let mut prediction = answer(&graph, &batch, names.as_ref())?;
+    let asked = |&place: &u32| AskedExample {
+        place: place.into(),
+        source: data.source_of(in_test, place),
+    };
+    prediction.examples = places.iter().map(asked).collect();
     prediction.targets = data.has_targets().then(|| targets(&batch, names.as_ref()));
     Ok(Message::Prediction {
         prediction: Box::new(prediction),
@@ -267,6 +294,7 @@ fn answer(
         outputs,
         top,
         prepared: batch.made_by.iter().map(InferredInput::in_words).collect(),
+        examples: Vec::new(),
         targets: None,
     })
 }

@@ -8,6 +8,7 @@ use super::job::{Job, warn};
 use super::journal::Journal;
 use super::problem::{no_data, of_training};
 use super::voice::Voice;
+use crate::data::{Prepared, Role};
 use crate::graph::Graph;
 use crate::prune::weight;
 use crate::spec::child::{Level, Message, Progress};
@@ -92,10 +93,11 @@ impl Job<'_> {
             None => self.voice.info(
                 "training_started",
                 format!(
-                    "{}, epochs: {}, batches of each: {}",
+                    "{}, epochs: {}, batches of each: {}{}",
                     in_words(phase),
                     params.epochs,
-                    data.train_batches()
+                    data.train_batches(),
+                    sitting_out(data)
                 ),
             ),
             Some(state) => self.voice.info(
@@ -140,6 +142,18 @@ impl Job<'_> {
             }
             Err(error) => Err(Ended::Failed(of_training(error))),
         }
+    }
+}
+
+/// That an epoch leaves many examples out, where batches don't divide them.
+fn sitting_out(data: &Prepared) -> String {
+    let (examples, size) = (data.count(Role::Train), data.about.batch_size as usize);
+    let left = examples - (data.train_batches() * size).min(examples);
+    match left * 10 > examples {
+        true => format!(
+            " of {size}, so that {left} of {examples} examples sit out, others in each epoch; a smaller batch_size takes more of them"
+        ),
+        false => String::new(),
     }
 }
 

@@ -67,6 +67,9 @@ pub enum Order {
         /// Names of the classes, in their order.
         #[serde(default)]
         classes: Option<Vec<String>>,
+        /// Columns of a table that are left out.
+        #[serde(default)]
+        exclude: Vec<String>,
     },
     /// Describe the layers of a model. Closes with [`Message::Layers`].
     Layers { model: PathBuf },

@@ -170,6 +170,9 @@ pub struct DatasetSummary {
     /// Examples of the upload that can't be used, left out as was asked for.
     #[serde(default)]
     pub skipped: Vec<SkippedFile>,
+    /// Columns of a table that are no inputs, as was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
 }
 
 impl DatasetSummary {

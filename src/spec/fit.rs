@@ -101,7 +101,7 @@ pub fn fit(
         let columns = match &dataset.target {
             Some(target) if dataset.format.is_table() && of_numbers => format!(
                 "; of the table all columns but the target `{}` are taken (`?target=` of the upload, `--target` of the terminal \
-                 choose another one; `?files_of=` reads the same files again): a column that is no input, such as an index, must not be in the file",
+                 choose another one; `?files_of=` reads the same files again): a column that is no input, such as an index, is left out by `?exclude=`",
                 target.name
             ),
             None if dataset.format.has_arrays() && params.needs_labels() => {

@@ -18,6 +18,9 @@ pub struct Prediction {
     /// How the examples were prepared, an input each, for people.
     #[serde(default)]
     pub prepared: Vec<String>,
+    /// The examples of a data set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<AskedExample>,
     /// For each of a data set's examples what the data set says of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Vec<ExampleTarget>>,
@@ -32,6 +35,15 @@ pub struct ExampleTarget {
     /// The label's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+}
+
+/// An example of a data set that was asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AskedExample {
+    pub place: u64,
+    /// The file's name, or the text itself; left out for numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// A named output.

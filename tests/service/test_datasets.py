@@ -246,6 +246,7 @@ def test_examples_of_a_data_set_can_be_asked_about(server, digits_model, digits)
         logits = models.outputs(DIGITS_CNN.read_bytes(), {"input": x})[0]
         np.testing.assert_allclose(np.array(answer["outputs"][0]["values"]), logits, atol=1e-4)
         assert [one["value"] for one in answer["targets"]] == arrays[f"y_{split}"][body["examples"]].tolist()
+        assert answer["examples"] == [{"place": place} for place in body["examples"]]
         assert answer["prepared"] == ["`input` gets `x`: as [1, 8, 8]; divided by 16"]
     for body, pointer, says in (
         ({"examples": [360]}, "/examples", "0 to 359"), ({"examples": []}, "/examples", "1 to 1024"),
@@ -281,7 +282,24 @@ def test_rows_in_which_something_is_missing_are_refused_or_left_out(server):
     assert [one["detail"] for one in server.upload_dataset(unknown, params={"damaged": "skip"})["skipped"]] == [
         "its column `a` holds NaN", "its column `a` holds `NA`"]
     words = b"id,a,label\np1,1,0\np2,2,1\n"
-    assert_problem(server.post_dataset(words, params={"damaged": "skip"}), 422, says=["`p1` is no number", "must not be in the file"])
+    assert_problem(server.post_dataset(words, params={"damaged": "skip"}), 422, says=["`p1` is no number", "`exclude`"])
+
+
+def test_columns_that_are_no_inputs_are_left_out(server):
+    table = b"id,a,name,b,label\n" + b"".join(b"%d,%d,n%d,%d,%d\n" % (n, n * n, n, n + 1, n % 2) for n in range(40))
+    found = server.upload_dataset(table, params={"exclude": "id, name"})
+    assert found["excluded"] == ["id", "name"] and found["inputs"][0]["shape"] == [2] and found["inputs"][0]["range"] == [0, 39 * 39]
+    model = server.upload_model(models.mlp(2, 4, 2), "two")
+    result = server.run("evaluate", model, found)["result"]
+    assert result["environment"]["data"]["inputs"][0]["shape"] == [2]
+    # So it stays where the files are read again, unless it is said otherwise.
+    again = server.post("/v1/datasets", params={"files_of": found["id"], "target": "b"}).json()
+    assert again["excluded"] == ["id", "name"] and again["target"]["name"] == "b" and again["inputs"][0]["shape"] == [2]
+    other = server.post("/v1/datasets", params={"files_of": found["id"], "exclude": '["name"]'}).json()
+    assert other["excluded"] == ["name"] and other["inputs"][0]["shape"] == [3]
+    for exclude, says in (("ide", "no column `ide`"), ("label", "used and left out"), ("id,id", "`id` twice"), ("id,,a", "empty")):
+        assert_problem(server.post_dataset(table, params={"exclude": exclude, "target": "label"}), 422, says=says)
+    assert_problem(server.post_dataset(DIGITS.read_bytes(), params={"exclude": "x"}), 422, says="columns of a table")
 
 
 @pytest.mark.parametrize("name, content, says", [

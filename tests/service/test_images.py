@@ -121,6 +121,15 @@ def test_parquet_files_of_the_hugging_face_hub_are_image_files(server, digits_mo
     assert_problem(server.post_dataset(hub_parquet(rows["test"][:20], **more), params={"target": "nothing"}), 422, says="`nothing`")
 
 
+def test_an_example_that_is_asked_about_is_named(server, folders, digits_model):
+    asked = server.post(f"/v1/models/{digits_model['id']}/predict", json={"examples": list(range(40))},
+                        params={"dataset": folders["id"], "preprocess": '{"scale": 0.0625}'}).json()
+    # What the file's name says is what the data set says.
+    for example, target, top in zip(asked["examples"], asked["targets"], asked["top"], strict=True):
+        assert f"/{target['class']}/" in example["source"], asked["examples"]
+    assert sum(top[0]["label"] == target["value"] for top, target in zip(asked["top"], asked["targets"])) > 36
+
+
 def test_folders_by_class_are_the_same_examples(server, folders, digits, digits_model):
     assert folders["format"] == "images"
     assert folders["splits"] == {"train": 1437, "test": 360}

@@ -212,6 +212,10 @@ def test_a_text_can_be_asked_about(server, classified, reader):
     assert_problem(server.post(f"/v1/models/{model['id']}/predict", json={"texts": [3]}), 422)
     assert_problem(server.post(f"/v1/models/{model['id']}/predict", json={"texts": ["a"], "inputs": {}}), 422, says="one of")
     assert_problem(server.post(f"/v1/models/{model['id']}/predict", json={"texts": []}), 422, says="0 examples")
+    asked = server.post(f"/v1/models/{model['id']}/predict", json={"examples": [0, 5]}).json()
+    rows = dict(classified["test"])
+    for example, target in zip(asked["examples"], asked["targets"], strict=True):
+        assert rows[example["source"]] == target["class"]
 
 
 def test_texts_are_pruned_and_distilled(server, classified, reader):

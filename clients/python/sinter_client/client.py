@@ -93,18 +93,19 @@ class Client:
         text: str | None = None,
         damaged: types.Damaged | None = None,
         classes: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
     ) -> types.Dataset:
         """Uploads a data set: one file, such as an npz or a table, a folder of pictures, recordings or texts, or files that
         belong together, such as train.csv, test.csv and tokenizer.json.
 
         What is left out is detected: the format; the column of the target and that of texts. What can't be used is refused
-        unless `damaged` says otherwise, and `classes` are in the order of the alphabet unless they are named in that of the
+        unless `damaged` says otherwise; `exclude` are columns of a table that are no inputs; and `classes` are in the order of the alphabet unless they are named in that of the
         model.
         """
         paths = [pathlib.Path(path)] if isinstance(path, (str, os.PathLike)) else [pathlib.Path(one) for one in path]
         if not paths:
             raise ValueError("there is no file to upload")
-        query = _reading(format, target, text, damaged, classes)
+        query = _reading(format, target, text, damaged, classes, exclude)
         with contextlib.ExitStack() as stack:
             if len(paths) == 1 and paths[0].is_dir():
                 folder = paths[0].resolve()
@@ -123,13 +124,14 @@ class Client:
         format: types.DatasetFormat | None = None,
         damaged: types.Damaged | None = None,
         classes: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
     ) -> types.Dataset:
         """Makes a data set of the files of one that is there, read in another way: with another target, or its classes
         in another order, for instance.
 
         Nothing is uploaded, and the first stays as it is.
         """
-        reading = _reading(format, target, text, damaged, classes)
+        reading = _reading(format, target, text, damaged, classes, exclude)
         query = {"files_of": self._id("dataset", dataset), **_given({"name": name}), **reading}
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         response = self._connection.request("POST", "/v1/datasets", params=query, headers=headers)
@@ -413,11 +415,20 @@ class Client:
 
 
 def _reading(
-    format: str | None, target: str | None, text: str | None, damaged: str | None, classes: Iterable[str] | None
+    format: str | None,
+    target: str | None,
+    text: str | None,
+    damaged: str | None,
+    classes: Iterable[str] | None,
+    exclude: Iterable[str] | None,
 ) -> dict[str, str]:
     """How a data set is read, as a query has it."""
-    names = None if classes is None else json.dumps(_several("classes", classes))
-    return _given({"format": format, "target": target, "text": text, "damaged": damaged, "classes": names})
+    lists = {
+        name: json.dumps(several)
+        for name, given in (("classes", classes), ("exclude", exclude))
+        if (several := _several(name, given)) is not None
+    }
+    return _given({"format": format, "target": target, "text": text, "damaged": damaged, **lists})
 
 
 def _several(name: str, given: Iterable[Any] | None) -> list[Any] | None:

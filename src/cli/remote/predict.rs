@@ -73,6 +73,11 @@ pub fn predict(flags: &PredictFlags) -> Outcome {
             for words in &prediction.prepared {
                 tell!("{words}");
             }
+            for example in &prediction.examples {
+                if let Some(source) = &example.source {
+                    tell!("example {}: {source}", example.place);
+                }
+            }
             say(&lines(top, prediction.targets.as_deref(), &flags.example))
         }
         _ => say(&pretty(&answer)),

@@ -29,6 +29,9 @@ pub struct ReadingFlags {
     /// Names of the classes, with commas between, in the order in which the model numbers them [default: that of the alphabet]
     #[arg(long, value_name = "NAMES")]
     classes: Option<String>,
+    /// Columns of a table that are no inputs, with commas between
+    #[arg(long, value_name = "COLUMNS")]
+    exclude: Option<String>,
     /// Format of the data set, where its bytes and names don't tell
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -45,6 +48,7 @@ impl ReadingFlags {
             ("text", &self.text),
             ("damaged", &self.damaged),
             ("classes", &self.classes),
+            ("exclude", &self.exclude),
             ("format", &self.format),
         ];
         all.into_iter()
@@ -276,6 +280,10 @@ fn is_read_as(client: &Client, id: Uuid, choices: &[Choice]) -> Outcome<bool> {
         },
         // It is there, so that nothing was damaged, or it was left out.
         "damaged" => wanted == "skip" || row["skipped"] == serde_json::json!([]),
+        "exclude" => {
+            row["excluded"]
+                == serde_json::json!(wanted.split(',').map(str::trim).collect::<Vec<_>>())
+        }
         "format" => row["format"] == *wanted,
         _ => false,
     }))

@@ -99,7 +99,7 @@ impl InferredInput {
             parts.push(audio.in_words());
         }
         parts.push(format!("as {}", shape(&self.shape)));
-        if self.transposed {
+        if self.transposed && self.image.is_none() {
             parts.push("its channels moved in front".to_owned());
         }
         let few = |values: &[f64]| match values {

@@ -3,7 +3,7 @@
 import { get, learn, learnNames, post, query } from "./api.js";
 import { bars } from "./charts.js";
 import { dialog, h, link, number, problem, quiet, section, table, worker } from "./dom.js";
-import { bytes, count, digits, percent, plural, when, whole } from "./format.js";
+import { bytes, count, digits, inFields, percent, plural, when, whole } from "./format.js";
 import { jobsTable } from "./jobs.js";
 import { MANY_CLASSES, deleter, fact, isAmount, newJobs, renamer, shape } from "./lists.js";
 
@@ -43,17 +43,19 @@ function rereader(dataset) {
     const arrays = h("datalist", { id: "again-arrays" }, [dataset.target?.name, ...dataset.inputs.map(({ name: one }) => one)].filter(Boolean).map((one) => h("option", { value: one })));
     const [target, targetField] = field("Target", !dataset.target ? "none so far" : ["images", "texts", "audio"].includes(dataset.format) ? "the folders, or the usual column" : `${dataset.target.name}, as it is`);
     const [column, columnField] = field("Text column", text ? `${text}, as it is` : "none so far");
+    const [exclude, excludeField] = field("Columns to leave out", "none", (dataset.excluded || []).join(", "));
     const named = dataset.target?.class_names;
     const [classes, classesField] = field("Order of the classes", "as it is", named ? named.join(", ") : "");
     target.setAttribute("list", arrays.id);
     for (let fault = null; ;) {
-      const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, !COLUMNS.includes(dataset.format) && arrays, COLUMNS.includes(dataset.format) && columnField, dataset.target?.classes && !isAmount(dataset.target) && [classesField, quiet("Their names with commas between, as the model numbers them from 0 on.")], fault && problem(fault)], [["Cancel", ""], ["Read", "read", "primary"]]);
+      const answer = await dialog("Read the files in another way", [quiet("Makes another data set of the same files, without an upload. This one stays as it is."), nameField, targetField, !COLUMNS.includes(dataset.format) && arrays, COLUMNS.includes(dataset.format) && [columnField, excludeField], dataset.target?.classes && !isAmount(dataset.target) && [classesField, quiet("Their names with commas between, as the model numbers them from 0 on.")], fault && problem(fault)], [["Cancel", ""], ["Read", "read", "primary"]]);
       if (answer !== "read") return;
       try {
-        const made = await (await post(`v1/datasets${query({ files_of: dataset.id, name: name.value.trim(), target: target.value.trim(), text: column.value.trim(), classes: classes.value.trim() === (named || []).join(", ") ? "" : classes.value.trim() })}`)).json();
+        const made = await (await post(`v1/datasets${query({ files_of: dataset.id, name: name.value.trim(), target: target.value.trim(), text: column.value.trim(), exclude: exclude.value.trim(), classes: classes.value.trim() === (named || []).join(", ") ? "" : classes.value.trim() })}`)).json();
         location.hash = `#/datasets/${made.id}`;
         return;
       } catch (error) {
+        if (error.problem) error.problem.detail = inFields(error.problem.detail);
         fault = error;
       }
     }
@@ -98,6 +100,7 @@ export async function datasetPage({ args: [id], signal }) {
         fact("Validation split", splits.validation ? plural(splits.validation, "example") : "taken out of the train split by each job"),
         fact("Test split", splits.test ? plural(splits.test, "example") : "set aside by each job"),
         fact(dataset.inputs.length === 1 ? "Input" : "Inputs", dataset.inputs.map((one) => h("div", null, input(one)))),
+        dataset.excluded?.length > 0 && fact("Columns left out", dataset.excluded.join(", ")),
         fact("Target", target(dataset)),
         Object.keys(tags).length > 0 && fact("Tags", Object.entries(tags).map(([key, value]) => `${key}: ${value}`).join(", ")),
         fact("Size", bytes(dataset.size_bytes)), fact("Created", when(dataset.created_at)),

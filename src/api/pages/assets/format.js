@@ -91,3 +91,19 @@ export const COSTS = [
   ["compressed_bytes", "Size compressed (deflate)", bytes, (m) => m.compressed_bytes],
   ["latency_ms", "Latency, median", milliseconds, (m) => m.latency_ms?.p50],
 ];
+
+/** A number, also with a decimal comma or as a fraction such as 1/255. */
+export function numberOf(text) {
+  const given = text.trim();
+  if (given === "") return undefined;
+  const parts = given.replace(/^(-?\d+),(\d+)$/, "$1.$2").split("/");
+  const value = parts.length > 2 || parts.some((part) => part.trim() === "") ? NaN : Number(parts[0]) / Number(parts[1] ?? 1);
+  return Number.isFinite(value) ? value : given;
+}
+
+const FIELDS = { target: "Target", text: "Text column", classes: "Order of the classes", exclude: "Columns to leave out", dataset: "Data set" };
+
+/** A message with the names of the forms' fields in the place of those of the API's query. */
+export const inFields = (detail) => detail
+  .replace(/the query parameter `(target|text|classes|exclude|dataset)`( \([^)]*on the page\))?/g, (all, name) => `“${FIELDS[name]}”`)
+  .replace(/`\?exclude=`/g, "“Columns to leave out” there");

@@ -3,7 +3,7 @@
 import { all, get, hasKey, learn, post } from "./api.js";
 import { add, button, copy, h, problem, quiet, scroller, section, set, unique } from "./dom.js";
 import { isTrial } from "./lists.js";
-import { KIND_NAMES, count, kindName, plural, pretty, sentence, shortId, words } from "./format.js";
+import { KIND_NAMES, count, inFields, kindName, numberOf, plural, pretty, sentence, shortId, words } from "./format.js";
 import { COMMON, KINDS } from "./kinds.js";
 
 const read = (body, path) => path.split(".").reduce((value, key) => value?.[key], body);
@@ -37,15 +37,6 @@ function compact(value) {
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== null).map(([key, inner]) => [key, compact(inner)])
     .filter(([, inner]) => typeof inner !== "object" || Object.keys(inner).length > 0));
-}
-
-/** A number, also with a decimal comma or as a fraction such as 1/255. */
-function numberOf(text) {
-  const given = text.trim();
-  if (given === "") return undefined;
-  const parts = given.replace(/^(-?\d+),(\d+)$/, "$1.$2").split("/");
-  const value = parts.length > 2 || parts.some((part) => part.trim() === "") ? NaN : Number(parts[0]) / Number(parts[1] ?? 1);
-  return Number.isFinite(value) ? value : given;
 }
 
 const split = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
@@ -343,7 +334,7 @@ function inWords(detail, fields) {
   }
   // What a word could be instead is no field.
   const [said, ...expected] = detail.split(", expected ");
-  return [said
+  return [inFields(said)
     .replace(/ \(`\?target=` of the upload, `--target` of the terminal choose another one; `\?files_of=` reads the same files again\)/g, " (“Read in another way” on the data set's page chooses another one)")
     .replace(/,? or the one that `\?target=` of the upload names; `\?files_of=` reads the same files again/g, "; “Read in another way” on the data set's page makes another array the target")
     .replace(/ unless `\?target=` of the upload names another one; `\?files_of=` reads the same files again/g, "; “Read in another way” on the data set's page makes another one the target")
@@ -531,6 +522,11 @@ export async function formPage({ args: [kind], query: given, signal }) {
       // Buttons come back before a field gets the focus.
       for (const control of buttons) control.disabled = false;
       if (error.name === "AbortError") return;
+      // What can't be planned is no fault of a field.
+      if (error.problem?.errors?.[0]?.pointer === "/dry_run") {
+        set(answer, problem(new Error(`There is no plan for this target: ${inWords(error.problem.errors[0].detail, fields)}.`)));
+        return;
+      }
       const { places, lost } = distribute(error.problem?.errors || [], fields);
       // What stands at its field is not said once more.
       set(answer, places.length > 0 && lost.length === 0 ? elsewhere(error, places) : problem(error));
@@ -543,7 +539,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
     }
   }
 
-  const elsewhere = (error, places) => problem({ problem: { ...error.problem, errors: [], detail: `Look at: ${[...new Set(places.map((one) => one.label))].join(", ")}.` } });
+  const elsewhere = (error, places) => problem({ problem: { ...error.problem, errors: [], detail: `${[...new Set(places.map((one) => one.label))].join(", ")}: ${places.length === 1 && error.problem.errors.length === 1 ? inWords(error.problem.errors[0].detail, fields) : "see what stands at these fields"}` } });
 
   buttons.push(h("button", { class: "primary" }, "Submit job"));
   buttons.push(button("Plan", () => send({ dry_run: true }, async (dry) => {

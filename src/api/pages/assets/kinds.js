@@ -222,6 +222,7 @@ export const KINDS = {
         fields: [
           ["params.evaluation.method", "Evaluation", "select", { options: ["holdout", "cross_validation", "shared_weights"], then(body) { body.params.evaluation = { method: body.params.evaluation.method }; } }],
           ["params.evaluation.folds", "Folds", "number", { when: (body) => body.params?.evaluation?.method === "cross_validation" }],
+          ["params.strategy.first", "Trials at random first", "number", { hint: "10 when empty; TPE chooses after them.", when: (body) => body.params?.strategy?.name === "tpe" }],
           ["params.strategy.population", "Population", "number", { when: (body) => body.params?.strategy?.name === "genetic" }],
           ...COSTS.filter((cost) => cost !== "nonzero_parameters").map((cost) => [`params.constraints.${cost}`, `At most: ${cost.replace("_", " ")}`, "number"]),
           ["params.control", "Random search with as much training beside it", "check"],

@@ -106,7 +106,12 @@ function layersView(model, layers, signal) {
   chooser.value = view;
   draw();
   const choice = (label, control) => h("div", { class: "choice" }, h("label", { for: control.id }, label), control);
+  // One sentence for all, where none has shapes.
+  const open = layers.length > 1 && layers.every((layer) => layer.blocked_by === "the shapes of the graph can't be inferred");
+  if (open) for (const layer of layers) layer.blocked_by = null;
+  draw();
   return section("Layers", null,
+    open && h("p", null, "The file leaves open how long its inputs are, so that shapes, costs and groups are not known here. A job's data set settles that: its plan has them."),
     quiet("Channels of layers with the same group leave together; with them the weights of layers that take them in."),
     h("div", { class: "filters" }, choice("Search", search), choice("Group", group), choice("View", chooser), found), place);
 }

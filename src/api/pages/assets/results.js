@@ -363,4 +363,5 @@ export const planView = ({ kind, plan, data, steps }) => [
   PLANS[kind](plan),
   data && kind !== "evaluate" && quiet(`Trains on ${plural(data.splits.train, "example")}, selects on ${data.splits.validation}, tests on ${data.splits.test}`, steps > 0 && `; at most ${count(steps)} optimizer steps in all`, "."),
   data?.prepared?.map((how) => quiet(how, ".")),
+  data?.batch_size === 1 && kind !== "evaluate" && h("p", { class: "error" }, "The model's file fixes its batch size at 1: it would train one example at a time, which is slow and another training than in batches. Export it with an open one."),
 ];

@@ -2,7 +2,7 @@
 
 import { call, get, query } from "./api.js";
 import { announce, h, number, problem, quiet, section, set, table, worker } from "./dom.js";
-import { digits, percent, pretty } from "./format.js";
+import { digits, numberOf, percent, pretty } from "./format.js";
 
 const depth = (value) => Array.isArray(value) ? 1 + depth(value[0]) : 0;
 
@@ -30,12 +30,13 @@ const sizeOf = (summary) => summary.inputs.reduce((all, input) => all + input.sh
 const share = (value) => value >= 0.0995 || value === 0 ? percent(value) : `${digits(value * 100)} %`;
 const called = ({ label, class: name }) => name ? `${name} (${label})` : String(label);
 
-function answered({ top, outputs, prepared, targets }) {
+function answered({ top, outputs, prepared, targets, examples }) {
   const numbers = (output) => {
     const text = pretty(output.values);
     return output.shape.reduce((product, size) => product * size, 1) > MOST_NUMBERS ? quiet("too many numbers to show") : h("pre", null, text);
   };
   return [
+    examples?.map(({ place, source }) => source && h("p", null, `Example ${place}: `, h("code", null, source))),
     top && top.map((classes, example) => table(top.length > 1 ? `Likeliest classes of example ${example + 1}` : "Likeliest classes", ["Class", { label: "Probability", number: true }],
       classes.map((one) => [called(one), number(one.probability, share)]), { class: "fit", visible: true })),
     targets?.map(({ value, class: name }) => h("p", null, "The data set says: ", h("strong", null, called({ label: pretty(value), class: name })))),
@@ -54,7 +55,7 @@ export function trySection(model, signal) {
   });
   /** `data.preprocess` as the fields say, if they say anything. */
   const preprocess = () => {
-    const [scale, ...lists] = numbers.map(([control]) => control.value.split(",").map((one) => one.trim()).filter(Boolean).map(Number));
+    const [scale, ...lists] = numbers.map(([control]) => control.value.split(",").map((one) => one.trim()).filter(Boolean).map(numberOf));
     if ([scale, ...lists].some((list) => list.some((one) => !Number.isFinite(one)))) throw new Error("Scale, mean and deviation are numbers, with commas between.");
     const given = Object.fromEntries([["scale", scale[0]], ["mean", lists[0]], ["std", lists[1]]].filter(([, value]) => value?.length > 0 || typeof value === "number"));
     return given;
@@ -66,23 +67,23 @@ export function trySection(model, signal) {
     const maker = model.job_id && await get(`v1/jobs/${model.job_id}`, signal).catch(() => null);
     return JSON.stringify({ ...maker?.request.data?.preprocess, ...given });
   }
-  const ask = async (body, type, parameters) => {
-    const answer = await call(path({ preprocess: await asked(), ...parameters }), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
+  const ask = async (body, type) => {
+    const answer = await call(path({ preprocess: await asked(), dataset: sets.value }), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
       // Where in the JSON it is says nothing to who typed a list.
-      if (error.problem) error.problem.detail = error.problem.detail.replace(/^\/[\w/]*: /, "");
+      if (error.problem) error.problem.detail = error.problem.detail.replace(/^\/[\w/]*: /, "").replace(/(with the query parameter|with) `dataset`/, "in “Data set”");
       throw error;
     });
     set(place, answered(answer));
     announce("The model has answered");
   };
   const file = h("input", { type: "file", id: "try-file" });
-  const text = h("textarea", { id: "try-text", rows: 4, spellcheck: "false", value: sizeOf(summary) <= 64 ? pretty(sample(summary)) : "", oninput: () => { file.value = ""; } });
-  const sets = h("select", { id: "try-dataset" }, h("option", { value: "" }, "that of the job which made the model"));
+  const text = h("textarea", { id: "try-text", rows: 4, spellcheck: "false", value: sizeOf(summary) <= 64 && summary.inputs.every((input) => input.dtype.startsWith("float")) ? pretty(sample(summary)) : "", oninput: () => { file.value = ""; } });
+  const sets = h("select", { id: "try-dataset" }, h("option", { value: "" }, model.job_id ? "that of the job which made the model" : "none"));
   const at = h("input", { type: "number", id: "try-example", min: 0, value: 0 });
   const split = h("select", { id: "try-split" }, [["", "test, where it has one"], ["train", "train"], ["test", "test"]].map(([value, label]) => h("option", { value }, label)));
   const example = worker("Ask about the example", async () => {
     set(place);
-    await ask(JSON.stringify({ examples: [Number(at.value)], ...(split.value && { split: split.value }) }), "application/json", sets.value ? { dataset: sets.value } : {});
+    await ask(JSON.stringify({ examples: [Number(at.value)], ...(split.value && { split: split.value }) }), "application/json");
   });
   let listed = false;
   /** The data sets are asked for when somebody wants one. */
@@ -105,14 +106,17 @@ export function trySection(model, signal) {
     }
     else set(place, problem(new Error("Choose a file, or write a text or JSON.")));
   });
-  return section("Try it", null, h("details", null, h("summary", null, "Ask the model about an example"),
+  return section("Try it", null,
     quiet(model.job_id ? "An image, a recording or a text is prepared as in the job that made the model, if that had such; numbers are taken as they are." : "No job made this model, so that nothing is known of how its inputs are prepared: pixels are divided by 255, numbers taken as they are. Say it below where it is otherwise."),
-    h("div", { class: "fields pair" },
-      h("div", { class: "field" }, h("label", { for: "try-file" }, "A file"), file, h("p", { class: "hint" }, "png, jpg, webp, bmp, wav, flac, ogg, mp3 or txt.")),
-      h("div", { class: "field" }, h("label", { for: "try-text" }, "Or a text, or JSON"), text, h("p", { class: "hint" }, `Numbers as {"inputs": {${summary.inputs.map((input) => `"${input.name}": [[…]]`).join(", ")}}}, a list of examples for each input${summary.inputs.length === 1 ? ", or as a list alone" : ""}.`))),
-    h("details", null, h("summary", null, "Prepare it in another way"), h("div", { class: "fields pair" }, numbers.map(([, element]) => element))),
-    h("div", { class: "actions" }, send)),
-  h("details", { ontoggle: list }, h("summary", null, "Ask about an example of a data set"),
-    h("div", { class: "fields pair" }, field("Data set", sets), field("Example", at, "Its place, counted from 0 in the order in which the data set is stored."), field("Split", split)),
-    h("div", { class: "actions" }, example)), place);
+    h("details", null, h("summary", null, "Ask the model about an example"),
+      h("div", { class: "fields pair" },
+        h("div", { class: "field" }, h("label", { for: "try-file" }, "A file"), file, h("p", { class: "hint" }, "png, jpg, webp, bmp, wav, flac, ogg, mp3 or txt.")),
+        h("div", { class: "field" }, h("label", { for: "try-text" }, "Or a text, or JSON"), text, h("p", { class: "hint" }, `Numbers as {"inputs": {${summary.inputs.map((input) => `"${input.name}": [[…]]`).join(", ")}}}, a list of examples for each input${summary.inputs.length === 1 ? ", or as a list alone" : ""}.`))),
+      h("div", { class: "actions" }, send)),
+    h("details", { ontoggle: list }, h("summary", null, "Ask about an example of a data set"),
+      h("div", { class: "fields pair" }, field("Example", at, "Its place, counted from 0 in the order in which the data set is stored: that of the file for numbers; texts and files are mixed, always alike, and the answer says which one it is."), field("Split", split)),
+      h("div", { class: "actions" }, example)),
+    h("details", { ontoggle: list }, h("summary", null, "Data set, and how examples are prepared"),
+      h("div", { class: "fields pair" }, field("Data set", sets, "Of its examples, of its tokenizer where the model has none, and of the names of classes."), numbers.map(([, element]) => element))),
+    place);
 }

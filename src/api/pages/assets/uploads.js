@@ -2,7 +2,7 @@
 
 import { query, upload } from "./api.js";
 import { announce, button, h, problem, quiet, select, set, unique } from "./dom.js";
-import { bytes, percent, plural, sentence } from "./format.js";
+import { bytes, inFields, percent, plural, sentence } from "./format.js";
 
 const FORMATS = ["npz", "idx", "csv", "jsonl", "parquet", "safetensors", "images", "texts", "audio"];
 
@@ -30,6 +30,7 @@ export function uploader(folder, ondone) {
   const target = h("input", { type: "text", id: `${id}-target`, autocomplete: "off" });
   const text = h("input", { type: "text", id: `${id}-text`, autocomplete: "off" });
   const classes = h("input", { type: "text", id: `${id}-classes`, autocomplete: "off" });
+  const exclude = h("input", { type: "text", id: `${id}-exclude`, autocomplete: "off" });
   const chosen = h("p", { class: "chosen" });
   const send = h("button", { class: "primary" }, "Upload");
   const cancel = button("Cancel", () => {
@@ -52,6 +53,8 @@ export function uploader(folder, ondone) {
         h("p", { class: "hint" }, "The column of a table or manifest, the last one when empty; the array of an npz, “y”, “target”, “label” or “labels” when empty.")),
       h("div", { class: "field" }, h("label", { for: text.id }, "Text column"), text,
         h("p", { class: "hint" }, "One, or two with a comma between.")),
+      h("div", { class: "field" }, h("label", { for: exclude.id }, "Columns to leave out"), exclude,
+        h("p", { class: "hint" }, "Of a table: an index, for instance; commas between.")),
       h("div", { class: "field" }, h("label", { for: classes.id }, "Order of the classes"), classes,
         h("p", { class: "hint" }, "Their names with commas between, as the model numbers them from 0 on; in the order of the alphabet when empty. Of numbers it is what they are called.")),
       select("Examples that can't be used", [["", "refuse the upload"], ["skip", "skip them"]], "", (value) => { options.damaged = value; }),
@@ -69,12 +72,18 @@ export function uploader(folder, ondone) {
       return;
     }
     files = list;
-    if (!name.value || name.dataset.own !== "yes") name.value = main(files).name.replace(/\.(onnx|tar\.gz|[a-z0-9]+)$/i, "");
+    if (!name.value || name.dataset.own !== "yes") name.value = titleOf(files);
     set(result);
     show();
     announce(`${plural(files.length, "file")} chosen`);
   }
 
+  const stem = (file) => file.name.replace(/\.(onnx|tar\.gz|[a-z0-9]+)$/i, "");
+  /** A name to begin with; of several tables no split alone. */
+  const titleOf = (list) => {
+    const tables = list.filter((file) => file.name !== "tokenizer.json");
+    return folder === "models" || tables.length < 2 || tables.length > 4 ? stem(main(list)) : tables.map(stem).join(", ");
+  };
   const main = (list) => list.find((file) => /\.(onnx|safetensors)$/i.test(file.name)) || list[0];
 
   function show() {
@@ -93,7 +102,7 @@ export function uploader(folder, ondone) {
     show();
     const form = new FormData();
     for (const file of files) form.append("file", file, file.name);
-    const parameters = { name: name.value.trim(), ...(folder === "datasets" ? { ...options, target: target.value.trim(), text: text.value.trim(), classes: classes.value.trim() } : {}) };
+    const parameters = { name: name.value.trim(), ...(folder === "datasets" ? { ...options, target: target.value.trim(), text: text.value.trim(), classes: classes.value.trim(), exclude: exclude.value.trim() } : {}) };
     try {
       const made = await upload(`v1/${folder}${query(parameters)}`, form, {
         signal: running.signal,
@@ -116,7 +125,7 @@ export function uploader(folder, ondone) {
       Promise.resolve(ondone(made)).catch(() => {});
     } catch (error) {
       if (error.name !== "AbortError") {
-        if (error.problem) error.problem.detail = error.problem.detail.replace("upload with damaged=skip (`--damaged skip`, “skip them” on the page) to leave such ones out", "“Format and columns” has “skip them”");
+        if (error.problem) error.problem.detail = inFields(error.problem.detail).replace("upload with damaged=skip (`--damaged skip`, “skip them” on the page) to leave such ones out", "“Format and columns” has “skip them”");
         set(result, problem(error, { tabindex: "-1" }));
         result.firstChild.focus();
       }
