@@ -40,6 +40,17 @@ class Artifact(TypedDict):
     """Path of the file on this server."""
 
 
+class _AskedExample(TypedDict):
+    place: int
+
+
+class AskedExample(_AskedExample, total=False):
+    """An example of a data set that was asked about."""
+
+    source: str | None
+    """The file's name, or the text itself; left out for numbers."""
+
+
 # Whose defaults hold: how the spectrogram is padded (librosa by zeros, torchaudio by reflection), on which scale mels
 # lie (Slaney's, HTK's), and whether each mel band is divided by its width (Slaney's norm; none).
 AudioConvention: TypeAlias = Literal["librosa", "torchaudio"]
@@ -319,6 +330,8 @@ class _Dataset(TypedDict):
 class Dataset(_Dataset, total=False):
     """A data set."""
 
+    excluded: list[str]
+    """Columns of a table that are no inputs, as was asked for."""
     target: TargetInfo | None
 
 
@@ -1244,6 +1257,8 @@ class _Prediction(TypedDict):
 class Prediction(_Prediction, total=False):
     """What a model answered."""
 
+    examples: list[AskedExample]
+    """The examples of a data set."""
     prepared: list[str]
     """How the examples were prepared, an input each, for people."""
     targets: list[ExampleTarget] | None
@@ -2136,6 +2151,8 @@ class TrainPlan(TypedDict):
 
     cost: PlanCost
     epochs: int
+    weights: StartWeights
+    """What it begins with."""
 
 
 class Training(TypedDict):
