@@ -325,6 +325,6 @@ mod tests {
         let text = render(&[("smaller".to_owned(), job)]);
         assert!(text.contains("300,000 (0.50×)"), "{text}");
         assert!(text.contains("0.9800 (-0.0100)"), "{text}");
-        assert!(text.contains("0.200 (2.00× as fast)"), "{text}");
+        assert!(text.contains("0.400 → 0.200 (2.00×)"), "{text}");
     }
 }

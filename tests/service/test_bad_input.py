@@ -416,8 +416,8 @@ def test_an_input_that_is_not_finite_is_refused_with_its_place(untouched, value,
 
 
 def test_a_nan_in_a_table_is_refused_with_its_place(untouched):
-    refused_dataset(untouched, b"a,b,y\n1,2,0\n3,nan,1\n", says="NaN")
-    refused_dataset(untouched, b"a,b,y\n1,2,0\n3,,1\n", says=["line 3", "`b`"])
+    refused_dataset(untouched, b"a,b,y\n1,2,0\n3,nan,1\n", says=[":3`", "`b` holds NaN"])
+    refused_dataset(untouched, b"a,b,y\n1,2,0\n3,,1\n", says=[":3`", "`b` is empty"])
     refused_dataset(untouched, b"a,b,y\n1,2,0\n3,four,1\n", says=["line 3", "`b`", "four"])
 
 
@@ -480,7 +480,7 @@ def test_a_test_split_without_labels_is_refused(untouched):
 
 
 def test_ragged_tables_are_refused_with_the_line(untouched):
-    refused_dataset(untouched, b"a,b,y\n1,2,0\n3,4\n", says="line: 3")
+    refused_dataset(untouched, b"a,b,y\n1,2,0\n3,4\n", says="line 3")
 
 
 def test_a_target_column_that_is_not_there_is_refused_with_those_that_are(untouched):

@@ -290,7 +290,7 @@ def test_a_model_is_asked_about_examples(server, model_id, data_id, tmp_path):
     assert json.loads(whole.stdout)["outputs"][0]["shape"] == [1, 10], whole.stderr
     for arguments, says in (
         ((model_id,), "required"), (("no such model", body), "there is no model"), ((model_id, "nosuch.png"), "can't read `nosuch.png`"),
-        ((model_id, "--dataset", data_id, "--example", "999"), "0 to 359"), ((model_id, "--text", "a"), "tokenizer"),
+        ((model_id, "--dataset", data_id, "--example", "999"), "0 to 359"), ((model_id, "--text", "a"), "no tokens"),
     ):
         wrong = sinter(server, "predict", *arguments)
         assert wrong.returncode in (1, 2) and says in wrong.stderr, wrong.stderr

@@ -309,7 +309,7 @@ def test_columns_that_are_no_inputs_are_left_out(server):
     ("x.npy", b"\x93NUMPY\x01\x00", "numpy.savez"),
     ("words.npz", models.npz(x=np.zeros((2, 3)), y=np.array(["a", "b"])), "np.unique"),
     ("semi.csv", b"a;b;label\n1,5;2,5;0\n", "separate values by commas"),
-    ("run.py", b"import os\nprint(1, 2, 3)\n", "is it a CSV file?"),
+    ("run.py", b"import os, sys\nprint(1, 2, 3)\n", "is it a CSV file?"),
 ])
 def test_what_is_no_data_set_is_told_what_it_is(server, name, content, says):
     assert_problem(server.post_dataset(content, name), 422, "invalid_dataset", says=says)

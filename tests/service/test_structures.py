@@ -366,7 +366,7 @@ def test_the_smallest_model_within_the_drop_is_found_by_trials(server, setting):
 
 def test_a_fine_tuning_that_harms_is_left_out_of_a_trial(server, setting):
     # A rate that no network that is trained already bears.
-    finetune = {"epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 3}}
+    finetune = {"epochs": 1, "optimizer": {"name": "adamw", "learning_rate": 0.1}}
     job = prune(server, setting, criterion="taylor", round_to=1, target={"max_accuracy_drop": 0.05}, finetune=finetune)
     assert job["result"]["prune"]["reached"]["max_accuracy_drop"] <= 0.05
     assert job["result"]["after"]["macs"] < job["result"]["before"]["macs"]
