@@ -472,7 +472,11 @@ fn wrapped(indices: &[i64], size: usize) -> Result<Vec<usize>, RuleError> {
             usize::try_from(from_front)
                 .ok()
                 .filter(|&index| index < size)
-                .ok_or_else(|| RuleError::new(format!("gathers index {index} of {size}")))
+                .ok_or_else(|| {
+                    RuleError::new(format!(
+                        "gathers index {index}, out of range for size {size}"
+                    ))
+                })
         })
         .collect()
 }

@@ -631,7 +631,9 @@ fn work(
             if let Some(indices) = known(1)?.ints() {
                 let size = x[axis] as i64;
                 if let Some(index) = indices.iter().find(|&&i| i < -size || i >= size) {
-                    return Err(RuleError::new(format!("gathers index {index} of {size}")));
+                    return Err(RuleError::new(format!(
+                        "gathers index {index}, out of range for size {size}"
+                    )));
                 }
             }
             (Op::Gather { axis, output }, first(2))
