@@ -167,7 +167,8 @@ async fn known(access: &Authorized, model: &Model, query: PredictQuery) -> Resul
         .iter()
         .flat_map(|data| &data.inputs)
         .filter(|input| !input.zeros);
-    if let (Some(only), None, false) = (fed.next(), fed.next(), prepares) {
+    let only = fed.next().filter(|input| input.tokens.is_none());
+    if let (Some(only), None, false) = (only, fed.next(), prepares) {
         // A student of its own may have been given its examples otherwise than the job's model.
         prepared.scale = Some(only.scale);
         prepared.mean = Some(only.mean.clone());

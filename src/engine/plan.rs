@@ -16,7 +16,7 @@ use crate::spec::fit::check_outputs;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::prune::PruneParams;
 use crate::spec::result::{
-    DistillPlan, EvaluatePlan, PipelinePlan, Plan, PlanCost, StepPlan, TrainPlan,
+    DistillPlan, EvaluatePlan, PipelinePlan, Plan, PlanCost, PrunePlan, StepPlan, TrainPlan,
 };
 
 /// Answers a dry run. Steps of a pipeline are planned one after the other, each on the model that the one before would
@@ -118,7 +118,7 @@ impl Planner<'_> {
         mut graph: Graph,
         file_bytes: Option<usize>,
         params: &PruneParams,
-    ) -> Result<(crate::spec::result::PrunePlan, Graph), Ended> {
+    ) -> Result<(PrunePlan, Graph), Ended> {
         graph.settle_weights();
         let seed = self.named.inputs.request.seed;
         let data = self.data.as_ref();

@@ -1,6 +1,6 @@
 //! What a succeeded job says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -78,20 +78,28 @@ pub struct Quality {
 pub fn other_order(confusion: &[Vec<u64>]) -> Option<Vec<u64>> {
     /// Share of all examples that must fit.
     const MOST: f64 = 0.8;
-    let best: Vec<usize> = confusion
-        .iter()
-        .map(|row| (0..row.len()).rev().max_by_key(|&class| row[class]))
-        .collect::<Option<_>>()?;
-    let different: std::collections::BTreeSet<_> = best.iter().collect();
-    let fitting: u64 = confusion.iter().zip(&best).map(|(row, &at)| row[at]).sum();
-    let examples: u64 = confusion.iter().flatten().sum();
-    let is_order = different.len() == best.len() && fitting as f64 >= MOST * examples as f64;
-    let is_other = best
-        .iter()
-        .enumerate()
-        .any(|(label, &class)| label != class);
-    (is_order && is_other && examples > 0)
-        .then(|| best.into_iter().map(|class| class as u64).collect())
+    let mut order = vec![None; confusion.len()];
+    let (mut fitting, mut examples) = (0, 0);
+    for (label, row) in confusion.iter().enumerate() {
+        let all: u64 = row.iter().sum();
+        let likeliest = (0..row.len()).rev().max_by_key(|&class| row[class]);
+        if let Some(class) = likeliest.filter(|_| all > 0) {
+            order[label] = Some(class);
+            fitting += row[class];
+            examples += all;
+        }
+    }
+    let taken: BTreeSet<usize> = order.iter().flatten().copied().collect();
+    let labels = order.iter().flatten().count();
+    let is_order = taken.len() == labels && fitting as f64 >= MOST * examples as f64;
+    let differs =
+        |(label, class): (usize, &Option<usize>)| class.is_some_and(|class| class != label);
+    let is_other = order.iter().enumerate().any(differs);
+    // Labels without examples get what is left.
+    let mut left = (0..confusion.len()).filter(|class| !taken.contains(class));
+    let whole = order.iter().map(|&class| class.or_else(|| left.next()));
+    let whole: Vec<u64> = whole.flatten().map(|class| class as u64).collect();
+    (is_order && is_other && labels > 1 && whole.len() == confusion.len()).then_some(whole)
 }
 
 #[cfg(test)]
@@ -109,6 +117,10 @@ mod tests {
         assert_eq!(other_order(&[vec![4, 6], vec![6, 4]]), None);
         assert_eq!(other_order(&[vec![0, 0], vec![0, 0]]), None);
         assert_eq!(other_order(&[]), None);
+        // Fewer classes than the model has.
+        let few = [vec![0, 9, 0, 1], vec![9, 0, 1, 0], vec![0; 4], vec![0; 4]];
+        assert_eq!(other_order(&few), Some(vec![1, 0, 2, 3]));
+        assert_eq!(other_order(&[vec![0, 9], vec![0, 0]]), None);
     }
 }
 

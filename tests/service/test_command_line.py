@@ -274,7 +274,8 @@ def test_folders_and_files_that_belong_together_go_up_as_one_data_set(server, tm
     assert alike.returncode == 1 and "name the folder" in alike.stderr
     (tmp_path / "gaps.csv").write_text("a,b,label\n1,,0\n" + "".join(f"{n},{n},{n % 2}\n" for n in range(20)))
     assert "damaged skip" in sinter(server, "upload", "dataset", tmp_path / "gaps.csv").stderr
-    assert sinter(server, "upload", "dataset", tmp_path / "gaps.csv", "--damaged", "skip").returncode == 0
+    done = sinter(server, "upload", "dataset", tmp_path / "gaps.csv", "--damaged", "skip")
+    assert done.returncode == 0 and "its target is `label`" in done.stderr and "1 example can't be used" in done.stderr
 
 
 def test_a_model_is_asked_about_examples(server, model_id, data_id, tmp_path):

@@ -172,6 +172,10 @@ def test_classes_in_another_order_than_the_models_are_told(server, digits_model,
     told = [event for event in server.events(job) if event["type"] == "classes_in_another_order"]
     assert len(told) == 1 and "it says 9 for label 0" in told[0]["message"], told
     assert "another order of the classes" in server.artifact(job, "report.html").decode()
+    # Three of the classes are enough.
+    few = {name: array[arrays["y_" + name.split("_")[1]] < 3] for name, array in {**arrays, **turned}.items()}
+    _, job = accuracy(server, digits_model, server.upload_dataset(models.npz(**few), "three"))
+    assert job["result"]["before"]["quality"]["order"][7:] == [2, 1, 0]
     # In their own order there is nothing to tell.
     found, job = accuracy(server, digits_model, server.upload_dataset(DIGITS, "digits"))
     assert found == pytest.approx(true_accuracy) and "order" not in job["result"]["before"]["quality"]

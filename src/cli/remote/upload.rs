@@ -235,8 +235,28 @@ impl Files {
         let id = client.upload(self.resource, &query, &self.files, &bar)?;
         bar.finish_and_clear();
         tell!("uploaded {shown} as {id}");
+        if self.resource == "datasets" {
+            tell_reading(client, id)?;
+        }
         Ok(id)
     }
+}
+
+/// Says what of a data set nobody chose: its target, and what was left out.
+fn tell_reading(client: &Client, id: Uuid) -> Outcome {
+    let Some(row) = client.find::<Value>(&format!("/v1/datasets/{id}"))? else {
+        return Ok(());
+    };
+    match row["target"]["name"].as_str() {
+        Some(name) => tell!("its target is `{name}`"),
+        None => tell!("it has no target"),
+    }
+    match row["skipped"].as_array().map_or(0, Vec::len) {
+        0 => {}
+        1 => tell!("1 example can't be used and is left out"),
+        count => tell!("{count} examples can't be used and are left out"),
+    }
+    Ok(())
 }
 
 /// All that is in a folder, as one file.
