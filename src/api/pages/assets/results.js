@@ -351,7 +351,7 @@ const PLANS = {
     h("p", null, `${plural(teachers, "teacher")}; ${plural(epochs, "epoch")} of the student${control ? ", and as many of its control" : ""}.`),
     costsBeside("Cost of teacher and student", ["Teacher", teacher], ["Student", student]),
     table("Losses", ["Loss", "Compares"], losses.map((loss) => [lossName(loss.name),
-      h("td", null, !loss.pairs ? "the outputs" : loss.pairs.map((pair) => h("div", null, h("code", null, pair.teacher), ` [${pair.teacher_shape.join(", ")}] with `, h("code", null, pair.student), ` [${pair.student_shape.join(", ")}]`, pair.projected && ", projected")))]), { class: "fit" }),
+      h("td", null, loss.name === "cross_entropy" ? "the student's outputs with the target" : !loss.pairs ? "the outputs" : loss.pairs.map((pair) => h("div", null, h("code", null, pair.teacher), ` [${pair.teacher_shape.join(", ")}] with `, h("code", null, pair.student), ` [${pair.student_shape.join(", ")}]`, pair.projected && ", projected")))]), { class: "fit" }),
   ],
   train: ({ cost, epochs }) => [h("p", null, `${plural(epochs, "epoch")} of a model of ${count(cost.parameters)} parameters${cost.macs ? ` and ${count(cost.macs)} MACs` : ""}.`)],
   evaluate: ({ metrics, test_examples: examples }) => [h("p", null, `${sentence(metrics.map(words).join(", "))}, of ${plural(examples, "example")}.`)],
