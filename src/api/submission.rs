@@ -38,10 +38,8 @@ pub struct Checked {
 impl Checked {
     /// Ids of all that the job needs.
     pub fn inputs(&self) -> BTreeSet<String> {
-        let mut ids: BTreeSet<String> = {
-            let further = self.models.keys().chain(&self.warm_start);
-            further.map(Uuid::to_string).collect()
-        };
+        let further = self.models.keys().chain(&self.warm_start);
+        let mut ids: BTreeSet<String> = further.map(Uuid::to_string).collect();
         ids.insert(self.model.id.clone());
         ids.extend(self.dataset.as_ref().map(|dataset| dataset.id.clone()));
         ids

@@ -333,29 +333,28 @@ impl Columns {
         let mut numbers = Vec::with_capacity(self.numbers.len());
         for &at in &self.numbers {
             let name = &self.names[at];
-            match cells[at].number() {
-                Ok(number) if number.is_finite() => numbers.push(number as f32),
-                Ok(number) => {
-                    skipped.add(place(), format!("its column `{name}` holds {number}"));
-                    return Ok(OVERHEAD);
+            let missing = match cells[at].number() {
+                Ok(number) if number.is_finite() => {
+                    numbers.push(number as f32);
+                    continue;
                 }
-                Err(cell) if cell.is_empty() => {
-                    skipped.add(place(), format!("its column `{name}` is empty"));
-                    return Ok(OVERHEAD);
-                }
+                Ok(number) => format!("holds {number}"),
+                Err(cell) if cell.is_empty() => "is empty".to_owned(),
                 Err(cell) if MISSING.contains(&cell.to_lowercase().as_str()) => {
-                    skipped.add(place(), format!("its column `{name}` holds `{cell}`"));
-                    return Ok(OVERHEAD);
+                    format!("holds `{cell}`")
                 }
                 Err(cell) => {
                     return Err(wrong(format!(
                         ", column `{name}`: `{cell}` is no number. A column that is no input, such as an id or a name, is left \
-                         out by the query parameter `exclude` (`--exclude`, “Columns to leave out” on the page); words that are one are encoded as numbers. If the column is what is to be \
-                         predicted, say so by the query parameter `target` (`--target` of `sinter submit`, the target \
-                         column on the page); if it holds texts, by `text`"
+                         out by the query parameter `exclude` (`--exclude`, “Columns to leave out” on the page); words that \
+                         are one are encoded as numbers. If the column is what is to be predicted, say so by the query \
+                         parameter `target` (`--target` of `sinter submit`, the target column on the page); if it holds \
+                         texts, by `text`"
                     )));
                 }
-            }
+            };
+            skipped.add(place(), format!("its column `{name}` {missing}"));
+            return Ok(OVERHEAD);
         }
         let mut bytes = 4 * self.numbers.len() as u64;
         if let Some(at) = self.target {

@@ -42,7 +42,7 @@ pub(super) fn prepare(
         ..Reading::default()
     };
     let dataset = data::read(&input.files, how)?;
-    let own = tokenizer.as_deref();
+    let own = measuring(tokenizer.as_deref(), &summary, &request.data);
     let tokens = own.map_or(Ok(None), |own| dataset.tokens_by(own).map_err(unreadable))?;
     let about = fit(
         &summary,
@@ -61,6 +61,18 @@ pub(super) fn prepare(
         embed(&mut graph.clone(), &prepared)?;
     }
     Ok(prepared)
+}
+
+/// A model's own tokenizer, where the lengths of all texts by it settle how long examples are: making tokens of them takes its
+/// time.
+fn measuring<'a>(
+    tokenizer: Option<&'a Tokenizer>,
+    model: &ModelSummary,
+    options: &DataOptions,
+) -> Option<&'a Tokenizer> {
+    let mut axes = model.inputs.iter().filter_map(|input| input.shape.get(1));
+    let is_open = axes.any(|axis| axis.fixed().is_none());
+    tokenizer.filter(|_| is_open && options.preprocess.max_length.is_none())
 }
 
 /// A data set whose texts a model's tokenizer makes these tokens.
@@ -181,7 +193,7 @@ pub(super) fn prepare_further(
         return Err(no_data("distillation"));
     };
     let (summary, tokenizer) = summarize(graph)?;
-    let own = tokenizer.as_deref();
+    let own = measuring(tokenizer.as_deref(), &summary, options);
     let tokens = own.map_or(Ok(None), |own| first.tokens_by(own).map_err(unreadable))?;
     let dataset = &with_tokens(&input.summary, tokens);
     let about = fit_further(

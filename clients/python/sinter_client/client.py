@@ -99,8 +99,8 @@ class Client:
         belong together, such as train.csv, test.csv and tokenizer.json.
 
         What is left out is detected: the format; the column of the target and that of texts. What can't be used is refused
-        unless `damaged` says otherwise; `exclude` are columns of a table that are no inputs; and `classes` are in the order of the alphabet unless they are named in that of the
-        model.
+        unless `damaged` says otherwise. `exclude` are columns of a table that are no inputs, and `classes` are in the order
+        of the alphabet unless they are named in that of the model.
         """
         paths = [pathlib.Path(path)] if isinstance(path, (str, os.PathLike)) else [pathlib.Path(one) for one in path]
         if not paths:

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempPath;
 use uuid::Uuid;
 
@@ -294,19 +294,19 @@ fn is_read_as(client: &Client, id: Uuid, choices: &[Choice]) -> Outcome<bool> {
     Ok(choices.iter().all(|(name, wanted)| match *name {
         "target" => row["target"]["name"] == *wanted,
         "text" => text == wanted,
-        "classes" => match serde_json::from_str::<Vec<String>>(wanted) {
-            Ok(names) => names == classes,
-            Err(_) => wanted.split(',').map(str::trim).eq(classes.iter().copied()),
-        },
+        "classes" => listed(wanted) == classes,
         // It is there, so that nothing was damaged, or it was left out.
-        "damaged" => wanted == "skip" || row["skipped"] == serde_json::json!([]),
-        "exclude" => {
-            row["excluded"]
-                == serde_json::json!(wanted.split(',').map(str::trim).collect::<Vec<_>>())
-        }
+        "damaged" => wanted == "skip" || row["skipped"] == json!([]),
+        "exclude" => row["excluded"] == json!(listed(wanted)),
         "format" => row["format"] == *wanted,
         _ => false,
     }))
+}
+
+/// Names as a query has them: a JSON list, or with commas between.
+fn listed(names: &str) -> Vec<String> {
+    let commas = || names.split(',').map(|name| name.trim().to_owned());
+    serde_json::from_str(names).unwrap_or_else(|_| commas().collect())
 }
 
 /// Another data set of the same files, read in this way.
@@ -352,7 +352,7 @@ fn uploaded_before(
                     .flatten();
                 let classes = classes.map(|name| name.as_str().unwrap_or_default());
                 let is_usual = own.is_none_or(|own| own == "class") && classes.is_sorted();
-                options.is_empty() && row["skipped"] == serde_json::json!([]) && is_usual
+                options.is_empty() && row["skipped"] == json!([]) && is_usual
             }
             _ => false,
         }

@@ -180,9 +180,7 @@ export function scatter({ title, x, y, points, line = false }) {
   /** Ticks as texts: with more digits where several would read the same. */
   const told = (list, format) => {
     const texts = list.map(format);
-    if (new Set(texts).size === texts.length) return texts;
-    const finer = list.map((tick) => String(Number(tick.toPrecision(6))));
-    return finer;
+    return new Set(texts).size === texts.length ? texts : list.map((tick) => String(Number(tick.toPrecision(6))));
   };
   const text = (point) => `${point.label}: ${x.label} ${x.format(point.x)}, ${y.label} ${y.format(point.y)}`;
 

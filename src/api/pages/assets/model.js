@@ -63,7 +63,9 @@ function layersView(model, layers, signal) {
   const found = h("span", { class: "quiet", role: "status" });
   const most = Math.max(...layers.map((layer) => layer.macs || layer.parameters));
   const text = (layer) => `${layer.name} ${layer.operator} ${layer.group || ""} ${(layer.input_groups || []).join(" ")} ${layer.output || ""}`.toLowerCase();
-  const detail = (layer) => [layer.group ? mark(layer.group) : h("span", { class: "quiet" }, layer.blocked_by || "follows its input"),
+  // One sentence for all, where none has shapes.
+  const open = layers.length > 1 && layers.every((layer) => layer.blocked_by === "the shapes of the graph can't be inferred");
+  const detail = (layer) => [layer.group ? mark(layer.group) : h("span", { class: "quiet" }, open ? "–" : layer.blocked_by || "follows its input"),
     layer.input_groups && quiet(`takes in ${layer.input_groups.join(", ")}`)];
   const nonzero = (layer) => layer.nonzero_parameters < layer.parameters ? quiet(`${count(layer.nonzero_parameters)} nonzero, ${ratio(layer.nonzero_parameters / layer.parameters)}`) : null;
 
@@ -106,10 +108,6 @@ function layersView(model, layers, signal) {
   chooser.value = view;
   draw();
   const choice = (label, control) => h("div", { class: "choice" }, h("label", { for: control.id }, label), control);
-  // One sentence for all, where none has shapes.
-  const open = layers.length > 1 && layers.every((layer) => layer.blocked_by === "the shapes of the graph can't be inferred");
-  if (open) for (const layer of layers) layer.blocked_by = null;
-  draw();
   return section("Layers", null,
     open && h("p", null, "The file leaves open how long its inputs are, so that shapes, costs and groups are not known here. A job's data set settles that: its plan has them."),
     quiet("Channels of layers with the same group leave together; with them the weights of layers that take them in."),

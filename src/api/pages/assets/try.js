@@ -2,7 +2,7 @@
 
 import { call, get, query } from "./api.js";
 import { announce, h, number, problem, quiet, section, set, table, worker } from "./dom.js";
-import { digits, numberOf, percent, pretty } from "./format.js";
+import { digits, inFields, numberOf, percent, pretty } from "./format.js";
 
 const depth = (value) => Array.isArray(value) ? 1 + depth(value[0]) : 0;
 
@@ -70,7 +70,7 @@ export function trySection(model, signal) {
   const ask = async (body, type) => {
     const answer = await call(path({ preprocess: await asked(), dataset: sets.value }), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
       // Where in the JSON it is says nothing to who typed a list.
-      if (error.problem) error.problem.detail = error.problem.detail.replace(/^\/[\w/]*: /, "").replace(/(with the query parameter|with) `dataset`/, "in “Data set”");
+      if (error.problem) error.problem.detail = inFields(error.problem.detail.replace(/^\/[\w/]*: /, "")).replace("with `dataset`", "in “Data set”");
       throw error;
     });
     set(place, answered(answer));
