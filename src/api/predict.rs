@@ -17,7 +17,6 @@ use super::problem::{ApiError, Problems};
 use super::request::{StrictQuery, media_type};
 use super::state::App;
 use super::upload::receive;
-use crate::spec::audio::AudioOptions;
 use crate::spec::child::{JobInputs, Message, Order, PredictOrder};
 use crate::spec::job::{DataOptions, JobRequest, Preprocess};
 use crate::spec::predict::Prediction;
@@ -143,46 +142,20 @@ async fn known(access: &Authorized, model: &Model, query: PredictQuery) -> Resul
     };
     let named = dataset.as_ref();
     let named = named.and_then(|dataset| dataset.summary.target.clone()?.class_names);
-    let prepares = model.summary.inputs.iter().any(|input| input.prepared);
     let task = job.as_ref().and_then(|job| job.request.task);
-    let prepared = job.as_ref().map(|job| match prepares {
-        false => job.request.data.preprocess.clone(),
-        // The model does the rest itself.
-        true => Preprocess {
-            scale: None,
-            mean: None,
-            std: None,
-            ..job.request.data.preprocess.clone()
-        },
-    });
     let mut options = job
         .as_ref()
         .map_or_else(DataOptions::default, |job| job.request.data.clone());
     let data = job.and_then(|job| job.result?.environment.data);
     let inputs = data.iter().flat_map(|data| &data.inputs);
     let length = inputs.filter_map(|input| input.tokens.as_ref()).next();
-    let mut prepared = prepared.unwrap_or_default();
-    prepared.max_length = length.map(|tokens| tokens.length).or(prepared.max_length);
-    let mut fed = data
-        .iter()
-        .flat_map(|data| &data.inputs)
-        .filter(|input| !input.zeros);
-    let only = fed.next().filter(|input| input.tokens.is_none());
-    if let (Some(only), None, false) = (only, fed.next(), prepares) {
-        // A student of its own may have been given its examples otherwise than the job's model.
-        prepared.scale = Some(only.scale);
-        prepared.mean = Some(only.mean.clone());
-        prepared.std = Some(only.std.clone());
-    }
-    let mut sounds = data.iter().flat_map(|data| &data.inputs);
-    if let Some(audio) = sounds.find_map(|input| input.audio.as_ref()) {
-        // What followed from the job's files does not follow from another one.
-        prepared.audio = Some(AudioOptions {
-            sample_rate: Some(audio.sample_rate),
-            seconds: Some(f64::from(audio.samples) / f64::from(audio.sample_rate)),
-            ..prepared.audio.unwrap_or_default()
-        });
-    }
+    // The rest the model's file says.
+    let prepared = Preprocess {
+        max_length: length
+            .map(|tokens| tokens.length)
+            .or(options.preprocess.max_length),
+        ..Preprocess::default()
+    };
     options.preprocess = asked.clone().unwrap_or_else(|| prepared.clone());
     options.embed_preprocessing = false;
     let id = |text: &str| Uuid::parse_str(text).unwrap_or_default();

@@ -18,31 +18,37 @@ pub fn render(ended: &[(String, JobView)]) -> String {
             .iter()
             .filter_map(|(name, job)| job.result.as_ref().map(|result| (name.as_str(), result)))
     };
-    let metric = results().find_map(|(_, result)| Some(leading(result)?.to_owned()));
-    let metric = metric.unwrap_or_else(|| "accuracy".to_owned());
-    let heading = metric.replace('_', " ");
-    table.set_header(
-        [
-            "model",
-            "parameters",
-            "nonzero",
-            "MACs",
-            "file, bytes",
-            "deflated, bytes",
-            "p50 in Sinter, ms",
-            &heading,
-        ]
-        .map(Cell::new),
-    );
+    // Jobs of several tasks are judged by several metrics.
+    let mut metrics: Vec<&str> = Vec::new();
+    for metric in results().filter_map(|(_, result)| leading(result)) {
+        if !metrics.contains(&metric) {
+            metrics.push(metric);
+        }
+    }
+    let counts = [
+        "model",
+        "parameters",
+        "nonzero",
+        "MACs",
+        "file, bytes",
+        "deflated, bytes",
+        "p50 in Sinter, ms",
+    ];
+    let headings = metrics.iter().map(|metric| metric.replace('_', " "));
+    let headings = counts.map(str::to_owned).into_iter().chain(headings);
+    table.set_header(headings.map(Cell::new));
     // Jobs on one model and data set have one row before them.
     let is_alike = |one: &JobResult, other: &JobResult| {
         let figures = |result: &JobResult| {
             let before = &result.before;
+            let judged = metrics
+                .iter()
+                .map(|metric| before.metrics.get(*metric).copied());
             (
                 before.parameters,
                 before.nonzero_parameters,
                 before.size_bytes,
-                before.metrics.get(&metric).copied(),
+                judged.collect::<Vec<_>>(),
             )
         };
         figures(one) == figures(other)
@@ -65,10 +71,10 @@ pub fn render(ended: &[(String, JobView)]) -> String {
             (false, true) => "before".to_owned(),
             (false, false) => format!("before {}", names.join(", ")),
         };
-        table.add_row(cells(&heading, &first.before, None, &metric));
+        table.add_row(cells(&heading, &first.before, None, &metrics));
         for (name, result) in alike {
             if let Some(after) = &result.after {
-                table.add_row(cells(name, after, Some(&result.before), &metric));
+                table.add_row(cells(name, after, Some(&result.before), &metrics));
             }
         }
     }
@@ -81,7 +87,7 @@ pub fn render(ended: &[(String, JobView)]) -> String {
             agreement(result),
             drop_allowed(result),
             rounded_counts(result),
-            others(result, &metric),
+            others(result, &metrics),
         ];
         for line in lines.into_iter().flatten() {
             text.push_str(&format!("\n{name}: {line}"));
@@ -103,9 +109,10 @@ fn leading(result: &JobResult) -> Option<&str> {
 }
 
 /// The metrics that have no column: of an evaluation all of them, else R2, which tells how good an error is.
-fn others(result: &JobResult, shown: &str) -> Option<String> {
+fn others(result: &JobResult, shown: &[&str]) -> Option<String> {
     let figures = |measured: &Measurement| -> String {
-        let asked = measured.metrics.iter().filter(|(name, _)| *name != shown);
+        let asked = measured.metrics.iter();
+        let asked = asked.filter(|(name, _)| !shown.contains(&name.as_str()));
         let judged_by = result.prune.as_ref().and_then(|prune| prune.judged_by);
         let judged_by = judged_by.map(MetricName::as_str);
         let wanted = asked.filter(|(name, _)| {
@@ -231,12 +238,12 @@ fn verdict(result: &JobResult) -> Option<String> {
     Some(format!("it {came_to}{both}the control, {what}{chance}"))
 }
 
-/// A row; with the figures `before`, each count carries its ratio to them.
+/// A row, the metrics last; with the figures `before`, each count carries its ratio to them.
 fn cells(
     name: &str,
     figures: &Measurement,
     before: Option<&Measurement>,
-    metric: &str,
+    metrics: &[&str],
 ) -> Vec<Cell> {
     let count = |of: fn(&Measurement) -> Option<u64>| match of(figures) {
         None => "unknown".to_owned(),
@@ -258,9 +265,9 @@ fn cells(
         }
         (Some(now), _) => format!("{:.3}", now.p50),
     };
-    let quality = match (
-        figures.metrics.get(metric),
-        before.and_then(|b| b.metrics.get(metric)),
+    let quality = |metric: &&str| match (
+        figures.metrics.get(*metric),
+        before.and_then(|b| b.metrics.get(*metric)),
     ) {
         (None, _) => "–".to_owned(),
         (Some(now), None) => format!("{now:.4}"),
@@ -273,15 +280,10 @@ fn cells(
         count(|m| Some(m.size_bytes)),
         count(|m| Some(m.compressed_bytes)),
         latency,
-        quality,
     ];
-    std::iter::once(Cell::new(name))
-        .chain(
-            numbers
-                .into_iter()
-                .map(|text| Cell::new(text).set_alignment(CellAlignment::Right)),
-        )
-        .collect()
+    let numbers = numbers.into_iter().chain(metrics.iter().map(quality));
+    let numbers = numbers.map(|text| Cell::new(text).set_alignment(CellAlignment::Right));
+    std::iter::once(Cell::new(name)).chain(numbers).collect()
 }
 
 fn ratio(value: u64, old: u64) -> String {

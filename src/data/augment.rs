@@ -338,6 +338,8 @@ mod tests {
             tokens: None,
             audio: None,
             zeros: false,
+            dtype: String::new(),
+            inherited: false,
         }
     }
 

@@ -601,6 +601,8 @@ mod tests {
             tokens: None,
             audio: None,
             zeros: false,
+            dtype: String::new(),
+            inherited: false,
         };
         let array = Array {
             name: "x".to_owned(),

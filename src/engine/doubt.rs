@@ -167,3 +167,33 @@ pub(super) fn loss_of_quality(
         "the {name} on the test split fell from {was:.4} to {is:.4}: {advice}"
     ))
 }
+
+/// An order of classes for people: at most three of those that differ.
+pub(super) fn order_in_words(order: &[u64], names: Option<&[String]>) -> String {
+    let different = order
+        .iter()
+        .enumerate()
+        .filter(|(label, class)| *label as u64 != **class);
+    let each = different.take(3).map(|(label, class)| {
+        let name = names.and_then(|names| names.get(label));
+        let name = name.map_or_else(String::new, |name| format!(" (`{name}`)"));
+        format!("it says {class} for label {label}{name}")
+    });
+    let each = each.collect::<Vec<_>>().join(", ");
+    let Some(names) = names.filter(|names| names.len() == order.len()) else {
+        return format!(
+            "{each}; give it labels as it numbers them, which whole numbers are taken for as they are"
+        );
+    };
+    let mut ordered = vec![""; names.len()];
+    for (name, &class) in names.iter().zip(order) {
+        if let Some(place) = ordered.get_mut(class as usize) {
+            *place = name;
+        }
+    }
+    format!(
+        "{each}; classes that are words are numbered in the order of the alphabet unless `classes` of the upload (`--classes`) says \
+         another one, which would be {}",
+        ordered.join(",")
+    )
+}

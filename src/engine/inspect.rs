@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::child::Ended;
-use super::job::pin_expected;
+use super::data_fit::pin_input;
 use super::tokenizer;
 use crate::data::{self, Reading};
 use crate::exec::{ExecError, Program, Reach};
@@ -212,6 +212,7 @@ fn safetensors_summary(path: &Path) -> Result<ModelSummary, Ended> {
         not_trainable_because: Some("the file holds weights without a graph".to_owned()),
         unsupported_operators: Vec::new(),
         tokenizer: None,
+        expects: Vec::new(),
     })
 }
 
@@ -245,7 +246,9 @@ fn prunable(model: &Path) -> Result<Option<Graph>, Ended> {
         return Ok(None);
     }
     let mut graph = Graph::load(onnx::read_model(model)?)?;
-    pin_expected(&mut graph);
+    for input in graph.expected() {
+        pin_input(&mut graph, &input);
+    }
     graph.settle_weights();
     Ok(Some(graph))
 }

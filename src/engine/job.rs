@@ -6,8 +6,8 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::child::Ended;
-use super::data_fit::{embed, pin, pin_input, prepare};
-use super::doubt::{doubt, doubts_of_data, loss_of_quality};
+use super::data_fit::{embed, pin, prepare};
+use super::doubt::{doubt, doubts_of_data, loss_of_quality, order_in_words};
 use super::inspect::summarize;
 use super::journal::{Journal, load_graph};
 use super::measure::{change, measure};
@@ -24,7 +24,7 @@ use crate::spec::child::{
     JobInputs, Level, MODEL_ARTIFACT, Message, Progress, StagedFile, StagedModel, TRIALS_ARTIFACT,
 };
 use crate::spec::evaluate::MetricName;
-use crate::spec::fit::{InferredData, InferredInput};
+use crate::spec::fit::InferredInput;
 use crate::spec::job::{JobKind, Params};
 use crate::spec::result::{
     DistillOutcome, Environment, JobResult, Measurement, PruneOutcome, StepResult, Training,
@@ -78,7 +78,7 @@ impl Job<'_> {
         &mut self,
         graph: &Graph,
         before: &Measurement,
-        told: Option<&str>,
+        expected: &[InferredInput],
     ) -> Result<Option<Better>, Ended> {
         const STAGE: &str = "scaling";
         if let Some((_, found)) = self.journal.recall(STAGE) {
@@ -94,7 +94,7 @@ impl Job<'_> {
         };
         let (voice, begun) = (self.voice, Instant::now());
         let go_on = || !voice.drain_requested() && begun.elapsed() < scaling::LONGEST;
-        let found = better(graph, &self.device, &data, before, told, &go_on);
+        let found = better(graph, &self.device, &data, before, expected, &go_on);
         self.check_drain()?;
         self.journal.note(STAGE, &found)?;
         Ok(found)
@@ -167,7 +167,7 @@ impl Job<'_> {
             true => embed(graph, data)?,
             false => data.clone(),
         };
-        graph.set_property(EXPECTS, expectations(&fed.about));
+        graph.set_expected(&fed.about);
         Ok(fed)
     }
 
@@ -258,10 +258,10 @@ pub(super) fn run(
         Some(dataset) => Some(prepare(&mut graph, dataset, &inputs, &params)?),
     };
     // How the job that made the model prepared its inputs.
-    let told = graph.property(EXPECTS).map(str::to_owned);
+    let expected = graph.expected();
     if let Some(data) = &data {
         // From the start, so that its bytes count wherever the file's size does.
-        graph.set_property(EXPECTS, expectations(&data.about));
+        graph.set_expected(&data.about);
     }
     let batches = data.as_ref().map_or(0, Prepared::train_batches);
     let journal = Journal::open(checkpoint);
@@ -308,7 +308,7 @@ pub(super) fn run(
         let names = data.about.class_names.as_deref();
         let text = format!(
             "the model's answers fit the labels in another order of the classes: {}",
-            in_words(order, names)
+            order_in_words(order, names)
         );
         let order = serde_json::json!({"order": order});
         warn(
@@ -330,7 +330,7 @@ pub(super) fn run(
     if !params.starts_afresh() {
         let better = match has_order {
             true => None,
-            false => job.better_scaled(&graph, &before, told.as_deref())?,
+            false => job.better_scaled(&graph, &before, &expected)?,
         };
         let warning = match (better, doubt(&before, target)) {
             (Some(better), _) => Some(("inputs_on_another_scale", better.text, better.data)),
@@ -480,78 +480,8 @@ pub(super) fn run(
     })
 }
 
-/// An order of classes for people: at most three of those that differ.
-fn in_words(order: &[u64], names: Option<&[String]>) -> String {
-    let named = names.filter(|names| names.len() == order.len());
-    if let Some(names) = named {
-        let mut ordered = vec![""; names.len()];
-        for (name, &class) in names.iter().zip(order) {
-            if let Some(place) = ordered.get_mut(class as usize) {
-                *place = name;
-            }
-        }
-        let told: Vec<String> = different_in(order, Some(names));
-        return format!(
-            "{}; classes that are words are numbered in the order of the alphabet unless `classes` of the upload (`--classes`) says \
-             another one, which would be {}",
-            told.join(", "),
-            ordered.join(",")
-        );
-    }
-    let each = different_in(order, names);
-    format!(
-        "{}; give it labels as it numbers them, which whole numbers are taken for as they are",
-        each.join(", ")
-    )
-}
-
-/// The first three labels that the model numbers otherwise.
-fn different_in(order: &[u64], names: Option<&[String]>) -> Vec<String> {
-    let different = order
-        .iter()
-        .enumerate()
-        .filter(|(label, class)| *label as u64 != **class);
-    let each = different.take(3).map(|(label, class)| {
-        let name = names.and_then(|names| names.get(label));
-        let name = name.map_or_else(String::new, |name| format!(" (`{name}`)"));
-        format!("it says {class} for label {label}{name}")
-    });
-    each.collect()
-}
-
 /// The media type of a model.
 const OCTETS: &str = "application/octet-stream";
-
-/// The property of a model's file that says what it expects.
-const EXPECTS: &str = "sinter.expects";
-
-/// Tells a graph the shapes of the inputs that its file leaves open, as the job had them that made it.
-pub(super) fn pin_expected(graph: &mut Graph) {
-    let told = graph
-        .property(EXPECTS)
-        .and_then(|told| serde_json::from_str::<serde_json::Value>(told).ok());
-    let inputs = told.and_then(|mut told| {
-        serde_json::from_value::<Vec<InferredInput>>(told["inputs"].take()).ok()
-    });
-    // Whoever makes a file can write into it what he likes.
-    let is_sound = |input: &&InferredInput| {
-        input
-            .shape
-            .iter()
-            .all(|&size| (1..=1 << 24).contains(&size))
-    };
-    for input in inputs.iter().flatten().filter(is_sound) {
-        pin_input(graph, input);
-    }
-}
-
-/// How examples become the model's inputs, and what its answers mean, as JSON.
-fn expectations(about: &InferredData) -> String {
-    serde_json::json!({
-        "task": about.task, "inputs": about.inputs, "output": about.output, "class_names": about.class_names,
-    })
-    .to_string()
-}
 
 /// The files that a search has beside the others.
 fn write_search(

@@ -68,6 +68,9 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
     summary.tokenizer = tokens.map(|tokens| tokens.tokenizer.clone());
     let is_media = about.iter().any(|array| array.media.is_some());
     let known = is_media.then_some(order.media_preprocess);
+    if !is_media {
+        summary.expects.clear();
+    }
     let options = DataOptions {
         preprocess: order.preprocess.or(known).unwrap_or_default(),
         ..DataOptions::default()

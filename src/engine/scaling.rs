@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::doubt::order_in_words;
 use crate::data::{Prepared, Role};
 use crate::exec::Device;
 use crate::graph::Graph;
@@ -35,6 +36,9 @@ const MOST_SHOWN: usize = 64;
 /// How long ways are tried.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
+/// How good a model is, and the order of its classes where it is that in another one.
+type Found = (f64, Option<Vec<u64>>);
+
 /// A better way, for people and for programs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Better {
@@ -54,14 +58,15 @@ struct Way {
 }
 
 /// Another preparation of the only input that holds numbers, by which the model is much better on some of the test
-/// examples than it is by that of `data`; `before` is how good that is, and `told` what the
-/// model's file says of its inputs; ways are tried as long as `go_on` says. What can't be measured is no better, and what is bad on any scale has another fault.
+/// examples than it is by that of `data`, be it with its classes in another order; `before` is how good that is, and `expected`
+/// what the model's file says of its inputs; ways are tried as long as `go_on` says. What can't be measured is no better, and
+/// what is bad on any scale has another fault.
 pub(super) fn better(
     graph: &Graph,
     device: &Device,
     data: &Prepared,
     before: &Measurement,
-    told: Option<&str>,
+    expected: &[InferredInput],
     go_on: &dyn Fn() -> bool,
 ) -> Option<Better> {
     let (judge, gain) = JUDGES.into_iter().find(|(judge, gain)| {
@@ -96,13 +101,17 @@ pub(super) fn better(
     };
     let judged = |data: &Prepared| {
         let measured = evaluator.measure_graph(data, Role::Test).ok()?;
-        Some(measured.metric(judge, task)).filter(|value| value.is_finite())
+        let value = Some(measured.metric(judge, task)).filter(|value| value.is_finite())?;
+        // A wrong order hides that the inputs are right.
+        let quality = Some(measured).filter(|_| judge == MetricName::Accuracy);
+        let ordered = quality.and_then(|measured| measured.quality()?.in_order());
+        Some(ordered.map_or((value, None), |(value, order)| (value, Some(order))))
     };
-    let now = judged(&few)?;
-    let is_better = |(value, _): &(f64, Way)| value - now > needed && *value > gain;
+    let (now, _) = judged(&few)?;
+    let is_better = |(found, _): &(Found, Way)| found.0 - now > needed && found.0 > gain;
     let judge_way = |way: Way| Some((judged(&fed(&way))?, way));
     // What the model's own job did needs no guess.
-    let (value, way) = recorded(input, told)
+    let ((value, order), way) = recorded(input, expected)
         .and_then(judge_way)
         .filter(is_better)
         .or_else(|| {
@@ -132,7 +141,7 @@ pub(super) fn better(
             let best = |ways: &mut dyn Iterator<Item = Way>| {
                 ways.take_while(|_| go_on())
                     .filter_map(judge_way)
-                    .max_by(|(first, _), (second, _)| first.total_cmp(second))
+                    .max_by(|(first, _), (second, _)| first.0.total_cmp(&second.0))
                     .filter(is_better)
             };
             // Other features only where no scale of these does it.
@@ -152,30 +161,41 @@ pub(super) fn better(
         false => format!(": {preprocess}"),
     };
     let (words, judge) = (way.words, judge.as_str());
+    let mut told = json!({"preprocess": preprocess, "metric": judge, "value": now, "better": value, "examples": count});
+    let ordered = order.as_ref().map_or_else(String::new, |order| {
+        told["order"] = json!(order);
+        let names = data.about.class_names.as_deref();
+        format!(
+            " and its classes in another order ({})",
+            order_in_words(order, names)
+        )
+    });
     Some(Better {
         text: format!(
-            "on {count} examples of the test split the {judge} of the model as it came is {now:.4}, and {value:.4} {words}; \
+            "on {count} examples of the test split the {judge} of the model as it came is {now:.4}, and {value:.4} {words}{ordered}; \
              if that is how it was trained, say so with `data.preprocess`{shown}"
         ),
-        data: json!({"preprocess": preprocess, "metric": judge, "value": now, "better": value, "examples": count}),
+        data: told,
     })
 }
 
-/// The way that the job had which made the model, as its file says (the property `sinter.expects`).
-fn recorded(input: &InferredInput, told: Option<&str>) -> Option<Way> {
-    let told: serde_json::Value = serde_json::from_str(told?).ok()?;
-    let inputs: Vec<InferredInput> = serde_json::from_value(told["inputs"].clone()).ok()?;
-    let own = inputs.into_iter().find(|own| own.input == input.input)?;
-    let is_other = (own.scale, &own.mean, &own.std) != (input.scale, &input.mean, &input.std);
-    let fits = [own.mean.len(), own.std.len()]
-        .iter()
-        .all(|&count| count == 1 || count == input.channels());
-    (is_other && fits).then_some(Way {
+/// The way that the job had which made the model, as its file says.
+fn recorded(input: &InferredInput, expected: &[InferredInput]) -> Option<Way> {
+    let own = expected.iter().find(|own| own.input == input.input)?;
+    let shape = |of: &InferredInput| of.audio.as_ref().map(AudioPreparation::shape);
+    let audio = own.audio.clone().filter(|_| own.audio != input.audio);
+    let numbers = |of: &InferredInput| (of.scale, of.mean.clone(), of.std.clone());
+    let is_other = audio.is_some() || numbers(own) != numbers(input);
+    let fits = shape(own) == shape(input)
+        && [own.mean.len(), own.std.len()]
+            .iter()
+            .all(|&count| count == 1 || count == input.channels());
+    (is_other && fits).then(|| Way {
         words: "with its inputs prepared as in the job that made it",
-        audio: None,
+        audio,
         scale: own.scale,
-        mean: own.mean,
-        std: own.std,
+        mean: own.mean.clone(),
+        std: own.std.clone(),
     })
 }
 

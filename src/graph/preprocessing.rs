@@ -3,9 +3,16 @@
 use super::Graph;
 use crate::onnx::Tensor;
 use crate::onnx::proto::NodeProto;
+use crate::spec::fit::{InferredData, InferredInput};
 
 /// Names of the tensors that an input is prepared by begin so. They are no weights.
 const PREFIX: &str = "sinter_preprocessing";
+
+/// The property of a model's file that says how the job prepared examples that made it, and what its answers mean.
+const EXPECTS: &str = "sinter.expects";
+
+/// What is longer was written by nobody's job, and would fill the database.
+const LONGEST: usize = 1 << 20;
 
 /// Why an input's preparation can't become a part of the graph.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -26,6 +33,29 @@ pub(super) fn prepares(name: &str) -> bool {
 }
 
 impl Graph {
+    /// How the job prepared examples that made the model; nothing of other files.
+    pub fn expected(&self) -> Vec<InferredInput> {
+        let told = self.property(EXPECTS);
+        let told = told.filter(|told| told.len() <= LONGEST);
+        let told = told.and_then(|told| serde_json::from_str::<serde_json::Value>(told).ok());
+        let inputs = told.and_then(|mut told| serde_json::from_value(told["inputs"].take()).ok());
+        let mut inputs: Vec<InferredInput> = inputs.unwrap_or_default();
+        // Whoever makes a file can write into it what he likes.
+        inputs.retain(|input| {
+            let mut sizes = input.shape.iter();
+            sizes.all(|&size| (1..=1 << 24).contains(&size))
+        });
+        inputs
+    }
+
+    /// Writes into the file how examples become its inputs.
+    pub fn set_expected(&mut self, about: &InferredData) {
+        let expects = serde_json::json!({
+            "task": about.task, "inputs": about.inputs, "output": about.output, "class_names": about.class_names,
+        });
+        self.set_property(EXPECTS, expects.to_string());
+    }
+
     /// Whether an input is scaled or normalised before anything else reads it.
     pub fn is_prepared(&self, input: &str) -> bool {
         self.nodes

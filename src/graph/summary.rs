@@ -54,6 +54,7 @@ pub fn summarize(graph: &Graph) -> ModelSummary {
         not_trainable_because: None,
         unsupported_operators: graph.unsupported.iter().cloned().collect(),
         tokenizer: None,
+        expects: graph.expected(),
     }
 }
 

@@ -711,7 +711,16 @@ pub fn fit_further(
         let preprocess = &mut options.to_mut().preprocess;
         (preprocess.scale, preprocess.mean, preprocess.std) = (None, None, None);
     }
-    fit(model, dataset, &options, Some(first.task), params).map_err(|mut problem| {
+    let mut model = Cow::Borrowed(model);
+    if inherits && model.expects.is_empty() {
+        // A model that no job made is fed as the job's model is.
+        let inherited = first.inputs.iter().filter(|input| input.inherited);
+        let inherited: Vec<InferredInput> = inherited.cloned().collect();
+        if !inherited.is_empty() {
+            model.to_mut().expects = inherited;
+        }
+    }
+    fit(&model, dataset, &options, Some(first.task), params).map_err(|mut problem| {
         for error in &mut problem.errors {
             match error.pointer.as_str() {
                 "/model" | "/dataset" => error.pointer = pointer.to_owned(),

@@ -159,15 +159,16 @@ pub struct Hyperparameters(pub BTreeMap<String, Range>);
 impl Hyperparameters {
     const MOST: usize = 64;
 
-    /// What stands in the place of a [`Range`] and is none, as people first write it. It is taken out of `given`.
+    /// What stands in the place of a [`Range`] and is none, as people first write it. In `given` it becomes a choice, so that
+    /// what else is wrong with it is found, too.
     pub(super) fn misread(given: &mut Value) -> Vec<FieldError> {
         let Some(fields) = given.as_object_mut() else {
             return Vec::new();
         };
         let mut faults = Vec::new();
-        fields.retain(|name, value| {
+        for (name, value) in fields {
             let detail = match value {
-                Value::Object(_) => return true,
+                Value::Object(_) => continue,
                 Value::Array(items) => {
                     let text = match items.len() {
                         ..=8 => Value::Array(items.clone()).to_string(),
@@ -193,8 +194,13 @@ impl Hyperparameters {
             if faults.len() < Self::MOST {
                 faults.push(FieldError::new(format!("/{}", escape(name)), detail));
             }
-            false
-        });
+            let mut choices = match value.take() {
+                Value::Array(items) => items,
+                single => vec![single],
+            };
+            choices.truncate(Self::MOST);
+            *value = serde_json::json!({"choice": choices});
+        }
         faults
     }
 

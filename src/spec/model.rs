@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::fit::InferredInput;
 use super::tokens::TokenizerInfo;
 
 /// The file format of a model.
@@ -83,6 +84,10 @@ pub struct ModelSummary {
     /// The tokenizer that the model was uploaded with, or that of the model it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<TokenizerInfo>,
+    /// How the job prepared examples that made the model. A job on it does the same with numbers, images and recordings like
+    /// those where its `data.preprocess` says nothing else. Left out of models that no job made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expects: Vec<InferredInput>,
 }
 
 /// One node that holds parameters or costs MACs.

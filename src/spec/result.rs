@@ -73,6 +73,17 @@ pub struct Quality {
     pub order: Option<Vec<u64>>,
 }
 
+impl Quality {
+    /// The share of the examples of which the model is right in the other order of the classes, and that order.
+    pub fn in_order(self) -> Option<(f64, Vec<u64>)> {
+        let order = self.order?;
+        let rows = self.confusion.iter().zip(&order);
+        let right: u64 = rows.map(|(row, &class)| row[class as usize]).sum();
+        let all: u64 = self.confusion.iter().flatten().sum();
+        Some((right as f64 / all as f64, order))
+    }
+}
+
 /// The order of the classes in which a model's answers fit most of the labels, if that is another one than that of the labels:
 /// of each label most examples are taken for one class, which no other label has.
 pub fn other_order(confusion: &[Vec<u64>]) -> Option<Vec<u64>> {
@@ -438,7 +449,8 @@ pub struct DistillOutcome {
     /// The student beside its control, by accuracy, or by the loss where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
-    /// Whether the student is better than the control by that. One pair of trainings; `null` without a control.
+    /// Whether the student is better than the control by that, be it by chance: see `significant`. One pair of trainings;
+    /// `null` without a control.
     #[serde(default)]
     pub helped: Option<bool>,
     /// Whether the p-value of the comparison is below 0.05: more may be chance.

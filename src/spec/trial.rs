@@ -211,7 +211,7 @@ pub struct SearchOutcome {
     /// The winner beside the control's, by the first objective, where that is a metric.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
-    /// Whether the winner is better than the control's by that; without a control `null`.
+    /// Whether the winner is better than the control's by that, be it by chance: see `significant`. Without a control `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helped: Option<bool>,
     /// Whether the p-value of the comparison is below 0.05: more may be chance.
@@ -247,6 +247,6 @@ pub struct SearchPlan {
     pub trials: u32,
     /// Of all trainings of candidates, at most.
     pub epochs: u64,
-    /// Of the model itself.
+    /// Of the model itself; its size is that of the file as it would be written again, which candidates are, too.
     pub cost: TrialCost,
 }

@@ -306,6 +306,10 @@ def test_a_network_learns_words_from_log_mel_bands(server, words):
     assert accuracy > 0.8
     pruned = server.run("prune", trained["model"], words, {"criterion": "taylor", "target": {"macs_ratio": 0.5}, "finetune": {"epochs": 4}}, data=data)["result"]
     assert pruned["change"]["macs_ratio"] <= 0.5 and pruned["after"]["metrics"]["accuracy"] > 0.7
+    # A job on it takes sounds as it knows them.
+    again = server.run("evaluate", pruned["model"], words)["result"]
+    assert again["before"]["metrics"] == pruned["after"]["metrics"]
+    assert again["environment"]["data"]["inputs"] == [{**about, "inherited": True}]
     voice, word, samples = next(entry for entry in sounds.spoken() if entry[0] in sounds.TEST_VOICES)
     answer = server.post(f"/v1/models/{pruned['model']}/predict", data=sounds.encoded(samples)).json()
     assert answer["top"][0][0]["class"] in sounds.WORDS and len(answer["outputs"][0]["values"][0]) == 10

@@ -206,6 +206,8 @@ def test_each_kind_of_job_has_a_plan(client):
     model, data = client.upload_model(DIGITS_CNN), client.upload_dataset(DIGITS)
     taught = client.plan("distill", model, data, {"student": {"width": 0.5}}, data=SCALED)
     assert taught["student"]["macs"] < taught["teacher"]["macs"]
+    dry = client.dry_run("distill", model, data, {"student": {"width": 0.5}}, data=SCALED)
+    assert dry["plan"] == taught and dry["steps"] > 0 and dry["data"]["inputs"][0]["scale"] == SCALED["preprocess"]["scale"]
     piped = client.plan("pipeline", model, data, {"steps": [{"kind": "prune", "params": PRUNING}, {"kind": "evaluate"}]}, data=SCALED)
     assert [step["kind"] for step in piped["steps"]] == ["prune", "evaluate"]
 

@@ -176,6 +176,11 @@ def test_classes_in_another_order_than_the_models_are_told(server, digits_model,
     few = {name: array[arrays["y_" + name.split("_")[1]] < 3] for name, array in {**arrays, **turned}.items()}
     _, job = accuracy(server, digits_model, server.upload_dataset(models.npz(**few), "three"))
     assert job["result"]["before"]["quality"]["order"][7:] == [2, 1, 0]
+    # On a wrong scale besides it is found, too.
+    job = server.run("evaluate", digits_model, dataset)
+    [told] = job["result"]["warnings"]
+    assert told["type"] == "inputs_on_another_scale" and told["data"]["order"] == list(range(9, -1, -1))
+    assert "and its classes in another order (it says 9 for label 0" in told["message"]
     # In their own order there is nothing to tell.
     found, job = accuracy(server, digits_model, server.upload_dataset(DIGITS, "digits"))
     assert found == pytest.approx(true_accuracy) and "order" not in job["result"]["before"]["quality"]
@@ -266,7 +271,7 @@ def test_examples_of_a_data_set_can_be_asked_about(server, digits_model, digits)
     made = server.run("train", digits_model, digits, {"epochs": 1}, data=DIGITS_SCALE)["result"]["model"]
     own = server.post(f"/v1/models/{made}/predict", json={"examples": list(range(64))}).json()
     right = sum(top[0]["label"] == one["value"] for top, one in zip(own["top"], own["targets"], strict=True))
-    assert right > 55 and own["prepared"] == answer["prepared"]
+    assert right > 55 and own["prepared"] == [f"{how}; as in the job that made the model" for how in answer["prepared"]]
     bare = server.upload_dataset(models.npz(x=arrays["x_train"]), "bare")
     assert "targets" not in ask({"examples": [0]}, dataset=bare["id"]).json()
     assert_problem(ask({"examples": [0], "split": "validation"}), 422, pointer="/split", says="`train`")

@@ -278,6 +278,16 @@ def test_images_of_many_sizes_are_given_the_models(server, digits_model):
     job = server.run("evaluate", digits_model, dataset, {"metrics": ["accuracy"]}, data={"preprocess": {"scale": 1 / 240}})
     assert job["result"]["environment"]["data"]["inputs"][0]["image"] == {"channels": 1, "resize": [8, 8], "crop": [8, 8]}
     assert job["result"]["before"]["metrics"]["accuracy"] > 0.95
+    # A job on what comes of it cuts them out alike.
+    cut = {"preprocess": {"scale": 1 / 240, "resize": 10, "crop": 8}}
+    made = server.run("train", digits_model, dataset, {"epochs": 1}, data=cut)["result"]
+    for data in ({}, {"preprocess": {"scale": 1 / 240}}):
+        again = server.run("evaluate", made["model"], dataset, data=data)["result"]
+        assert again["environment"]["data"]["inputs"][0]["image"] == {"channels": 1, "resize": 10, "crop": [8, 8]}
+        assert again["before"]["metrics"] == made["after"]["metrics"]
+    asked = {"preprocess": {"resize": [8, 8]}}
+    asked = server.run("evaluate", made["model"], dataset, data=asked)["result"]["environment"]["data"]["inputs"][0]
+    assert asked["image"]["resize"] == [8, 8] and asked["scale"] == 1 / 240
 
 
 def test_preprocessing_can_become_a_part_of_the_model(server, digits_model):

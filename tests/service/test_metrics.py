@@ -1,8 +1,10 @@
 """Every metric against scikit-learn, SciPy or NumPy, on outputs that are the examples themselves."""
 
 import io
+import json
 
 import numpy as np
+import onnx
 import pytest
 from scipy.special import softmax
 from scipy.stats import spearmanr
@@ -173,17 +175,53 @@ def test_a_way_to_prepare_inputs_that_suits_the_model_better_is_told(server, dig
     # Nobody expects anything of a model before it is trained.
     assert told("train", {"epochs": 1})[1] == []
     # Of a model that a job made, its own way is known.
-    made = server.run("prune", digits_model, digits, {"target": {"macs_ratio": 0.9}},
-                      data={"preprocess": {"scale": 0.05, "mean": [0.1], "std": [0.8]}})
-    job = server.run("evaluate", {"id": made["result"]["model"]}, digits)
+    own = {"scale": 0.05, "mean": [0.1], "std": [0.8]}
+    made = server.run("prune", digits_model, digits, {"target": {"macs_ratio": 0.9}}, data={"preprocess": own})
+    job = server.run("evaluate", {"id": made["result"]["model"]}, digits, data={"preprocess": {"scale": 1 / 255}})
     [warning] = job["result"]["warnings"]
     assert "as in the job that made it" in warning["message"]
-    assert warning["data"]["preprocess"] == {"scale": 0.05, "mean": [0.1], "std": [0.8]}
+    assert warning["data"]["preprocess"] == own
     # Of a few examples nothing is concluded.
     arrays = models.digits()
     few = server.upload_dataset(models.npz(**{name: values[:40] for name, values in arrays.items()}), "few")
     job = server.run("evaluate", digits_model, few)
     assert [each["type"] for each in job["result"].get("warnings", [])] in ([], ["model_fits_badly"])
+
+
+def test_a_job_on_what_a_job_made_prepares_its_inputs_alike(server, digits_model, digits):
+    def fed(result):
+        [entry] = result["environment"]["data"]["inputs"]
+        return entry
+
+    own = {"scale": 0.05, "mean": [0.1], "std": [0.8]}
+    made = server.run("prune", digits_model, digits, {"target": {"macs_ratio": 0.9}, "finetune": {"epochs": 2}}, data={"preprocess": own})["result"]
+    assert "inherited" not in fed(made)
+    [expected] = server.get(f"/v1/models/{made['model']}").json()["summary"]["expects"]
+    assert {**own, "dtype": "uint8"}.items() <= expected.items()
+    again = server.run("evaluate", made["model"], digits)["result"]
+    assert own.items() <= fed(again).items() and fed(again)["inherited"] is True and "warnings" not in again
+    assert again["before"]["metrics"] == made["after"]["metrics"]
+    # It is told before the job runs, too, and a file that is uploaded elsewhere says the same.
+    copy = server.upload_model(server.model_content(made["model"]), "copy")
+    plan = server.post("/v1/jobs", json={"kind": "evaluate", "model": copy["id"], "dataset": digits["id"], "dry_run": True}).json()
+    assert "as in the job that made the model" in plan["data"]["prepared"][0]
+    # A student that no job made is fed as its teacher is.
+    taught = server.run("distill", made["model"], digits, {"student": {"model": digits_model["id"]}, "finetune": {"epochs": 1}})["result"]
+    assert own.items() <= fed(taught).items()
+    # Who says one of the three speaks for all, and numbers of another type are on another scale.
+    said = server.run("evaluate", made["model"], digits, data={"preprocess": {"scale": 0.0625}})["result"]
+    assert (fed(said)["mean"], "inherited" in fed(said)) == ([0.0], False)
+    arrays = models.digits()
+    shares = server.upload_dataset(models.npz(**{name: array / np.float32(16) if name[0] == "x" else array for name, array in arrays.items()}), "shares")
+    assert "inherited" not in fed(server.run("evaluate", made["model"], shares)["result"])
+    # What was written into a file by somebody else is no reason to fail.
+    for told in ("{", '{"inputs": [{}]}', json.dumps({"inputs": [{**expected, "std": [0.0]}]}), json.dumps({"inputs": [{**expected, "mean": [1, 2]}]}),
+                 json.dumps({"inputs": [{**expected, "mean": [], "shape": [0]}]})):
+        forged = onnx.load_from_string(server.model_content(made["model"]))
+        [entry] = [entry for entry in forged.metadata_props if entry.key == "sinter.expects"]
+        entry.value = told
+        forged = server.upload_model(forged.SerializeToString(), "forged")
+        assert "inherited" not in fed(server.run("evaluate", forged, digits)["result"]), told
 
 
 def test_a_model_that_lost_most_of_what_it_knew_comes_with_a_warning(server, digits_model, digits):

@@ -617,6 +617,8 @@ def test_a_plan_counts_the_candidates_of_a_small_space(server, small):
      "/params/space/hyperparameters/learning_rate/uniform", "not below"),
     ({"space": {"hyperparameters": {"learning_rat": {"uniform": [0.01, 0.1]}}}},
      "/params/space/hyperparameters/learning_rat", "`learning_rate`"),
+    ({"space": {"hyperparameters": {"learning_rat": [0.01, 0.1]}}},
+     "/params/space/hyperparameters/learning_rat", "`learning_rate`"),
     ({"space": {"hyperparameters": {"learning_rate": [0.0001, 0.1]}}},
      "/params/space/hyperparameters/learning_rate", '{"log_uniform": [0.0001,0.1]}'),
     ({"space": {"hyperparameters": {"learning_rate": [0, 0.1], "momentum": list(range(200))}}, "trials": "many"},
@@ -672,8 +674,8 @@ def test_bad_searches_are_refused_with_what_to_do(server, small, digits, params,
     answer = server.post("/v1/jobs", json={
         "kind": "search", "model": small["id"], "dataset": digits["id"], "params": params})
     problem = assert_problem(answer, 422)
-    fault = next((each for each in problem["errors"] if each["pointer"].startswith(pointer)), None)
-    assert fault and word in fault["detail"], problem
+    faults = [each["detail"] for each in problem["errors"] if each["pointer"].startswith(pointer)]
+    assert any(word in detail for detail in faults), problem
 
 
 def test_spaces_that_can_not_be_searched_fail_with_the_reason(server, network, small, digits):

@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from conftest import EXAMPLES
+from conftest import EXAMPLES, often
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +25,18 @@ def environment(server, **more):
     return {**os.environ, "PATH": path, "BASE": server.url, "EXAMPLES": str(EXAMPLES), **more}
 
 
+def check_cost(trained, pruned, student):
+    assert pruned["change"]["macs_ratio"] <= 0.5
+    assert student["after"]["macs"] <= 0.25 * trained["after"]["macs"]
+
+
 def check(trained, pruned, student):
     """Half of the multiply-accumulates within a point, and a student of a quarter that is above its control, or below it by no more
     than chance: of 640 words one is 0.16 points, and the width of a processor's vectors decides about one. Three seeds of each
     stand in docs/data.md."""
     accuracy = lambda figures: figures["metrics"]["accuracy"]
-    assert pruned["change"]["macs_ratio"] <= 0.5
+    check_cost(trained, pruned, student)
     assert accuracy(pruned["after"]) >= accuracy(trained["after"]) - 0.01
-    assert student["after"]["macs"] <= 0.25 * trained["after"]["macs"]
     outcome = student["distill"]
     assert accuracy(student["after"]) > accuracy(outcome["control"]) or outcome["significant"] is False
 
@@ -64,9 +69,12 @@ def results_of(folder, *names):
 
 
 def in_a_notebook(name, server, folder, **more):
-    """Runs a notebook's code; what came out of its jobs and what was answered about its example."""
+    """Runs a notebook's code; what came out of its jobs and what was answered about its example. Its jobs are those of the walk
+    with curl, which are trained in full: here they get a quarter of their epochs, unless it is `tests/run --long`."""
     cells = json.loads((EXAMPLES / name).read_text())["cells"]
     source = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    source, count = re.subn(r"(?<=tuning\()\d+", lambda epochs: str(-(-int(epochs[0]) * often(1, 4) // 4)), source)
+    assert count == 3
     source += "\n\nimport json; print(json.dumps([trained, pruned, student, by_runtime, by_service]))"
     done = subprocess.run([sys.executable, "-c", source], env=environment(server, **more), cwd=folder,
                           capture_output=True, text=True, timeout=3600)
@@ -84,8 +92,8 @@ def test_texts_with_curl(walk_server, tmp_path, texts):
 
 def test_texts_in_a_notebook(walk_server, tmp_path, texts):
     trained, pruned, student, by_runtime, by_service = in_a_notebook("text.ipynb", walk_server, tmp_path, TEXTS=str(texts))
-    check(trained, pruned, student)
-    assert by_runtime == by_service["class"] == "de"
+    often(check_cost, check)(trained, pruned, student)
+    assert by_runtime == by_service["class"] == often(by_runtime, "de")
 
 
 def test_speech_with_curl(walk_server, tmp_path, spoken_words, words_in_noise):
@@ -99,8 +107,8 @@ def test_speech_with_curl(walk_server, tmp_path, spoken_words, words_in_noise):
 
 def test_speech_in_a_notebook(walk_server, tmp_path, spoken_words):
     trained, pruned, student, by_runtime, by_service = in_a_notebook("speech.ipynb", walk_server, tmp_path, SOUNDS=str(spoken_words))
-    check(trained, pruned, student)
-    assert by_runtime == by_service["class"] == "seven"
+    often(check_cost, check)(trained, pruned, student)
+    assert by_runtime == by_service["class"] == often(by_runtime, "seven")
 
 
 def test_images_with_curl(walk_server, tmp_path):
@@ -114,5 +122,5 @@ def test_images_with_curl(walk_server, tmp_path):
 
 def test_images_in_a_notebook(walk_server, tmp_path):
     trained, pruned, student, by_runtime, by_service = in_a_notebook("images.ipynb", walk_server, tmp_path)
-    check(trained, pruned, student)
-    assert by_runtime == by_service["class"] == "bag"
+    often(check_cost, check)(trained, pruned, student)
+    assert by_runtime == by_service["class"] == often(by_runtime, "bag")

@@ -218,10 +218,21 @@ class Client:
         **options: Any,
     ) -> types.Plan:
         """What a job would do and what its result would cost, without queueing it."""
+        return self.dry_run(kind, model, dataset, params, **options)["plan"]
+
+    def dry_run(
+        self,
+        kind: types.JobKind,
+        model: str | types.Model,
+        dataset: str | types.Dataset | None = None,
+        params: Any = None,
+        **options: Any,
+    ) -> types.DryRun:
+        """As `plan`, with how the data set would feed the model and how many steps the training would have."""
         body = self._body(kind, model, dataset, params, {**options, "dry_run": True})
         timeout = httpx.Timeout(self._connection.timeout, read=READING_TIMEOUT)
-        plan: types.Plan = self._connection.request("POST", "/v1/jobs", json=body, timeout=timeout).json()["plan"]
-        return plan
+        answer: types.DryRun = self._connection.request("POST", "/v1/jobs", json=body, timeout=timeout).json()
+        return answer
 
     def job(self, job: str) -> Job:
         """A job by its id or name."""

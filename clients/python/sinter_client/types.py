@@ -447,7 +447,9 @@ class DistillOutcome(_DistillOutcome, total=False):
     comparison: Comparison | None
     control: DistillControl | None
     helped: bool | None
-    """Whether the student is better than the control by that. One pair of trainings; `null` without a control."""
+    """Whether the student is better than the control by that, be it by chance: see `significant`. One pair of
+    trainings; `null` without a control.
+    """
     significant: bool | None
     """Whether the p-value of the comparison is below 0.05: more may be chance."""
     views: int
@@ -777,7 +779,11 @@ class InferredInput(_InferredInput, total=False):
     """How one stored array becomes one input of the model."""
 
     audio: AudioPreparation | None
+    dtype: str
+    """What the stored numbers are, as NumPy names them; empty where none feed the input."""
     image: ImagePreparation | None
+    inherited: bool
+    """Whether it is prepared as in the job that made the model, since the request says nothing else."""
     tokens: TokenPreparation | None
     zeros: bool
     """Whether it is a recurrent state, which begins with zeros."""
@@ -1105,6 +1111,10 @@ class _ModelSummary(TypedDict):
 class ModelSummary(_ModelSummary, total=False):
     """What the graph of a model holds and costs."""
 
+    expects: list[InferredInput]
+    """How the job prepared examples that made the model. A job on it does the same with numbers, images and
+    recordings like those where its `data.preprocess` says nothing else. Left out of models that no job made.
+    """
     macs: int | None
     """Multiply-accumulates for one example; `null` where the shapes can't be known."""
     not_trainable_because: str | None
@@ -1648,7 +1658,9 @@ class SearchOutcome(_SearchOutcome, total=False):
     exceeds: str | None
     """The constraint that the winner, trained in full, does not meet, though its trial did."""
     helped: bool | None
-    """Whether the winner is better than the control's by that; without a control `null`."""
+    """Whether the winner is better than the control's by that, be it by chance: see `significant`. Without a control
+    `null`.
+    """
     hypervolume: float | None
     """What the front dominates, up to the worst figures of all trials; several objectives only."""
     not_applicable: list[str]

@@ -15,7 +15,7 @@ use crate::spec::audio::AudioPreparation;
 use crate::spec::dataset::{ArrayInfo, Media};
 use crate::spec::job::{DataOptions, Layout, Preprocess};
 use crate::spec::model::{Dimension, ModelSummary, TensorInfo};
-use crate::spec::picture::ImagePreparation;
+use crate::spec::picture::{Extent, ImagePreparation};
 use crate::spec::result::rounded;
 use crate::spec::tokens::{TokenPart, TokenPreparation};
 
@@ -45,6 +45,12 @@ pub struct InferredInput {
     /// Whether it is a recurrent state, which begins with zeros.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zeros: bool,
+    /// What the stored numbers are, as NumPy names them; empty where none feed the input.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dtype: String,
+    /// Whether it is prepared as in the job that made the model, since the request says nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inherited: bool,
 }
 
 impl InferredInput {
@@ -61,6 +67,8 @@ impl InferredInput {
             tokens: None,
             audio: None,
             zeros: true,
+            dtype: String::new(),
+            inherited: false,
         }
     }
 
@@ -127,6 +135,9 @@ impl InferredInput {
                 few(std)
             )),
         }
+        if self.inherited {
+            parts.push("as in the job that made the model".to_owned());
+        }
         format!("`{name}` gets `{}`: {}", self.array, parts.join("; "))
     }
 
@@ -179,6 +190,8 @@ impl InferredInput {
             tokens,
             audio,
             zeros,
+            dtype: _,
+            inherited: _,
         } = other;
         (&self.array, &self.transposed, &self.shape) == (array, transposed, shape)
             && (&self.scale, &self.mean, &self.std, &self.zeros) == (scale, mean, std, zeros)
@@ -295,7 +308,77 @@ fn fit_input(
     model: &ModelSummary,
     arrays: &[ArrayInfo],
 ) -> Result<InferredInput, String> {
-    let preprocess = &options.preprocess;
+    let fit = |preprocess: &Preprocess| fit_as(input, array, preprocess, model, arrays);
+    let own = fit(&options.preprocess);
+    // What was done to other data may not suit this.
+    let inherited = inherited(input, array, &options.preprocess, model);
+    let inherited = inherited.and_then(|preprocess| fit(&preprocess).ok());
+    match (inherited, own) {
+        (Some(found), Ok(own)) if found.is_made_like(&own) => Ok(own),
+        (Some(found), _) => Ok(InferredInput {
+            inherited: true,
+            ..found
+        }),
+        (None, own) => own,
+    }
+}
+
+/// What is asked for, and where nothing is, what the job did that made the model; `None` where that adds nothing.
+fn inherited(
+    input: &TensorInfo,
+    array: &ArrayInfo,
+    asked: &Preprocess,
+    model: &ModelSummary,
+) -> Option<Preprocess> {
+    let named = model.expects.iter().find(|own| own.input == input.name);
+    let expected = named.or(match (model.expects.as_slice(), model.inputs.as_slice()) {
+        ([only], [_]) => Some(only),
+        _ => None,
+    })?;
+    let of_numbers = expected.image.is_none() && expected.audio.is_none() && !expected.zeros;
+    let is_alike = match array.media {
+        // On which scale numbers are goes with their type.
+        None => of_numbers && expected.dtype == array.dtype,
+        Some(Media::Image) => expected.image.is_some(),
+        Some(Media::Audio) => expected.audio.is_some(),
+        Some(Media::Text) => false,
+    };
+    if !is_alike {
+        return None;
+    }
+    let mut all = asked.clone();
+    if !input.prepared && asked.scale.is_none() && asked.mean.is_none() && asked.std.is_none() {
+        all.scale = Some(expected.scale);
+        all.mean = Some(expected.mean.clone());
+        all.std = Some(expected.std.clone());
+    }
+    let size = expected
+        .image
+        .filter(|_| asked.resize.is_none() && asked.crop.is_none());
+    if let Some((resize, crop)) = size.and_then(|image| Some((image.resize?, image.crop))) {
+        let crop = Extent::Sides(crop);
+        all.resize = Some(resize);
+        all.crop = Some(crop).filter(|_| crop != resize);
+    }
+    let is_last = match array.media {
+        Some(Media::Image) => expected.keeps_channels_last(),
+        _ => expected.transposed,
+    };
+    all.layout = asked.layout.or(is_last.then_some(Layout::Nhwc));
+    if let (None, Some(audio)) = (&asked.audio, &expected.audio) {
+        all.audio = Some(audio.options());
+    }
+    // Whoever makes a file can write into it what he likes.
+    (all != *asked && all.faults().found.is_empty()).then_some(all)
+}
+
+fn fit_as(
+    input: &TensorInfo,
+    array: &ArrayInfo,
+    preprocess: &Preprocess,
+    model: &ModelSummary,
+    arrays: &[ArrayInfo],
+) -> Result<InferredInput, String> {
     if input.dtype == "string" {
         return Err(format!(
             "the model's input `{}` takes strings, which are not supported",
@@ -337,6 +420,8 @@ fn fit_input(
         tokens,
         audio,
         zeros: false,
+        dtype: array.dtype.clone(),
+        inherited: false,
     };
     let channels = found.channels();
     let is_plain = |values: &Option<Vec<f64>>, plain: f64| {
