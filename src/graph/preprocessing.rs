@@ -40,11 +40,7 @@ impl Graph {
         let told = told.and_then(|told| serde_json::from_str::<serde_json::Value>(told).ok());
         let inputs = told.and_then(|mut told| serde_json::from_value(told["inputs"].take()).ok());
         let mut inputs: Vec<InferredInput> = inputs.unwrap_or_default();
-        // Whoever makes a file can write into it what he likes.
-        inputs.retain(|input| {
-            let mut sizes = input.shape.iter();
-            sizes.all(|&size| (1..=1 << 24).contains(&size))
-        });
+        inputs.retain(InferredInput::is_sound);
         inputs
     }
 

@@ -392,9 +392,9 @@ impl Params {
                 let misread = given.map(Hyperparameters::misread).unwrap_or_default();
                 let misread = misread.into_iter();
                 let misread = misread.map(|fault| fault.under("/space/hyperparameters"));
-                let mut misread: Vec<_> = misread.collect();
-                misread.extend(misread_steps(&mut params));
-                let reading = read(params).without(misread);
+                let misread = misread.collect();
+                let unread = misread_steps(&mut params);
+                let reading = read(params).without(unread).with(misread);
                 let (search, faults) = reading.checked(SearchParams::faults);
                 let search = search.map(|search: SearchParams| {
                     let steps = PipelineParams {

@@ -177,6 +177,11 @@ impl<T> Reading<T> {
     pub fn without(mut self, faults: Vec<FieldError>) -> Self {
         let fields = faults.iter().map(|fault| fault.pointer.clone());
         self.unread.extend(fields);
+        self.with(faults)
+    }
+
+    /// Adds faults of fields that could be taken for something all the same.
+    pub fn with(mut self, faults: Vec<FieldError>) -> Self {
         self.faults.extend(faults);
         self
     }

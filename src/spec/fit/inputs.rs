@@ -176,6 +176,36 @@ impl InferredInput {
         }
     }
 
+    /// The options that ask for it.
+    fn options(&self) -> Preprocess {
+        let resize = self.image.and_then(|image| image.resize);
+        let crop = self.image.map(|image| Extent::Sides(image.crop));
+        let is_last = match self.image {
+            Some(_) => self.keeps_channels_last(),
+            None => self.transposed,
+        };
+        Preprocess {
+            scale: Some(self.scale),
+            mean: Some(self.mean.clone()),
+            std: Some(self.std.clone()),
+            layout: is_last.then_some(Layout::Nhwc),
+            resize,
+            // A size that files had by themselves was not asked for.
+            crop: crop.filter(|_| resize.is_some() && resize != crop),
+            max_length: None,
+            audio: self.audio.as_ref().map(AudioPreparation::options),
+        }
+    }
+
+    /// Whether a job can have had it: a model's file says what whoever made it likes.
+    pub fn is_sound(&self) -> bool {
+        let mut sizes = self.shape.iter();
+        sizes.all(|&size| (1..=1 << 24).contains(&size))
+            && !self.mean.is_empty()
+            && !self.std.is_empty()
+            && self.options().faults().found.is_empty()
+    }
+
     /// Whether another model's input, whatever its name, gets the same values.
     pub fn is_made_like(&self, other: &Self) -> bool {
         let Self {
@@ -346,30 +376,17 @@ fn inherited(
     if !is_alike {
         return None;
     }
+    let own = expected.options();
     let mut all = asked.clone();
     if !input.prepared && asked.scale.is_none() && asked.mean.is_none() && asked.std.is_none() {
-        all.scale = Some(expected.scale);
-        all.mean = Some(expected.mean.clone());
-        all.std = Some(expected.std.clone());
+        (all.scale, all.mean, all.std) = (own.scale, own.mean, own.std);
     }
-    let size = expected
-        .image
-        .filter(|_| asked.resize.is_none() && asked.crop.is_none());
-    if let Some((resize, crop)) = size.and_then(|image| Some((image.resize?, image.crop))) {
-        let crop = Extent::Sides(crop);
-        all.resize = Some(resize);
-        all.crop = Some(crop).filter(|_| crop != resize);
+    if asked.resize.is_none() && asked.crop.is_none() {
+        (all.resize, all.crop) = (own.resize, own.crop);
     }
-    let is_last = match array.media {
-        Some(Media::Image) => expected.keeps_channels_last(),
-        _ => expected.transposed,
-    };
-    all.layout = asked.layout.or(is_last.then_some(Layout::Nhwc));
-    if let (None, Some(audio)) = (&asked.audio, &expected.audio) {
-        all.audio = Some(audio.options());
-    }
-    // Whoever makes a file can write into it what he likes.
-    (all != *asked && all.faults().found.is_empty()).then_some(all)
+    all.layout = asked.layout.or(own.layout);
+    all.audio = asked.audio.clone().or(own.audio);
+    (all != *asked).then_some(all)
 }
 
 fn fit_as(
