@@ -7,7 +7,7 @@ use super::known::Known;
 use super::params::{RuleError, checked_elements};
 use super::{Family, Graph, family, shape_rules};
 use crate::host::{self, Array, Call};
-use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::{NodeProto, data_type};
 
 /// By value name.
 pub type Shapes = HashMap<String, Known>;
@@ -212,9 +212,15 @@ pub(crate) fn fold(
     }
     let random = node.operator().starts_with("Random")
         || matches!(node.operator(), "Bernoulli" | "Multinomial");
+    // Of what a value is cast like the type alone counts.
+    let is_like = |place: usize| node.operator() == "CastLike" && place == 1;
     let Some(inputs) = inputs
         .iter()
-        .map(|input| match input {
+        .enumerate()
+        .map(|(place, input)| match input {
+            Some(known) if is_like(place) && known.data_type != data_type::STRING => {
+                Some(Some(Arc::new(Array::empty(known.data_type))))
+            }
             Some(known) => known.value.clone().map(Some),
             None => Some(None),
         })

@@ -1,5 +1,7 @@
 //! Weights that a file computes from others, as exporters write recurrent layers.
 
+mod written_out;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,18 +23,27 @@ impl Graph {
     /// are used in several places, or of which a part is left out or used twice, stay as they are.
     pub fn settle_weights(&mut self) {
         self.settle_shapes();
+        self.shorten();
         let (makers, made) = self.made_of_weights();
         let settled = self.settled_weights(&makers, &made);
         if settled.is_empty() {
             return;
         }
-        let mut needed: BTreeSet<String> = self.ends(&makers).map(Cow::into_owned).collect();
+        self.put_in_place(&makers, settled);
+    }
+
+    /// Puts tensors in the place of the values of their names, and takes those of the nodes `makers` out that nothing needs then.
+    fn put_in_place(&mut self, makers: &BTreeSet<usize>, settled: BTreeMap<String, Tensor>) {
+        let mut needed: BTreeSet<String> = self.ends(makers).map(Cow::into_owned).collect();
         needed.retain(|name| !settled.contains_key(name));
         let mut gone = BTreeSet::new();
         for &index in makers.iter().rev() {
             let node = &self.nodes[index];
             match node.output.iter().any(|name| needed.contains(name)) {
-                true => needed.extend(node.input.iter().cloned()),
+                true => {
+                    let read = node.input.iter();
+                    needed.extend(read.filter(|name| !settled.contains_key(*name)).cloned());
+                }
                 false => {
                     gone.insert(index);
                 }

@@ -332,7 +332,7 @@ fn before_all_cuts(graph: &Graph, group: &Group, original: &Original, total: usi
 /// For each axis that units alone make up: units that may not all go, the most important first. An index that
 /// several groups have (heads and their dimensions) goes with the unit of any of them, so there is a list for each
 /// choice of groups that have all indices between them.
-fn units_by_axis(removal: &Removal, scores: &[Vec<f64>]) -> Vec<Vec<(usize, usize)>> {
+pub(crate) fn units_by_axis(removal: &Removal, scores: &[Vec<f64>]) -> Vec<Vec<(usize, usize)>> {
     /// Choices that are looked at, at most.
     const MOST: usize = 16;
     let mut lists = BTreeSet::new();
@@ -371,6 +371,16 @@ fn units_by_axis(removal: &Removal, scores: &[Vec<f64>]) -> Vec<Vec<(usize, usiz
         }
     }
     lists.into_iter().collect()
+}
+
+/// Takes the best unit of each axis that would lose all of its own out of those that go: a branch of a Concat keeps its best
+/// channel even where the group could spare it.
+pub(crate) fn spare(by_axis: &[Vec<(usize, usize)>], units: &mut BTreeSet<(usize, usize)>) {
+    for axis in by_axis {
+        if axis.iter().all(|unit| units.contains(unit)) {
+            units.remove(&axis[0]);
+        }
+    }
 }
 
 /// Steps of the share that is removed of several sets.
@@ -456,12 +466,7 @@ impl Ranking {
             let going = &self.by_group[group][..count];
             units.extend(going.iter().map(|&(unit, _)| (group, unit)));
         }
-        // A branch of a Concat keeps its best channel even where the group could spare it.
-        for axis in &self.by_axis {
-            if axis.iter().all(|unit| units.contains(unit)) {
-                units.remove(&axis[0]);
-            }
-        }
+        spare(&self.by_axis, &mut units);
         units
     }
 

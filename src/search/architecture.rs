@@ -11,6 +11,7 @@ use crate::graph::blocks::Blocks;
 use crate::graph::{Cut, Family, Graph, family, feeds_for_batch, infer};
 use crate::onnx::proto::NodeProto;
 use crate::prune::removal::Removal;
+use crate::prune::select::{spare, units_by_axis};
 use crate::prune::{Exclusion, PruneError};
 use crate::spec::prune::{Granularity, PruneParams, Scope};
 use crate::spec::search::{CellOperation, CellSpace, SearchSpace};
@@ -44,6 +45,8 @@ pub struct Architecture {
     cells: Option<Cells>,
     /// By group: its units from the most to the least important.
     order: Vec<Vec<usize>>,
+    /// Units of which one stays, the best ones first.
+    by_axis: Vec<Vec<(usize, usize)>>,
     parts: Vec<Part>,
     dimensions: Vec<Dimension>,
 }
@@ -76,6 +79,7 @@ impl Architecture {
         let scores = channels.scores(graph, &PruneParams::default(), None, 0)?;
         let mut architecture = Self {
             order: scores.iter().map(|own| falling(own)).collect(),
+            by_axis: units_by_axis(&channels, &scores),
             graph: graph.clone(),
             channels,
             blocks,
@@ -462,6 +466,7 @@ impl Architecture {
                 _ => {}
             }
         }
+        spare(&self.by_axis, &mut units);
         let mut graph = match units.is_empty() {
             true => graph.clone(),
             false => {
