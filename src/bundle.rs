@@ -311,13 +311,32 @@ impl Bundle {
             }
         }
         if let Some(about) = about {
+            let told = about.prepared.iter().map(|line| format!("- {line}\n"));
+            let told = told.collect::<String>();
             let expects = serde_json::to_string_pretty(&about.inputs).unwrap_or_default();
             text.push_str(&format!(
-                "\nHow examples became inputs while it was trained and measured:\n\n```json\n{expects}\n```\n"
+                "\nHow examples became inputs while it was trained and measured:\n\n{told}\n```json\n{expects}\n```\n"
             ));
             if let Some(names) = &about.class_names {
                 text.push_str(&format!("\nClasses, by index: {}.\n", names.join(", ")));
             }
+        }
+        let tokens = about.and_then(|about| {
+            let mut inputs = about.inputs.iter();
+            inputs.find_map(|input| input.tokens.as_ref())
+        });
+        if let (Some(tokens), Some(_)) = (tokens, &self.summary.tokenizer) {
+            text.push_str(&format!(
+                "\nTexts become tokens by the tokenizer that is in the model's file:\n\n```python\nimport onnxruntime\nimport tokenizers\n\n\
+                 session = onnxruntime.InferenceSession(\"model.onnx\")\n\
+                 tokenizer = tokenizers.Tokenizer.from_str(session.get_modelmeta().custom_metadata_map[\"sinter.tokenizer\"])\n\
+                 tokenizer.enable_truncation({length})\n\
+                 tokenizer.enable_padding(length={length}, pad_id={pad}, direction=\"{side}\")\n\
+                 encoded = tokenizer.encode(\"A text.\")  # encoded.ids, encoded.attention_mask, encoded.type_ids\n```\n",
+                length = tokens.length,
+                pad = tokens.pad_token,
+                side = if tokens.pads_left { "left" } else { "right" },
+            ));
         }
         text.push_str(
             "\n## Use\n\n```python\nimport onnxruntime\n\nsession = onnxruntime.InferenceSession(\"model.onnx\")\n\

@@ -116,7 +116,9 @@ fn others(result: &JobResult, shown: &[&str]) -> Option<String> {
         let judged_by = result.prune.as_ref().and_then(|prune| prune.judged_by);
         let judged_by = judged_by.map(MetricName::as_str);
         let wanted = asked.filter(|(name, _)| {
-            result.after.is_none() || *name == "r2" || Some(name.as_str()) == judged_by
+            result.after.is_none()
+                || matches!(name.as_str(), "r2" | "perplexity")
+                || Some(name.as_str()) == judged_by
         });
         let figures = wanted.map(|(name, value)| format!("{} {value:.4}", name.replace('_', " ")));
         figures.collect::<Vec<_>>().join(", ")
@@ -290,7 +292,11 @@ fn ratio(value: u64, old: u64) -> String {
     if old == 0 {
         return "–".to_owned();
     }
-    format!("{:.2}×", value as f64 / old as f64)
+    let ratio = value as f64 / old as f64;
+    match ratio < 0.1 {
+        true => format!("{}×", rounded(ratio, 4)),
+        false => format!("{ratio:.2}×"),
+    }
 }
 
 #[cfg(test)]

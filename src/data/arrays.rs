@@ -411,6 +411,20 @@ impl Dataset {
         of_arrays && self.train.target.is_some() && targets.into_iter().all(is_one_hot)
     }
 
+    /// Whether a target of floats has zeros and ones alone, as losses of several labels take them.
+    fn has_zeros_and_ones(&self) -> bool {
+        let of_arrays = matches!(self.format, DatasetFormat::Npz | DatasetFormat::Safetensors);
+        let Some(target) = self.train.target.as_ref() else {
+            return false;
+        };
+        let mut values = self
+            .everywhere(&target.name)
+            .flat_map(|array| (0..array.elements.len()).map(|place| array.elements.get_f32(place)));
+        of_arrays
+            && target.dtype.starts_with("float")
+            && values.all(|value| value == 0.0 || value == 1.0)
+    }
+
     /// What the service tells about the data set.
     pub fn summarize(&self) -> DatasetSummary {
         let classes = |array: &Array| {
@@ -452,6 +466,7 @@ impl Dataset {
                 numbered: self.numbered,
                 range: self.range(&array.name),
                 one_hot: self.has_one_hot_target(),
+                zeros_and_ones: self.has_zeros_and_ones(),
             }),
             skipped: self.skipped.clone(),
         }

@@ -340,6 +340,7 @@ mod tests {
             zeros: false,
             dtype: String::new(),
             inherited: false,
+            inside: None,
         }
     }
 

@@ -157,18 +157,22 @@ impl Prepared {
         };
         let train = take(whole.train, about.splits.train);
         Self {
+            label_map: named_alike(&about),
             about,
             dataset: Arc::new(dataset),
-            label_map: Vec::new(),
             train,
             validation,
             test,
         }
     }
 
-    /// The same splits as another model gets them. `label_map` has, by stored label, what that model
-    /// calls it; the same where empty.
-    pub fn for_model(&self, about: InferredData, label_map: Vec<usize>) -> Self {
+    /// The same splits as another model gets them. `class_map` has, by stored label, what that model
+    /// calls it; where empty the names of the classes tell.
+    pub fn for_model(&self, about: InferredData, class_map: Vec<usize>) -> Self {
+        let label_map = match class_map.is_empty() {
+            true => named_alike(&about),
+            false => class_map,
+        };
         Self {
             about,
             label_map,
@@ -183,11 +187,19 @@ impl Prepared {
         fed
     }
 
-    /// The same splits with at most so many examples to test on, from all over the test split.
-    pub fn tested_by(&self, count: usize) -> Self {
-        let apart = self.test.len().div_ceil(count.max(1)).max(1);
+    /// The same splits with at most so many examples of one, from all over it.
+    pub fn few_of(&self, role: Role, count: usize) -> Self {
+        let few = |own: Role, all: &[u32]| -> Vec<u32> {
+            let apart = match own == role {
+                true => all.len().div_ceil(count.max(1)).max(1),
+                false => 1,
+            };
+            all.iter().copied().step_by(apart).collect()
+        };
         Self {
-            test: self.test.iter().copied().step_by(apart).collect(),
+            train: few(Role::Train, &self.train),
+            test: few(Role::Test, &self.test),
+            validation: few(Role::Validation, &self.validation),
             ..self.clone()
         }
     }
@@ -493,6 +505,12 @@ impl Prepared {
     }
 }
 
+/// By stored label: the model's class of the same name.
+fn named_alike(about: &InferredData) -> Vec<usize> {
+    let classes = about.label_map.iter();
+    classes.map(|&class| class as usize).collect()
+}
+
 /// All of some examples as a model takes them.
 pub fn as_batch(inputs: &[InferredInput], arrays: &[Array], count: usize) -> Batch {
     let indices: Vec<u32> = (0..).take(count).collect();
@@ -603,6 +621,7 @@ mod tests {
             zeros: false,
             dtype: String::new(),
             inherited: false,
+            inside: None,
         };
         let array = Array {
             name: "x".to_owned(),
@@ -642,6 +661,7 @@ mod tests {
             skipped: 0,
             cut: 0,
             class_names: None,
+            label_map: Vec::new(),
             embedded: false,
             batch_size: 8,
         };

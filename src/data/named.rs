@@ -33,7 +33,9 @@ pub(super) fn from_arrays(
     let mut has_named = false;
     for mut array in arrays {
         let ending = ENDINGS.into_iter().find_map(|(ending, split)| {
-            let base = array.name.strip_suffix(ending)?;
+            let place = array.name.len().checked_sub(ending.len())?;
+            let (base, own) = array.name.split_at_checked(place)?;
+            let base = own.eq_ignore_ascii_case(ending).then_some(base)?;
             // Of an array alone `is_valid` is no more than a name.
             let trains = |name: &String| name == base || *name == format!("{base}_train");
             (split != 1 || found.iter().any(trains)).then(|| (base.to_owned(), split))
@@ -41,7 +43,7 @@ pub(super) fn from_arrays(
         let (base, split) = ending.unwrap_or((array.name.clone(), 0));
         let is_target = match named {
             Some(named) => base == named,
-            None => USUAL_TARGETS.contains(&base.as_str()),
+            None => USUAL_TARGETS.contains(&base.to_lowercase().as_str()),
         };
         has_named |= is_target;
         array.name = base;

@@ -211,6 +211,11 @@ fn told_by(head: &[u8]) -> Result<Option<DatasetFormat>, DataError> {
                 "the file looks like an ONNX model; upload it as a model, to `/v1/models`".to_owned(),
             ))
         }
+        _ if is_latin(head) => Err(DataError::Unreadable(
+            "the file looks like a text in another encoding than UTF-8, such as Latin-1: write it in UTF-8 (`iconv -f latin1 -t utf-8`, \
+             `to_csv(path, encoding=\"utf-8\")`)"
+                .to_owned(),
+        )),
         _ => Err(DataError::Unreadable(
             "the bytes are of no known format; npz, IDX files, images, audio and texts (side by side, in a zip or in a tar), csv, \
              jsonl, parquet and safetensors are read"
@@ -252,6 +257,14 @@ fn is_text(head: &[u8]) -> bool {
         Ok(_) => true,
         Err(error) => error.error_len().is_none(),
     }
+}
+
+/// Whether the bytes are letters of one byte each, most of them those of ASCII, as Latin-1 has them.
+fn is_latin(head: &[u8]) -> bool {
+    let is_plain = |byte: &&u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    let is_control = |byte: &u8| *byte < 9 || (14..32).contains(byte);
+    let plain = head.iter().filter(is_plain).count();
+    !head.is_empty() && !head.iter().any(is_control) && plain * 10 > head.len() * 7
 }
 
 /// Media that are not read are told of, instead of failing on their bytes.
@@ -421,8 +434,16 @@ fn npy_array(name: &str, reader: impl Read, most: u64) -> Result<Array, DataErro
             ));
         }
         _ => {
+            let kind = kind.to_string();
+            let hint = match kind.contains('O') {
+                true => {
+                    ", Python's objects: make numbers of it (`array.astype(np.float32)`; of words in NumPy `names, y = np.unique(y.astype(str), \
+                         return_inverse=True)`, with the names as the query parameter `classes`); it"
+                }
+                false => "",
+            };
             return Err(DataError::NotSupported {
-                what: format!("the type {} of the array `{name}`", kind),
+                what: format!("the type {kind} of the array `{name}`{hint}"),
             });
         }
     };

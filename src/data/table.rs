@@ -27,7 +27,7 @@ const LABELS: [&str; 11] = [
 const NUMBERING: [&str; 6] = ["id", "idx", "index", "guid", "uid", "uuid"];
 
 /// What tables have in the place of a number that is not known.
-const MISSING: [&str; 5] = ["na", "n/a", "null", "none", "?"];
+const MISSING: [&str; 6] = ["na", "n/a", "null", "none", "?", "-"];
 
 /// Most words of a text that comes in words.
 const MOST_WORDS: usize = 65_536;
@@ -344,12 +344,21 @@ impl Columns {
                     format!("holds `{cell}`")
                 }
                 Err(cell) => {
+                    // A file without names of its columns has a number, or a sentence, in their place.
+                    let is_data =
+                        |name: &String| name.parse::<f64>().is_ok() || name.split(' ').count() > 3;
+                    let headless = match self.names.iter().any(is_data) {
+                        true => {
+                            ". The first line, which names the columns, looks like a row of data: put their names in front of it"
+                        }
+                        false => "",
+                    };
                     return Err(wrong(format!(
-                        ", column `{name}`: `{cell}` is no number. A column that is no input, such as an id or a name, is left \
-                         out by the query parameter `exclude` (`--exclude`, “Columns to leave out” on the page); words that \
-                         are one are encoded as numbers. If the column is what is to be predicted, say so by the query \
-                         parameter `target` (`--target` of `sinter submit`, the target column on the page); if it holds \
-                         texts, by `text`"
+                        ", column `{name}`: `{cell}` is no number{headless}. Of a table every column but the target is an input, and a \
+                         number: leave out an id or a name by `exclude` (`--exclude`, “Columns to leave out”), or make numbers of \
+                         words that are an input. If the column is what is to be predicted, say so by `target` (`--target`, \
+                         “Target”); if it holds texts that are read, by `text` (`--text`, “Text column”). A value that is not known is \
+                         an empty cell, NA, NaN, null or ?, and such rows can be left out"
                     )));
                 }
             };

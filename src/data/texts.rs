@@ -10,7 +10,6 @@ use super::tokenizer::{Encoded, MOST_TOKENIZER_BYTES, Text, Tokenizer};
 use super::{Array, DataError, Dataset, Elements};
 use crate::spec::child::InputFile;
 use crate::spec::dataset::ArrayInfo;
-use crate::spec::tokens::TOKENIZER_FILE;
 use crate::spec::tokens::{TokenPart, TokenPreparation, TokensInfo};
 
 /// Most bytes of one text. Models take no more than some thousand tokens of it.
@@ -270,10 +269,7 @@ pub fn tokenizer_of(files: &[InputFile]) -> Result<Option<Arc<Tokenizer>>, DataE
 }
 
 fn tokenizer_in(archive: &Archive) -> Result<Option<Tokenizer>, DataError> {
-    let is_tokenizer = |entry: &&Entry| {
-        let name = entry.name.rsplit('/').next();
-        name == Some(TOKENIZER_FILE)
-    };
+    let is_tokenizer = |entry: &&Entry| entry.name.to_lowercase().ends_with(".json");
     let mut found = archive.entries.iter().filter(is_tokenizer);
     let Some(entry) = found.next() else {
         return Ok(None);

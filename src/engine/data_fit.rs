@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::predict::tried;
 use super::problem::no_data;
 use super::tokenizer;
 use crate::data::{self, Prepared, Reading, Tokenizer};
@@ -46,12 +47,22 @@ pub(super) fn prepare(
     let tokens = own.map_or(Ok(None), |own| dataset.tokens_by(own).map_err(unreadable))?;
     let about = fit(
         &summary,
-        &with_tokens(&input.summary, tokens),
+        &with_tokens(&input.summary, tokens.clone()),
         &request.data,
         request.task,
         params,
     )?;
     pin(graph, &about);
+    let about = shortened(
+        graph,
+        about,
+        &summary,
+        |options| {
+            let dataset = with_tokens(&input.summary, tokens.clone());
+            fit(&summary, &dataset, options, request.task, params)
+        },
+        &request.data,
+    );
     check_classes(graph, input, about.task, "/model")?;
     check_task(params, &about, &input.summary)?;
     let mut prepared = Prepared::new(dataset, about, &request.data);
@@ -61,6 +72,50 @@ pub(super) fn prepare(
         embed(&mut graph.clone(), &prepared)?;
     }
     Ok(prepared)
+}
+
+/// How the data feeds a model that has places for fewer tokens than the longest text: as many as it takes. `fitted` says it of
+/// other options.
+fn shortened(
+    graph: &mut Graph,
+    about: InferredData,
+    model: &ModelSummary,
+    fitted: impl Fn(&DataOptions) -> Result<InferredData, Problem>,
+    options: &DataOptions,
+) -> InferredData {
+    let tokens = about.inputs.iter().find_map(|input| input.tokens.as_ref());
+    let mut axes = model.inputs.iter().filter_map(|input| input.shape.get(1));
+    let is_open = axes.any(|axis| axis.fixed().is_none());
+    let asked = options.preprocess.max_length.is_some();
+    let Some(longest) = tokens
+        .map(|tokens| tokens.length)
+        .filter(|_| is_open && !asked)
+    else {
+        return about;
+    };
+    if tried(graph, &about).is_ok() {
+        return about;
+    }
+    let mut best = None;
+    // What is known to be taken, and not to be.
+    let (mut low, mut high) = (0, longest);
+    while high - low > 1 {
+        let length = low + (high - low) / 2;
+        let mut shorter = options.clone();
+        shorter.preprocess.max_length = Some(length);
+        let found = fitted(&shorter).ok().filter(|about| {
+            pin(graph, about);
+            tried(graph, about).is_ok()
+        });
+        match found {
+            Some(found) => (low, best) = (length, Some(found)),
+            None => high = length,
+        }
+    }
+    // Where no length does, it is not for the length.
+    let about = best.unwrap_or(about);
+    pin(graph, &about);
+    about
 }
 
 /// A model's own tokenizer, where the lengths of all texts by it settle how long examples are: making tokens of them takes its
@@ -173,9 +228,12 @@ pub(super) fn embed(graph: &mut Graph, data: &Prepared) -> Result<Prepared, Prob
                 let error = FieldError::new("/data/embed_preprocessing", error.to_string());
                 Problem::invalid(vec![error]).with_code("not_supported")
             })?;
+        input.inside = Some(input.normalisation());
         (input.scale, input.mean, input.std) = (1.0, vec![0.0], vec![1.0]);
     }
-    Ok(data.fed_as(inputs))
+    let mut fed = data.fed_as(inputs);
+    fed.about.retell();
+    Ok(fed)
 }
 
 /// The data of the job as a further model of a distillation, which the request names at `pointer`,
@@ -326,6 +384,15 @@ fn check_classes(
     let Some(target) = target.filter(|_| task != Task::Embedding) else {
         return Ok(());
     };
+    let wide = dims[1..].iter().filter(|&&size| size > 1);
+    if task == Task::Classification && wide.count() > 1 {
+        return misfit(
+            model,
+            format!(
+                "the output `{output}` has shape {dims:?}; a classification compares one row of classes for each example, [batch, classes]"
+            ),
+        );
+    }
     let needed = match task {
         Task::Classification => target.classes.unwrap_or(0) as usize,
         _ => target.shape.iter().product::<u64>() as usize,

@@ -401,7 +401,10 @@ impl Job<'_> {
         let mut agreement = Metrics::new();
         if elements > 0 {
             agreement.insert("mean_squared_error".to_owned(), squares / elements as f64);
-            agreement.insert("cosine".to_owned(), cosine / rows as f64);
+            // Of single numbers it is their sign.
+            if elements > rows {
+                agreement.insert("cosine".to_owned(), cosine / rows as f64);
+            }
             if task.has_labels() {
                 agreement.insert("top_1".to_owned(), same as f64 / rows as f64);
             }

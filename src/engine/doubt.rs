@@ -83,7 +83,15 @@ pub(super) fn doubts_of_data(about: &InferredData, dataset: &DatasetSummary) -> 
 
 /// What speaks against a model fitting the data that it is given: it says no more than could be said without it. `target` is
 /// what the data set calls what is to be said.
-pub(super) fn doubt(before: &Measurement, target: Option<&str>) -> Option<String> {
+pub(super) fn doubt(
+    before: &Measurement,
+    target: Option<&str>,
+    reads_texts: bool,
+) -> Option<String> {
+    let inputs = match reads_texts {
+        true => "whether the tokenizer is that of the model",
+        false => "the scale of the inputs (data.preprocess)",
+    };
     if let Some(quality) = &before.quality {
         // Of classes in another order there is a warning that says so.
         if quality.order.is_some() {
@@ -107,8 +115,7 @@ pub(super) fn doubt(before: &Measurement, target: Option<&str>) -> Option<String
         return (classes.len() > 1 && is_chance).then(|| {
             format!(
                 "the model as it came is right about {accuracy:.4} of the test split, and about {balanced:.4} as a mean over \
-                 the classes, where always saying the same class is about {even:.4}: check the scale of the inputs (data.preprocess), the \
-                 target, and the order of the classes"
+                 the classes, where always saying the same class is about {even:.4}: check {inputs}, the target, and the order of the classes"
             )
         });
     }
@@ -116,7 +123,7 @@ pub(super) fn doubt(before: &Measurement, target: Option<&str>) -> Option<String
     (r2 < 0.0).then(|| {
         format!(
             "the model as it came is further from the targets of the test split than their mean is (R2 {}): check that `{}` is \
-             what it says, and the scale of the inputs (data.preprocess)",
+             what it says, and {inputs}",
             short(r2),
             target.unwrap_or("the target")
         )
@@ -180,10 +187,18 @@ pub(super) fn order_in_words(order: &[u64], names: Option<&[String]>) -> String 
         format!("it says {class} for label {label}{name}")
     });
     let each = each.collect::<Vec<_>>().join(", ");
+    let ways = "`classes` of the upload or of `?files_of=`, `--classes`, `read_again(classes=…)`, “Order of the classes” of “Read in another way” on \
+                the data set's page";
     let Some(names) = names.filter(|names| names.len() == order.len()) else {
-        return format!(
-            "{each}; give it labels as it numbers them, which whole numbers are taken for as they are"
-        );
+        return match names {
+            None => format!(
+                "{each}; give it labels as it numbers them, which whole numbers are taken for as they are"
+            ),
+            Some(names) => format!(
+                "{each}; name all {} classes in the model's order, those without examples, too ({ways})",
+                order.len().max(names.len())
+            ),
+        };
     };
     let mut ordered = vec![""; names.len()];
     for (name, &class) in names.iter().zip(order) {
@@ -192,8 +207,7 @@ pub(super) fn order_in_words(order: &[u64], names: Option<&[String]>) -> String 
         }
     }
     format!(
-        "{each}; classes that are words are numbered in the order of the alphabet unless `classes` of the upload (`--classes`) says \
-         another one, which would be {}",
+        "{each}; classes that are words are numbered in the order of the alphabet unless another one is said, which would be {} ({ways})",
         ordered.join(",")
     )
 }

@@ -212,7 +212,7 @@ fn safetensors_summary(path: &Path) -> Result<ModelSummary, Ended> {
         not_trainable_because: Some("the file holds weights without a graph".to_owned()),
         unsupported_operators: Vec::new(),
         tokenizer: None,
-        expects: Vec::new(),
+        expects: None,
     })
 }
 
@@ -246,8 +246,12 @@ fn prunable(model: &Path) -> Result<Option<Graph>, Ended> {
         return Ok(None);
     }
     let mut graph = Graph::load(onnx::read_model(model)?)?;
-    for input in graph.expected() {
-        pin_input(&mut graph, &input);
+    for input in graph
+        .expected()
+        .iter()
+        .flat_map(|expected| &expected.inputs)
+    {
+        pin_input(&mut graph, input);
     }
     graph.settle_weights();
     Ok(Some(graph))

@@ -14,6 +14,7 @@ use super::measure::{change, measure};
 use super::report;
 use super::scaling::{self, Better, better};
 use super::search_step::Searched;
+use super::tokenizer;
 use super::voice::Voice;
 use crate::data::Prepared;
 use crate::exec::Device;
@@ -24,8 +25,8 @@ use crate::spec::child::{
     JobInputs, Level, MODEL_ARTIFACT, Message, Progress, StagedFile, StagedModel, TRIALS_ARTIFACT,
 };
 use crate::spec::evaluate::MetricName;
-use crate::spec::fit::InferredInput;
 use crate::spec::job::{JobKind, Params};
+use crate::spec::model::Expected;
 use crate::spec::result::{
     DistillOutcome, Environment, JobResult, Measurement, PruneOutcome, StepResult, Training,
     Warning,
@@ -50,6 +51,8 @@ pub(super) struct Job<'a> {
     pub sparse: Vec<Exclusion>,
     /// Size of the job's file, while what is done is done to the model in it.
     pub file_bytes: Option<usize>,
+    /// The tokenizer's file in the job's model.
+    pub tokenizer: Option<String>,
 }
 
 impl Job<'_> {
@@ -78,7 +81,7 @@ impl Job<'_> {
         &mut self,
         graph: &Graph,
         before: &Measurement,
-        expected: &[InferredInput],
+        expected: Option<&Expected>,
     ) -> Result<Option<Better>, Ended> {
         const STAGE: &str = "scaling";
         if let Some((_, found)) = self.journal.recall(STAGE) {
@@ -167,6 +170,7 @@ impl Job<'_> {
             true => embed(graph, data)?,
             false => data.clone(),
         };
+        tokenizer::hand_down(self.tokenizer.as_deref(), graph, &fed.about);
         graph.set_expected(&fed.about);
         Ok(fed)
     }
@@ -288,6 +292,7 @@ pub(super) fn run(
         planned_steps: params.epochs() * batches as u64,
         sparse: Vec::new(),
         file_bytes: None,
+        tokenizer: tokenizer::text_of(&graph).map(str::to_owned),
     };
     let original_file = std::fs::read(&inputs.model)?;
     // Candidates of a search are other models.
@@ -327,18 +332,27 @@ pub(super) fn run(
     }
     let dataset = inputs.dataset.as_ref();
     let target = dataset.and_then(|dataset| Some(dataset.summary.target.as_ref()?.name.as_str()));
+    let about = job.first_data.as_ref().map(|data| &data.about);
+    let reads_texts = about.is_some_and(|about| {
+        let mut inputs = about.inputs.iter();
+        inputs.any(|input| input.tokens.is_some())
+    });
     if !params.starts_afresh() {
         let better = match has_order {
             true => None,
-            false => job.better_scaled(&graph, &before, &expected)?,
+            false => job.better_scaled(&graph, &before, expected.as_ref())?,
         };
-        let warning = match (better, doubt(&before, target)) {
-            (Some(better), _) => Some(("inputs_on_another_scale", better.text, better.data)),
-            (None, Some(doubt)) => Some(("model_fits_badly", doubt, serde_json::Value::Null)),
+        let warning = match (better, doubt(&before, target, reads_texts)) {
+            (Some(better), _) => Some((better.kind, better.text, better.data)),
+            (None, Some(doubt)) => Some((
+                "model_fits_badly".to_owned(),
+                doubt,
+                serde_json::Value::Null,
+            )),
             (None, None) => None,
         };
         if let Some((kind, text, data)) = warning {
-            job.warn(kind, text, data);
+            job.warn(&kind, text, data);
         }
     }
     let mut steps = Vec::new();
@@ -407,6 +421,14 @@ pub(super) fn run(
     } else {
         before.latency_ms = measure_latencies(&[first], &job.device)?.pop();
     }
+    let told = data.as_ref().or(job.data.as_ref()).map(|own| {
+        let first = job
+            .first_data
+            .as_ref()
+            .filter(|_| !inputs.request.data.embed_preprocessing);
+        let own = own.about.clone();
+        first.map_or(own.clone(), |first| own.beside(&first.about))
+    });
     let trained = job.journal.trained();
     let (search, trials, front) = match outcomes.search {
         None => (None, None, Vec::new()),
@@ -443,7 +465,7 @@ pub(super) fn run(
             device: job.device.name.clone(),
             seed: job.seed,
             // Of the model that comes out: a student of its own may get them in another way.
-            data: job.data.as_ref().map(|data| data.about.clone()),
+            data: told,
             sandbox: super::confine::in_force(),
         },
     };

@@ -12,7 +12,7 @@ use crate::graph::{Graph, cost_of_one};
 use crate::spec::child::{JobInputs, Message};
 use crate::spec::distill::{DistillParams, TeacherChoice};
 use crate::spec::evaluate::MetricName;
-use crate::spec::fit::check_outputs;
+use crate::spec::fit::{InferredData, check_outputs};
 use crate::spec::job::{JobKind, Params};
 use crate::spec::prune::PruneParams;
 use crate::spec::result::{
@@ -56,9 +56,16 @@ pub(super) fn plan(inputs: &JobInputs) -> Result<Message, Ended> {
         }
         single => planner.step(single, "/params")?,
     };
+    let told = planner.first.as_ref().map(|first| match &planner.data {
+        Some(own) => InferredData {
+            prepared: own.about.clone().beside(&first.about).prepared,
+            ..first.about.clone()
+        },
+        None => first.about.clone(),
+    });
     Ok(Message::Plan {
         plan: Box::new(plan),
-        data: planner.first.map(|data| Box::new(data.about)),
+        data: told.map(Box::new),
         steps: params.epochs() * batches,
     })
 }
@@ -151,7 +158,9 @@ impl Planner<'_> {
         check_outputs(params, of_teacher, of_student, pointer)?;
         let losses = params.losses_for(student_data.about.task);
         let tuition = settle(&losses, &teacher, &student, &format!("{pointer}/losses"))?;
-        let costs = (price(&teacher), price(&student));
+        let mut costs = (price(&teacher), price(&student));
+        // Zeros that no pruning of this job made are trained as all weights are.
+        costs.1.nonzero_parameters = costs.1.parameters;
         let teachers = self
             .named
             .teachers(pointer, teacher, teacher_data, params)?;

@@ -19,8 +19,8 @@ use crate::spec::Problem;
 use crate::spec::child::{InputFile, Message, PredictOrder};
 use crate::spec::dataset::{ArrayInfo, Media};
 use crate::spec::fit::{InferredData, InferredInput, fit_inputs};
-use crate::spec::job::{DataOptions, JobKind, Params};
-use crate::spec::model::ModelSummary;
+use crate::spec::job::{DataOptions, JobKind, Params, Task};
+use crate::spec::model::{Dimension, ModelSummary};
 use crate::spec::predict::{
     AskedExample, ExampleTarget, MOST_EXAMPLES, PredictedClass, PredictedTensor, Prediction,
 };
@@ -69,7 +69,7 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
     let is_media = about.iter().any(|array| array.media.is_some());
     let known = is_media.then_some(order.media_preprocess);
     if !is_media {
-        summary.expects.clear();
+        summary.expects = None;
     }
     let options = DataOptions {
         preprocess: order.preprocess.or(known).unwrap_or_default(),
@@ -104,6 +104,8 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
         let detail = format!("{count} examples; 1 to {MOST_EXAMPLES} can be asked about at once");
         return Err(refused("/inputs", detail).into());
     }
+    check_axes(&summary, &inputs)?;
+    check_whole(&summary, &inputs, &arrays)?;
     for input in &inputs {
         pin_input(&mut graph, input);
     }
@@ -111,6 +113,58 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
     Ok(Message::Prediction {
         prediction: Box::new(answer(&graph, &batch, order.class_names.as_ref())?),
     })
+}
+
+/// Axes of one name are as long in all inputs.
+fn check_axes(model: &ModelSummary, inputs: &[InferredInput]) -> Result<(), Problem> {
+    let mut known: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+    for (declared, input) in model
+        .inputs
+        .iter()
+        .zip(inputs)
+        .filter(|(_, input)| !input.zeros)
+    {
+        let axes = declared.shape.iter().skip(1).zip(&input.shape);
+        for (axis, &size) in axes {
+            let Dimension::Dynamic(name) = axis else {
+                continue;
+            };
+            if name.is_empty() {
+                continue;
+            }
+            let (other, of) = *known.entry(name).or_insert((size, &input.input));
+            if other != size {
+                let detail = format!(
+                    "has {size} where `{of}` has {other}: the axis `{name}` is as long in both"
+                );
+                return Err(refused(&format!("/inputs/{}", input.array), detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Inputs of integers are given such.
+fn check_whole(
+    model: &ModelSummary,
+    inputs: &[InferredInput],
+    arrays: &[Array],
+) -> Result<(), Problem> {
+    for (declared, input) in model.inputs.iter().zip(inputs) {
+        let array = arrays.iter().find(|array| array.name == input.array);
+        let Some(Elements::F32(values)) = array.map(|array| &array.elements) else {
+            continue;
+        };
+        let fraction = values.iter().find(|value| value.fract() != 0.0);
+        if let (Some(fraction), false) = (fraction, declared.dtype.contains("float")) {
+            let detail = format!(
+                "holds {fraction}; the input `{}` takes {}",
+                input.input, declared.dtype
+            );
+            return Err(refused(&format!("/inputs/{}", input.array), detail));
+        }
+    }
+    Ok(())
 }
 
 /// Whether all inputs are fractions, which tokens are not.
@@ -280,7 +334,13 @@ fn answer(
         {
             let names = class_names.filter(|names| names.len() == classes);
             let rows = found.chunks(classes);
-            top = Some(rows.map(|row| likeliest(row, names)).collect());
+            let task = graph.expected().map(|expected| expected.task);
+            let each = match task {
+                Some(Task::Regression | Task::Embedding) => None,
+                Some(Task::Multilabel) => Some(apart as fn(&[f64]) -> Vec<f64>),
+                _ => Some(together as fn(&[f64]) -> Vec<f64>),
+            };
+            top = each.map(|each| rows.map(|row| likeliest(row, names, each)).collect());
         }
         outputs.push(PredictedTensor {
             name: (*name).to_owned(),
@@ -302,11 +362,8 @@ fn answer(
     })
 }
 
-/// The likeliest classes of one example.
-fn likeliest(row: &[f64], names: Option<&Vec<String>>) -> Vec<PredictedClass> {
-    if row.iter().any(|value| !value.is_finite()) {
-        return Vec::new();
-    }
+/// Probabilities of classes of which one is right, by a softmax where they are none yet.
+fn together(row: &[f64]) -> Vec<f64> {
     let sum: f64 = row.iter().sum();
     let is_distribution = row.iter().all(|value| *value >= 0.0) && (sum - 1.0).abs() < 1e-3;
     let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -315,12 +372,36 @@ fn likeliest(row: &[f64], names: Option<&Vec<String>>) -> Vec<PredictedClass> {
         false => row.iter().map(|value| (value - highest).exp()).collect(),
     };
     let total: f64 = raised.iter().sum();
+    raised.into_iter().map(|value| value / total).collect()
+}
+
+/// Probabilities of labels each of which is right or not, by a sigmoid where they are none yet.
+fn apart(row: &[f64]) -> Vec<f64> {
+    match row.iter().all(|value| (0.0..=1.0).contains(value)) {
+        true => row.to_vec(),
+        false => row
+            .iter()
+            .map(|value| 1.0 / (1.0 + (-value).exp()))
+            .collect(),
+    }
+}
+
+/// The likeliest classes of one example; `probabilities` makes them of the outputs.
+fn likeliest(
+    row: &[f64],
+    names: Option<&Vec<String>>,
+    probabilities: impl Fn(&[f64]) -> Vec<f64>,
+) -> Vec<PredictedClass> {
+    if row.iter().any(|value| !value.is_finite()) {
+        return Vec::new();
+    }
+    let found = probabilities(row);
     let mut order: Vec<usize> = (0..row.len()).collect();
-    order.sort_by(|&a, &b| raised[b].total_cmp(&raised[a]).then(a.cmp(&b)));
+    order.sort_by(|&a, &b| found[b].total_cmp(&found[a]).then(a.cmp(&b)));
     let class = |label: usize| PredictedClass {
         label: label as u64,
         class: names.map(|names| names[label].clone()),
-        probability: raised[label] / total,
+        probability: found[label],
     };
     order.into_iter().take(TOP).map(class).collect()
 }
@@ -501,6 +582,9 @@ fn flatten(
 }
 
 fn refused(pointer: &str, detail: impl Into<String>) -> Problem {
+    if pointer.is_empty() {
+        return Problem::new(422, "invalid_request", detail.into());
+    }
     Problem::invalid(vec![FieldError::new(pointer, detail)])
 }
 
@@ -534,12 +618,16 @@ mod tests {
 
     #[test]
     fn distributions_stay_and_logits_are_raised() {
-        let top = likeliest(&[0.25, 0.75], None);
+        let top = likeliest(&[0.25, 0.75], None, together);
         assert_eq!((top[0].label, top[0].probability), (1, 0.75));
         let names = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        let top = likeliest(&[2.0, 1.0, -1.0], Some(&names));
+        let top = likeliest(&[2.0, 1.0, -1.0], Some(&names), together);
         assert_eq!(top[0].class.as_deref(), Some("a"));
         let expected = 1.0 / (1.0 + (-1f64).exp() + (-3f64).exp());
         assert!((top[0].probability - expected).abs() < 1e-12);
+        // Of several labels each is right or not.
+        let top = likeliest(&[2.0, 1.0, -1.0], None, apart);
+        assert!((top[0].probability - 1.0 / (1.0 + (-2f64).exp())).abs() < 1e-12);
+        assert_eq!(likeliest(&[0.9, 0.8], None, apart)[1].probability, 0.8);
     }
 }

@@ -14,6 +14,7 @@ use crate::spec::audio::{
 };
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::InferredInput;
+use crate::spec::model::Expected;
 use crate::spec::result::{Measurement, rounded};
 use crate::train::{Evaluator, Loss};
 
@@ -39,9 +40,14 @@ pub(super) const LONGEST: Duration = Duration::from_secs(60);
 /// How good a model is, and the order of its classes where it is that in another one.
 type Found = (f64, Option<Vec<u64>>);
 
+/// Kinds of warnings.
+const INPUTS: &str = "inputs_on_another_scale";
+const TARGET: &str = "target_on_another_scale";
+
 /// A better way, for people and for programs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Better {
+    pub kind: String,
     pub text: String,
     pub data: serde_json::Value,
 }
@@ -66,7 +72,7 @@ pub(super) fn better(
     device: &Device,
     data: &Prepared,
     before: &Measurement,
-    expected: &[InferredInput],
+    expected: Option<&Expected>,
     go_on: &dyn Fn() -> bool,
 ) -> Option<Better> {
     let (judge, gain) = JUDGES.into_iter().find(|(judge, gain)| {
@@ -80,13 +86,13 @@ pub(super) fn better(
     if numbers.next().is_some() || inputs.iter().any(|input| input.tokens.is_some()) {
         return None;
     }
+    // Where few examples test, those that train tell as well how they were prepared.
+    let mut splits = [Role::Test, Role::Train].into_iter();
+    let role = splits.find(|role| data.count(*role) >= FEWEST)?;
     let (least, most) = EXAMPLES;
-    let count = (data.count(Role::Test) / 20).clamp(least, most);
-    let few = data.tested_by(count);
-    let count = few.count(Role::Test);
-    if count < FEWEST {
-        return None;
-    }
+    let few = data.few_of(role, (data.count(role) / 20).clamp(least, most));
+    let count = few.count(role);
+    let split = if role == Role::Test { "test" } else { "train" };
     let needed = f64::max(gain, 3.0 / (count as f64).sqrt());
     let task = data.about.task;
     let evaluator = Evaluator::new(graph, device, Loss::of_task(task));
@@ -100,7 +106,7 @@ pub(super) fn better(
         few.fed_as(inputs)
     };
     let judged = |data: &Prepared| {
-        let measured = evaluator.measure_graph(data, Role::Test).ok()?;
+        let measured = evaluator.measure_graph(data, role).ok()?;
         let value = Some(measured.metric(judge, task)).filter(|value| value.is_finite())?;
         // A wrong order hides that the inputs are right.
         let quality = Some(measured).filter(|_| judge == MetricName::Accuracy);
@@ -111,7 +117,7 @@ pub(super) fn better(
     let is_better = |(found, _): &(Found, Way)| found.0 - now > needed && found.0 > gain;
     let judge_way = |way: Way| Some((judged(&fed(&way))?, way));
     // What the model's own job did needs no guess.
-    let ((value, order), way) = recorded(input, expected)
+    let found = recorded(input, expected)
         .and_then(judge_way)
         .filter(is_better)
         .or_else(|| {
@@ -147,7 +153,10 @@ pub(super) fn better(
             // Other features only where no scale of these does it.
             best(&mut ways(input, &moments, largest).into_iter())
                 .or_else(|| best(&mut others.into_iter()))
-        })?;
+        });
+    let Some(((value, order), way)) = found else {
+        return line_of(&evaluator, &few, role, needed);
+    };
     let mut preprocess = match way.mean.iter().all(|mean| *mean == 0.0) && way.std == [1.0] {
         true => json!({"scale": way.scale}),
         false => json!({"scale": way.scale, "mean": way.mean, "std": way.std}),
@@ -171,17 +180,38 @@ pub(super) fn better(
         )
     });
     Some(Better {
+        kind: INPUTS.to_owned(),
         text: format!(
-            "on {count} examples of the test split the {judge} of the model as it came is {now:.4}, and {value:.4} {words}{ordered}; \
+            "on {count} examples of the {split} split the {judge} of the model as it came is {now:.4}, and {value:.4} {words}{ordered}; \
              if that is how it was trained, say so with `data.preprocess`{shown}"
         ),
         data: told,
     })
 }
 
+/// That outputs fit the target once they are multiplied and moved, as those of a model do that was trained on a target less its
+/// mean and divided by its deviation; `needed` is how much better that must be.
+fn line_of(evaluator: &Evaluator, data: &Prepared, role: Role, needed: f64) -> Option<Better> {
+    let measured = evaluator.measure_graph(data, role).ok()?;
+    let (slope, offset, r2) = measured.line()?;
+    let now = measured.metric(MetricName::R2, data.about.task);
+    let is_better = r2 - now.max(-1.0) > needed.max(0.2) && r2 > 0.2 && slope > 0.0;
+    let [by, plus] = [slope, offset].map(|value| rounded(value, 5));
+    is_better.then(|| Better {
+        kind: TARGET.to_owned(),
+        text: format!(
+            "what the model says fits the target once it is multiplied by {by} and {plus} is added (R2 {r2:.4}, as it is {now:.4}): it was \
+             trained on a target on another scale, most often less its mean and divided by its deviation. Upload the target so: (value − \
+             {plus}) ÷ {by}"
+        ),
+        data: json!({"scale": by, "offset": plus, "metric": "r2", "value": now, "better": r2}),
+    })
+}
+
 /// The way that the job had which made the model, as its file says.
-fn recorded(input: &InferredInput, expected: &[InferredInput]) -> Option<Way> {
-    let own = expected.iter().find(|own| own.input == input.input)?;
+fn recorded(input: &InferredInput, expected: Option<&Expected>) -> Option<Way> {
+    let mut inputs = expected?.inputs.iter();
+    let own = inputs.find(|own| own.input == input.input)?;
     let shape = |of: &InferredInput| of.audio.as_ref().map(AudioPreparation::shape);
     let audio = own.audio.clone().filter(|_| own.audio != input.audio);
     let numbers = |of: &InferredInput| (of.scale, of.mean.clone(), of.std.clone());

@@ -36,7 +36,7 @@ use crate::spec::search::{Evaluation, Objective, Recipe, SearchParams};
 use crate::spec::strategy::StrategyParams;
 use crate::spec::train::StartWeights;
 use crate::spec::trial::{FrontEntry, SearchControl, SearchOutcome, SearchPlan, Trial, Trials};
-use crate::train::{Calibrator, Loss, reinitialize};
+use crate::train::{Calibrator, Evaluator, Loss, reinitialize};
 use candidates::{Candidates, cost_of, judged};
 use judge::excess;
 use record::{Record, best_first, foretold, front_of, leader, trained, volume};
@@ -146,6 +146,9 @@ impl Job<'_> {
             folds,
             scores: RefCell::default(),
         };
+        if let Some(text) = self.seen_before(graph, &setup) {
+            self.warn("trials_on_seen_examples", text, serde_json::Value::Null);
+        }
         let warm = match &self.inputs.trials {
             None => Vec::new(),
             Some(path) => setup.candidates.warm(&earlier(path)?, &setup.objectives),
@@ -208,6 +211,31 @@ impl Job<'_> {
             self.summed_up(key, &setup, &record, &done, warm.len(), control, &graph)?;
         searched.outcome.exceeds = exceeds;
         Ok((graph, searched))
+    }
+
+    /// That the model as it came is much better on the examples that judge trials than on the test split, where candidates begin
+    /// with its weights: these have seen those.
+    fn seen_before(&self, graph: &Graph, setup: &Setup) -> Option<String> {
+        /// Of accuracy and of R2.
+        const MOST: [(MetricName, f64); 2] = [(MetricName::Accuracy, 0.05), (MetricName::R2, 0.1)];
+        let metric = setup.deciding()?;
+        let (_, most) = MOST.into_iter().find(|(name, _)| *name == metric)?;
+        let keeps =
+            setup.params.trial.weights == StartWeights::Keep && setup.params.steps.is_empty();
+        let (data, judging) = (self.data.as_ref()?, setup.folds.first().filter(|_| keeps)?);
+        let task = data.about.task;
+        let evaluator = Evaluator::new(graph, &self.device, Loss::of_task(task));
+        let of = |data: &Prepared, role| {
+            let measured = evaluator.measure_graph(data, role).ok()?;
+            Some(measured.metric(metric, task)).filter(|value| value.is_finite())
+        };
+        let (judged, tested) = (of(judging, Role::Validation)?, of(data, Role::Test)?);
+        let name = metric.as_str();
+        (judged - tested > most).then(|| format!(
+            "the {name} of the model as it came is {judged:.4} on the examples that judge trials and {tested:.4} on the test split: its weights were \
+             trained on them, and those of candidates begin with these, so that figures of trials flatter. `trial.weights` `reinitialize`, or a \
+             data set with a validation split that the model has not seen, would not do that"
+        ))
     }
 
     /// The model itself after a training in which candidates learned with it, and its epochs.

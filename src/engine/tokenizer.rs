@@ -7,14 +7,35 @@ use crate::graph::Graph;
 use crate::onnx::proto::{ModelProto, StringStringEntry};
 use crate::spec::Problem;
 use crate::spec::child::InputFile;
-use crate::spec::tokens::TOKENIZER_FILE;
+use crate::spec::fit::InferredData;
+use crate::spec::tokens::{TOKENIZER_FILE, TOKENIZER_PROPERTY};
 
-/// The property of the ONNX file that holds a `tokenizer.json`; models made of this one inherit it.
-const PROPERTY: &str = "sinter.tokenizer";
-
-/// Whether a file of an upload is a tokenizer.
+/// Whether a file of an upload is a tokenizer: by its name, or one that ends in `.json`, which no other file beside a model does.
 pub(super) fn is_tokenizer(file: &InputFile) -> bool {
-    file.name.rsplit('/').next() == Some(TOKENIZER_FILE)
+    let name = file.name.rsplit('/').next().unwrap_or_default();
+    name == TOKENIZER_FILE || name.to_lowercase().ends_with(".json")
+}
+
+/// Lets a model that has none take the tokenizer of another, whose tokens it was given.
+pub(super) fn hand_down(from: Option<&str>, to: &mut Graph, about: &InferredData) {
+    let mut tokens = about
+        .inputs
+        .iter()
+        .filter_map(|input| input.tokens.as_ref());
+    let (Some(text), Some(tokens), None) = (from, tokens.next(), to.property(TOKENIZER_PROPERTY))
+    else {
+        return;
+    };
+    let is_same = Tokenizer::parse(text.as_bytes())
+        .is_ok_and(|tokenizer| tokenizer.info().digest == tokens.tokenizer);
+    if is_same {
+        to.set_property(TOKENIZER_PROPERTY, text.to_owned());
+    }
+}
+
+/// The tokenizer's file in a model.
+pub(super) fn text_of(graph: &Graph) -> Option<&str> {
+    graph.property(TOKENIZER_PROPERTY)
 }
 
 /// Puts the tokenizer that came with a model into it.
@@ -33,9 +54,9 @@ pub(super) fn put_in(model: &mut ModelProto, file: &InputFile) -> Result<(), Pro
     Tokenizer::parse(&bytes).map_err(refuse)?;
     let text = String::from_utf8(bytes).map_err(|_| refuse("is no UTF-8".to_owned()))?;
     let all = &mut model.metadata_props;
-    all.retain(|entry| entry.key.as_deref() != Some(PROPERTY));
+    all.retain(|entry| entry.key.as_deref() != Some(TOKENIZER_PROPERTY));
     all.push(StringStringEntry {
-        key: Some(PROPERTY.to_owned()),
+        key: Some(TOKENIZER_PROPERTY.to_owned()),
         value: Some(text),
     });
     Ok(())
@@ -43,11 +64,11 @@ pub(super) fn put_in(model: &mut ModelProto, file: &InputFile) -> Result<(), Pro
 
 /// The tokenizer that the model was uploaded with, or that of the model it was made from.
 pub(super) fn of_model(graph: &Graph) -> Result<Option<Arc<Tokenizer>>, Problem> {
-    let Some(text) = graph.property(PROPERTY) else {
+    let Some(text) = graph.property(TOKENIZER_PROPERTY) else {
         return Ok(None);
     };
     let tokenizer = Tokenizer::parse(text.as_bytes()).map_err(|detail| {
-        let detail = format!("the model's property `{PROPERTY}` {detail}");
+        let detail = format!("the model's property `{TOKENIZER_PROPERTY}` {detail}");
         Problem::new(422, "invalid_model", detail)
     })?;
     Ok(Some(Arc::new(tokenizer)))

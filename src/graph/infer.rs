@@ -23,7 +23,9 @@ pub enum InferError {
     },
     #[error("node `{node}` uses `{operator}`, which is not supported yet")]
     Unsupported { node: String, operator: String },
-    #[error("the size of axis {axis} of the input `{input}` is not known")]
+    #[error(
+        "the size of axis {axis} of the input `{input}` is not known: the file leaves it open, and the data set of a job settles it"
+    )]
     OpenAxis { input: String, axis: usize },
     #[error("the input `{0}` is no tensor with a known rank")]
     InputType(String),

@@ -4,6 +4,7 @@ use super::Graph;
 use crate::onnx::Tensor;
 use crate::onnx::proto::NodeProto;
 use crate::spec::fit::{InferredData, InferredInput};
+use crate::spec::model::Expected;
 
 /// Names of the tensors that an input is prepared by begin so. They are no weights.
 const PREFIX: &str = "sinter_preprocessing";
@@ -33,23 +34,25 @@ pub(super) fn prepares(name: &str) -> bool {
 }
 
 impl Graph {
-    /// How the job prepared examples that made the model; nothing of other files.
-    pub fn expected(&self) -> Vec<InferredInput> {
-        let told = self.property(EXPECTS);
-        let told = told.filter(|told| told.len() <= LONGEST);
-        let told = told.and_then(|told| serde_json::from_str::<serde_json::Value>(told).ok());
-        let inputs = told.and_then(|mut told| serde_json::from_value(told["inputs"].take()).ok());
-        let mut inputs: Vec<InferredInput> = inputs.unwrap_or_default();
-        inputs.retain(InferredInput::is_sound);
-        inputs
+    /// What the job that made the model did with its data; nothing of other files.
+    pub fn expected(&self) -> Option<Expected> {
+        let told = self.property(EXPECTS)?;
+        let told = Some(told).filter(|told| told.len() <= LONGEST)?;
+        let mut expected: Expected = serde_json::from_str(told).ok()?;
+        expected.inputs.retain(InferredInput::is_sound);
+        Some(expected)
     }
 
-    /// Writes into the file how examples become its inputs.
+    /// Writes into the file what was done with the data.
     pub fn set_expected(&mut self, about: &InferredData) {
-        let expects = serde_json::json!({
-            "task": about.task, "inputs": about.inputs, "output": about.output, "class_names": about.class_names,
-        });
-        self.set_property(EXPECTS, expects.to_string());
+        let expected = Expected {
+            task: about.task,
+            inputs: about.inputs.clone(),
+            output: about.output.clone(),
+            class_names: about.class_names.clone(),
+        };
+        let text = serde_json::to_string(&expected).expect("expectations are plain data");
+        self.set_property(EXPECTS, text);
     }
 
     /// Whether an input is scaled or normalised before anything else reads it.

@@ -178,6 +178,12 @@ fn other_format(bytes: &[u8]) -> Option<&'static str> {
         () if bytes.get(4..8) == Some(b"TFL3") && !begins(b"\x08") => {
             Some("a TensorFlow Lite model; convert it with tf2onnx")
         }
+        () if begins(b"\x89PNG") || begins(b"\xff\xd8\xff") => {
+            Some("an image; upload images as a data set, in a zip with a folder for each class")
+        }
+        () if begins(b"RIFF") || begins(b"fLaC") || begins(b"OggS") => Some(
+            "a recording; upload recordings as a data set, in a zip with a folder for each class",
+        ),
         () if begins(b"version https://git-lfs") => {
             Some("a Git LFS pointer; `git lfs pull` fetches the file that it stands for")
         }
@@ -190,9 +196,16 @@ fn other_format(bytes: &[u8]) -> Option<&'static str> {
 
 /// Whether bytes are letters, digits and signs alone, which no message of a model is.
 fn is_text(bytes: &[u8]) -> bool {
-    let is_letter =
-        |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-    bytes.len() >= 8 && bytes.iter().all(is_letter)
+    // The last letter may be cut.
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    let is_letter = |letter: char| !letter.is_control() || matches!(letter, '\t' | '\r' | '\n');
+    text.len() >= 8 && text.chars().all(is_letter)
 }
 
 /// Moves external data into the model itself, in subgraphs as well. `files` are the uploaded files

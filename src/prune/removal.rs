@@ -7,7 +7,7 @@ use super::importance;
 use super::{Exclusion, PruneError, blocked};
 use crate::graph::blocks::Blocks;
 use crate::graph::coupling::{Couplings, Group, NO_HEADS, Unit, gates, output_axis};
-use crate::graph::{Cut, Graph, feeds_for_batch, infer};
+use crate::graph::{Cut, Family, Graph, family, feeds_for_batch, infer};
 use crate::spec::prune::{Granularity, PruneParams, Scope};
 use crate::spec::result::Blocked;
 
@@ -194,9 +194,23 @@ impl Removal {
             Kind::Blocks(blocks) => &blocks.blocked,
         };
         if blocked.values().any(|why| why == NO_HEADS) {
-            let detail =
-                "the model has no attention heads; its channels go by the granularity `channel`";
-            return PruneError::NothingPrunable(detail.to_owned());
+            let whole = graph
+                .nodes
+                .iter()
+                .find(|node| family(node) == Some(Family::Attention));
+            let detail = match whole {
+                None => {
+                    "the model has no attention heads; its channels go by the granularity `channel`"
+                        .to_owned()
+                }
+                Some(node) => format!(
+                    "the heads of `{}` ({}) can't be told apart, since the whole attention is one node; export it for operator set 20 or \
+                     below, which writes it out",
+                    node.label(),
+                    node.operator()
+                ),
+            };
+            return PruneError::NothingPrunable(detail);
         }
         let why =
             |(&node, why): (&usize, &String)| format!("`{}` {why}", graph.nodes[node].label());

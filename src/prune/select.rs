@@ -7,6 +7,7 @@ use super::removal::Removal;
 use crate::graph::coupling::Group;
 use crate::graph::{Cost, Cut, Graph, cost_of_one};
 use crate::spec::prune::{Criterion, Granularity, PruneParams, Scope, Target, word};
+use crate::spec::tokens::TOKENIZER_PROPERTY;
 
 /// Multiples that are tried for kept channel counts when the request names none. ONNX Runtime
 /// blocks the channels of a convolution by 16 with AVX-512 and by 8 with AVX2 and NEON.
@@ -241,6 +242,12 @@ impl Search<'_> {
                 all => format!(" and {} more", all - 3),
             };
             hints.push(format!("what stays: {}{more}", named.join(", ")));
+        }
+        let tokenizer = self.graph.property(TOKENIZER_PROPERTY).map_or(0, str::len);
+        if self.target.size_ratio.is_some() && tokenizer > 0 {
+            hints.push(format!(
+                "{tokenizer} bytes of the file are the tokenizer that it came with"
+            ));
         }
         match hints.is_empty() {
             true => String::new(),

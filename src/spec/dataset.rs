@@ -158,6 +158,16 @@ pub struct TargetInfo {
     /// Whether each example has a single 1 among zeros, as classes do that were encoded; of files of arrays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub one_hot: bool,
+    /// Whether all values are 0 or 1, where they are numbers with fractions; of files of arrays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zeros_and_ones: bool,
+}
+
+impl TargetInfo {
+    /// Whether it says yes or no, of each example or of each of several things.
+    pub fn is_binary(&self) -> bool {
+        self.zeros_and_ones || (self.shape.is_empty() && self.classes == Some(2))
+    }
 }
 
 /// What the files of a data set hold.

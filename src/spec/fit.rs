@@ -10,14 +10,14 @@ use utoipa::ToSchema;
 
 mod inputs;
 
-pub use inputs::{InferredInput, fit_inputs};
+pub use inputs::{InferredInput, Normalisation, fit_inputs};
 
 use super::augment::{Augment, Geometry};
 use super::dataset::{DatasetSummary, Media, Splits, TargetInfo};
 use super::distill::{Average, DistillLossName, DistillParams, LossTerm};
 use super::evaluate::MetricName;
 use super::job::{DataOptions, Params, Task};
-use super::model::{Dimension, ModelSummary, TensorInfo};
+use super::model::{Dimension, Expected, ModelSummary, TensorInfo};
 use super::problem::{FieldError, Problem};
 use super::prune;
 use super::train::{ClassWeights, TrainParams};
@@ -46,9 +46,13 @@ pub struct InferredData {
     /// Texts that have more tokens than the model gets.
     #[serde(default, skip_serializing_if = "super::dataset::is_zero")]
     pub cut: u64,
-    /// What the labels are called, where the data set has words for them.
+    /// What the classes are called, where the data set has words for them: in the order of the model's, where that knows
+    /// their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
+    /// By label of the data set: the model's class of the same name. Left out where both number them alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub label_map: Vec<u64>,
     /// Whether the result's model has scale, mean and std in its graph.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub embedded: bool,
@@ -57,6 +61,36 @@ pub struct InferredData {
     /// How examples become the inputs, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prepared: Vec<String>,
+}
+
+impl InferredData {
+    /// Tells anew how examples become the inputs, which have changed.
+    pub fn retell(&mut self) {
+        let held = self
+            .prepared
+            .split_off(self.inputs.len().min(self.prepared.len()));
+        let inputs = self.inputs.iter().map(InferredInput::in_words);
+        self.prepared = inputs.chain(held).collect();
+    }
+
+    /// How examples become inputs, for people, of the model that came and of this one, where they differ.
+    pub fn beside(mut self, first: &Self) -> Self {
+        let pairs = || self.inputs.iter().zip(&first.inputs);
+        let is_alike = self.inputs.len() == first.inputs.len()
+            && pairs().all(|(own, other)| own.is_made_like(other));
+        if !is_alike {
+            let of = |whose: &str, lines: &[String]| -> Vec<String> {
+                lines
+                    .iter()
+                    .map(|line| format!("{whose}: {line}"))
+                    .collect()
+            };
+            let own = of("the new model", &self.prepared);
+            self.prepared = of("the model that came", &first.prepared);
+            self.prepared.extend(own);
+        }
+        self
+    }
 }
 
 /// Sizes of the splits: the test split is the data set's own, or set aside, and so is the validation split; `limit`
@@ -150,6 +184,9 @@ pub fn fit(
         (target, _) => target.as_ref().filter(|_| !without_target),
     };
     let encoded = target.filter(|target| target.one_hot && params.needs_labels());
+    let known = model.expects.as_ref().map(|expected| expected.task);
+    let suits = |known: &Task| known_task_suits(*known, target, output);
+    let task = task.or(known.filter(suits));
     if let (None, Some(target)) = (task, encoded) {
         return Err(misfit(
             "/task",
@@ -166,6 +203,10 @@ pub fn fit(
         Some(target) => {
             let integer = !target.dtype.starts_with("float");
             match (target.shape.as_slice(), integer) {
+                // One output says yes or no.
+                _ if target.is_binary() && outputs == Some(target.shape.iter().product()) => {
+                    Task::Multilabel
+                }
                 ([], true) if outputs != Some(1) => Task::Classification,
                 ([0], true) => Task::TokenClassification,
                 ([_], true) => Task::Multilabel,
@@ -173,6 +214,18 @@ pub fn fit(
             }
         }
     });
+    let says_tokens = output.shape.len() == 3 && output.shape[1].fixed() != Some(1);
+    if let (Task::Classification, true, true, Some(target)) = (task, has_texts, says_tokens, target)
+    {
+        return Err(misfit(
+            "/task",
+            format!(
+                "the model's output `{}` says something of each token, `{}` is one label for a whole text: say `\"task\": \"language_modeling\"` \
+                 for a model that says the next token, whatever the labels are; a classifier puts out [batch, classes]",
+                output.name, target.name
+            ),
+        ));
+    }
     let outputs = match task.is_of_tokens() {
         true => output.shape.last().and_then(Dimension::fixed),
         false => outputs.map(|outputs| outputs as i64),
@@ -248,24 +301,87 @@ pub fn fit(
             ));
         }
     }
+    let (class_names, label_map) = classes_of(model, target, task);
     Ok(InferredData {
         task,
-        prepared: in_words(&inputs, &output.name, target),
+        prepared: in_words(&inputs, &output.name, target, !label_map.is_empty())
+            .into_iter()
+            .chain(fixed_batch.map(|size| {
+                format!("in batches of {size}, which the model's file fixes: exported with an open batch it trains faster")
+            }))
+            .collect(),
         inputs,
         output: output.name.clone(),
         outputs,
         splits,
         skipped: dataset.skipped.len() as u64,
         cut: 0,
-        class_names: target.and_then(|target| target.class_names.clone()),
+        class_names,
+        label_map,
         embedded: options.embed_preprocessing,
         batch_size,
     })
 }
 
+/// Whether a job on what a job made has its task: what the target alone would be taken for is not told from it.
+fn known_task_suits(known: Task, target: Option<&TargetInfo>, output: &TensorInfo) -> bool {
+    let Some(target) = target else { return false };
+    let is_of_values = target.dtype.starts_with("float") || !target.shape.is_empty();
+    match known {
+        Task::Multilabel => {
+            is_of_values
+                && target
+                    .range
+                    .is_some_and(|[low, high]| low >= 0.0 && high <= 1.0)
+        }
+        Task::Regression => is_of_values && target.shape != [0],
+        Task::LanguageModeling => target.shape.is_empty() && output.shape.len() == 3,
+        _ => false,
+    }
+}
+
+/// What the classes are called and, by label, the model's class of the same name, where it knows them by name and numbers them
+/// otherwise.
+fn classes_of(
+    model: &ModelSummary,
+    target: Option<&TargetInfo>,
+    task: Task,
+) -> (Option<Vec<String>>, Vec<u64>) {
+    let own = target.and_then(|target| target.class_names.clone());
+    let known = model
+        .expects
+        .as_ref()
+        .and_then(|expected| expected.class_names.as_ref());
+    let (Some(names), Some(known), Some(target)) = (&own, known, target) else {
+        return (own, Vec::new());
+    };
+    let place = |name: &String| known.iter().position(|known| known == name);
+    let places: Option<Vec<u64>> = names
+        .iter()
+        .map(|name| place(name).map(|place| place as u64))
+        .collect();
+    match places.filter(|_| task.has_labels() && !target.numbered) {
+        None => (own, Vec::new()),
+        Some(places) => {
+            let is_alike = places.iter().copied().eq(0..places.len() as u64);
+            let map = if is_alike { Vec::new() } else { places };
+            (Some(known.clone()), map)
+        }
+    }
+}
+
 /// How examples become inputs, and what the output is compared with.
-fn in_words(inputs: &[InferredInput], output: &str, target: Option<&TargetInfo>) -> Vec<String> {
-    let held = target.map(|target| format!("`{output}` is held against `{}`", target.name));
+fn in_words(
+    inputs: &[InferredInput],
+    output: &str,
+    target: Option<&TargetInfo>,
+    by_name: bool,
+) -> Vec<String> {
+    let names = match by_name {
+        true => ", its classes in the model's order by their names",
+        false => "",
+    };
+    let held = target.map(|target| format!("`{output}` is held against `{}`{names}", target.name));
     let inputs = inputs.iter().map(InferredInput::in_words);
     inputs.chain(held).collect()
 }
@@ -294,6 +410,13 @@ fn fit_target(
         && task.has_labels()
         && classes > outputs
     {
+        if outputs == 1 && classes == 2 {
+            let detail = format!(
+                "`{output}` is a single output, which says yes or no: of two classes ({}, {}) that is the task `multilabel`, or no task at all",
+                names[0], names[1]
+            );
+            return Err(misfit("/task", detail));
+        }
         let shown: Vec<&str> = names.iter().take(12).map(String::as_str).collect();
         let more = if names.len() > shown.len() {
             ", …"
@@ -329,6 +452,8 @@ fn fit_target(
                         classes - 1,
                         output,
                         match (outputs, classes == outputs + 1) {
+                            (1, _) if classes == 2 =>
+                                ": a single output says yes or no, which is the task `multilabel`, or no task at all",
                             (1, _) =>
                                 ": of a single value it is a regression; leave the task out, or ask for `regression`",
                             (_, true) => ": upload labels that begin with 0 (in NumPy y - 1)",
@@ -712,12 +837,35 @@ pub fn fit_further(
         (preprocess.scale, preprocess.mean, preprocess.std) = (None, None, None);
     }
     let mut model = Cow::Borrowed(model);
-    if inherits && model.expects.is_empty() {
-        // A model that no job made is fed as the job's model is.
-        let inherited = first.inputs.iter().filter(|input| input.inherited);
-        let inherited: Vec<InferredInput> = inherited.cloned().collect();
-        if !inherited.is_empty() {
-            model.to_mut().expects = inherited;
+    if inherits && model.expects.is_none() {
+        // A model that no job made is fed as the job's model is, and numbers its classes alike.
+        let numbers = |input: &InferredInput| {
+            let Normalisation { scale, mean, std } = input.inside.clone()?;
+            Some(InferredInput {
+                scale,
+                mean,
+                std,
+                inside: None,
+                ..input.clone()
+            })
+        };
+        let fed = first.inputs.iter();
+        let fed = fed.filter_map(|input| numbers(input).or(input.inherited.then(|| input.clone())));
+        model.to_mut().expects = Some(Expected {
+            task: first.task,
+            inputs: fed.collect(),
+            output: String::new(),
+            class_names: first
+                .class_names
+                .clone()
+                .filter(|_| !first.label_map.is_empty()),
+        });
+    }
+    if model.tokenizer.is_none() {
+        // Both get the same tokens.
+        let tokens = first.inputs.iter().find_map(|input| input.tokens.as_ref());
+        if let Some(tokens) = tokens {
+            model.to_mut().tokenizer = Some(tokens.tokenizer_info());
         }
     }
     fit(&model, dataset, &options, Some(first.task), params).map_err(|mut problem| {

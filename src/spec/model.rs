@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::fit::InferredInput;
+use super::job::Task;
 use super::tokens::TokenizerInfo;
 
 /// The file format of a model.
@@ -84,10 +85,31 @@ pub struct ModelSummary {
     /// The tokenizer that the model was uploaded with, or that of the model it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<TokenizerInfo>,
-    /// How the job prepared examples that made the model. A job on it does the same with numbers, images and recordings like
-    /// those where its `data.preprocess` says nothing else. Left out of models that no job made.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub expects: Vec<InferredInput>,
+    /// What the job that made the model did with its data. Left out of models that no job made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expects: Option<Expected>,
+}
+
+/// What a job did with its data, which a job on what it made does alike where its request says nothing else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Expected {
+    pub task: Task,
+    /// How numbers, images, recordings and texts became the inputs.
+    pub inputs: Vec<InferredInput>,
+    /// Name of the output that was compared with the target.
+    pub output: String,
+    /// What the outputs are called, where the data set had words for its classes: others with these names are numbered alike.
+    #[serde(default)]
+    pub class_names: Option<Vec<String>>,
+}
+
+impl ModelSummary {
+    /// How its inputs were prepared by the job that made it.
+    pub fn expected_inputs(&self) -> &[InferredInput] {
+        self.expects
+            .as_ref()
+            .map_or(&[], |expected| &expected.inputs)
+    }
 }
 
 /// One node that holds parameters or costs MACs.

@@ -6,6 +6,9 @@ use utoipa::ToSchema;
 /// What the file of a tokenizer is called, as Hugging Face has it.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
+/// The property of an ONNX file that holds a `tokenizer.json`; models made of this one inherit it.
+pub const TOKENIZER_PROPERTY: &str = "sinter.tokenizer";
+
 /// Longest sequence of tokens that is made where neither the model nor the request says how long they are.
 pub const USUAL_LENGTH: u32 = 512;
 
@@ -81,4 +84,19 @@ pub struct TokenPreparation {
     pub pads_left: bool,
     /// Digest of the tokenizer's file.
     pub tokenizer: String,
+}
+
+impl TokenPreparation {
+    /// What is known of the tokenizer, for another model that is given the same tokens, and as many.
+    pub fn tokenizer_info(&self) -> TokenizerInfo {
+        TokenizerInfo {
+            digest: self.tokenizer.clone(),
+            // Not known here; what a model of the same tokens says of them tells.
+            vocabulary: 0,
+            pad_token: self.pad_token,
+            pad_type: self.pad_type,
+            pads_left: self.pads_left,
+            max_length: Some(self.length),
+        }
+    }
 }

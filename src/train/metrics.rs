@@ -60,6 +60,10 @@ struct Spread {
     mean: f64,
     squares: f64,
     errors: f64,
+    /// The same of what is said, and the sum of the products of both differences.
+    said: f64,
+    said_squares: f64,
+    products: f64,
 }
 
 impl Measured {
@@ -171,14 +175,7 @@ impl Measured {
             self.by_class.entry(predicted).or_default()[1] += 1.0;
             self.by_class.entry(label).or_default()[2] += 1.0;
         }
-        let confidence = 1.0 / sum;
-        if confidence.is_finite() {
-            let bin = ((confidence * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
-            let [examples, confidences, rights] = &mut self.bins[bin];
-            *examples += 1.0;
-            *confidences += confidence;
-            *rights += f64::from(u8::from(right));
-        }
+        self.add_confidence(1.0 / sum, right);
         if let Some(kept) = &mut self.kept {
             kept.scores.extend(raised().map(|raised| raised / sum));
             let is = |class: usize| f64::from(u8::from(class == label));
@@ -192,13 +189,16 @@ impl Measured {
             let error = (x - t) * (x - t);
             self.squared += error;
             self.absolute += (x - t).abs();
-            self.spread[class].add(t, error);
+            self.spread[class].add(x, t, error);
             self.loss += match loss {
                 LossName::BinaryCrossEntropy => x.max(0.0) - x * t + (-x.abs()).exp().ln_1p(),
                 _ => error,
             };
             if task == Task::Multilabel {
                 let (said, is) = (x > 0.0, t > 0.5);
+                if self.width == 1 && (t == 0.0 || t == 1.0) {
+                    self.add_answer(x, said, is);
+                }
                 self.correct += f64::from(u8::from(said == is));
                 let counts = self.by_class.entry(class).or_default();
                 match (said, is) {
@@ -212,6 +212,33 @@ impl Measured {
                 kept.scores.push(x);
                 kept.targets.push(t);
             }
+        }
+    }
+
+    /// Of a single output that says yes or no: what it was taken for, and how sure.
+    fn add_answer(&mut self, logit: f64, said: bool, is: bool) {
+        *self.pairs.entry([is.into(), said.into()]).or_default() += 1;
+        let confidence = 1.0 / (1.0 + (-logit.abs()).exp());
+        self.add_confidence(confidence, said == is);
+    }
+
+    fn add_confidence(&mut self, confidence: f64, right: bool) {
+        if !confidence.is_finite() {
+            return;
+        }
+        let bin = ((confidence * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
+        let [examples, confidences, rights] = &mut self.bins[bin];
+        *examples += 1.0;
+        *confidences += confidence;
+        *rights += f64::from(u8::from(right));
+    }
+
+    /// By what the only output is multiplied, and what is added, so that it fits the targets best, and the R2 of that; `None`
+    /// where nothing changes, or there are several.
+    pub fn line(&self) -> Option<(f64, f64, f64)> {
+        match self.spread.as_slice() {
+            [only] => only.line(),
+            _ => None,
         }
     }
 
@@ -313,13 +340,14 @@ impl Measured {
         mean(classes.filter_map(figure))
     }
 
-    /// How often each class was taken for each, and how sure the model was when it was right. `None` where examples
-    /// have no single label, or there are too many classes to show.
+    /// How often each class was taken for each, and how sure the model was when it was right; a single output that says yes or
+    /// no is of two classes. `None` where examples have no single label, or there are too many classes to show.
     pub fn quality(&self) -> Option<Quality> {
         if self.pairs.is_empty() || self.width > MOST_TABLED {
             return None;
         }
-        let mut confusion = vec![vec![0; self.width]; self.width];
+        let classes = self.width.max(2);
+        let mut confusion = vec![vec![0; classes]; classes];
         for (&[label, predicted], &count) in &self.pairs {
             confusion[label][predicted] = count;
         }
@@ -337,12 +365,26 @@ impl Measured {
 }
 
 impl Spread {
-    fn add(&mut self, target: f64, error: f64) {
+    fn add(&mut self, said: f64, target: f64, error: f64) {
         self.count += 1.0;
         let before = target - self.mean;
         self.mean += before / self.count;
         self.squares += before * (target - self.mean);
+        let said_before = said - self.said;
+        self.said += said_before / self.count;
+        self.said_squares += said_before * (said - self.said);
+        self.products += said_before * (target - self.mean);
         self.errors += error;
+    }
+
+    /// Slope, offset and R2 of the line through targets by what is said.
+    fn line(&self) -> Option<(f64, f64, f64)> {
+        let varies = self.said_squares > 0.0 && self.squares > 0.0;
+        varies.then(|| {
+            let slope = self.products / self.said_squares;
+            let offset = self.mean - slope * self.said;
+            (slope, offset, self.products * slope / self.squares)
+        })
     }
 
     /// `1 − Σ (x − t)² ÷ Σ (t − mean t)²`; of constant targets 1 where all are met and 0 otherwise, as scikit-learn has it.

@@ -357,6 +357,8 @@ class Client:
     def _id(self, what: Literal["model", "dataset", "job"], thing: str | types.Model | types.Dataset) -> str:
         """The id of what is named; the newest of that name where it is no id."""
         if not isinstance(thing, str):
+            if not isinstance(thing, Mapping) or "id" not in thing:
+                raise TypeError(f"a {what.replace('dataset', 'data set')} is an id, a name, or what an upload returned, not {thing!r}")
             return thing["id"]
         with contextlib.suppress(ValueError):
             return str(uuid.UUID(thing))
@@ -385,12 +387,20 @@ class Client:
         params: Any,
         options: Mapping[str, Any],
     ) -> dict[str, Any]:
-        body: dict[str, Any] = {"kind": kind, "model": self._id("model", model), **options}
+        body: dict[str, Any] = {"kind": kind, "model": self._source(model), **options}
         if dataset is not None:
             body["dataset"] = self._id("dataset", dataset)
         if params is not None:
             body["params"] = self._with_ids(params)
         return body
+
+    def _source(self, model: str | types.Model | types.FromMlflow) -> Any:
+        """The id of a model, or where it is in MLflow."""
+        if isinstance(model, str) and model.startswith("models:/"):
+            return {"mlflow": model}
+        if isinstance(model, Mapping) and "mlflow" in model:
+            return model
+        return self._id("model", model)
 
     def _with_ids(self, params: Any) -> Any:
         """Parameters with the ids of the models that they name: a student, teachers, those of steps. What is no such name

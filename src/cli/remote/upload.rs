@@ -11,7 +11,6 @@ use super::{Outcome, ServiceFlags, newest, say, transfer_bar};
 use crate::client::tell;
 use crate::client::{Client, ClientError, LocalFile, id_of};
 use crate::spec::dataset::USUAL_TARGETS;
-use crate::spec::tokens::TOKENIZER_FILE;
 
 /// How a data set is read.
 #[derive(Debug, Clone, Args)]
@@ -124,12 +123,10 @@ impl Input {
         match self {
             Self::There(id) => Ok((id, false)),
             Self::Otherwise(id) => Ok((read_again(client, id, choices)?, true)),
-            Self::Here(files) => {
-                match uploaded_before(client, files.resource, &files.files, choices)? {
-                    Some(there) => Ok((there, false)),
-                    None => Ok((files.upload(client, choices)?, true)),
-                }
-            }
+            Self::Here(files) => match uploaded_before(client, &files, choices)? {
+                Some(there) => Ok((there, false)),
+                None => Ok((files.upload(client, choices)?, true)),
+            },
         }
     }
 
@@ -200,8 +197,10 @@ impl Files {
         let mut usual = path.as_os_str().to_owned();
         usual.push(".data");
         let usual = PathBuf::from(usual);
-        let is_tokenizer =
-            |path: &PathBuf| path.file_name().is_some_and(|name| name == TOKENIZER_FILE);
+        let is_tokenizer = |path: &PathBuf| {
+            path.extension()
+                .is_some_and(|name| name.eq_ignore_ascii_case("json"))
+        };
         if further.iter().all(is_tokenizer) && resource == "models" && usual.is_file() {
             files.push(local(&usual, folder));
         }
@@ -222,11 +221,16 @@ impl Files {
         })
     }
 
-    fn upload(&self, client: &Client, choices: &[Choice]) -> Outcome<Uuid> {
-        let shown = match (&self._packed, self.files.first()) {
+    /// What people gave.
+    fn shown(&self) -> String {
+        match (&self._packed, self.files.first()) {
             (None, Some(file)) => file.path.display().to_string(),
             _ => self.name.clone(),
-        };
+        }
+    }
+
+    fn upload(&self, client: &Client, choices: &[Choice]) -> Outcome<Uuid> {
+        let shown = self.shown();
         let bar = transfer_bar(&format!("uploading {shown}"));
         let choices = choices.iter().map(|(name, value)| (*name, value.as_str()));
         let query: Vec<_> = std::iter::once(("name", self.name.as_str()))
@@ -321,16 +325,12 @@ fn read_again(client: &Client, id: Uuid, choices: &[Choice]) -> Outcome<Uuid> {
 
 /// What the service has of the same bytes, read in the same way; a file of several, and tables, whose columns may have been
 /// chosen, are uploaded again.
-fn uploaded_before(
-    client: &Client,
-    resource: &str,
-    files: &[LocalFile],
-    options: &[Choice],
-) -> Outcome<Option<Uuid>> {
-    let [file] = files else {
+fn uploaded_before(client: &Client, files: &Files, options: &[Choice]) -> Outcome<Option<Uuid>> {
+    let resource = files.resource;
+    let [file] = files.files.as_slice() else {
         return Ok(None);
     };
-    let usual = |name: &str| USUAL_TARGETS.contains(&name);
+    let usual = |name: &str| USUAL_TARGETS.contains(&name.to_lowercase().as_str());
     let is_alike = |row: &&Value| {
         let inputs = row["inputs"].as_array().into_iter().flatten();
         let mut inputs = inputs.filter_map(|input| input["name"].as_str());
@@ -365,10 +365,7 @@ fn uploaded_before(
         return Ok(None);
     };
     let name = row["name"].as_str().unwrap_or_default();
-    tell!(
-        "{} is there already, as `{name}`: {id}",
-        file.path.display()
-    );
+    tell!("{} is there already, as `{name}`: {id}", files.shown());
     Ok(Some(id))
 }
 

@@ -43,7 +43,7 @@ impl Start {
             return Err(PruneError::UnmatchedExclusion(pattern.to_owned()));
         }
         let (units, blocked) = match params.granularity.has_zeros() {
-            true => (0, Vec::new()),
+            true => (0, tables(graph)),
             false => {
                 let removal = Removal::find(graph, params.granularity, params.scope, exclusion)?;
                 (removal.unit_count(), removal.blocked(graph))
@@ -82,6 +82,24 @@ impl Start {
             latency,
         }
     }
+}
+
+/// Tables of embeddings, whose weights no granularity sets to zero.
+fn tables(graph: &Graph) -> Vec<Blocked> {
+    let trained = graph.trainable();
+    let gathers = graph
+        .nodes
+        .iter()
+        .filter(|node| node.operator() == "Gather");
+    let tables = gathers.filter_map(|node| {
+        let name = node.input_at(0).filter(|name| trained.contains(name))?;
+        let elements = graph.initializers.get(name)?.elements();
+        Some(Blocked {
+            layer: node.label().to_owned(),
+            reason: format!("is a table of embeddings, all {elements} numbers of which stay"),
+        })
+    });
+    tables.collect()
 }
 
 /// What one cut has reached.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Role;
 use crate::engine::child::Ended;
 use crate::engine::job::Job;
 use crate::graph::{Graph, cost_of_one};
@@ -59,6 +60,19 @@ impl Job<'_> {
             );
             Ended::Failed(Problem::new(422, "invalid_request", detail))
         })?;
+        let judges = self
+            .data
+            .as_ref()
+            .map_or(0, |data| data.count(Role::Validation));
+        let one = 1.0 / judges.max(1) as f64;
+        if allowed.metric == MetricName::Accuracy && allowed.by < one {
+            let (one, by) = (short(one), short(allowed.by));
+            let text = format!(
+                "one of the {judges} validation examples is {one} of accuracy, more than the {by} that it may fall: a single example decides \
+                 whether a model is good enough; raise data.validation_fraction"
+            );
+            self.warn("limit_finer_than_validation", text, serde_json::Value::Null);
+        }
         let of_weights = params.granularity == Granularity::Weight;
         let others = params.target.of_graph();
         // What is left of the best and of the worst: a ratio of weights or multiply-accumulates.
@@ -120,7 +134,10 @@ impl Job<'_> {
             return Err(PruneError::TooBad {
                 target: name.to_owned(),
                 allowed: allowed.by,
-                tried: format!("the best of {} trials", trials.len()),
+                tried: format!(
+                    "the best of {} trials on {judges} validation examples",
+                    trials.len()
+                ),
                 least: found.reduce(f64::min),
                 hint: "; more epochs of finetune or examples of calibration may help",
             }

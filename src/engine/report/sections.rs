@@ -227,8 +227,15 @@ fn target_rows(prefix: &str, outcome: &PruneOutcome, judges: Option<u64>) -> Vec
                 Some(examples) => format!(", on the {} validation examples", count(examples)),
                 None => String::new(),
             };
+            let of_kernels = match name.as_str() {
+                "sparsity" => ", of the weights of kernels",
+                _ => "",
+            };
             vec![
-                escape(&format!("{prefix}{}{of_validation}", words(name))),
+                escape(&format!(
+                    "{prefix}{}{of_validation}{of_kernels}",
+                    words(name)
+                )),
                 format!("{bound} {}", of_target(name, *asked)),
                 reached.map_or_else(dash, |reached| of_target(name, reached)),
                 verdict.to_owned(),

@@ -14,7 +14,11 @@ impl Graph {
     /// Shortens what is written out; nothing where the shapes can't be told.
     pub(super) fn shorten(&mut self) {
         let names = ["Shape", "Size", "Reshape"];
-        if !self.nodes.iter().any(|node| names.contains(&node.operator())) {
+        if !self
+            .nodes
+            .iter()
+            .any(|node| names.contains(&node.operator()))
+        {
             return;
         }
         if let Some([small, large]) = self.in_two_sizes() {
@@ -109,7 +113,10 @@ impl Graph {
         let mut computed: BTreeSet<&str> = BTreeSet::new();
         for (index, node) in self.nodes.iter().enumerate() {
             let begins = matches!(node.operator(), "Shape" | "Size");
-            let follows = node.input.iter().any(|name| computed.contains(name.as_str()));
+            let follows = node
+                .input
+                .iter()
+                .any(|name| computed.contains(name.as_str()));
             let value = |name: &String| small.get(name)?.value.as_ref();
             let is_known = node.output.iter().all(|name| value(name).is_some());
             if is_known && (begins || follows && is_smooth(node, small)) {
@@ -119,9 +126,11 @@ impl Graph {
         }
         let mut settled: BTreeMap<String, Tensor> = BTreeMap::new();
         for (index, node) in self.nodes.iter().enumerate() {
-            let first = node.input_at(0).and_then(|name| self.initializers.get(name));
-            let cuts = node.operator() == "Slice"
-                && first.is_some_and(|weight| weight.floats().is_some());
+            let first = node
+                .input_at(0)
+                .and_then(|name| self.initializers.get(name));
+            let cuts =
+                node.operator() == "Slice" && first.is_some_and(|weight| weight.floats().is_some());
             let is_read = |name: &&String| {
                 let known = small.get(*name);
                 let is_fraction = known.is_some_and(|known| is_float(known.data_type));
@@ -149,8 +158,8 @@ fn is_smooth(node: &NodeProto, shapes: &Shapes) -> bool {
     };
     let made = node.output.first().map(String::as_str);
     match node.operator() {
-        "Gather" | "Slice" | "Concat" | "Unsqueeze" | "Squeeze" | "Reshape" | "Identity" | "Mul"
-        | "Add" | "Sub" | "Sqrt" | "Reciprocal" | "Pow" => true,
+        "Gather" | "Slice" | "Concat" | "Unsqueeze" | "Squeeze" | "Reshape" | "Identity"
+        | "Mul" | "Add" | "Sub" | "Sqrt" | "Reciprocal" | "Pow" => true,
         "Div" => is_fraction(made),
         "Cast" | "CastLike" => is_fraction(made) || !is_fraction(node.input_at(0)),
         _ => false,
@@ -190,9 +199,9 @@ mod tests {
     /// A graph whose input `x` has these axes.
     fn graph(axes: &[Option<i64>], nodes: Vec<NodeProto>, constants: &[(&str, Vec<i64>)]) -> Graph {
         let last = nodes.last().expect("a node").output[0].clone();
-        let initializer = constants.iter().map(|(name, values)| {
-            Tensor::int(vec![values.len()], values.clone()).encode(name)
-        });
+        let initializer = constants
+            .iter()
+            .map(|(name, values)| Tensor::int(vec![values.len()], values.clone()).encode(name));
         let one = Tensor::float(vec![], vec![1.0]).encode("unit");
         let mut graph = Graph::load(ModelProto {
             opset_import: vec![OperatorSetId {
@@ -245,7 +254,12 @@ mod tests {
         cut[1] = node("Gather", &["shape", "last"], "whole");
         cut.insert(2, node("Min", &["whole", "limit"], "size"));
         let limits = [("last", vec![-1]), ("limit", vec![3])];
-        assert_eq!(graph(&[None, Some(4), Some(5), None], cut, &limits).nodes.len(), 7);
+        assert_eq!(
+            graph(&[None, Some(4), Some(5), None], cut, &limits)
+                .nodes
+                .len(),
+            7
+        );
     }
 
     #[test]

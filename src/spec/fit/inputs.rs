@@ -51,6 +51,48 @@ pub struct InferredInput {
     /// Whether it is prepared as in the job that made the model, since the request says nothing else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inherited: bool,
+    /// What the model does with the numbers itself, since a job was asked to `embed_preprocessing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Normalisation>,
+}
+
+/// `(number · scale − mean) ÷ std`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Normalisation {
+    pub scale: f64,
+    pub mean: Vec<f64>,
+    pub std: Vec<f64>,
+}
+
+impl Normalisation {
+    /// For people; `None` where numbers stay as they are.
+    fn in_words(&self) -> Option<String> {
+        let few = |values: &[f64]| match values {
+            [one] => format!("{}", rounded(*one, 5)),
+            [..] if values.len() <= 4 => {
+                let each: Vec<String> = values
+                    .iter()
+                    .map(|one| rounded(*one, 5).to_string())
+                    .collect();
+                format!("[{}]", each.join(", "))
+            }
+            _ => format!("{} values", values.len()),
+        };
+        match (self.scale, self.mean.as_slice(), self.std.as_slice()) {
+            (1.0, [0.0], [1.0]) => None,
+            (scale, [0.0], [1.0]) => Some(times(scale)),
+            (scale, mean, std) => Some(format!(
+                "{}less the mean {}, divided by the deviation {}",
+                if scale == 1.0 {
+                    String::new()
+                } else {
+                    format!("{}, ", times(scale))
+                },
+                few(mean),
+                few(std)
+            )),
+        }
+    }
 }
 
 impl InferredInput {
@@ -69,6 +111,7 @@ impl InferredInput {
             zeros: true,
             dtype: String::new(),
             inherited: false,
+            inside: None,
         }
     }
 
@@ -110,35 +153,24 @@ impl InferredInput {
         if self.transposed && self.image.is_none() {
             parts.push("its channels moved in front".to_owned());
         }
-        let few = |values: &[f64]| match values {
-            [one] => format!("{}", rounded(*one, 5)),
-            [..] if values.len() <= 4 => {
-                let each: Vec<String> = values
-                    .iter()
-                    .map(|one| rounded(*one, 5).to_string())
-                    .collect();
-                format!("[{}]", each.join(", "))
-            }
-            _ => format!("{} values", values.len()),
-        };
-        match (self.scale, self.mean.as_slice(), self.std.as_slice()) {
-            (1.0, [0.0], [1.0]) => parts.push("numbers as they are".to_owned()),
-            (scale, [0.0], [1.0]) => parts.push(times(scale)),
-            (scale, mean, std) => parts.push(format!(
-                "{}less the mean {}, divided by the deviation {}",
-                if scale == 1.0 {
-                    String::new()
-                } else {
-                    format!("{}, ", times(scale))
-                },
-                few(mean),
-                few(std)
-            )),
+        let numbers = self.normalisation().in_words();
+        parts.push(numbers.unwrap_or_else(|| "numbers as they are".to_owned()));
+        if let Some(inside) = self.inside.as_ref().and_then(Normalisation::in_words) {
+            parts.push(format!("{inside} inside the model"));
         }
         if self.inherited {
             parts.push("as in the job that made the model".to_owned());
         }
         format!("`{name}` gets `{}`: {}", self.array, parts.join("; "))
+    }
+
+    /// What is done with the numbers.
+    pub fn normalisation(&self) -> Normalisation {
+        Normalisation {
+            scale: self.scale,
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+        }
     }
 
     /// What each channel, or all, is multiplied by, and what is added then.
@@ -222,6 +254,7 @@ impl InferredInput {
             zeros,
             dtype: _,
             inherited: _,
+            inside: _,
         } = other;
         (&self.array, &self.transposed, &self.shape) == (array, transposed, shape)
             && (&self.scale, &self.mean, &self.std, &self.zeros) == (scale, mean, std, zeros)
@@ -353,6 +386,16 @@ fn fit_input(
     }
 }
 
+/// How the job that made a model prepared this input.
+fn expected_of<'a>(input: &TensorInfo, model: &'a ModelSummary) -> Option<&'a InferredInput> {
+    let all = model.expected_inputs();
+    let named = all.iter().find(|own| own.input == input.name);
+    named.or(match (all, model.inputs.as_slice()) {
+        ([only], [_]) => Some(only),
+        _ => None,
+    })
+}
+
 /// What is asked for, and where nothing is, what the job did that made the model; `None` where that adds nothing.
 fn inherited(
     input: &TensorInfo,
@@ -360,11 +403,7 @@ fn inherited(
     asked: &Preprocess,
     model: &ModelSummary,
 ) -> Option<Preprocess> {
-    let named = model.expects.iter().find(|own| own.input == input.name);
-    let expected = named.or(match (model.expects.as_slice(), model.inputs.as_slice()) {
-        ([only], [_]) => Some(only),
-        _ => None,
-    })?;
+    let expected = expected_of(input, model)?;
     let of_numbers = expected.image.is_none() && expected.audio.is_none() && !expected.zeros;
     let is_alike = match array.media {
         // On which scale numbers are goes with their type.
@@ -439,6 +478,9 @@ fn fit_as(
         zeros: false,
         dtype: array.dtype.clone(),
         inherited: false,
+        inside: expected_of(input, model)
+            .filter(|_| input.prepared)
+            .and_then(|own| own.inside.clone()),
     };
     let channels = found.channels();
     let is_plain = |values: &Option<Vec<f64>>, plain: f64| {

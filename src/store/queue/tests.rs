@@ -50,7 +50,7 @@ async fn new_model(store: &Store, id: Uuid, job_id: Option<String>) -> (StagingF
             not_trainable_because: None,
             unsupported_operators: Vec::new(),
             tokenizer: None,
-            expects: Vec::new(),
+            expects: None,
         },
     };
     (staging, new)
