@@ -166,9 +166,14 @@ pub(super) fn loss_of_quality(
                     "; so do models that are exported with their batch normalisation, if they have one",
             }
         ),
-        _ => {
-            "more epochs, another `optimizer.learning_rate` or a larger model lose less".to_owned()
-        }
+        _ => format!(
+            "more epochs, another `optimizer.learning_rate` or a larger model lose less{}",
+            match lacks_norms {
+                false => "",
+                true =>
+                    "; so does a network that is exported with its batch normalisation, which others train badly without",
+            }
+        ),
     };
     Some(format!(
         "the {name} on the test split fell from {was:.4} to {is:.4}: {advice}"

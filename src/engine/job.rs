@@ -438,8 +438,11 @@ pub(super) fn run(
             searched.front,
         ),
     };
-    let has = |operator: &str| original.nodes.iter().any(|node| node.op_type() == operator);
-    let lacks_norms = original.scales().is_empty() && has("Conv");
+    let is_bare = |graph: &Graph| {
+        let mut nodes = graph.nodes.iter();
+        graph.scales().is_empty() && nodes.any(|node| node.operator() == "Conv")
+    };
+    let lacks_norms = is_bare(&original) || is_bare(&graph);
     if let Some(lost) = after
         .as_ref()
         .and_then(|after| loss_of_quality(&before, after, outcomes.prune.as_ref(), lacks_norms))

@@ -582,9 +582,6 @@ fn flatten(
 }
 
 fn refused(pointer: &str, detail: impl Into<String>) -> Problem {
-    if pointer.is_empty() {
-        return Problem::new(422, "invalid_request", detail.into());
-    }
     Problem::invalid(vec![FieldError::new(pointer, detail)])
 }
 

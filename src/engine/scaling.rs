@@ -32,7 +32,7 @@ const MOST_NUMBERS: usize = 16 << 20;
 const FEWEST: usize = 50;
 
 /// Means and deviations of more channels than these are not written out for people.
-const MOST_SHOWN: usize = 64;
+const MOST_SHOWN: usize = 8;
 
 /// How long ways are tried.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
@@ -122,7 +122,7 @@ pub(super) fn better(
         .filter(is_better)
         .or_else(|| {
             let (moments, largest) = sampled(data, place, input);
-            let others = other_features(input).flat_map(|(words, audio)| {
+            let others = other_features(input).flat_map(|(words, normalised, audio)| {
                 let input = InferredInput {
                     audio: Some(audio.clone()),
                     ..input.clone()
@@ -138,7 +138,7 @@ pub(super) fn better(
                 [
                     own,
                     Way {
-                        words,
+                        words: normalised,
                         audio: Some(audio),
                         ..standardised(&moments, 1.0)
                     },
@@ -147,7 +147,8 @@ pub(super) fn better(
             let best = |ways: &mut dyn Iterator<Item = Way>| {
                 ways.take_while(|_| go_on())
                     .filter_map(judge_way)
-                    .max_by(|(first, _), (second, _)| first.0.total_cmp(&second.0))
+                    // Of ways that are as good the one that changes less, which comes first.
+                    .reduce(|best, next| if next.0.0 > best.0.0 { next } else { best })
                     .filter(is_better)
             };
             // Other features only where no scale of these does it.
@@ -248,13 +249,21 @@ fn standardised(moments: &[(f64, f64)], scale: f64) -> Way {
     }
 }
 
-/// Features of recordings by the other convention and the other logarithm.
-fn other_features(input: &InferredInput) -> impl Iterator<Item = (&'static str, AudioPreparation)> {
+/// Features of recordings cut off where nothing was, by the other convention, and with the other logarithm: in words as they
+/// are, and less their mean and divided by their deviation.
+fn other_features(
+    input: &InferredInput,
+) -> impl Iterator<Item = (&'static str, &'static str, AudioPreparation)> {
     let with = |change: fn(&mut SpectrogramPreparation)| {
         let mut audio = input.audio.clone()?;
         change(audio.spectrogram.as_mut()?);
-        Some(audio)
+        (Some(&audio) != input.audio.as_ref()).then_some(audio)
     };
+    let cut = with(|how| {
+        if how.logarithm == AudioLogarithm::Db {
+            how.top_db = how.top_db.or(Some(80.0));
+        }
+    });
     let convention = with(|how| {
         how.convention = match how.convention {
             AudioConvention::Librosa => AudioConvention::Torchaudio,
@@ -267,10 +276,22 @@ fn other_features(input: &InferredInput) -> impl Iterator<Item = (&'static str, 
             AudioLogarithm::Natural => (AudioLogarithm::Db, Some(80.0)),
         };
     });
-    let of = |words, audio: Option<AudioPreparation>| audio.map(|audio| (words, audio));
     [
-        of("with its features by the other convention", convention),
-        of("with the other logarithm of its features", logarithm),
+        cut.map(|audio| {
+            let words = "with its features at most 80 decibels below the loudest";
+            let normalised = "with its features at most 80 decibels below the loudest, less their mean and divided by their deviation";
+            (words, normalised, audio)
+        }),
+        convention.map(|audio| {
+            let words = "with its features by the other convention";
+            let normalised = "with its features by the other convention, less their mean and divided by their deviation";
+            (words, normalised, audio)
+        }),
+        logarithm.map(|audio| {
+            let words = "with the other logarithm of its features";
+            let normalised = "with the other logarithm of its features, less their mean and divided by their deviation";
+            (words, normalised, audio)
+        }),
     ]
     .into_iter()
     .flatten()

@@ -306,6 +306,9 @@ pub fn fit(
         task,
         prepared: in_words(&inputs, &output.name, target, !label_map.is_empty())
             .into_iter()
+            .chain(options.embed_preprocessing.then(|| {
+                "the new model scales and normalises by itself what it is given".to_owned()
+            }))
             .chain(fixed_batch.map(|size| {
                 format!("in batches of {size}, which the model's file fixes: exported with an open batch it trains faster")
             }))

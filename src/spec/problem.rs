@@ -95,7 +95,10 @@ impl Problem {
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = errors
             .iter()
-            .map(|error| format!("{}: {}", error.pointer, error.detail))
+            .map(|error| match error.pointer.as_str() {
+                "" => error.detail.clone(),
+                pointer => format!("{pointer}: {}", error.detail),
+            })
             .collect::<Vec<_>>()
             .join("; ");
         let mut problem = Self::new(422, "invalid_request", detail);

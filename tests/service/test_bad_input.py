@@ -908,7 +908,8 @@ def test_all_that_is_wrong_with_a_request_is_told_at_once(untouched):
     ("search", {"space": {"width": "x", "hyperparameters": {"learning_rate": {"choice": [0.1, 0.2]}}}, "screening": {"candidates": 10, "proxy": "synflow"}},
      ["/space/width"]),
     ("search", {"space": {"hyperparameters": {"optimizer.name": ["foo"], "lr": [1], "aug": {"choice": [1, 2]}}}},
-     ["/space/hyperparameters/lr", "/space/hyperparameters/optimizer.name"]),
+     # Each is in the wrong form, and wrong besides.
+     ["/space/hyperparameters/aug", *2 * ["/space/hyperparameters/lr"], *2 * ["/space/hyperparameters/optimizer.name"]]),
     ("search", {"space": {"hyperparameters": {"lr": {"choice": [1, 2]}, "aug": {"choice": [1, 2]}, "learning_rate": {"choice": [0.1, -1]}}}},
      ["/space/hyperparameters/aug", "/space/hyperparameters/learning_rate", "/space/hyperparameters/lr"]),
     ("search", {"space": {"hyperparameters": {"optimizer.learning_rate": {"choice": [0.1]}, "epochs": {"choice": "x"}}},

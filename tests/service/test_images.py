@@ -517,6 +517,36 @@ def test_a_compressed_model_is_asked_about_an_image(server, digits_model):
         assert best["class"] == labels[best["label"]] == labels[int(expected[row].argmax())]
 
 
+def test_a_model_that_knows_its_classes_by_name_finds_them_in_other_data(server, digits_model):
+    named = server.upload_dataset(models.zip_of(digit_files(NAMES.__getitem__)), "all names")
+    made = server.run("train", digits_model, named, {"epochs": 2, "weights": "reinitialize"}, data=DIGITS_SCALE)["result"]
+    known = server.get(f"/v1/models/{made['model']}").json()["summary"]["expects"]["class_names"]
+    assert known == sorted(NAMES)
+    # Three of the classes, which are numbered otherwise there.
+    few = {name: content for name, content in digit_files(NAMES.__getitem__).items() if name.split("/")[1] in ("zero", "one", "two")}
+    few = server.upload_dataset(models.zip_of(few), "three names")
+    found = server.run("evaluate", made["model"], few)["result"]
+    data = found["environment"]["data"]
+    assert data["class_names"] == known and data["label_map"] == [known.index(name) for name in ("one", "two", "zero")]
+    assert "in the model's order by their names" in data["prepared"][-1] and "warnings" not in found
+    arrays = models.digits()
+    rows = arrays["y_test"] < 3
+    logits = models.outputs(server.model_content(made["model"]), {"input": arrays["x_test"][rows, None].astype(np.float32) / 16})[0]
+    right = np.array([known.index(NAMES[label]) for label in arrays["y_test"][rows]])
+    assert found["before"]["metrics"]["accuracy"] == pytest.approx((logits.argmax(1) == right).mean(), abs=1e-6)
+    # A model made on them keeps all names, and a student that no job made learns in the same order.
+    pruned = server.run("prune", made["model"], few, {"target": {"macs_ratio": 0.7}, "finetune": {"epochs": 1}})["result"]
+    assert server.get(f"/v1/models/{pruned['model']}").json()["summary"]["expects"]["class_names"] == known
+    taught = server.run("distill", made["model"], few, {"student": {"model": digits_model["id"]}, "finetune": {"epochs": 1}})["result"]
+    assert taught["environment"]["data"]["label_map"] == data["label_map"]
+    # Of a model that knows no names the warning says what to do.
+    bare = onnx.load_from_string(server.model_content(made["model"]))
+    del bare.metadata_props[:]
+    found = server.run("evaluate", server.upload_model(bare.SerializeToString(), "bare"), few, data=DIGITS_SCALE)["result"]
+    [told] = found["warnings"]
+    assert "name all 10 classes in the model's order" in told["message"] and told["data"]["order"][:3] == data["label_map"]
+
+
 def test_questions_that_have_no_answer(server, digits_model):
     ask = lambda **body: predict(server, digits_model, body)
     assert_problem(ask(data=b"\x00\x01"), 422, says="png")

@@ -196,7 +196,8 @@ def test_a_job_on_what_a_job_made_prepares_its_inputs_alike(server, digits_model
     own = {"scale": 0.05, "mean": [0.1], "std": [0.8]}
     made = server.run("prune", digits_model, digits, {"target": {"macs_ratio": 0.9}, "finetune": {"epochs": 2}}, data={"preprocess": own})["result"]
     assert "inherited" not in fed(made)
-    [expected] = server.get(f"/v1/models/{made['model']}").json()["summary"]["expects"]
+    expects = server.get(f"/v1/models/{made['model']}").json()["summary"]["expects"]
+    [expected] = expects["inputs"]
     assert {**own, "dtype": "uint8"}.items() <= expected.items()
     again = server.run("evaluate", made["model"], digits)["result"]
     assert own.items() <= fed(again).items() and fed(again)["inherited"] is True and "warnings" not in again
@@ -215,14 +216,119 @@ def test_a_job_on_what_a_job_made_prepares_its_inputs_alike(server, digits_model
     shares = server.upload_dataset(models.npz(**{name: array / np.float32(16) if name[0] == "x" else array for name, array in arrays.items()}), "shares")
     assert "inherited" not in fed(server.run("evaluate", made["model"], shares)["result"])
     # What was written into a file by somebody else is no reason to fail.
-    for told in ("{", '{"inputs": [{}]}', json.dumps({"inputs": [{**expected, "std": [0.0]}]}), json.dumps({"inputs": [{**expected, "mean": [1, 2]}]}),
-                 json.dumps({"inputs": [{**expected, "mean": [], "shape": [0]}]}),
-                 json.dumps({"inputs": [{**expected, "audio": {"sample_rate": 0, "samples": 8, "spectrogram": None}}]})):
+    for told in ("{", '{"inputs": [{}]}', json.dumps({**expects, "inputs": [{**expected, "std": [0.0]}]}), json.dumps({**expects, "inputs": [{**expected, "mean": [1, 2]}]}),
+                 json.dumps({**expects, "inputs": [{**expected, "mean": [], "shape": [0]}]}),
+                 json.dumps({**expects, "inputs": [{**expected, "audio": {"sample_rate": 0, "samples": 8, "spectrogram": None}}]})):
         forged = onnx.load_from_string(server.model_content(made["model"]))
         [entry] = [entry for entry in forged.metadata_props if entry.key == "sinter.expects"]
         entry.value = told
         forged = server.upload_model(forged.SerializeToString(), "forged")
         assert "inherited" not in fed(server.run("evaluate", forged, digits)["result"]), told
+
+
+@pytest.fixture(scope="module")
+def tumours(server):
+    """Thirty measures of a tumour and a model with a single output, a sigmoid; PyTorch's accuracy beside it."""
+    import torch
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    mean, std = x[:400].mean(0), x[:400].std(0)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(30, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1), torch.nn.Sigmoid())
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    given, wanted = torch.from_numpy(((x - mean) / std).astype(np.float32)), torch.from_numpy(y.astype(np.float32))[:, None]
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.binary_cross_entropy(model(given[:400]), wanted[:400]).backward()
+        optimizer.step()
+    file = io.BytesIO()
+    torch.onnx.export(model.eval(), (given[:2],), file, dynamo=False, input_names=["x"], output_names=["benign"],
+                      dynamic_axes={"x": {0: "batch"}, "benign": {0: "batch"}})
+    accuracy = ((model(given[400:]) > 0.5).float() == wanted[400:]).float().mean().item()
+    assert accuracy > 0.95
+    return x.astype(np.float32), y, {"mean": mean.tolist(), "std": std.tolist()}, server.upload_model(file.getvalue(), "tumours"), accuracy
+
+
+def test_a_single_output_says_yes_or_no(server, tumours):
+    x, y, norm, model, accuracy = tumours
+
+    def table(words):
+        rows = lambda which: "".join([",".join([*(f"m{place}" for place in range(30)), "diagnosis"]) + "\n",
+                                      *(",".join([*map(str, x[row]), words[y[row]]]) + "\n" for row in which)]).encode()
+        return [("file", ("train.csv", rows(range(400)))), ("file", ("test.csv", rows(range(400, len(y)))))]
+
+    named = server.post("/v1/datasets", params={"name": "named", "classes": "malignant,benign"}, files=table(["malignant", "benign"])).json()
+    found = server.run("evaluate", model, named, data={"preprocess": norm})["result"]
+    assert found["environment"]["data"]["task"] == "multilabel" and "warnings" not in found
+    assert found["before"]["metrics"]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    confusion = np.array(found["before"]["quality"]["confusion"])
+    assert confusion.shape == (2, 2) and confusion.trace() / confusion.sum() == pytest.approx(accuracy, abs=1e-6)
+    # In the order of the alphabet yes is no, which is told with the way out.
+    turned = server.post("/v1/datasets", params={"name": "turned"}, files=table(["malignant", "benign"])).json()
+    found = server.run("evaluate", model, turned, data={"preprocess": norm})["result"]
+    [told] = found["warnings"]
+    assert told["type"] == "classes_in_another_order" and told["data"]["order"] == [1, 0]
+    # Numbers, and floating-point numbers, are taken alike.
+    for kind in (np.int64, np.float32):
+        arrays = models.npz(x_train=x[:400], y_train=y[:400].astype(kind), x_test=x[400:], y_test=y[400:].astype(kind))
+        found = server.run("evaluate", model, server.upload_dataset(arrays, kind.__name__), data={"preprocess": norm})["result"]
+        assert found["before"]["metrics"]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    body = {"kind": "evaluate", "model": model["id"], "dataset": named["id"], "task": "classification"}
+    assert_problem(server.post("/v1/jobs", json=body), 422, pointer="/task", says="`multilabel`")
+    # What was not said is told: numbers less their mean, and the order.
+    found = server.run("evaluate", model, turned)["result"]
+    assert {one["type"] for one in found["warnings"]} <= {"inputs_on_another_scale", "model_fits_badly"} and found["warnings"]
+
+
+def test_several_labels_of_floats_are_labels_and_stay_so(server):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    labels = (x > 0).astype(np.float32)
+    dataset = server.upload_dataset(models.npz(x_train=x[:200], y_train=labels[:200], x_test=x[200:], y_test=labels[200:]), "labels")
+    model = server.upload_model(models.identity(("batch", 3)), "same")
+    found = server.run("evaluate", model, dataset)["result"]
+    assert found["environment"]["data"]["task"] == "multilabel" and found["before"]["metrics"]["accuracy"] == 1.0
+    # A job on what a job made has its task, where the target alone would be taken for values.
+    file = io.BytesIO()
+    import torch
+    torch.onnx.export(torch.nn.Linear(3, 3), (torch.zeros(2, 3),), file, dynamo=False, input_names=["x"], output_names=["y"],
+                      dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}})
+    soft = server.upload_dataset(models.npz(x_train=x[:200], y_train=labels[:200] * 0.9, x_test=x[200:], y_test=labels[200:] * 0.9), "soft")
+    made = server.run("train", server.upload_model(file.getvalue(), "linear"), dataset, {"epochs": 2})["result"]["model"]
+    assert server.get(f"/v1/models/{made}").json()["summary"]["expects"]["task"] == "multilabel"
+    assert server.run("evaluate", made, soft)["result"]["environment"]["data"]["task"] == "multilabel"
+    assert server.run("evaluate", model, soft)["result"]["environment"]["data"]["task"] == "regression"
+    # Each label is right or not by itself.
+    said = server.post(f"/v1/models/{made}/predict", json={"inputs": {"x": x[:4].tolist()}}).json()
+    logits = np.array(said["outputs"][0]["values"])
+    for row, classes in zip(logits, said["top"], strict=True):
+        for one in classes:
+            assert one["probability"] == pytest.approx(1 / (1 + np.exp(-row[one["label"]])), abs=1e-6)
+
+
+def test_a_target_on_another_scale_is_told(server):
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    weights = np.linalg.lstsq(np.c_[x[:300], np.ones(300)], (y[:300] - y[:300].mean()) / y[:300].std(), rcond=None)[0]
+    import torch
+    layer = torch.nn.Linear(10, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weights[None, :10]))
+        layer.bias.copy_(torch.from_numpy(weights[10:]))
+    file = io.BytesIO()
+    torch.onnx.export(layer, (torch.zeros(2, 10),), file, dynamo=False, input_names=["x"], output_names=["y"],
+                      dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}})
+    dataset = server.upload_dataset(models.npz(x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:]), "diabetes")
+    found = server.run("evaluate", server.upload_model(file.getvalue(), "standardised"), dataset)["result"]
+    [told] = found["warnings"]
+    assert told["type"] == "target_on_another_scale" and found["before"]["metrics"]["r2"] < 0
+    said = np.c_[x[300:], np.ones(142)] @ weights
+    slope, offset = np.polyfit(said, y[300:], 1)
+    assert told["data"]["scale"] == pytest.approx(slope, rel=1e-3) and told["data"]["offset"] == pytest.approx(offset, rel=1e-3)
+    assert told["data"]["better"] == pytest.approx(np.corrcoef(said, y[300:])[0, 1] ** 2, abs=1e-4)
 
 
 def test_a_model_that_lost_most_of_what_it_knew_comes_with_a_warning(server, digits_model, digits):

@@ -113,7 +113,7 @@ def test_the_same_file_twice_is_two_models_of_one_digest(server):
     assert server.model_content(second) == models.mlp(seed=9)
 
 
-def test_models_and_data_sets_are_found_by_their_name_or_file(server, digits):
+def test_models_and_data_sets_are_found_by_their_name_or_file(server):
     content = models.mlp(seed=10)
     first, second = (server.upload_model(content, name) for name in ("found", "found too"))
     digest = {"digest": first["digest"]}
@@ -122,7 +122,8 @@ def test_models_and_data_sets_are_found_by_their_name_or_file(server, digits):
     assert listed("/v1/models", **digest, limit=1) == [second["id"]]
     assert listed("/v1/models", name="found") == [first["id"]]
     assert listed("/v1/models", name="found", digest="sha256:" + "0" * 64) == []
-    assert digits["id"] in listed("/v1/datasets", digest=digits["digest"].upper().replace("SHA256", "sha256"))
+    again = server.upload_dataset(models.npz(**models.digits()), "found again")
+    assert again["id"] in listed("/v1/datasets", digest=again["digest"].upper().replace("SHA256", "sha256"))
     assert listed("/v1/datasets", name="no such data set") == []
     for wrong in ("0" * 64, "sha256:0", "md5:" + "0" * 64):
         assert_problem(server.get("/v1/models", params={"digest": wrong}), 400, "invalid_query_parameter", says="64 hexadecimal")

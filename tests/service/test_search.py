@@ -3,18 +3,21 @@
 Networks are small ones on scikit-learn's digits, exported by PyTorch; ONNX Runtime and scikit-learn judge.
 """
 
+import io
 import json
 import random
 import signal
 import time
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from sklearn import metrics
 from torch import nn
 
 import graph_tools
+import models
 from conftest import DIGITS, END_STATES, assert_problem
 from lifecycle_tools import EVERY_EPOCH, event_types, job_children, send, wait_until
 from test_distill import exported, perceptron, saved
@@ -593,6 +596,32 @@ def test_a_plan_counts_the_candidates_of_a_small_space(server, small):
     assert shares == sorted(shares) and shares[0] < shares[-1]
     params.update(strategy={"name": "tpe"}, trials=5)
     assert "never comes to choose" in server.post("/v1/jobs", json=body).json()["plan"]["warnings"][0]
+
+
+def test_a_branch_keeps_a_channel_in_every_candidate(server, tmp_path):
+    """Two branches of one group, of which the second matters least in all of its units."""
+    class Branches(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.large, self.small, self.answer = torch.nn.Linear(8, 24), torch.nn.Linear(8, 6), torch.nn.Linear(30, 3)
+            with torch.no_grad():
+                self.small.weight.mul_(1e-3)
+                self.answer.weight[:, 24:].mul_(1e-3)
+
+        def forward(self, x):
+            return self.answer(torch.cat([self.large(x), self.small(x)], 1).relu())
+
+    torch.manual_seed(0)
+    file = io.BytesIO()
+    torch.onnx.export(Branches(), (torch.zeros(2, 8),), file, dynamo=False, input_names=["x"], output_names=["y"],
+                      dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}})
+    x = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    dataset = server.upload_dataset(models.npz(x=x, y=(x[:, :3].argmax(1)).astype(np.int64)), "rows")
+    for recovery in ({}, {"reconstruct": False}):
+        job = search(server, server.upload_model(file.getvalue(), "branches"), dataset, {
+            "space": {"width": [0.5]}, "trials": 1, "strategy": {"name": "random"}, "trial": {"epochs": 1}, "final": {"epochs": 1}, **recovery})
+        sizes = [list(tensor.dims) for tensor in onnx.load_from_string(server.artifact(job, "model.onnx")).graph.initializer]
+        assert all(size > 0 for dims in sizes for size in dims), sizes
 
 
 @pytest.mark.parametrize(("params", "pointer", "word"), [

@@ -206,6 +206,69 @@ def test_heads_are_found_and_whole_heads_leave(server, setting):
     assert result["prune"]["reached"]["channel_sparsity"] == 0.5
 
 
+class Masked(nn.Module):
+    """Attention as people write it: PyTorch's own, with a mask of truth values."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value, self.project = (nn.Linear(8, 8) for _ in range(4))
+        self.answer = nn.Linear(8, 10)
+
+    def forward(self, x):
+        apart = lambda y: y.unflatten(-1, (4, 2)).transpose(1, 2)
+        mask = (x.abs().sum(-1) >= 0)[:, None, None]
+        found = nn.functional.scaled_dot_product_attention(apart(self.query(x)), apart(self.key(x)), apart(self.value(x)), mask)
+        return self.answer((x + self.project(found.transpose(1, 2).flatten(2))).mean(1))
+
+
+def by_dynamo(model, path, optimize):
+    batch = torch.export.Dim("batch", min=2)
+    torch.onnx.export(model.eval(), (torch.randn(3, 8, 8),), path, dynamo=True, dynamic_shapes=({0: batch},), opset_version=20,
+                      input_names=["x"], output_names=["y"], external_data=False, optimize=optimize, verbose=False)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_heads_of_pytorchs_own_attention_leave(server, setting, tmp_path, optimize):
+    torch.manual_seed(0)
+    model = Masked()
+    content = by_dynamo(model, tmp_path / "masked.onnx", optimize)
+    own = (None, None, None, server.upload_model(content, "masked"), setting[4])
+    heads = dict(granularity="head", criterion="magnitude", target={"channel_sparsity": 0.5}, finetune=None, recovery={"reconstruct": False})
+    [group] = plan(server, own, **heads)["groups"]
+    assert group["units"] == 4 and len(group["removed"]) == 2
+    job = prune(server, own, **heads)
+    with torch.no_grad():
+        for head in group["removed"]:
+            model.project.weight[:, head * 2:head * 2 + 2] = 0
+    images = setting[1][:20]
+    assert_close(logits(server.artifact(job, "model.onnx"), images), model(torch.from_numpy(images)).detach().numpy())
+    # Dimensions of all heads go with channels, and the scale stays what it was.
+    channels = prune(server, own, target={"macs_ratio": 0.5}, finetune=None, round_to=1)
+    assert channels["result"]["change"]["macs_ratio"] <= 0.5
+    reasons = [blocked["reason"] for blocked in channels["result"]["prune"]["blocked"]]
+    assert not any("number read" in reason for reason in reasons), reasons
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_that_are_written_out_lose_units(server, setting, tmp_path, kind):
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.answer = kind(8, 24, batch_first=True), nn.Linear(24, 10)
+
+        def forward(self, x):
+            return self.answer(self.layer(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    content = by_dynamo(Words(), tmp_path / "words.onnx", False)
+    own = (None, None, None, server.upload_model(content, "words"), setting[4])
+    job = prune(server, own, target={"macs_ratio": 0.5}, finetune={"epochs": 1})
+    assert job["result"]["change"]["macs_ratio"] <= 0.5
+    accuracy = (logits(server.artifact(job, "model.onnx"), setting[1][1200:]).argmax(1) == setting[2][1200:]).mean()
+    assert accuracy == pytest.approx(job["result"]["after"]["metrics"]["accuracy"], abs=1e-6)
+
+
 def test_least_squares_make_up_for_heads(server, setting):
     accuracy = {}
     for reconstruct in (False, True):

@@ -595,3 +595,55 @@ def test_a_job_on_texts_resumes_with_the_same_bytes(tmp_path, classified):
             job = server.wait(job)
             results.append(server.model_content(job["result"]["model"]))
     assert results[0] == results[1]
+
+
+def test_a_student_without_a_tokenizer_reads_by_its_teachers(server, documents):
+    torch.manual_seed(0)
+    tokenizer = own.word_piece(documents)
+    rows = [(text, "long" if len(text) > 60 else "short") for text in documents[:300]]
+    dataset = upload(server, "lengths", {"texts.csv": own.as_csv(rows)})
+    network = lambda width: own.exported(own.Encoder(tokenizer.get_vocab_size(), 2, width=width, longest=40), 12, open_length=True)
+    # A tokenizer may be called as one likes.
+    teacher = upload(server, "teacher", {"m.onnx": network(32), "my_tok.json": tokenizer.to_str().encode()}, "models")
+    assert teacher["summary"]["tokenizer"]["vocabulary"] == tokenizer.get_vocab_size()
+    student = upload(server, "student", {"m.onnx": network(16)}, "models")
+    job = server.run("distill", teacher, dataset, {"student": {"model": student["id"]}, "finetune": {"epochs": 1}})["result"]
+    [ids, *_] = job["environment"]["data"]["inputs"]
+    # The longest text has more tokens than the model has places for.
+    lengths = [len(one.ids) for one in tokenizer.encode_batch([text for text, _ in rows])]
+    assert max(lengths) > 40 and ids["tokens"]["length"] == 40 and job["environment"]["data"]["cut"] == sum(length > 40 for length in lengths)
+    made = server.get(f"/v1/models/{job['model']}").json()
+    assert made["summary"]["tokenizer"]["digest"] == teacher["summary"]["tokenizer"]["digest"]
+    answer = server.post(f"/v1/models/{made['id']}/predict", json={"texts": [rows[0][0]]})
+    assert answer.status_code == 200 and answer.json()["top"][0][0]["class"] in ("long", "short")
+    # The card says how texts become tokens outside.
+    import io as bytes_io
+    import tarfile
+
+    bundle = tarfile.open(fileobj=bytes_io.BytesIO(server.artifact({"id": made["job_id"]}, "bundle.tar")))
+    card = bundle.extractfile("README.md").read().decode()
+    code = card.split("```python\n")[1].split("```")[0].replace('"model.onnx"', "content")
+    space = {"content": server.model_content(made["id"])}
+    exec(code, space)
+    assert space["encoded"].ids == own.encoded(tokenizer, ["A text."], 40)[0][0].tolist()
+
+
+def test_what_says_the_next_token_is_no_classifier_of_texts(server, documents):
+    torch.manual_seed(0)
+    tokenizer = own.word_piece(documents)
+    causal = own.Encoder(tokenizer.get_vocab_size(), tokenizer.get_vocab_size(), of_tokens=True, causal=True)
+    model = upload(server, "causal", {"m.onnx": own.exported(causal, 12, open_length=True), "tokenizer.json": tokenizer.to_str().encode()}, "models")
+    dataset = upload(server, "labelled", {"texts.csv": own.as_csv([(text, "a" if index % 2 else "b") for index, text in enumerate(documents[:60])])})
+    body = {"kind": "evaluate", "model": model["id"], "dataset": dataset["id"]}
+    assert_problem(server.post("/v1/jobs", json=body), 422, pointer="/task", says="language_modeling")
+    assert_problem(server.post("/v1/jobs", json={**body, "task": "classification"}), 422, pointer="/task", says="language_modeling")
+    found = server.run("evaluate", model, dataset, task="language_modeling", data={"preprocess": {"max_length": 12}})["result"]
+    assert found["before"]["metrics"]["perplexity"] > 1
+
+
+def test_questions_of_numbers_that_do_not_fit_together(server, documents):
+    tokenizer = own.word_piece(documents)
+    model = upload(server, "mirror", {"m.onnx": mirror(("input_ids", "attention_mask")), "tokenizer.json": tokenizer.to_str().encode()}, "models")
+    ask = lambda **inputs: server.post(f"/v1/models/{model['id']}/predict", json={"inputs": inputs})
+    assert_problem(ask(input_ids=[[2, 5, 6]], attention_mask=[[1, 1]]), 422, pointer="/inputs/attention_mask", says="the axis `tokens`")
+    assert_problem(ask(input_ids=[[2, 5.5, 6]], attention_mask=[[1, 1, 1]]), 422, pointer="/inputs/input_ids", says="5.5")

@@ -634,6 +634,23 @@ class ExampleTarget(_ExampleTarget, _ExampleTargetOthers):
     """The target of an example."""
 
 
+class _Expected(TypedDict):
+    inputs: list[InferredInput]
+    """How numbers, images, recordings and texts became the inputs."""
+    output: str
+    """Name of the output that was compared with the target."""
+    task: Task
+
+
+class Expected(_Expected, total=False):
+    """What a job did with its data, which a job on what it made does alike where its request says nothing else."""
+
+    class_names: list[str] | None
+    """What the outputs are called, where the data set had words for its classes: others with these names are
+    numbered alike.
+    """
+
+
 # A size in pixels.
 Extent: TypeAlias = Union["int", "list[int]"]
 
@@ -748,11 +765,15 @@ class InferredData(_InferredData, total=False):
     """Everything that was inferred about a job's data."""
 
     class_names: list[str] | None
-    """What the labels are called, where the data set has words for them."""
+    """What the classes are called, where the data set has words for them: in the order of the model's, where that
+    knows their names.
+    """
     cut: int
     """Texts that have more tokens than the model gets."""
     embedded: bool
     """Whether the result's model has scale, mean and std in its graph."""
+    label_map: list[int]
+    """By label of the data set: the model's class of the same name. Left out where both number them alike."""
     outputs: int | None
     """Number of values of that output for one example, or for one of its tokens."""
     prepared: list[str]
@@ -784,6 +805,7 @@ class InferredInput(_InferredInput, total=False):
     image: ImagePreparation | None
     inherited: bool
     """Whether it is prepared as in the job that made the model, since the request says nothing else."""
+    inside: Normalisation | None
     tokens: TokenPreparation | None
     zeros: bool
     """Whether it is a recurrent state, which begins with zeros."""
@@ -1111,10 +1133,7 @@ class _ModelSummary(TypedDict):
 class ModelSummary(_ModelSummary, total=False):
     """What the graph of a model holds and costs."""
 
-    expects: list[InferredInput]
-    """How the job prepared examples that made the model. A job on it does the same with numbers, images and
-    recordings like those where its `data.preprocess` says nothing else. Left out of models that no job made.
-    """
+    expects: Expected | None
     macs: int | None
     """Multiply-accumulates for one example; `null` where the shapes can't be known."""
     not_trainable_because: str | None
@@ -1159,6 +1178,14 @@ class Noise(TypedDict):
 
     std: float
     """Its deviation, on the scale of the model's input."""
+
+
+class Normalisation(TypedDict):
+    """`(number · scale − mean) ÷ std`."""
+
+    mean: list[float]
+    scale: float
+    std: list[float]
 
 
 class _Objective(TypedDict):
@@ -1711,7 +1738,7 @@ class SearchParams(TypedDict, total=False):
 
 class _SearchPlan(TypedDict):
     cost: TrialCost
-    """Of the model itself."""
+    """Of the model itself; its size is that of the file as it would be written again, which candidates are, too."""
     epochs: int
     """Of all trainings of candidates, at most."""
     feasible_share: float
@@ -2026,6 +2053,8 @@ class TargetInfo(_TargetInfo, total=False):
     """Whether each example has a single 1 among zeros, as classes do that were encoded; of files of arrays."""
     range: list[float] | None
     """Smallest and largest value of all splits."""
+    zeros_and_ones: bool
+    """Whether all values are 0 or 1, where they are numbers with fractions; of files of arrays."""
 
 
 # What the model is for; tells the loss, the metrics and the form of the target.

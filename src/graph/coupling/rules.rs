@@ -66,6 +66,8 @@ impl<'a> Follower<'a> {
             Family::Resize => self.resize(index, node),
             Family::Gather => self.gather(node),
             Family::Recurrent => self.recurrent(index, node),
+            // What is asked of each number by itself.
+            Family::Host if matches!(node.operator(), "IsNaN" | "IsInf" | "Not") => self.pass(node),
             Family::LpNormalization
             | Family::Lrn
             | Family::GroupNormalization

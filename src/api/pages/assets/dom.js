@@ -36,6 +36,8 @@ let counter = 0;
 export const unique = (prefix) => `${prefix}-${counter += 1}`;
 
 export const link = (href, ...children) => h("a", { href }, children);
+/** A message in which what stands between backticks is code. */
+export const marked = (text) => String(text).split("`").map((part, index, all) => index % 2 && index < all.length - 1 ? h("code", null, part) : index % 2 ? `\`${part}` : part);
 export const quiet = (...children) => h("div", { class: "quiet" }, children);
 export const hidden = (text) => h("span", { class: "hidden" }, text);
 export const number = (value, format, ...more) => h("td", { class: "number", title: value === null || value === undefined ? null : String(value) }, format(value), more);
@@ -130,10 +132,10 @@ export function problem(error, attributes) {
   const details = error.problem;
   return h("div", { class: "problem", role: "alert", ...attributes },
     h("strong", null, details?.title || "That did not work"),
-    h("p", null, details?.detail || error.message),
+    h("p", null, marked(details?.detail || error.message)),
     // One fault is in the detail already.
     details?.errors?.length > 1 && h("ul", null, details.errors.map((fault) => h("li", null,
-      fault.pointer && h("code", null, fault.pointer), fault.pointer && " ", fault.detail))),
+      fault.pointer && h("code", null, fault.pointer), fault.pointer && " ", marked(fault.detail)))),
     details?.code && h("p", { class: "quiet" }, link(`docs/problems#${encodeURIComponent(details.code)}`, details.code),
       details.request_id && ` · request ${details.request_id}`));
 }

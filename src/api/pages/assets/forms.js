@@ -1,6 +1,6 @@
 // The form of a new job: fields, the request as JSON, the same as curl, the plan, problems at their fields.
 
-import { all, get, hasKey, learn, post } from "./api.js";
+import { all, get, hasKey, learn, post, query } from "./api.js";
 import { add, button, copy, h, problem, quiet, scroller, section, set, unique } from "./dom.js";
 import { isTrial } from "./lists.js";
 import { KIND_NAMES, count, inFields, kindName, numberOf, plural, pretty, sentence, shortId, words } from "./format.js";
@@ -41,6 +41,8 @@ function compact(value) {
 
 const split = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
 const orNothing = (list) => list.length ? list : undefined;
+/** Numbers as people have them: with commas, or as NumPy prints them; one alone may have a decimal comma. */
+const numbersOf = (text) => /^\s*-?0,\d+\s*$/.test(text) ? [numberOf(text)] : text.replace(/[[\]()]/g, " ").split(/[\s,;]+/).filter(Boolean).map(numberOf);
 
 const untagged = (text) => split(text).some((part) => part.indexOf("=") < 1);
 
@@ -50,7 +52,7 @@ const TEXTS = {
   text: [(text) => text.trim() || undefined, (value) => value],
   number: [numberOf, (value) => value],
   list: [(text) => orNothing(split(text)), (value) => value.join(", ")],
-  numbers: [(text) => orNothing(split(text).map(numberOf)), (value) => [value].flat().join(", ")],
+  numbers: [(text) => orNothing(numbersOf(text)), (value) => [value].flat().join(", ")],
   tags: [(text) => { if (untagged(text)) return text; const pairs = split(text).map((pair) => [pair.split("=")[0].trim(), pair.split("=").slice(1).join("=").trim()]); return pairs.length ? Object.fromEntries(pairs) : undefined; },
     (value) => typeof value === "string" ? value : Object.entries(value).map(([key, word]) => `${key}=${word}`).join(", ")],
 };
@@ -180,7 +182,7 @@ function field([path, label, type, options = {}], form) {
       const note = row?.note || fault;
       note.hidden = false;
       // Several faults can be those of one field.
-      note.textContent = [note.textContent, text].filter(Boolean).join("; ");
+      if (!note.textContent.split("; ").includes(text)) note.textContent = [note.textContent, text].filter(Boolean).join("; ");
       const marked = row ? row.input : control;
       wrong ??= marked;
       marked?.setAttribute("aria-invalid", "true");
@@ -397,15 +399,17 @@ function fits({ summary: { inputs, outputs } }, { inputs: arrays, target }) {
         : inputs.length === 1 && arrays.length === 1 ? alike(first, arrays[0])
           : inputs.every((input) => arrays.some((array) => array.name === input.name && alike(input, array)));
   const said = elements(outputs.find((output) => output.dtype.includes("float"))?.shape.slice(1) || []);
-  return reads && (!target || said === null || (target.classes ? target.classes <= said : (elements(target.shape) ?? said) === said));
+  // A single output is for a value, or for yes and no.
+  return reads && (!target || said === null || (target.classes && said > 1 ? target.classes <= said : (elements(target.shape) ?? said) === said));
 }
 
-/** The model and the data set that a form begins with: the newest that go together. What jobs made comes after uploads. */
-function beginning(models, datasets, model, dataset) {
+/** The model and the data set that a form begins with: the newest that go together, of a chosen model the data set `latest` that
+    it was last used with. What jobs made comes after uploads. */
+function beginning(models, datasets, model, dataset, latest) {
   const ordered = [...models.filter((one) => !one.parent_id), ...models.filter((one) => one.parent_id)].filter((one) => !model || one.id === model);
   const readable = datasets.filter((one) => !dataset || one.id === dataset);
   for (const one of ordered) {
-    const found = readable.find((other) => fits(one, other));
+    const found = readable.find((other) => other.id === latest && fits(one, other)) || readable.find((other) => fits(one, other));
     if (found) return [one.id, found.id];
   }
   return [model || (dataset ? "" : ordered[0]?.id || ""), dataset || ""];
@@ -434,7 +438,11 @@ export async function formPage({ args: [kind], query: given, signal }) {
     }
     if (given.has("dataset")) body.dataset = given.get("dataset");
   } else {
-    [body.model, body.dataset] = beginning(models, datasets, given.get("model"), given.get("dataset"));
+    const chosen = models.find((one) => one.id === given.get("model"));
+    const used = chosen && !given.has("dataset") ? await get(`v1/jobs${query({ model: chosen.id, limit: 1 })}`, signal) : null;
+    const maker = chosen?.job_id && used?.data.length === 0 ? await get(`v1/jobs/${chosen.job_id}`, signal).catch(() => null) : null;
+    const latest = (used?.data[0] || maker)?.request.dataset;
+    [body.model, body.dataset] = beginning(models, datasets, given.get("model"), given.get("dataset"), latest);
   }
   const kept = given.has("draft") ? draft() : draft(null);
   if (kept.shared) {
@@ -524,7 +532,7 @@ export async function formPage({ args: [kind], query: given, signal }) {
       if (error.name === "AbortError") return;
       // What can't be planned is no fault of a field.
       if (error.problem?.errors?.[0]?.pointer === "/dry_run") {
-        set(answer, problem(new Error(`There is no plan for this target: ${inWords(error.problem.errors[0].detail, fields)}.`)));
+        set(answer, h("p", { class: "quiet", role: "status" }, `A plan can't foretell this target: ${inWords(error.problem.errors[0].detail, fields)}. The job itself is no worse for that.`));
         return;
       }
       const { places, lost } = distribute(error.problem?.errors || [], fields);
@@ -562,6 +570,8 @@ export async function formPage({ args: [kind], query: given, signal }) {
       h("div", { class: "fields" }, editor("params", "params"), editor("data", "data"))),
     h("div", { class: "actions" }, buttons), answer);
   form.update(null);
+  // What an earlier job had goes along to the other kinds, too.
+  if (earlier) keep();
   return {
     title: `New job: ${kindName(kind).toLowerCase()}`,
     content: [

@@ -41,15 +41,20 @@ function facts(job) {
     entry("Id", h("code", null, job.id)));
 }
 
-/** A button that reads the data set with its classes in the order in which the model has them, and leads to the same job on that. */
-function reorderer(job, order) {
+/** A button that reads the data set with its classes in the order in which the model has them, and leads to the same job on that,
+    with another preparation where that is wrong, too. */
+function reorderer(job, { order, preprocess }) {
   return worker("Read the data set in this order", async () => {
     const { name, target } = await get(`v1/datasets/${job.request.dataset}`);
-    if (!target?.class_names || target.numbered || target.class_names.length !== order.length) throw new Error("The labels of this data set are numbers, or other classes than the model's: upload it with the labels as the model numbers them.");
+    if (!target?.class_names || target.numbered || target.class_names.length > order.length) throw new Error("The labels of this data set are numbers, or other classes than the model's: upload it with the labels as the model numbers them.");
     const classes = [];
-    order.forEach((said, label) => { classes[said] = target.class_names[label]; });
-    const made = await (await post(`v1/datasets${query({ files_of: job.request.dataset, name: `${name}, classes as the model has them`.slice(0, 200), classes: JSON.stringify(classes) })}`)).json();
-    location.hash = `#/new/${job.kind}${query({ from: job.id, dataset: made.id })}`;
+    // Outputs of which there is no example are called something, too.
+    order.forEach((said, label) => { classes[said] = target.class_names[label] ?? `output ${said}`; });
+    const called = `${name}, classes as the model has them`.slice(0, 200);
+    const { data: there } = await get(`v1/datasets${query({ name: called })}`);
+    const same = there.find((one) => one.target?.class_names?.join() === classes.join());
+    const made = same || await (await post(`v1/datasets${query({ files_of: job.request.dataset, name: called, classes: JSON.stringify(classes) })}`)).json();
+    location.hash = `#/new/${job.kind}${query({ from: job.id, dataset: made.id, preprocess: preprocess && JSON.stringify(preprocess) })}`;
   });
 }
 
@@ -175,8 +180,8 @@ export async function jobPage({ args: [id], signal }) {
     if (warned.has(message)) return;
     warned.add(message);
     warnings.hidden = false;
-    const advice = data?.order ? reorderer(job, data.order) : data?.preprocess && h("a", { class: "button", href: `#/new/${job.kind}${query({ from: job.id, preprocess: JSON.stringify(data.preprocess) })}` }, "Submit again so");
-    warnings.append(h("li", null, h("strong", null, "Warning: "), message, advice && " ", advice));
+    const advice = data?.order ? reorderer(job, data) : data?.preprocess && h("a", { class: "button", href: `#/new/${job.kind}${query({ from: job.id, preprocess: JSON.stringify(data.preprocess) })}` }, "Submit again so");
+    warnings.append(h("li", null, h("strong", null, "Warning: "), marked(message), advice && " ", advice));
   });
   let shownStatus = null;
   let plots = null;
@@ -228,9 +233,11 @@ export async function jobPage({ args: [id], signal }) {
     if (!plots) {
       plots = curves(signal);
       curveBox.hidden = false;
+      const tried = data.some(({ name }) => name.includes("/trial")) || job.request.params.target?.max_accuracy_drop !== undefined || job.request.params.target?.max_worsening !== undefined;
       const beside = data.some(({ name }) => name.startsWith("control/"));
       set(curveBox, h("h2", null, "Curves"),
         beside && quiet("The loss of a student that is taught is the weighted sum of all its losses, that of the control the labels' alone: different figures. The table of figures compares both by the same."),
+        tried && quiet("Each model that was tried has its own fine-tuning: the curves have one behind the other, and the last is not always the one that was chosen."),
         plots.element);
     }
     await plots.show(data);

@@ -45,14 +45,14 @@ export const COMMON = {
     title: "Data",
     fields: [
       ["data.preprocess.scale", "Scale", "number", { hint: "Stored numbers times this; 1/255 for uint8 images when empty." }],
-      ["data.preprocess.mean", "Mean", "numbers", { hint: "One, or one for each channel." }],
-      ["data.preprocess.std", "Standard deviation", "numbers"],
+      ["data.preprocess.mean", "Mean", "numbers", { hint: "One, or one for each channel of images or column of a table; commas or blanks between." }],
+      ["data.preprocess.std", "Standard deviation", "numbers", { hint: "As many." }],
       ["data.preprocess.layout", "Layout of images", "select", { usual: "detected", options: ["", "nchw", "nhwc"] }],
       ["data.batch_size", "Batch size", "number", { hint: "64 when empty." }],
       ["data.validation_fraction", "Validation fraction", "number", { hint: "0.1 when empty." }],
       ["data.test_fraction", "Test fraction", "number", { hint: "Of data sets without a test split; 0.1 when empty." }],
       ["data.limit", "Examples at most", "number", { hint: "Of each split; all when empty." }],
-      ["data.embed_preprocessing", "The new model does scale, mean and deviation itself", "check"],
+      ["data.embed_preprocessing", "The new model does scale, mean and deviation itself", "check", { when: (body) => body.kind !== "evaluate" }],
     ],
   },
   run: {
@@ -100,7 +100,7 @@ export const KINDS = {
           if (Object.keys(body.params.schedule || { any: 1 }).length === 0) delete body.params.schedule;
         },
       }],
-      ["params.criterion", "Importance by", "select", { usual: "magnitude", options: ["", ...CRITERIA],
+      ["params.criterion", "Importance by", "select", { usual: "magnitude", options: ["", ...CRITERIA.map((name) => name === "sparsegpt" ? [name, "sparsegpt (of weights, not of channels)"] : [name, name.replaceAll("_", " ")])],
         hint: "Least important are: small weights (magnitude, lamp: beside the rest of the layer; bn scale: of the normalisation); little effect on the loss (gradient, taylor, fisher, hessian); little to say about the data (entropy, activation); much like others (fpgm)." }],
       target("macs_ratio", "MACs after ÷ before", "At most; above 0, below 1.", (body) => !single(body)),
       target("sparsity", "Sparsity", "Share of weights that become zero.", (body) => granularity(body) === "weight"),
@@ -197,7 +197,7 @@ export const KINDS = {
     fields: [
       ["params.space.width", "Widths", "numbers", { hint: "Shares of the channels of each group." }],
       ["params.space.depth", "Residual blocks may go", "check"],
-      ["params.space.hyperparameters.learning_rate.log_uniform", "Learning rate from, to", "numbers", { hint: "For instance 0.0001, 0.1; not searched when empty." }],
+      ["params.space.hyperparameters.learning_rate.log_uniform", "Learning rate from, to", "numbers", { hint: "For instance 0.0001, 0.1; not searched when empty. More under Space, and all others in “Parameters as JSON”." }],
       ["params.strategy.name", "Strategy", "select", {
         options: ["tpe", "random", "greedy", "genetic", "successive_halving", "hyperband", "exhaustive"],
         then(body) { body.params.strategy = { name: body.params.strategy.name }; },
@@ -215,6 +215,9 @@ export const KINDS = {
           ["params.space.kernel", "Kernel sizes", "numbers"], ["params.space.activation", "Activations", "list", { hint: "Relu, HardSwish" }],
           ["params.space.expand", "Expansions", "numbers", { hint: "Of inverted bottlenecks." }], ["params.space.groups", "Groups of convolutions", "numbers"],
           ["params.space.resolution", "Resolutions", "numbers", { hint: "Shares of height and width." }], ["params.space.exclude", "Nodes to leave alone", "list"],
+          ["params.space.hyperparameters.weight_decay.log_uniform", "Weight decay from, to", "numbers", { hint: "For instance 0.0001, 0.1." }],
+          ["params.space.hyperparameters.batch_size.choice", "Batch sizes", "numbers", { hint: "For instance 16, 32, 64." }],
+          ["params.space.hyperparameters.optimizer.choice", "Optimizers", "list", { hint: "adamw, sgd" }],
         ],
       },
       {

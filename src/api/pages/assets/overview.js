@@ -16,7 +16,7 @@ export async function overview({ signal }) {
   const tally = h("p", { class: "lead" });
   const done = { models: h("span", { class: "done", hidden: true }, " ✓ done"), datasets: h("span", { class: "done", hidden: true }, " ✓ done") };
   const start = h("ol", { class: "steps" },
-    h("li", null, "Upload a model below: an ONNX file.", done.models), h("li", null, "Upload a data set that it can read.", done.datasets),
+    h("li", null, "Upload a model below: an ONNX file.", done.models), h("li", null, "Upload a data set that it can read, with labels or values to say.", done.datasets),
     h("li", null, "Start a job: ", link("#/new/prune", "prune"), ", ", link("#/new/distill", "distill"), ", ", link("#/new/search", "search"), "."));
   let round = 0;
 
@@ -30,7 +30,7 @@ export async function overview({ signal }) {
     const active = jobs.filter((job) => !ended(job)).length;
     start.hidden = jobs.length > 0;
     done.models.hidden = models.list.rows.length === 0;
-    done.datasets.hidden = models.list.rows.length === 0 || datasets.list.rows.length === 0;
+    done.datasets.hidden = models.list.rows.length === 0 || !datasets.list.rows.some((one) => one.target);
     tally.hidden = jobs.length === 0;
     set(tally, active ? `${plural(active, "job")} at work or waiting.` : "No job is running.", " ", link("#/jobs", "All jobs"));
     return active > 0;

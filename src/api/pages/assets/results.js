@@ -1,7 +1,7 @@
 // What a job came to: figures before and after, layers, confusion, Pareto front, trials, steps.
 
 import { call, get, names } from "./api.js";
-import { add, h, link, number, quiet, row, section, select, set, table } from "./dom.js";
+import { add, h, link, marked, number, quiet, row, section, select, set, table } from "./dom.js";
 import { bars, scatter } from "./charts.js";
 import { COSTS, bytes, count, digits, duration, kindName, largerIsBetter, lossName, mainMetric, milliseconds, percent, plural, ratio, sentence, shortId, signed, words } from "./format.js";
 
@@ -55,7 +55,9 @@ function headline(result, asked) {
   const tile = (label, value, more) => h("div", { class: "tile" }, h("dt", null, label), h("dd", null, h("strong", null, value), more && quiet(more)));
   // An evaluation makes no model.
   if (!after || !change) return h("dl", { class: "tiles" }, inOrder(before.metrics, asked).map(([name, value]) => tile(sentence(name), digits(value))));
-  const metric = mainMetric(change.metrics);
+  // What the job was judged by.
+  const judge = result.prune?.judged_by ?? result.search?.objectives[0].metric;
+  const metric = judge in change.metrics ? judge : mainMetric(change.metrics);
   return h("dl", { class: "tiles" },
     tile("Parameters, nonzero", ratio(change.nonzero_parameters_ratio), `${count(before.nonzero_parameters)} → ${count(after.nonzero_parameters)}`),
     change.macs_ratio !== null && change.macs_ratio !== undefined && tile("MACs", ratio(change.macs_ratio), `${count(before.macs)} → ${count(after.macs)}`),
@@ -93,7 +95,7 @@ function figures({ result, request }, dataset) {
   return section("Figures", null, comparison(result, request.params.metrics),
     quiet(environment.data ? `Measured on the test split of ${plural(environment.data.splits.test, "example")}` : "Measured without data", `, device ${environment.device}; latency is that of Sinter's own engine, one example at a time`,
       training && `; trained ${duration(training.seconds)}, ${count(Math.round(training.examples_per_second))} examples/s`),
-    environment.data?.prepared?.map((words) => quiet("Prepared: ", words, ".")),
+    environment.data?.prepared?.map((how) => quiet("Prepared: ", marked(how), ".")),
     (result.after || result.before).quality && quiet("The report (report.html below) has calibration and confidence, too."),
     drawn && quiet("The data set has no test split, so these examples were drawn from all of it: the model as it came may have been trained on them, and its figures may flatter it."));
 }
@@ -131,6 +133,8 @@ async function matchedLayers(job, signal) {
   if (!result.model) return null;
   try {
     const [before, after] = await Promise.all([request.model, result.model].map((id) => get(`v1/models/${id}/layers`, signal)));
+    // A student of its own has other layers, whatever they are called.
+    if (request.params.student?.model) before.data = [];
     const found = new Map(after.data.map((layer) => [layer.name, layer]));
     const rows = before.data.map((layer) => {
       const now = found.get(layer.name);
@@ -142,7 +146,7 @@ async function matchedLayers(job, signal) {
     });
     for (const layer of found.values()) {
       rows.push({
-        name: layer.name, operator: `${layer.operator}, new`, parameters_before: null, macs_before: null, nonzero_before: null,
+        name: layer.name, operator: before.data.length > 0 ? `${layer.operator}, new` : layer.operator, parameters_before: null, macs_before: null, nonzero_before: null,
         parameters_after: layer.parameters, macs_after: layer.macs, nonzero_parameters_after: layer.nonzero_parameters,
       });
     }
@@ -228,7 +232,7 @@ function distillDetails(distill) {
 
 const FORMATS = { macs: count, parameters: count, nonzero_parameters: count, size_bytes: bytes, latency_ms: milliseconds };
 const formatOf = (metric) => FORMATS[metric] || digits;
-const configText = (config) => Object.entries(config).map(([key, value]) => `${key} ${typeof value === "number" && !Number.isInteger(value) ? digits(value) : typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+const configText = (config) => Object.entries(config).map(([key, value]) => key.startsWith("depth:") ? `${key} ${value ? "kept" : "removed"}` : `${key} ${typeof value === "number" && !Number.isInteger(value) ? digits(value) : typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 
 async function searchDetails(job, signal) {
   const { search } = job.result;
@@ -322,7 +326,7 @@ export async function results(job, signal) {
 
 /** What a search would do. */
 function searchPlan(plan) {
-  const few = (one) => typeof one === "object" ? JSON.stringify(one) : typeof one === "number" && !Number.isInteger(one) ? digits(one) : String(one);
+  const few = (one) => typeof one === "boolean" ? one ? "kept" : "removed" : typeof one === "object" ? JSON.stringify(one) : typeof one === "number" && !Number.isInteger(one) ? digits(one) : String(one);
   return [
     h("p", null, plan.space_size === null ? "Infinitely many candidates" : `${count(plan.space_size)} candidates`, `; at most ${plural(plan.trials, "trial")} and ${plural(plan.epochs, "epoch")} of training, to which those of the winner come, and of a control if there is one. `,
       `${percent(plan.feasible_share)} of candidates at random meet the constraints.`),
@@ -362,6 +366,7 @@ const PLANS = {
 export const planView = ({ kind, plan, data, steps }) => [
   PLANS[kind](plan),
   data && kind !== "evaluate" && quiet(`Trains on ${plural(data.splits.train, "example")}, selects on ${data.splits.validation}, tests on ${data.splits.test}`, steps > 0 && `; at most ${count(steps)} optimizer steps in all`, "."),
-  data?.prepared?.map((how) => quiet(how, ".")),
+  data?.prepared?.map((how) => quiet(marked(how), ".")),
+  !data && kind !== "evaluate" && quiet("This is a plan without a data set. The job itself needs one, unless it prunes by the weights alone and does not fine-tune."),
   data?.batch_size === 1 && kind !== "evaluate" && h("p", { class: "error" }, "The model's file fixes its batch size at 1: it would train one example at a time, which is slow and another training than in batches. Export it with an open one."),
 ];

@@ -1,7 +1,7 @@
 // Asking a model about an example: a file, a text, or numbers.
 
 import { call, get, query } from "./api.js";
-import { announce, h, number, problem, quiet, section, set, table, worker } from "./dom.js";
+import { announce, h, marked, number, problem, quiet, section, set, table, worker } from "./dom.js";
 import { digits, inFields, numberOf, percent, pretty } from "./format.js";
 
 const depth = (value) => Array.isArray(value) ? 1 + depth(value[0]) : 0;
@@ -40,7 +40,7 @@ function answered({ top, outputs, prepared, targets, examples }) {
     top && top.map((classes, example) => table(top.length > 1 ? `Likeliest classes of example ${example + 1}` : "Likeliest classes", ["Class", { label: "Probability", number: true }],
       classes.map((one) => [called(one), number(one.probability, share)]), { class: "fit", visible: true })),
     targets?.map(({ value, class: name }) => h("p", null, "The data set says: ", h("strong", null, called({ label: pretty(value), class: name })))),
-    prepared?.map((words) => quiet("How it was prepared: ", words, ".")),
+    prepared?.map((words) => quiet("How it was prepared: ", marked(words), ".")),
     h("details", { open: !top }, h("summary", null, "Outputs"), outputs.map((output) => [h("p", null, h("code", null, output.name), ` ${output.dtype} [${output.shape.join(", ")}]`), numbers(output)])),
   ];
 }
@@ -67,13 +67,20 @@ export function trySection(model, signal) {
     const maker = model.job_id && await get(`v1/jobs/${model.job_id}`, signal).catch(() => null);
     return JSON.stringify({ ...maker?.request.data?.preprocess, ...given });
   }
+  // How the job that made the model had the numbers of its only input.
+  const [fed, ...more] = summary.expects?.inputs.filter((one) => !one.zeros && !one.tokens) ?? [];
+  const plain = fed && fed.scale === 1 && fed.mean.every((one) => one === 0) && fed.std.every((one) => one === 1);
+  const known = fed && !plain && more.length === 0 && !fed.image && !fed.audio ? { scale: fed.scale, mean: fed.mean, std: fed.std } : null;
+  const alike = known && h("input", { type: "checkbox", id: "try-alike", checked: true });
   const ask = async (body, type) => {
-    const answer = await call(path({ preprocess: await asked(), dataset: sets.value }), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
+    const numeric = known && alike.checked && type === "application/json" && body.includes('"inputs"') ? JSON.stringify(known) : null;
+    const answer = await call(path({ preprocess: await asked() ?? numeric, dataset: sets.value }), { method: "POST", body, signal, headers: { "Content-Type": type } }).then((response) => response.json(), (error) => {
       // Where in the JSON it is says nothing to who typed a list.
       if (error.problem) error.problem.detail = inFields(error.problem.detail.replace(/^\/[\w/]*: /, "")).replace("with `dataset`", "in “Data set”");
       throw error;
     });
     set(place, answered(answer));
+    place.scrollIntoView({ block: "nearest" });
     announce("The model has answered");
   };
   const file = h("input", { type: "file", id: "try-file" });
@@ -107,11 +114,12 @@ export function trySection(model, signal) {
     else set(place, problem(new Error("Choose a file, or write a text or JSON.")));
   });
   return section("Try it", null,
-    quiet(model.job_id ? "An image, a recording or a text is prepared as in the job that made the model, if that had such; numbers are taken as they are." : "No job made this model, so that nothing is known of how its inputs are prepared: pixels are divided by 255, numbers taken as they are. Say it below where it is otherwise."),
+    quiet(model.job_id ? "An image, a recording or a text is prepared as in the job that made the model, if that had such." : "No job made this model, so that nothing is known of how its inputs are prepared: pixels are divided by 255, numbers taken as they are. Say it below where it is otherwise."),
     h("details", null, h("summary", null, "Ask the model about an example"),
       h("div", { class: "fields pair" },
         h("div", { class: "field" }, h("label", { for: "try-file" }, "A file"), file, h("p", { class: "hint" }, "png, jpg, webp, bmp, wav, flac, ogg, mp3 or txt.")),
         h("div", { class: "field" }, h("label", { for: "try-text" }, "Or a text, or JSON"), text, h("p", { class: "hint" }, `Numbers as {"inputs": {${summary.inputs.map((input) => `"${input.name}": [[…]]`).join(", ")}}}, a list of examples for each input${summary.inputs.length === 1 ? ", or as a list alone" : ""}.`))),
+      known && h("div", { class: "field check" }, h("label", null, alike, " Numbers are as the data set had them: prepare them as the job did")),
       h("div", { class: "actions" }, send)),
     h("details", { ontoggle: list }, h("summary", null, "Ask about an example of a data set"),
       h("div", { class: "fields pair" }, field("Example", at, "Its place, counted from 0 in the order in which the data set is stored: that of the file for numbers; texts and files are mixed, always alike, and the answer says which one it is."), field("Split", split)),

@@ -118,7 +118,9 @@ export function uploader(folder, ondone) {
       chooser.value = "";
       const look = h("a", { href: `#/${folder}/${made.id}` }, "Look at it");
       set(result, h("p", { class: "done" }, `${sentence(noun)} ${made.name} uploaded. `, look),
-        folder === "datasets" && !made.target && quiet("No target was found: only losses without labels can use it. If one of its arrays is the target, name it by “Read in another way” on its page."));
+        folder === "datasets" && !made.target && quiet("No target was found: only losses without labels can use it. ", ["images", "texts", "audio"].includes(made.format)
+          ? "Put the files into one folder for each class, or a manifest with their names and labels (metadata.csv) beside them, and upload that."
+          : "If one of its arrays or columns is the target, name it by “Read in another way” on its page."));
       look.focus();
       announce(`${sentence(noun)} ${made.name} uploaded`);
       // What comes of showing it is no fault of the upload.
