@@ -114,6 +114,9 @@ fn read_unchecked(files: &[InputFile], how: Reading) -> Result<Dataset, DataErro
         );
     }
     let archive = Archive::open(files)?;
+    if archive.entries.is_empty() {
+        return Err(DataError::Unreadable("the upload holds no file".to_owned()));
+    }
     refuse_others(&archive, &head, files.len() == 1)?;
     let has = |is: &dyn Fn(&str) -> bool| archive.entries.iter().any(|entry| is(&entry.name));
     let found = format.unwrap_or_else(|| match () {

@@ -523,7 +523,7 @@ def test_a_model_that_knows_its_classes_by_name_finds_them_in_other_data(server,
     known = server.get(f"/v1/models/{made['model']}").json()["summary"]["expects"]["class_names"]
     assert known == sorted(NAMES)
     # Three of the classes, which are numbered otherwise there.
-    few = {name: content for name, content in digit_files(NAMES.__getitem__).items() if name.split("/")[1] in ("zero", "one", "two")}
+    few = {name: content for name, content in digit_files(NAMES.__getitem__).items() if name.split("/")[2] in ("zero", "one", "two")}
     few = server.upload_dataset(models.zip_of(few), "three names")
     found = server.run("evaluate", made["model"], few)["result"]
     data = found["environment"]["data"]

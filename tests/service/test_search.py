@@ -619,7 +619,7 @@ def test_a_branch_keeps_a_channel_in_every_candidate(server, tmp_path):
     dataset = server.upload_dataset(models.npz(x=x, y=(x[:, :3].argmax(1)).astype(np.int64)), "rows")
     for recovery in ({}, {"reconstruct": False}):
         job = search(server, server.upload_model(file.getvalue(), "branches"), dataset, {
-            "space": {"width": [0.5]}, "trials": 1, "strategy": {"name": "random"}, "trial": {"epochs": 1}, "final": {"epochs": 1}, **recovery})
+            "space": {"width": [0.4, 0.5]}, "trials": 2, "strategy": {"name": "exhaustive"}, "trial": {"epochs": 1}, "final": {"epochs": 1}, **recovery})
         sizes = [list(tensor.dims) for tensor in onnx.load_from_string(server.artifact(job, "model.onnx")).graph.initializer]
         assert all(size > 0 for dims in sizes for size in dims), sizes
 
