@@ -379,6 +379,26 @@ async function journey() {
     await picture(page, "compare");
   });
 
+  await step("a warning says what to do, and does it", async () => {
+    // Levels up to 16 are taken for those of 255.
+    await go(page, "#/new/evaluate");
+    await page.getByRole("heading", { level: 1, name: "New job: evaluate" }).waitFor();
+    await page.getByRole("button", { name: "Submit job" }).click();
+    await page.waitForURL(/#\/jobs\//);
+    await ended(page, "succeeded");
+    const warning = page.getByRole("list", { name: "Warnings" }).getByRole("listitem").first();
+    await warning.waitFor();
+    check((await warning.locator("code").first().textContent()) === "data.preprocess", "what is code is shown as such");
+    await warning.getByRole("link", { name: "Submit again so" }).click();
+    await page.getByRole("heading", { level: 1, name: "New job: evaluate" }).waitFor();
+    const scale = page.getByLabel("Scale", { exact: true });
+    const given = await scale.inputValue();
+    check(given !== "", "the form has the better scale");
+    await page.getByRole("navigation", { name: "Kind of job" }).getByRole("link", { name: "Prune" }).click();
+    await page.getByRole("heading", { level: 1, name: "New job: prune" }).waitFor();
+    check(await scale.inputValue() === given, "what was filled in goes along to another kind");
+  });
+
   const search = await step("a search with two objectives", async () => {
     await go(page, `#/new/search?model=${model.id}&dataset=${dataset.id}`);
     await page.getByLabel("Name of the job").fill("narrower");

@@ -1,7 +1,7 @@
 // One job: live progress, events and curves while it runs, results, files, its request.
 
 import { follow, get, learnNames, names, post, query, remove, save, showReport } from "./api.js";
-import { announce, button, confirmed, copy, h, link, number, problem, quiet, scroller, section, set, sleep, table, worker } from "./dom.js";
+import { announce, button, confirmed, copy, h, link, marked, number, problem, quiet, scroller, section, set, sleep, table, worker } from "./dom.js";
 import { bytes, clock, kindName, plural, pretty, shortId, when, words } from "./format.js";
 import { ended, gist, jobTitle, progressBar, progressText, statusMark } from "./jobs.js";
 import { fileName } from "./lists.js";
