@@ -174,6 +174,10 @@ async fn known(access: &Authorized, model: &Model, query: PredictQuery) -> Resul
         asked,
         of_job: prepared,
         stored,
-        class_names: named.or(data.and_then(|data| data.class_names)),
+        // The model numbers its outputs as it knows them.
+        class_names: (model.summary.expects.as_ref())
+            .and_then(|expected| expected.class_names.clone())
+            .or(named)
+            .or(data.and_then(|data| data.class_names)),
     })
 }

@@ -10,6 +10,7 @@ use super::tokenizer::{Encoded, MOST_TOKENIZER_BYTES, Text, Tokenizer};
 use super::{Array, DataError, Dataset, Elements};
 use crate::spec::child::InputFile;
 use crate::spec::dataset::ArrayInfo;
+use crate::spec::tokens::TOKENIZER_FILE;
 use crate::spec::tokens::{TokenPart, TokenPreparation, TokensInfo};
 
 /// Most bytes of one text. Models take no more than some thousand tokens of it.
@@ -269,10 +270,17 @@ pub fn tokenizer_of(files: &[InputFile]) -> Result<Option<Arc<Tokenizer>>, DataE
 }
 
 fn tokenizer_in(archive: &Archive) -> Result<Option<Tokenizer>, DataError> {
-    let is_tokenizer = |entry: &&Entry| entry.name.to_lowercase().ends_with(".json");
+    let is_tokenizer = |entry: &&Entry| entry.name.rsplit('/').next() == Some(TOKENIZER_FILE);
     let mut found = archive.entries.iter().filter(is_tokenizer);
     let Some(entry) = found.next() else {
-        return Ok(None);
+        // Of another name it is the only one of its kind, or some file beside texts.
+        let is_other = |entry: &&Entry| entry.name.to_lowercase().ends_with(".json");
+        let others: Vec<&Entry> = archive.entries.iter().filter(is_other).take(2).collect();
+        let [only] = others[..] else {
+            return Ok(None);
+        };
+        let bytes = archive.read(only, MOST_TOKENIZER_BYTES);
+        return Ok(bytes.ok().and_then(|bytes| Tokenizer::parse(&bytes).ok()));
     };
     if let Some(other) = found.next() {
         return Err(DataError::Unreadable(format!(

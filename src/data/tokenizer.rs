@@ -153,6 +153,10 @@ impl Tokenizer {
         };
         let mut encoding = encoding.map_err(|error| error.to_string())?;
         let mut is_cut = !encoding.get_overflowing().is_empty();
+        if !is_cut && encoding.get_ids().len() == length as usize {
+            // Where nothing is added to texts, what is cut away is not told.
+            is_cut = self.count(text)? > length as usize;
+        }
         if encoding.get_ids().len() > length as usize {
             // There is no room for what is added to each text.
             let whole = tokenizers::utils::truncation::TruncationDirection::Right;

@@ -96,26 +96,33 @@ fn shortened(
     if tried(graph, &about).is_ok() {
         return about;
     }
+    let best = longest_taken(longest, |length| {
+        let mut shorter = options.clone();
+        shorter.preprocess.max_length = Some(length);
+        fitted(&shorter).ok().filter(|about| {
+            pin(graph, about);
+            tried(graph, about).is_ok()
+        })
+    });
+    // Where no length does, it is not for the length.
+    let about = best.unwrap_or(about);
+    pin(graph, &about);
+    about
+}
+
+/// What is found for the largest number of tokens below `longest` for which something is, by bisection.
+pub(super) fn longest_taken<T>(longest: u32, mut find: impl FnMut(u32) -> Option<T>) -> Option<T> {
     let mut best = None;
     // What is known to be taken, and not to be.
     let (mut low, mut high) = (0, longest);
     while high - low > 1 {
         let length = low + (high - low) / 2;
-        let mut shorter = options.clone();
-        shorter.preprocess.max_length = Some(length);
-        let found = fitted(&shorter).ok().filter(|about| {
-            pin(graph, about);
-            tried(graph, about).is_ok()
-        });
-        match found {
+        match find(length) {
             Some(found) => (low, best) = (length, Some(found)),
             None => high = length,
         }
     }
-    // Where no length does, it is not for the length.
-    let about = best.unwrap_or(about);
-    pin(graph, &about);
-    about
+    best
 }
 
 /// A model's own tokenizer, where the lengths of all texts by it settle how long examples are: making tokens of them takes its
@@ -228,7 +235,11 @@ pub(super) fn embed(graph: &mut Graph, data: &Prepared) -> Result<Prepared, Prob
                 let error = FieldError::new("/data/embed_preprocessing", error.to_string());
                 Problem::invalid(vec![error]).with_code("not_supported")
             })?;
-        input.inside = Some(input.normalisation());
+        let own = input.normalisation();
+        input.inside = Some(match &input.inside {
+            Some(inside) => own.and(inside),
+            None => own,
+        });
         (input.scale, input.mean, input.std) = (1.0, vec![0.0], vec![1.0]);
     }
     let mut fed = data.fed_as(inputs);
@@ -264,6 +275,23 @@ pub(super) fn prepare_further(
         inherits,
     )?;
     pin(graph, &about);
+    let about = shortened(
+        graph,
+        about,
+        &summary,
+        |options| {
+            fit_further(
+                &summary,
+                dataset,
+                options,
+                &first.about,
+                params,
+                pointer,
+                inherits,
+            )
+        },
+        options,
+    );
     check_classes(graph, input, about.task, pointer)?;
     let mut prepared = first.for_model(about, Vec::new());
     read_texts(&mut prepared, tokenizer)?;

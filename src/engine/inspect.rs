@@ -17,8 +17,9 @@ use crate::spec::model::{ModelFormat, ModelSummary};
 
 /// Parses and checks an uploaded model.
 pub(super) fn model(files: &[InputFile], staging: &Path) -> Result<Message, Ended> {
-    let (tokenizers, files): (Vec<&InputFile>, Vec<&InputFile>) =
-        files.iter().partition(|file| tokenizer::is_tokenizer(file));
+    let tokenizers = tokenizer::among(files);
+    let is_other = |file: &&InputFile| !tokenizers.iter().any(|one| one.name == file.name);
+    let files: Vec<&InputFile> = files.iter().filter(is_other).collect();
     let refuse = |text: String| Err(Ended::Failed(Problem::new(422, "invalid_model", text)));
     if let [first, second, ..] = tokenizers[..] {
         return refuse(format!(

@@ -229,7 +229,10 @@ fn stored(order: PredictOrder, places: &[u32], split: Option<Half>) -> Result<Me
         source: data.source_of(in_test, place),
     };
     prediction.examples = places.iter().map(asked).collect();
-    prediction.targets = data.has_targets().then(|| targets(&batch, names.as_ref()));
+    let of_labels = data.about.class_names.clone().or(names);
+    prediction.targets = data
+        .has_targets()
+        .then(|| targets(&batch, of_labels.as_ref()));
     Ok(Message::Prediction {
         prediction: Box::new(prediction),
     })

@@ -14,6 +14,7 @@ use crate::spec::audio::{
 };
 use crate::spec::evaluate::MetricName;
 use crate::spec::fit::InferredInput;
+use crate::spec::job::Task;
 use crate::spec::model::Expected;
 use crate::spec::result::{Measurement, rounded};
 use crate::train::{Evaluator, Loss};
@@ -193,6 +194,9 @@ pub(super) fn better(
 /// That outputs fit the target once they are multiplied and moved, as those of a model do that was trained on a target less its
 /// mean and divided by its deviation; `needed` is how much better that must be.
 fn line_of(evaluator: &Evaluator, data: &Prepared, role: Role, needed: f64) -> Option<Better> {
+    if data.about.task != Task::Regression {
+        return None;
+    }
     let measured = evaluator.measure_graph(data, role).ok()?;
     let (slope, offset, r2) = measured.line()?;
     let now = measured.metric(MetricName::R2, data.about.task);

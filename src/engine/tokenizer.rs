@@ -10,10 +10,29 @@ use crate::spec::child::InputFile;
 use crate::spec::fit::InferredData;
 use crate::spec::tokens::{TOKENIZER_FILE, TOKENIZER_PROPERTY};
 
-/// Whether a file of an upload is a tokenizer: by its name, or one that ends in `.json`, which no other file beside a model does.
-pub(super) fn is_tokenizer(file: &InputFile) -> bool {
-    let name = file.name.rsplit('/').next().unwrap_or_default();
-    name == TOKENIZER_FILE || name.to_lowercase().ends_with(".json")
+/// The tokenizer among the files of a model's upload: `tokenizer.json`, or the only other `.json` if it is one. Two files of that
+/// name are both told.
+pub(super) fn among(files: &[InputFile]) -> Vec<&InputFile> {
+    let base = |file: &&InputFile| file.name.rsplit('/').next() == Some(TOKENIZER_FILE);
+    let named: Vec<&InputFile> = files.iter().filter(base).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let others = files
+        .iter()
+        .filter(|file| file.name.to_lowercase().ends_with(".json"));
+    match others.collect::<Vec<_>>()[..] {
+        [only] if is_one(only) => vec![only],
+        _ => Vec::new(),
+    }
+}
+
+fn is_one(file: &InputFile) -> bool {
+    let size = std::fs::metadata(&file.path).map_or(u64::MAX, |about| about.len());
+    let bytes = (size <= MOST_TOKENIZER_BYTES).then(|| std::fs::read(&file.path).ok());
+    bytes
+        .flatten()
+        .is_some_and(|bytes| Tokenizer::parse(&bytes).is_ok())
 }
 
 /// Lets a model that has none take the tokenizer of another, whose tokens it was given.

@@ -301,7 +301,7 @@ pub fn fit(
             ));
         }
     }
-    let (class_names, label_map) = classes_of(model, target, task);
+    let (class_names, label_map) = classes_of(model, target, task, outputs);
     Ok(InferredData {
         task,
         prepared: in_words(&inputs, &output.name, target, !label_map.is_empty())
@@ -349,12 +349,15 @@ fn classes_of(
     model: &ModelSummary,
     target: Option<&TargetInfo>,
     task: Task,
+    outputs: Option<u64>,
 ) -> (Option<Vec<String>>, Vec<u64>) {
     let own = target.and_then(|target| target.class_names.clone());
+    // Whoever makes a file can write into it what he likes.
     let known = model
         .expects
         .as_ref()
-        .and_then(|expected| expected.class_names.as_ref());
+        .and_then(|expected| expected.class_names.as_ref())
+        .filter(|known| outputs == Some(known.len() as u64));
     let (Some(names), Some(known), Some(target)) = (&own, known, target) else {
         return (own, Vec::new());
     };

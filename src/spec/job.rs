@@ -245,7 +245,7 @@ impl Preprocess {
         }
         if let Some(std) = &self.std {
             faults.require_value(
-                std.iter().all(|value| *value > 0.0),
+                std.iter().all(|value| *value > 1e-30),
                 "/std",
                 "must be above 0",
             );
@@ -268,7 +268,8 @@ impl Preprocess {
             "must be from 1 to 65536",
         );
         if let Some(scale) = self.scale {
-            faults.require_value(scale.is_finite() && scale != 0.0, "/scale", "must not be 0");
+            let is_sound = scale.is_finite() && (1e-30..1e30).contains(&scale.abs());
+            faults.require_value(is_sound, "/scale", "must not be 0");
         }
         faults
     }

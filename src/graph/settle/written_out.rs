@@ -21,36 +21,62 @@ impl Graph {
         {
             return;
         }
-        if let Some([small, large]) = self.in_two_sizes() {
-            self.transpose_directly(&small, &large);
-            self.settle_sizes(&small, &large);
+        if let Some(known) = self.in_several_sizes() {
+            self.transpose_directly(&known);
+            self.settle_sizes(&known);
         }
     }
 
-    /// What is known of values for a batch of two, and where all sizes that the file leaves open are others.
-    fn in_two_sizes(&self) -> Option<[Shapes; 2]> {
-        let small = feeds_for_batch(self, 2).ok()?;
-        let with = |change: fn(usize) -> usize| {
-            let mut fed = small.clone();
-            for input in &self.inputs {
-                let (_, dims) = input.tensor()?;
-                let sizes = fed.get_mut(input.label())?.iter_mut();
-                for (axis, (size, dim)) in sizes.zip(dims?).enumerate() {
-                    if dim.dim_value.is_none_or(|fixed| fixed <= 0) {
-                        *size = if axis == 0 { *size + 1 } else { change(*size) };
-                    }
+    /// What is known of values for a batch of two, and where the axes that the file leaves open have other lengths: each by
+    /// itself, those of one name together, at least two other lengths of each; `None` where so many do not go.
+    fn in_several_sizes(&self) -> Option<Vec<Shapes>> {
+        let usual = feeds_for_batch(self, 2).ok()?;
+        // By name; without one by length.
+        let mut axes: BTreeMap<(String, usize), Vec<(&str, usize)>> = BTreeMap::new();
+        for input in &self.inputs {
+            let (_, dims) = input.tensor()?;
+            let sizes = usual.get(input.label())?;
+            for (axis, (&size, dim)) in sizes.iter().zip(dims?).enumerate() {
+                if dim.dim_value.is_none_or(|fixed| fixed <= 0) {
+                    let name = dim.dim_param.clone().unwrap_or_default();
+                    let same = axes.entry((name, size)).or_default();
+                    same.push((input.label(), axis));
                 }
             }
-            infer(self, &fed).ok()
-        };
-        // A model may have no places for more tokens.
-        let large = with(|size| size + 1).or_else(|| with(|size| size.saturating_sub(1).max(1)))?;
-        Some([infer(self, &small).ok()?, large])
+        }
+        let mut known = vec![infer(self, &usual).ok()?];
+        for ((_, size), places) in &axes {
+            // A model may have no places for more tokens, and a convolution gives the same for neighbours.
+            let others = [
+                size + 1,
+                size + 7,
+                3 * size,
+                size / 2,
+                size.saturating_sub(3),
+                1,
+            ];
+            let found = others
+                .into_iter()
+                .filter(|other| *other > 0 && other != size);
+            let found = found.filter_map(|other| {
+                let mut fed = usual.clone();
+                for (input, axis) in places {
+                    *fed.get_mut(*input)?.get_mut(*axis)? = other;
+                }
+                infer(self, &fed).ok()
+            });
+            let found: Vec<Shapes> = found.take(3).collect();
+            if found.len() < 2 {
+                return None;
+            }
+            known.extend(found);
+        }
+        Some(known)
     }
 
     /// Where the first axes of a value are made one, its last two change places, and the first ones are as they were:
     /// the last two change places.
-    fn transpose_directly(&mut self, small: &Shapes, large: &Shapes) {
+    fn transpose_directly(&mut self, known: &[Shapes]) {
         let mut makers: HashMap<&str, usize> = HashMap::new();
         for (index, node) in self.nodes.iter().enumerate() {
             makers.extend(node.output.iter().map(|name| (name.as_str(), index)));
@@ -67,6 +93,7 @@ impl Graph {
             (is_one && self.nodes[maker].operator() == operator).then_some(maker)
         };
         let mut found = Vec::new();
+        let mut taken: BTreeSet<usize> = BTreeSet::new();
         for (last, node) in self.nodes.iter().enumerate() {
             let turn = before(node, "Transpose").filter(|_| node.operator() == "Reshape");
             let first = turn.and_then(|turn| before(&self.nodes[turn], "Reshape"));
@@ -89,8 +116,13 @@ impl Graph {
                 let turned = [lead, &[*n, *m]].concat();
                 merged == [lead.iter().product(), *m, *n] && made == turned
             };
-            if is_swap && is_back(small) && is_back(large) {
-                let rank = small[given].dims.len() as i64;
+            // What one of them makes another one must not take away.
+            let is_free = [first, turn, last]
+                .iter()
+                .all(|place| !taken.contains(place));
+            if is_swap && is_free && known.iter().all(is_back) {
+                let rank = known[0][given].dims.len() as i64;
+                taken.extend([first, turn, last]);
                 found.push((last, given.to_owned(), rank, [first, turn]));
             }
         }
@@ -108,7 +140,10 @@ impl Graph {
     }
 
     /// Puts numbers in the place of what computes them from sizes: fractions, and where weights are cut.
-    fn settle_sizes(&mut self, small: &Shapes, large: &Shapes) {
+    fn settle_sizes(&mut self, known: &[Shapes]) {
+        let Some(usual) = known.first() else {
+            return;
+        };
         let mut arithmetic = BTreeSet::new();
         let mut computed: BTreeSet<&str> = BTreeSet::new();
         for (index, node) in self.nodes.iter().enumerate() {
@@ -117,9 +152,9 @@ impl Graph {
                 .input
                 .iter()
                 .any(|name| computed.contains(name.as_str()));
-            let value = |name: &String| small.get(name)?.value.as_ref();
+            let value = |name: &String| usual.get(name)?.value.as_ref();
             let is_known = node.output.iter().all(|name| value(name).is_some());
-            if is_known && (begins || follows && is_smooth(node, small)) {
+            if is_known && (begins || follows && is_smooth(node, usual)) {
                 arithmetic.insert(index);
                 computed.extend(node.output.iter().map(String::as_str));
             }
@@ -132,13 +167,13 @@ impl Graph {
             let cuts =
                 node.operator() == "Slice" && first.is_some_and(|weight| weight.floats().is_some());
             let is_read = |name: &&String| {
-                let known = small.get(*name);
-                let is_fraction = known.is_some_and(|known| is_float(known.data_type));
+                let about = usual.get(*name);
+                let is_fraction = about.is_some_and(|known| is_float(known.data_type));
                 computed.contains(name.as_str())
                     && (cuts || is_fraction && !arithmetic.contains(&index))
             };
             for name in node.input.iter().filter(is_read) {
-                if let Some(tensor) = same(name, small, large) {
+                if let Some(tensor) = same(name, known) {
                     settled.insert(name.clone(), tensor);
                 }
             }
@@ -166,11 +201,16 @@ fn is_smooth(node: &NodeProto, shapes: &Shapes) -> bool {
     }
 }
 
-/// A value that is the same in both sizes.
-fn same(name: &str, small: &Shapes, large: &Shapes) -> Option<Tensor> {
+/// A value that is the same in all sizes.
+fn same(name: &str, known: &[Shapes]) -> Option<Tensor> {
     let value = |shapes: &Shapes| -> Option<Arc<Array>> { shapes.get(name)?.value.clone() };
-    let own = value(small)?;
-    if own.dims.iter().product::<usize>() > super::MOST_SETTLED || value(large)? != own {
+    let own = value(known.first()?)?;
+    let is_small = own.dims.iter().product::<usize>() <= super::MOST_SETTLED;
+    if !is_small
+        || known
+            .iter()
+            .any(|other| value(other).as_ref() != Some(&own))
+    {
         return None;
     }
     Tensor::decode(own.encode(name)).ok()
@@ -196,20 +236,120 @@ mod tests {
         turn
     }
 
+    #[test]
+    fn what_neighbouring_lengths_have_in_common_stays_computed() {
+        // A convolution that halves its input: 15 and 16 both give 8.
+        let mut halve = node("Conv", &["x", "kernel"], "half");
+        halve.set_ints("strides", vec![2]);
+        halve.set_ints("kernel_shape", vec![1]);
+        let scale = vec![
+            halve,
+            node("Shape", &["half"], "shape"),
+            node("Gather", &["shape", "last"], "size"),
+            node("CastLike", &["size", "x"], "fraction"),
+            node("Mul", &["half", "fraction"], "y"),
+        ];
+        let kernel = Tensor::float(vec![4, 4, 1], vec![0.5; 16]).encode("kernel");
+        let mut graph = loaded(
+            &[None, Some(4), None],
+            scale,
+            &[("last", vec![-1])],
+            vec![kernel],
+        );
+        graph.example_shapes.insert("x".to_owned(), vec![4, 15]);
+        graph.shorten();
+        assert_eq!(graph.nodes.len(), 5);
+        // Two axes that are as long here need not be elsewhere.
+        let ratio = vec![
+            node("Shape", &["x"], "shape"),
+            node("Gather", &["shape", "height"], "rows"),
+            node("Gather", &["shape", "width"], "columns"),
+            node("CastLike", &["rows", "x"], "a"),
+            node("CastLike", &["columns", "x"], "b"),
+            node("Div", &["a", "b"], "ratio"),
+            node("Mul", &["x", "ratio"], "y"),
+        ];
+        let constants = [("height", vec![2]), ("width", vec![3])];
+        let mut graph = loaded(&[None, Some(4), None, None], ratio, &constants, Vec::new());
+        graph.inputs[0] = named(&["batch", "", "height", "width"]);
+        graph.example_shapes.insert("x".to_owned(), vec![4, 8, 8]);
+        graph.shorten();
+        assert_eq!(graph.nodes.len(), 7);
+    }
+
+    /// The input `x` of fractions with axes of these names, the second of size 4.
+    fn named(names: &[&str]) -> ValueInfoProto {
+        let mut value = ValueInfoProto::of_floats("x", &[None, Some(4), None, None]);
+        let shape = value
+            .r#type
+            .as_mut()
+            .and_then(|kind| kind.tensor_type.as_mut());
+        let dims = shape
+            .and_then(|tensor| tensor.shape.as_mut())
+            .expect("a shape");
+        for (dim, name) in dims.dim.iter_mut().zip(names) {
+            dim.dim_param = Some((*name).to_owned()).filter(|name| !name.is_empty());
+        }
+        value
+    }
+
+    #[test]
+    fn a_chain_of_such_transpositions_stays_whole() {
+        let nodes = vec![
+            node("Reshape", &["x", "merged"], "a"),
+            turned(&[0, 2, 1], "a", "b"),
+            node("Reshape", &["b", "turned"], "c"),
+            turned(&[0, 2, 1], "c", "d"),
+            node("Reshape", &["d", "merged"], "y"),
+        ];
+        let constants = [("merged", vec![-1, 5, 6]), ("turned", vec![-1, 6, 5])];
+        let mut graph = loaded(&[None, Some(5), Some(6)], nodes, &constants, Vec::new());
+        graph.shorten();
+        let made: BTreeSet<&str> = graph
+            .nodes
+            .iter()
+            .flat_map(|node| &node.output)
+            .map(String::as_str)
+            .collect();
+        let is_there = |name: &String| {
+            name == "x" || made.contains(name.as_str()) || graph.initializers.contains_key(name)
+        };
+        assert!(
+            graph
+                .nodes
+                .iter()
+                .flat_map(|node| &node.input)
+                .all(is_there)
+        );
+        assert!(graph.nodes.len() < 5);
+    }
+
     /// A graph whose input `x` has these axes.
     fn graph(axes: &[Option<i64>], nodes: Vec<NodeProto>, constants: &[(&str, Vec<i64>)]) -> Graph {
+        let mut graph = loaded(axes, nodes, constants, Vec::new());
+        graph.example_shapes.insert("x".to_owned(), vec![4, 5, 6]);
+        graph.shorten();
+        graph
+    }
+
+    fn loaded(
+        axes: &[Option<i64>],
+        nodes: Vec<NodeProto>,
+        constants: &[(&str, Vec<i64>)],
+        more: Vec<TensorProto>,
+    ) -> Graph {
         let last = nodes.last().expect("a node").output[0].clone();
         let initializer = constants
             .iter()
             .map(|(name, values)| Tensor::int(vec![values.len()], values.clone()).encode(name));
         let one = Tensor::float(vec![], vec![1.0]).encode("unit");
-        let mut graph = Graph::load(ModelProto {
+        Graph::load(ModelProto {
             opset_import: vec![OperatorSetId {
                 domain: None,
                 version: Some(17),
             }],
             graph: Some(GraphProto {
-                initializer: initializer.chain([one]).collect(),
+                initializer: initializer.chain([one]).chain(more).collect(),
                 input: vec![ValueInfoProto::of_floats("x", axes)],
                 output: vec![ValueInfoProto::of_floats(&last, &vec![None; axes.len()])],
                 node: nodes,
@@ -217,10 +357,7 @@ mod tests {
             }),
             ..ModelProto::default()
         })
-        .expect("the graph is sound");
-        graph.example_shapes.insert("x".to_owned(), vec![4, 5, 6]);
-        graph.shorten();
-        graph
+        .expect("the graph is sound")
     }
 
     fn operators(graph: &Graph) -> Vec<&str> {

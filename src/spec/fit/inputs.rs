@@ -11,7 +11,7 @@ use audio::fit_audio;
 use image::fit_image;
 use text::fit_text;
 
-use crate::spec::audio::AudioPreparation;
+use crate::spec::audio::{AudioOptions, AudioPreparation};
 use crate::spec::dataset::{ArrayInfo, Media};
 use crate::spec::job::{DataOptions, Layout, Preprocess};
 use crate::spec::model::{Dimension, ModelSummary, TensorInfo};
@@ -65,6 +65,41 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
+    /// Whether a job can have asked for it.
+    fn is_sound(&self) -> bool {
+        let asked = Preprocess {
+            scale: Some(self.scale),
+            mean: Some(self.mean.clone()),
+            std: Some(self.std.clone()),
+            ..Preprocess::default()
+        };
+        !self.mean.is_empty() && !self.std.is_empty() && asked.faults().found.is_empty()
+    }
+
+    /// This one, and `then` the other behind it, as one.
+    pub fn and(&self, then: &Self) -> Self {
+        let at = |values: &[f64], channel: usize| values[channel.min(values.len() - 1)];
+        let line = |of: &Self, channel: usize| {
+            let std = at(&of.std, channel);
+            (of.scale / std, -at(&of.mean, channel) / std)
+        };
+        let lists = [&self.mean, &self.std, &then.mean, &then.std];
+        let channels = lists.iter().map(|list| list.len()).max().unwrap_or(1);
+        let both = (0..channels).map(|channel| {
+            let ((first, plus), (second, more)) = (line(self, channel), line(then, channel));
+            (first * second, plus * second + more)
+        });
+        let both: Vec<(f64, f64)> = both.collect();
+        Self {
+            scale: 1.0,
+            mean: both
+                .iter()
+                .map(|(factor, offset)| -offset / factor)
+                .collect(),
+            std: both.iter().map(|(factor, _)| 1.0 / factor).collect(),
+        }
+    }
+
     /// For people; `None` where numbers stay as they are.
     fn in_words(&self) -> Option<String> {
         let few = |values: &[f64]| match values {
@@ -236,6 +271,7 @@ impl InferredInput {
             && !self.mean.is_empty()
             && !self.std.is_empty()
             && self.options().faults().found.is_empty()
+            && self.inside.as_ref().is_none_or(Normalisation::is_sound)
     }
 
     /// Whether another model's input, whatever its name, gets the same values.
@@ -375,7 +411,10 @@ fn fit_input(
     let own = fit(&options.preprocess);
     // What was done to other data may not suit this.
     let inherited = inherited(input, array, &options.preprocess, model);
-    let inherited = inherited.and_then(|preprocess| fit(&preprocess).ok());
+    let inherited = inherited.and_then(|all| {
+        let mut less = parts(&all, &options.preprocess).into_iter();
+        less.find_map(|preprocess| fit(&preprocess).ok())
+    });
     match (inherited, own) {
         (Some(found), Ok(own)) if found.is_made_like(&own) => Ok(own),
         (Some(found), _) => Ok(InferredInput {
@@ -384,6 +423,32 @@ fn fit_input(
         }),
         (None, own) => own,
     }
+}
+
+/// All of what is taken over, and less of it: without sizes, which another model of the same data has of its own.
+fn parts(all: &Preprocess, asked: &Preprocess) -> Vec<Preprocess> {
+    let any_size = Preprocess {
+        resize: asked.resize,
+        crop: asked.crop,
+        ..all.clone()
+    };
+    let audio = |change: fn(&mut AudioOptions)| {
+        let mut less = any_size.clone();
+        if let (Some(audio), None) = (&mut less.audio, &asked.audio) {
+            change(audio);
+        }
+        less
+    };
+    let any_length = audio(|audio| audio.seconds = None);
+    let any_bands = audio(|audio| (audio.seconds, audio.n_mels, audio.n_mfcc) = (None, None, None));
+    let numbers = Preprocess {
+        audio: asked.audio.clone(),
+        layout: asked.layout,
+        ..any_size.clone()
+    };
+    let mut found = vec![all.clone(), any_size, any_length, any_bands, numbers];
+    found.dedup();
+    found
 }
 
 /// How the job that made a model prepared this input.

@@ -42,7 +42,7 @@ function compact(value) {
 const split = (text) => text.split(",").map((part) => part.trim()).filter(Boolean);
 const orNothing = (list) => list.length ? list : undefined;
 /** Numbers as people have them: with commas, or as NumPy prints them; one alone may have a decimal comma. */
-const numbersOf = (text) => /^\s*-?0,\d+\s*$/.test(text) ? [numberOf(text)] : text.replace(/[[\]()]/g, " ").split(/[\s,;]+/).filter(Boolean).map(numberOf);
+const numbersOf = (text) => /^\s*-?0,\d{2,}\s*$/.test(text) ? [numberOf(text)] : text.replace(/[[\]()]/g, " ").split(/[\s,;]+/).filter(Boolean).map(numberOf);
 
 const untagged = (text) => split(text).some((part) => part.indexOf("=") < 1);
 

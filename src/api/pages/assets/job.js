@@ -45,14 +45,15 @@ function facts(job) {
     with another preparation where that is wrong, too. */
 function reorderer(job, { order, preprocess }) {
   return worker("Read the data set in this order", async () => {
-    const { name, target } = await get(`v1/datasets/${job.request.dataset}`);
+    const { name, target, digest } = await get(`v1/datasets/${job.request.dataset}`);
+    if (job.result?.environment.data?.label_map) throw new Error("The classes were matched by their names already: either the data set or the model calls them otherwise than they are.");
     if (!target?.class_names || target.numbered || target.class_names.length > order.length) throw new Error("The labels of this data set are numbers, or other classes than the model's: upload it with the labels as the model numbers them.");
     const classes = [];
     // Outputs of which there is no example are called something, too.
     order.forEach((said, label) => { classes[said] = target.class_names[label] ?? `output ${said}`; });
     const called = `${name}, classes as the model has them`.slice(0, 200);
     const { data: there } = await get(`v1/datasets${query({ name: called })}`);
-    const same = there.find((one) => one.target?.class_names?.join() === classes.join());
+    const same = there.find((one) => one.digest === digest && one.target?.class_names?.join() === classes.join());
     const made = same || await (await post(`v1/datasets${query({ files_of: job.request.dataset, name: called, classes: JSON.stringify(classes) })}`)).json();
     location.hash = `#/new/${job.kind}${query({ from: job.id, dataset: made.id, preprocess: preprocess && JSON.stringify(preprocess) })}`;
   });

@@ -65,7 +65,7 @@ export function trySection(model, signal) {
     const given = preprocess();
     if (Object.keys(given).length === 0) return null;
     const maker = model.job_id && await get(`v1/jobs/${model.job_id}`, signal).catch(() => null);
-    return JSON.stringify({ ...maker?.request.data?.preprocess, ...given });
+    return JSON.stringify({ ...maker?.request.data?.preprocess, ...known, ...given });
   }
   // How the job that made the model had the numbers of its only input.
   const [fed, ...more] = summary.expects?.inputs.filter((one) => !one.zeros && !one.tokens) ?? [];
