@@ -135,6 +135,11 @@ impl Tokenizer {
         &self.info
     }
 
+    /// What a token stands for.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.whole.id_to_token(id)
+    }
+
     /// How many tokens a text has, with those that are added to each.
     pub(super) fn count(&self, text: &Text) -> Result<usize, String> {
         let tokenizer = self.cutting(None);

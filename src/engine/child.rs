@@ -2,8 +2,8 @@
 
 use std::io::BufRead;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::confine::confine;
@@ -69,6 +69,17 @@ pub fn child_main() -> ExitCode {
     });
     let voice = Voice::new(drain);
     work_on_this_thread();
+    // Where it happened, for who reports it.
+    static PLACE: Mutex<String> = Mutex::new(String::new());
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, |place| {
+            format!(" at {}:{}", place.file(), place.line())
+        });
+        eprintln!("the engine panicked{place}: {panic}");
+        if let Ok(mut known) = PLACE.lock() {
+            *known = place;
+        }
+    }));
     let speaker = voice.clone();
     let outcome =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| carry_out(order, &speaker)));
@@ -82,11 +93,14 @@ pub fn child_main() -> ExitCode {
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no text");
+            let place = PLACE
+                .lock()
+                .map_or_else(|_| String::new(), |place| place.clone());
             Message::Failed {
                 problem: Problem::new(
                     500,
                     "engine_panicked",
-                    format!("a defect in Sinter's engine: {text}"),
+                    format!("a defect in Sinter's engine{place}: {text}"),
                 ),
             }
         }

@@ -45,6 +45,7 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
         Some(own) => Ok(Some(own)),
         None => data::tokenizer_of(with_texts(&order)).map_err(Problem::from),
     };
+    let mut reader = None;
     let arrays = match sent {
         Sent::Arrays(arrays) => arrays,
         Sent::Texts(_) if takes_no_tokens(&summary) => {
@@ -60,7 +61,10 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
             );
             return Err(refused("", detail).into());
         }
-        Sent::Texts(texts) => vec![read(texts, tokenizer()?)?],
+        Sent::Texts(texts) => {
+            reader = tokenizer()?;
+            vec![read(texts, reader.clone())?]
+        }
         Sent::Stored { .. } => Vec::new(),
     };
     let about: Vec<ArrayInfo> = arrays.iter().map(Array::info).collect();
@@ -111,7 +115,12 @@ pub(super) fn predict(order: PredictOrder) -> Result<Message, Ended> {
     }
     let batch = as_batch(&inputs, &arrays, count);
     Ok(Message::Prediction {
-        prediction: Box::new(answer(&graph, &batch, order.class_names.as_ref())?),
+        prediction: Box::new(answer(
+            &graph,
+            &batch,
+            order.class_names.as_ref(),
+            reader.as_deref(),
+        )?),
     })
 }
 
@@ -223,7 +232,7 @@ fn stored(order: PredictOrder, places: &[u32], split: Option<Half>) -> Result<Me
         }
     })?;
     let names = order.class_names.or(data.about.class_names.clone());
-    let mut prediction = answer(&graph, &batch, names.as_ref())?;
+    let mut prediction = answer(&graph, &batch, names.as_ref(), None)?;
     let asked = |&place: &u32| AskedExample {
         place: place.into(),
         source: data.source_of(in_test, place),
@@ -300,10 +309,12 @@ fn run(graph: &Graph, batch: &Batch) -> Result<(Vec<Output>, usize), Problem> {
     Ok((outcome.outputs, size))
 }
 
+/// What the model says; of texts that `reader` has read also which token comes next, where it says that.
 fn answer(
     graph: &Graph,
     batch: &Batch,
     class_names: Option<&Vec<String>>,
+    reader: Option<&Tokenizer>,
 ) -> Result<Prediction, Problem> {
     let (values, size) = run(graph, batch)?;
     let count = batch.count;
@@ -345,6 +356,21 @@ fn answer(
             };
             top = each.map(|each| rows.map(|row| likeliest(row, names, each)).collect());
         }
+        if main == Some(name)
+            && let ([rows, tokens, classes], Some(reader)) = (&dims[..], reader)
+            && *rows == count
+            && let Some(last) = last_tokens(batch, *tokens)
+        {
+            let next = last.into_iter().enumerate().map(|(row, token)| {
+                let start = (row * tokens + token) * classes;
+                let mut next = likeliest(&found[start..start + classes], None, together);
+                for one in &mut next {
+                    one.class = reader.token(one.label as u32);
+                }
+                next
+            });
+            top = Some(next.collect());
+        }
         outputs.push(PredictedTensor {
             name: (*name).to_owned(),
             dtype: crate::onnx::dtype_name(array.data_type),
@@ -363,6 +389,29 @@ fn answer(
         examples: Vec::new(),
         targets: None,
     })
+}
+
+/// Where each text ends, in rows of so many tokens.
+fn last_tokens(batch: &Batch, tokens: usize) -> Option<Vec<usize>> {
+    let part = |wanted: TokenPart| {
+        let is_it =
+            |input: &InferredInput| input.tokens.as_ref().is_some_and(|how| how.part == wanted);
+        batch.made_by.iter().position(is_it)
+    };
+    let ids = part(TokenPart::Ids)?;
+    let padding = batch.made_by[ids].tokens.as_ref()?.pad_token as f32;
+    let rows = match part(TokenPart::Mask) {
+        Some(mask) => batch.inputs[mask].chunks(tokens.max(1)),
+        None => batch.inputs[ids].chunks(tokens.max(1)),
+    };
+    let blank = if part(TokenPart::Mask).is_some() {
+        0.0
+    } else {
+        padding
+    };
+    let last = |row: &[f32]| row.iter().rposition(|value| *value != blank);
+    (batch.inputs[ids].len() == batch.count * tokens)
+        .then(|| rows.map(|row| last(row).unwrap_or(0)).collect())
 }
 
 /// Probabilities of classes of which one is right, by a softmax where they are none yet.

@@ -285,6 +285,16 @@ def test_images_of_many_sizes_are_given_the_models(server, digits_model):
         again = server.run("evaluate", made["model"], dataset, data=data)["result"]
         assert again["environment"]["data"]["inputs"][0]["image"] == {"channels": 1, "resize": 10, "crop": [8, 8]}
         assert again["before"]["metrics"] == made["after"]["metrics"]
+    # A student of another size is given its own size, and the same numbers.
+    small = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 10))
+    file = io.BytesIO()
+    torch.onnx.export(small, (torch.zeros(2, 1, 6, 6),), file, dynamo=False, input_names=["input"], output_names=["output"],
+                      dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}})
+    student = server.upload_model(file.getvalue(), "small")
+    taught = server.run("distill", made["model"], dataset, {"student": {"model": student["id"]}, "finetune": {"epochs": 1}})["result"]
+    [fed] = taught["environment"]["data"]["inputs"]
+    assert (fed["scale"], fed["image"]["crop"]) == (1 / 240, [6, 6]) and fed["inherited"]
+    assert [line.split(":")[0] for line in taught["environment"]["data"]["prepared"]] == ["the model that came"] * 2 + ["the new model"] * 2
     asked = {"preprocess": {"resize": [8, 8]}}
     asked = server.run("evaluate", made["model"], dataset, data=asked)["result"]["environment"]["data"]["inputs"][0]
     assert asked["image"]["resize"] == [8, 8] and asked["scale"] == 1 / 240
@@ -539,6 +549,17 @@ def test_a_model_that_knows_its_classes_by_name_finds_them_in_other_data(server,
     assert server.get(f"/v1/models/{pruned['model']}").json()["summary"]["expects"]["class_names"] == known
     taught = server.run("distill", made["model"], few, {"student": {"model": digits_model["id"]}, "finetune": {"epochs": 1}})["result"]
     assert taught["environment"]["data"]["label_map"] == data["label_map"]
+    # Who asks by another data set is answered in the model's names.
+    backwards = server.post("/v1/datasets", params={"files_of": few["id"], "classes": "two,one,zero"}).json()
+    asked = server.post(f"/v1/models/{made['model']}/predict", params={"dataset": backwards["id"]}, json={"examples": [0, 1, 2], "split": "test"}).json()
+    for top, one in zip(asked["top"], asked["targets"], strict=True):
+        assert known[one["value"]] == one["class"] and known[top[0]["label"]] == top[0]["class"]
+    # Names in a file that are not as many as its outputs are none.
+    forged = onnx.load_from_string(server.model_content(made["model"]))
+    [entry] = [entry for entry in forged.metadata_props if entry.key == "sinter.expects"]
+    entry.value = json.dumps({**json.loads(entry.value), "class_names": [f"other {place}" for place in range(20)] + known})
+    found = server.run("evaluate", server.upload_model(forged.SerializeToString(), "forged"), few)["result"]
+    assert "label_map" not in found["environment"]["data"]
     # Of a model that knows no names the warning says what to do.
     bare = onnx.load_from_string(server.model_content(made["model"]))
     del bare.metadata_props[:]

@@ -281,6 +281,32 @@ def test_a_single_output_says_yes_or_no(server, tumours):
     assert {one["type"] for one in found["warnings"]} <= {"inputs_on_another_scale", "model_fits_badly"} and found["warnings"]
 
 
+def test_a_model_that_is_right_but_unsure_is_not_doubted(server):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 1)).astype(np.float32)
+    y = (rng.random(2000) < 1 / (1 + np.exp(-1.5 * x[:, 0]))).astype(np.int64)
+    dataset = server.upload_dataset(models.npz(x_train=x[:1000], y_train=y[:1000], x_test=x[1000:], y_test=y[1000:]), "unsure")
+    found = server.run("evaluate", server.upload_model(models.identity(("batch", 1)), "unsure"), dataset)["result"]
+    assert found["environment"]["data"]["task"] == "multilabel" and 0.6 < found["before"]["metrics"]["accuracy"] < 0.8
+    assert "warnings" not in found
+
+
+def test_what_two_jobs_put_into_a_model_is_one_preparation(server, digits_model, digits):
+    fed = lambda result: result["environment"]["data"]["inputs"][0]
+    first = {"preprocess": {"scale": 0.0625, "mean": [0.5], "std": [0.5]}, "embed_preprocessing": True}
+    once = server.run("train", digits_model, digits, {"epochs": 1}, data=first)["result"]
+    assert fed(once)["inside"] == {"scale": 0.0625, "mean": [0.5], "std": [0.5]} and fed(once)["scale"] == 1.0
+    assert any("inside the model" in line for line in once["environment"]["data"]["prepared"])
+    again = server.run("train", once["model"], digits, {"epochs": 1}, data={"preprocess": {"scale": 2}, "embed_preprocessing": True})["result"]
+    inside = fed(again)["inside"]
+    of = lambda level: (level * inside["scale"] - inside["mean"][0]) / inside["std"][0]
+    for level in (0.0, 7.0, 16.0):
+        assert of(level) == pytest.approx((level * 2 * 0.0625 - 0.5) / 0.5, abs=1e-6)
+    # A student that no job made is fed what its teacher does inside.
+    taught = server.run("distill", once["model"], digits, {"student": {"model": digits_model["id"]}, "finetune": {"epochs": 1}})["result"]
+    assert (fed(taught)["scale"], fed(taught)["mean"], fed(taught)["std"]) == (0.0625, [0.5], [0.5])
+
+
 def test_several_labels_of_floats_are_labels_and_stay_so(server):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 3)).astype(np.float32)

@@ -628,6 +628,37 @@ def test_a_student_without_a_tokenizer_reads_by_its_teachers(server, documents):
     assert space["encoded"].ids == own.encoded(tokenizer, ["A text."], 40)[0][0].tolist()
 
 
+def test_other_files_of_a_tokenizer_lie_beside_it(server, documents):
+    tokenizer = own.word_piece(documents)
+    table = own.as_csv([(text, "a" if index % 2 else "b") for index, text in enumerate(documents[:40])])
+    beside = {"tokenizer_config.json": b"{}", "special_tokens_map.json": b"{}"}
+    whole = server.upload_dataset(models.zip_of({"train.csv": table, "tokenizer.json": tokenizer.to_str().encode(), **beside}), "folder")
+    assert whole["inputs"][0]["tokens"]["tokenizer"]["vocabulary"] == tokenizer.get_vocab_size()
+    without = server.upload_dataset(models.zip_of({"train.csv": table, "dataset_info.json": b"{}"}), "info")
+    assert "tokens" not in without["inputs"][0]
+    answer = post(server, "models", "config", {"m.onnx": mirror(("input_ids",)), "config.json": b"{}"})
+    assert_problem(answer, 422, says="`config.json`")
+
+
+def test_a_student_has_places_of_its_own(server, documents):
+    torch.manual_seed(0)
+    tokenizer = own.characters(documents)
+    rows = [(text[:100], "a" if index % 2 else "b") for index, text in enumerate(documents[:200])]
+    dataset = upload(server, "characters", {"texts.csv": own.as_csv(rows)})
+
+    def network(name, longest):
+        content = own.exported(own.Encoder(tokenizer.get_vocab_size(), 2, width=16, layers=1, longest=longest), 12, open_length=True)
+        return upload(server, name, {"m.onnx": content, "tokenizer.json": tokenizer.to_str().encode()}, "models")
+
+    job = server.run("distill", network("teacher of 64", 64), dataset,
+                     {"student": {"model": network("student of 32", 32)["id"]}, "finetune": {"epochs": 1}})["result"]
+    data = job["environment"]["data"]
+    assert data["inputs"][0]["tokens"]["length"] == 32
+    # What is cut is counted of a tokenizer that adds nothing, too.
+    assert data["cut"] == sum(len(tokenizer.encode(text).ids) > 32 for text, _ in rows) > 0
+    assert "texts_cut" in [warning["type"] for warning in job["warnings"]]
+
+
 def test_what_says_the_next_token_is_no_classifier_of_texts(server, documents):
     torch.manual_seed(0)
     tokenizer = own.word_piece(documents)
@@ -639,6 +670,14 @@ def test_what_says_the_next_token_is_no_classifier_of_texts(server, documents):
     assert_problem(server.post("/v1/jobs", json={**body, "task": "classification"}), 422, pointer="/task", says="language_modeling")
     found = server.run("evaluate", model, dataset, task="language_modeling", data={"preprocess": {"max_length": 12}})["result"]
     assert found["before"]["metrics"]["perplexity"] > 1
+    # Which token comes next behind each of two texts, one of them filled up.
+    texts = [documents[0][:20], "a"]
+    said = server.post(f"/v1/models/{model['id']}/predict", json={"texts": texts}).json()
+    logits = np.array(said["outputs"][0]["values"])
+    for row, (text, top) in enumerate(zip(texts, said["top"], strict=True)):
+        last = min(len(tokenizer.encode(text).ids), logits.shape[1]) - 1
+        best = int(logits[row, last].argmax())
+        assert (top[0]["label"], top[0]["class"]) == (best, tokenizer.id_to_token(best))
 
 
 def test_questions_of_numbers_that_do_not_fit_together(server, documents):

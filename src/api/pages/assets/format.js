@@ -107,3 +107,10 @@ const FIELDS = { target: "Target", text: "Text column", classes: "Order of the c
 export const inFields = (detail) => detail
   .replace(/the query parameter `(target|text|classes|exclude|dataset)`( \([^)]*on the page\))?/g, (all, name) => `“${FIELDS[name]}”`)
   .replace(/`\?exclude=`/g, "“Columns to leave out” there");
+
+const OF_JOBS = {
+  "optimizer.learning_rate": "Learning rate", "schedule.steps": "Cuts", "strategy.first": "Trials at random first",
+  "data.validation_fraction": "Validation fraction", "data.test_fraction": "Test fraction", "trial.weights": "Weights at the start",
+};
+/** A warning with the names of a form's fields in the place of those of parameters. */
+export const inForms = (message) => Object.entries(OF_JOBS).reduce((text, [name, label]) => text.replaceAll(`\`${name}\``, `“${label}”`).replaceAll(name, `“${label}”`), message);

@@ -2,7 +2,7 @@
 
 import { follow, get, learnNames, names, post, query, remove, save, showReport } from "./api.js";
 import { announce, button, confirmed, copy, h, link, marked, number, problem, quiet, scroller, section, set, sleep, table, worker } from "./dom.js";
-import { bytes, clock, kindName, plural, pretty, shortId, when, words } from "./format.js";
+import { bytes, clock, inForms, kindName, plural, pretty, shortId, when, words } from "./format.js";
 import { ended, gist, jobTitle, progressBar, progressText, statusMark } from "./jobs.js";
 import { fileName } from "./lists.js";
 
@@ -182,7 +182,7 @@ export async function jobPage({ args: [id], signal }) {
     warned.add(message);
     warnings.hidden = false;
     const advice = data?.order ? reorderer(job, data) : data?.preprocess && h("a", { class: "button", href: `#/new/${job.kind}${query({ from: job.id, preprocess: JSON.stringify(data.preprocess) })}` }, "Submit again so");
-    warnings.append(h("li", null, h("strong", null, "Warning: "), marked(message), advice && " ", advice));
+    warnings.append(h("li", null, h("strong", null, "Warning: "), marked(inForms(message)), advice && " ", advice));
   });
   let shownStatus = null;
   let plots = null;
