@@ -268,8 +268,8 @@ impl Preprocess {
             "must be from 1 to 65536",
         );
         if let Some(scale) = self.scale {
-            let is_sound = scale.is_finite() && (1e-30..1e30).contains(&scale.abs());
-            faults.require_value(is_sound, "/scale", "must not be 0");
+            let is_sound = scale.is_finite() && scale.abs() > 1e-30;
+            faults.require_value(is_sound, "/scale", "must not be 0, nor nearly so");
         }
         faults
     }
