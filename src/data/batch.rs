@@ -189,19 +189,15 @@ impl Prepared {
 
     /// The same splits with at most so many examples of one, from all over it.
     pub fn few_of(&self, role: Role, count: usize) -> Self {
-        let few = |own: Role, all: &[u32]| -> Vec<u32> {
-            let apart = match own == role {
-                true => all.len().div_ceil(count.max(1)).max(1),
-                false => 1,
-            };
-            all.iter().copied().step_by(apart).collect()
+        let mut few = self.clone();
+        let own = match role {
+            Role::Train => &mut few.train,
+            Role::Validation => &mut few.validation,
+            Role::Test => &mut few.test,
         };
-        Self {
-            train: few(Role::Train, &self.train),
-            test: few(Role::Test, &self.test),
-            validation: few(Role::Validation, &self.validation),
-            ..self.clone()
-        }
+        let apart = own.len().div_ceil(count.max(1)).max(1);
+        *own = own.iter().copied().step_by(apart).collect();
+        few
     }
 
     /// The same examples in batches of another size.

@@ -400,15 +400,8 @@ fn last_tokens(batch: &Batch, tokens: usize) -> Option<Vec<usize>> {
     };
     let ids = part(TokenPart::Ids)?;
     let padding = batch.made_by[ids].tokens.as_ref()?.pad_token as f32;
-    let rows = match part(TokenPart::Mask) {
-        Some(mask) => batch.inputs[mask].chunks(tokens.max(1)),
-        None => batch.inputs[ids].chunks(tokens.max(1)),
-    };
-    let blank = if part(TokenPart::Mask).is_some() {
-        0.0
-    } else {
-        padding
-    };
+    let (place, blank) = part(TokenPart::Mask).map_or((ids, padding), |mask| (mask, 0.0));
+    let rows = batch.inputs[place].chunks(tokens.max(1));
     let last = |row: &[f32]| row.iter().rposition(|value| *value != blank);
     (batch.inputs[ids].len() == batch.count * tokens)
         .then(|| rows.map(|row| last(row).unwrap_or(0)).collect())

@@ -17,7 +17,7 @@ use crate::spec::fit::InferredInput;
 use crate::spec::job::Task;
 use crate::spec::model::Expected;
 use crate::spec::result::{Measurement, rounded};
-use crate::train::{Evaluator, Loss};
+use crate::train::{Evaluator, Loss, Measured};
 
 /// By what it is judged, and a gain that is no chance and worth a warning.
 const JUDGES: [(MetricName, f64); 2] = [(MetricName::Accuracy, 0.1), (MetricName::R2, 0.2)];
@@ -106,17 +106,18 @@ pub(super) fn better(
         own.audio = way.audio.clone().or(own.audio.take());
         few.fed_as(inputs)
     };
-    let judged = |data: &Prepared| {
-        let measured = evaluator.measure_graph(data, role).ok()?;
+    let measured = |data: &Prepared| evaluator.measure_graph(data, role).ok();
+    let judged = |measured: &Measured| {
         let value = Some(measured.metric(judge, task)).filter(|value| value.is_finite())?;
         // A wrong order hides that the inputs are right.
         let quality = Some(measured).filter(|_| judge == MetricName::Accuracy);
         let ordered = quality.and_then(|measured| measured.quality()?.in_order());
         Some(ordered.map_or((value, None), |(value, order)| (value, Some(order))))
     };
-    let (now, _) = judged(&few)?;
+    let first = measured(&few)?;
+    let (now, _) = judged(&first)?;
     let is_better = |(found, _): &(Found, Way)| found.0 - now > needed && found.0 > gain;
-    let judge_way = |way: Way| Some((judged(&fed(&way))?, way));
+    let judge_way = |way: Way| Some((judged(&measured(&fed(&way))?)?, way));
     // What the model's own job did needs no guess.
     let found = recorded(input, expected)
         .and_then(judge_way)
@@ -157,7 +158,7 @@ pub(super) fn better(
                 .or_else(|| best(&mut others.into_iter()))
         });
     let Some(((value, order), way)) = found else {
-        return line_of(&evaluator, &few, role, needed);
+        return line_of(&first, task, needed);
     };
     let mut preprocess = match way.mean.iter().all(|mean| *mean == 0.0) && way.std == [1.0] {
         true => json!({"scale": way.scale}),
@@ -193,13 +194,9 @@ pub(super) fn better(
 
 /// That outputs fit the target once they are multiplied and moved, as those of a model do that was trained on a target less its
 /// mean and divided by its deviation; `needed` is how much better that must be.
-fn line_of(evaluator: &Evaluator, data: &Prepared, role: Role, needed: f64) -> Option<Better> {
-    if data.about.task != Task::Regression {
-        return None;
-    }
-    let measured = evaluator.measure_graph(data, role).ok()?;
-    let (slope, offset, r2) = measured.line()?;
-    let now = measured.metric(MetricName::R2, data.about.task);
+fn line_of(measured: &Measured, task: Task, needed: f64) -> Option<Better> {
+    let (slope, offset, r2) = measured.line().filter(|_| task == Task::Regression)?;
+    let now = measured.metric(MetricName::R2, task);
     let is_better = r2 - now.max(-1.0) > needed.max(0.2) && r2 > 0.2 && slope > 0.0;
     let [by, plus] = [slope, offset].map(|value| rounded(value, 5));
     is_better.then(|| Better {

@@ -10,15 +10,19 @@ use crate::host::{Array, is_float};
 use crate::onnx::Tensor;
 use crate::onnx::proto::NodeProto;
 
+/// The order of three axes of which the last two change places.
+const SWAP: [i64; 3] = [0, 2, 1];
+
 impl Graph {
     /// Shortens what is written out; nothing where the shapes can't be told.
     pub(super) fn shorten(&mut self) {
-        let names = ["Shape", "Size", "Reshape"];
-        if !self
-            .nodes
-            .iter()
-            .any(|node| names.contains(&node.operator()))
-        {
+        // Most networks have nothing of that, and need not be looked at in several sizes.
+        let is_written_out = |node: &NodeProto| match node.operator() {
+            "Shape" | "Size" => true,
+            "Transpose" => node.ints("perm") == Some(&SWAP),
+            _ => false,
+        };
+        if !self.nodes.iter().any(is_written_out) {
             return;
         }
         if let Some(known) = self.in_several_sizes() {
@@ -100,7 +104,7 @@ impl Graph {
             let (Some(turn), Some(first)) = (turn, first) else {
                 continue;
             };
-            let is_swap = self.nodes[turn].ints("perm") == Some(&[0, 2, 1]);
+            let is_swap = self.nodes[turn].ints("perm") == Some(&SWAP);
             let (Some(given), Some(made)) = (self.nodes[first].input_at(0), node.output.first())
             else {
                 continue;

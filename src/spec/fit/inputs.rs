@@ -78,15 +78,10 @@ impl Normalisation {
 
     /// This one, and `then` the other behind it, as one.
     pub fn and(&self, then: &Self) -> Self {
-        let at = |values: &[f64], channel: usize| values[channel.min(values.len() - 1)];
-        let line = |of: &Self, channel: usize| {
-            let std = at(&of.std, channel);
-            (of.scale / std, -at(&of.mean, channel) / std)
-        };
-        let lists = [&self.mean, &self.std, &then.mean, &then.std];
-        let channels = lists.iter().map(|list| list.len()).max().unwrap_or(1);
-        let both = (0..channels).map(|channel| {
-            let ((first, plus), (second, more)) = (line(self, channel), line(then, channel));
+        let (own, other) = (self.lines(), then.lines());
+        let both = (0..own.len().max(other.len())).map(|channel| {
+            let of = |lines: &[(f64, f64)]| lines[channel.min(lines.len() - 1)];
+            let ((first, plus), (second, more)) = (of(&own), of(&other));
             (first * second, plus * second + more)
         });
         let both: Vec<(f64, f64)> = both.collect();
@@ -98,6 +93,16 @@ impl Normalisation {
                 .collect(),
             std: both.iter().map(|(factor, _)| 1.0 / factor).collect(),
         }
+    }
+
+    /// What each channel, or all, is multiplied by, and what is added then.
+    fn lines(&self) -> Vec<(f64, f64)> {
+        let of = |values: &[f64], channel: usize| values[channel.min(values.len() - 1)];
+        let line = |channel: usize| {
+            let (mean, std) = (of(&self.mean, channel), of(&self.std, channel));
+            (self.scale / std, -mean / std)
+        };
+        (0..self.mean.len().max(self.std.len())).map(line).collect()
     }
 
     /// For people; `None` where numbers stay as they are.
@@ -210,12 +215,7 @@ impl InferredInput {
 
     /// What each channel, or all, is multiplied by, and what is added then.
     pub fn affine(&self) -> Vec<(f64, f64)> {
-        let of = |values: &[f64], channel: usize| values[channel.min(values.len() - 1)];
-        let line = |channel: usize| {
-            let (mean, std) = (of(&self.mean, channel), of(&self.std, channel));
-            (self.scale / std, -mean / std)
-        };
-        (0..self.mean.len().max(self.std.len())).map(line).collect()
+        self.normalisation().lines()
     }
 
     /// Whether a model takes images from files with their channels last.
